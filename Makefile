@@ -1,0 +1,62 @@
+# Each target prints the commands it runs; they can be typed by hand with .venv activated.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo repro test test-slow lint bench ui push pull
+
+VENV ?= .venv
+REQUIREMENTS ?= requirements.txt
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MODEL := models/unet.weights.h5 models/unet.json
+UV := $(shell command -v uv 2>/dev/null)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## install everything into .venv (again only when the requirements changed)
+
+$(READY): $(REQUIREMENTS) pyproject.toml
+ifneq ($(UV),)
+	uv venv --allow-existing --python $(or $(PYTHON),3.12) $(VENV)
+	uv pip install --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)
+	uv pip install --python $(BIN)/python --no-deps --editable .
+else
+ifeq ($(PYTHON),)
+	@echo "ERROR 3 python: Python 3.11 to 3.13 is needed, here is $$(python3 --version 2>&1). Fix: install uv (https://docs.astral.sh/uv), which fetches one: uv python install 3.12; or apt install python3.12-venv, brew install python@3.12" >&2; exit 3
+endif
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --require-hashes -r $(REQUIREMENTS)
+	$(BIN)/python -m pip install --no-deps --editable .
+endif
+	@touch $@
+
+demo: setup ## the whole pipeline on phantoms in .demo/, minutes, no download
+	$(BIN)/brainseg demo
+
+repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.yaml as an experiment
+	$(BIN)/brainseg repro $(RECIPE)
+
+test: setup ## the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## the tests that take minutes: demo, S3, JAX, notebook, clones
+	$(BIN)/python -m pytest -m slow
+
+lint: setup ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: setup ## speed and memory of the preprocessing
+	$(BIN)/python benchmarks/preprocess.py
+
+ui: setup ## browse the runs on http://127.0.0.1:5001
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
+
+push: setup ## send the model, nothing else, into weights/
+	$(BIN)/dvc push $(MODEL)
+
+pull: setup ## fetch the released model from weights/; no account needed
+	$(BIN)/dvc pull $(MODEL)

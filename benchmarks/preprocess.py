@@ -1,0 +1,136 @@
+"""preprocess against what a user would write: a serial loop of OpenCV over unpacked files.
+
+Alternating runs, each in a process of its own, on the canonical archive (on phantoms where there is none:
+then nothing is recorded). Then the same on the archive's slices repeated, for time and memory as data grow.
+Both sides end with images and masks in .npy files; the pipeline's are also flushed to the disk.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import results
+
+from brainseg import archive, config, errors, files, phantom, preprocessing
+
+SIZE = 256
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory(dir=files.state_dir()) as folder:
+        work, source = Path(folder), options.archive
+        if not source.exists():
+            source = work / "phantoms.zip"
+            print(archive.write(source, phantom.pairs(config.load("phantom").phantom)))
+        rows = compare(source, work, options.runs)
+        if options.scale > 1:
+            grow(source, work, options.scale)
+    if options.archive.exists():
+        results.save(rows)
+
+
+def compare(source: Path, work: Path, runs: int) -> list[results.Row]:
+    """Ours and the serial loop in turn."""
+    index = archive.read_index(source)
+    pairs = unpack(source, work / "unpacked")
+    ours, peer = [], []
+    for number in range(runs):
+        ours.append(alone(pipeline, source, work / "out"))
+        peer.append(alone(serial, pairs, work / "out"))
+        print(f"run {number + 1}: pipeline {ours[-1][0]:.1f} s, serial loop {peer[-1][0]:.1f} s", flush=True)
+    rates = [[len(index) / seconds for seconds, _ in side] for side in (ours, peer)]
+    peaks = [[mebibytes for _, mebibytes in side] for side in (ours, peer)]
+    rows = [
+        results.row("preprocess_vs_serial", *rates, "slices/s", higher_is_better=True),
+        results.row("preprocess_rss_mib", *peaks, "MiB", higher_is_better=False),
+    ]
+    results.show(rows)
+    return rows
+
+
+def grow(source: Path, work: Path, scale: int) -> None:
+    """Time and memory with ``scale`` times the slices."""
+    archive.require(work, 2 * scale * source.stat().st_size + 2**30)
+    large = work / "large.zip"
+    archive.write(large, repeated(source, scale))
+    small = alone(pipeline, source, work / "out")
+    big = alone(pipeline, large, work / "out")
+    print(f"\n{'slices':>12}{'seconds':>12}{'ms a slice':>12}{'peak MiB':>12}")
+    for path, (seconds, peak) in ((source, small), (large, big)):
+        count = len(archive.read_index(path))
+        print(f"{count:>12,}{seconds:>12.1f}{1000 * seconds / count:>12.2f}{peak:>12,.0f}")
+
+
+def alone(function: Callable, *arguments) -> tuple[float, float]:
+    """Seconds, and the peak of memory in MiB, of ``function`` in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured, function, *arguments).result()
+
+
+def measured(function: Callable, *arguments) -> tuple[float, float]:
+    start = time.perf_counter()
+    function(*arguments)
+    seconds = time.perf_counter() - start
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kibibytes elsewhere
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def pipeline(source: Path, out: Path) -> None:
+    preprocessing.run(source, config.Preprocess(size=SIZE), out)
+
+
+def serial(pairs: list[tuple[str, str]], out: Path) -> None:
+    """What a notebook does: one file after the other, everything in memory, saved at the end."""
+    images, masks = [], []
+    for image, mask in pairs:
+        images.append(cv2.resize(cv2.imread(image), (SIZE, SIZE)))
+        masks.append((cv2.resize(cv2.imread(mask, cv2.IMREAD_GRAYSCALE), (SIZE, SIZE)) > 127).astype(np.uint8))
+    np.save(out / "images.npy", np.stack(images))
+    np.save(out / "masks.npy", np.stack(masks))
+
+
+def unpack(source: Path, folder: Path) -> list[tuple[str, str]]:
+    """Write the archive's members as files; return the pairs' paths."""
+    index = archive.read_index(source)
+    with zipfile.ZipFile(source) as opened:
+        for name in (*index["image"], *index["mask"]):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(opened.read(name))
+    pairs = zip(index["image"], index["mask"], strict=True)
+    return [(str(folder / image), str(folder / mask)) for image, mask in pairs]
+
+
+def repeated(source: Path, times: int) -> Iterator[archive.Pair]:
+    """Every patient ``times`` times, a pixel of each image changed, since equal images in two patients are refused."""
+    with zipfile.ZipFile(source) as opened:
+        for patient, rows in archive.read_index(opened).groupby("patient"):
+            for copy in range(times):
+                for row in rows.itertuples():
+                    image = bytearray(opened.read(row.image))
+                    image[len(image) // 2] ^= copy
+                    names = Path(row.image).name, Path(row.mask).name
+                    data = bytes(image), opened.read(row.mask)
+                    yield archive.Pair(f"{patient}_{copy:03d}", row.institution, row.slice, *names, *data)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archive", type=Path, default=Path("data/raw/slices.zip"))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--scale", type=int, default=10, help="1: leave out the growing data")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    errors.run(main)

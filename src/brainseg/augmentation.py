@@ -1,0 +1,126 @@
+"""Augmentation of image and mask together, inside the compiled training step.
+
+Rotation, translation, zoom, shear and flips are composed into one affine map and resampled once;
+the mask goes through the same map and is thresholded again, so it stays in {0, 1}. Intensities are
+changed for each sequence by itself. Sequence dropout comes last, so that a missing contrast is an
+exact copy of FLAIR, as in the data set.
+"""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from brainseg.config import Augmentation
+
+FLAIR = 1  # channel
+SCALE = 255.0  # full scale of the intensities
+
+
+class Augmenter(keras.layers.Layer):
+    """(images (B, H, W, C) 0..255, masks (B, H, W) {0, 1}) → the same, float32, each sample drawn anew.
+
+    Masks come back as (B, H, W, 1). With ``training=False`` nothing but the type and shape changes.
+    """
+
+    def __init__(self, params: Augmentation, seed: int, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.params = params
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, masks, training=False):
+        images = ops.cast(images, "float32")
+        masks = ops.cast(ops.expand_dims(masks, -1), "float32")
+        if not training:
+            return images, masks
+        images, masks = self._geometry(images, masks)
+        images = self._intensity(images)
+        return self._sequence_dropout(images), masks
+
+    def _uniform(self, shape, low, high):
+        return keras.random.uniform(shape, low, high, seed=self.generator)
+
+    def _happens(self, shape, probability):
+        return ops.cast(self._uniform(shape, 0.0, 1.0) < probability, "float32")
+
+    def _geometry(self, images, masks):
+        p = self.params
+        if not any((p.rotation, p.translation, p.zoom, p.shear, p.flip_horizontal, p.flip_vertical)):
+            return images, masks
+        count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
+        stacked = ops.image.affine_transform(
+            ops.concatenate([images, masks], -1), self._transforms(count, height, width),
+            interpolation="bilinear", fill_mode="constant", fill_value=0.0,
+        )  # fmt: skip
+        return stacked[..., :-1], ops.cast(stacked[..., -1:] >= 0.5, "float32")
+
+    def _transforms(self, count, height: int, width: int):
+        """(B, 8) maps from output to input pixels, about the centre of the image."""
+        p = self.params
+        angle = self._uniform((count,), -1.0, 1.0) * math.radians(p.rotation)
+        shear = ops.tan(self._uniform((count,), -1.0, 1.0) * math.radians(p.shear))
+        zoom = ops.exp(self._uniform((2, count), -1.0, 1.0) * math.log1p(p.zoom))
+        flips = [1 - 2 * self._happens((count,), chance) for chance in (p.flip_horizontal, p.flip_vertical)]
+        shift = self._uniform((2, count), -1.0, 1.0) * p.translation
+        sx, sy = flips[0] / zoom[0], flips[1] / zoom[1]
+        a, b = ops.cos(angle) * sx, (ops.cos(angle) * shear - ops.sin(angle)) * sy
+        c, d = ops.sin(angle) * sx, (ops.sin(angle) * shear + ops.cos(angle)) * sy
+        cx, cy = (width - 1) / 2, (height - 1) / 2
+        tx = cx - a * cx - b * cy + shift[0] * width
+        ty = cy - c * cx - d * cy + shift[1] * height
+        zero = ops.zeros_like(a)
+        return ops.stack([a, b, tx, c, d, ty, zero, zero], axis=-1)
+
+    def _intensity(self, images):
+        p = self.params
+        shape = (ops.shape(images)[0], 1, 1, images.shape[-1])
+        if p.gamma:
+            exponent = ops.exp(self._uniform(shape, -1.0, 1.0) * math.log1p(p.gamma))
+            images = SCALE * ops.power(ops.clip(images / SCALE, 1e-6, 1.0), exponent)
+        if p.contrast:
+            mean = ops.mean(images, axis=(1, 2), keepdims=True)
+            images = (images - mean) * (1 + self._uniform(shape, -1.0, 1.0) * p.contrast) + mean
+        if p.brightness:
+            images = images + self._uniform(shape, -1.0, 1.0) * p.brightness * SCALE
+        if p.noise:
+            images = images + keras.random.normal(ops.shape(images), seed=self.generator) * (p.noise * SCALE)
+        return ops.clip(images, 0.0, SCALE)
+
+    def _sequence_dropout(self, images):
+        if not self.params.sequence_dropout or images.shape[-1] != 3:
+            return images
+        flair = images[..., FLAIR : FLAIR + 1]
+        missing = self._uniform((ops.shape(images)[0], 1, 1, 3), 0.0, 1.0) < self.params.sequence_dropout
+        return ops.where(missing, flair, images)
+
+
+def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: int = 4) -> dict[str, tuple]:
+    """Each augmentation by itself, drawn ``count`` times on one slice, for people to look at.
+
+    Args:
+        image: (H, W, C) uint8. mask: (H, W) in {0, 1}.
+
+    Returns:
+        Name → (images (count, H, W, C) uint8, masks (count, H, W) uint8), those with 0 left out, ``all`` last.
+    """
+    images, masks = np.repeat(image[None], count, 0), np.repeat(mask[None], count, 0)
+    drawn = {}
+    for name, alone in _one_at_a_time(params):
+        new_images, new_masks = Augmenter(alone, seed=1)(images, masks, training=True)
+        drawn[name] = (
+            np.round(ops.convert_to_numpy(new_images)).astype(np.uint8),
+            ops.convert_to_numpy(new_masks)[..., 0].astype(np.uint8),
+        )
+    return drawn
+
+
+def _one_at_a_time(params: Augmentation) -> Iterator[tuple[str, Augmentation]]:
+    """What rarely happens is drawn half of the time here, else a row of examples would not show it."""
+    off = dict.fromkeys(Augmentation.model_fields, 0.0)
+    rare = ("flip_horizontal", "flip_vertical", "sequence_dropout")
+    for name, value in params:
+        if value:
+            yield name, Augmentation(**{**off, name: 0.5 if name in rare else value})
+    yield "all", params

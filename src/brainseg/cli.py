@@ -1,0 +1,71 @@
+"""The command `brainseg`: one verb each, whose modules are imported only when it is asked for."""
+
+import argparse
+from pathlib import Path
+
+from brainseg import __version__, errors
+
+
+def main() -> None:
+    """Entry point. A fault is printed as ``ERROR <CODE> <path>: <what>. Fix: <action>``; its code is the exit code."""
+    arguments = parser().parse_args()
+    errors.run(lambda: arguments.action(arguments))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="brainseg", description="Lower-grade gliomas on brain MRI. Not for clinical use."
+    )
+    top.add_argument("--version", action="version", version=f"brainseg {__version__}")
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+    for name, (action, summary) in VERBS.items():
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        verb.set_defaults(action=action)
+        verb.add_argument("--debug", action="store_true", help="print the traceback of a fault")
+        if action is _repro:
+            verb.add_argument("recipe", nargs="?", help="recipes/<recipe>.yaml: overrides for dvc exp run -S")
+    return top
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from brainseg import demo
+
+    print(demo.run())
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from brainseg import doctor
+
+    print(doctor.run())
+
+
+def _repro(arguments: argparse.Namespace) -> None:
+    from brainseg import repro
+
+    repro.run(arguments.recipe)
+
+
+def _track(arguments: argparse.Namespace) -> None:
+    from brainseg import tracking
+
+    if Path("metrics/training.csv").exists():
+        tracking.log_training(once=True)
+    if Path("metrics/evaluation.json").exists():
+        tracking.log_evaluation(once=True)
+        tracking.log_figures()
+    print(f"runs are in {tracking.store_uri()}; make ui shows them")
+
+
+def _verify_data(arguments: argparse.Namespace) -> None:
+    from brainseg import integrity
+
+    print(integrity.run())
+
+
+VERBS = {
+    "demo": (_demo, "run the whole pipeline on phantoms, in .demo/"),
+    "doctor": (_doctor, "say what this machine and this folder have, lack, and need"),
+    "repro": (_repro, "put right what a killed run left, then dvc repro"),
+    "track": (_track, "log to MLflow what the cache restored"),
+    "verify-data": (_verify_data, "read cache, outs and model again, byte by byte"),
+}

@@ -1,0 +1,198 @@
+"""params.yaml as frozen, strict models. Each stage loads only the blocks it declares in dvc.yaml.
+
+No value has a default here: ``params.yaml`` is the one place that holds numbers. A misspelt key, a
+wrong type or a value out of range stops before any work with the key, the range and the nearest name.
+"""
+
+import difflib
+import io
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from brainseg.errors import DataError, Problem, raise_all
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _regular_expression(value: str) -> str:
+    if value not in ("folder", "each_image"):
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if groups != 1:
+            raise ValueError(f"needs 'folder', 'each_image' or a regular expression with one group, has {groups}")
+    return value
+
+
+class Download(Block):
+    source: Literal["kaggle", "folder", "phantom"]
+    path: str | None
+    images: str
+    masks: str
+    patient: Annotated[str, AfterValidator(_regular_expression)]
+
+
+class Phantom(Block):
+    patients: Annotated[int, Field(ge=1, le=1000)]
+    slices: Annotated[int, Field(ge=1, le=200)]
+    size: Annotated[int, Field(ge=64, le=512)]
+    seed: Seed
+
+
+class Preprocess(Block):
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
+
+
+class Split(Block):
+    unit: Literal["patient", "slice"]
+    folds: Annotated[int, Field(ge=2, le=1000)]
+    test_fold: Annotated[int, Field(ge=0)]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    patients: Annotated[int, Field(ge=1)] | None
+    file: str | None
+    seed: Seed
+
+
+class Train(Block):
+    engine: Literal["tensorflow", "jax"]
+    device: Literal["auto", "cpu", "gpu"]
+    precision: Literal["bfloat16", "float32"]
+    threads: Annotated[int, Field(ge=1, le=256)]
+    seed: Seed
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    loss: Literal["bce", "dice", "jaccard", "bce_dice", "focal_tversky"]
+    loss_reduction: Literal["batch", "image"]
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    schedule: Literal["cosine", "constant"]
+    warmup: Fraction
+    ema: Fraction
+    tumour_share: Annotated[float, Field(gt=0, lt=1)] | None
+    patience: Annotated[int, Field(ge=1)]
+
+
+class Network(Block):
+    name: Literal["unet"]
+    filters: Annotated[int, Field(ge=1, le=512)]
+    depth: Annotated[int, Field(ge=1, le=5)]
+    norm: Literal["batch", "group", "none"]
+    dropout: Fraction
+    upsampling: Literal["transpose", "resize"]
+    stem: bool
+
+
+class Augmentation(Block):
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    translation: Annotated[float, Field(ge=0, le=0.5)]
+    zoom: Annotated[float, Field(ge=0, le=0.9)]
+    shear: Annotated[float, Field(ge=0, le=60)]
+    flip_horizontal: Probability
+    flip_vertical: Probability
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+    gamma: Annotated[float, Field(ge=0, le=2)]
+    noise: Annotated[float, Field(ge=0, le=1)]
+    sequence_dropout: Probability
+
+
+class Evaluate(Block):
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+    min_component: Annotated[int, Field(ge=0)] | Literal["auto"]
+    tta: bool
+    surface_tolerance: Annotated[float, Field(ge=0)]
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)]
+    seed: Seed
+
+
+class Render(Block):
+    patients: Annotated[int, Field(ge=1, le=12)]
+    dpi: Annotated[int, Field(ge=50, le=300)]
+
+
+class Params(Block):
+    """The whole of params.yaml."""
+
+    download: Download
+    phantom: Phantom
+    preprocess: Preprocess
+    split: Split
+    train: Train
+    network: Network
+    augmentation: Augmentation
+    evaluate: Evaluate
+    render: Render
+
+
+def load(*blocks: str, path: Path | str = "params.yaml") -> Params:
+    """Read and check ``path``; return the named blocks (all, when none is named).
+
+    The result has one attribute a block. A stage that asks for a block it did not name gets an
+    AttributeError, which keeps the params in ``dvc.yaml`` honest.
+
+    Raises:
+        DataError: every fault of the file at once, with the key, what is allowed and the nearest name.
+    """
+    path = Path(path)
+    fields = {name: (Params.model_fields[name].annotation, ...) for name in blocks or Params.model_fields}
+    raw = read_yaml(path)
+    try:
+        Params.model_validate(raw)
+        model = create_model("Params", __base__=Block, **fields)  # type: ignore[call-overload]
+        return model.model_validate({name: raw[name] for name in fields})
+    except ValidationError as error:
+        raise_all([_explain(path, fault) for fault in error.errors()])
+        raise
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML 1.2 mapping, as DVC reads it: ``1e-05`` is a number and a key given twice an error."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(io.StringIO(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(path, "no such file", "run from the project's top folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())
+        raise DataError(path, f"not valid YAML 1.2: {what}", "correct the line it names") from None
+    if not isinstance(raw, dict):
+        raise DataError(path, "holds no blocks", "restore it with: git checkout params.yaml")
+    return raw
+
+
+def _explain(path: Path, fault: Mapping[str, Any]) -> Problem:
+    location = [str(part) for part in fault["loc"] if isinstance(part, str | int)]
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"write {close[0]}" if close else f"use one of: {', '.join(known)}"
+        return Problem(str(path), f"{'.'.join(location)} is not a parameter", hint)
+    key = ".".join(location[:2])  # what follows names a branch of a union, not a key
+    if fault["type"] == "missing":
+        return Problem(str(path), f"{key} is missing", f"add it, or: git checkout {path}")
+    value = fault.get("input")
+    close = difflib.get_close_matches(str(value), re.findall(r"'([^']+)'", fault["msg"]), n=1)
+    hint = f"write {close[0]}" if close else f"set {key} as params.yaml's comments say"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return Problem(str(path), f"{key} is {value!r}: {message}", hint)
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    if not location:
+        return list(Params.model_fields)
+    block = typing.get_type_hints(Params).get(location[0], Params)
+    return list(block.model_fields)

@@ -1,0 +1,79 @@
+"""The processed slices with their split: memory maps and a table, nothing copied."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from brainseg import files
+from brainseg.errors import DataError, IntegrityError, Problem, raise_all
+
+FLAIR = 1  # channel
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``images`` (N, H, W, C) uint8; ``masks`` (N, H, W) uint8 in {0, 1}; ``slices``: a row each, with its subset."""
+
+    images: np.ndarray
+    masks: np.ndarray
+    slices: pd.DataFrame
+
+    def rows(self, *subsets: str) -> np.ndarray:
+        """Row numbers of the given subsets, in order."""
+        return np.flatnonzero(self.slices["subset"].isin(subsets))
+
+    def counts(self, of: str) -> dict[str, int]:
+        """Patients (``of="patient"``) or slices (``of="row"``) in train, val and test."""
+        return {s: int(self.slices.loc[self.slices["subset"] == s, of].nunique()) for s in ("train", "val", "test")}
+
+
+def load(processed: Path, split: Path, unit: str) -> Dataset:
+    """Open what preprocess and split wrote.
+
+    Raises:
+        IntegrityError: the files do not belong together, or a patient is in two subsets.
+        DataError: a subset is empty.
+    """
+    slices = pd.read_csv(processed / "slices.csv", keep_default_na=False, dtype={"patient": str, "institution": str})
+    parts = pd.read_csv(split, keep_default_na=False, dtype={"patient": str})
+    images = np.load(processed / "images.npy", mmap_mode="r", allow_pickle=False)
+    masks = np.load(processed / "masks.npy", mmap_mode="r", allow_pickle=False)
+    if not len(slices) == len(parts) == len(images) == len(masks) or (slices["patient"] != parts["patient"]).any():
+        what = f"{len(parts)} rows that do not match the {len(slices)} slices"
+        raise IntegrityError(split, what, "run: dvc repro split")
+    table = slices.assign(fold=parts["fold"], subset=parts["subset"])
+    if unit == "patient":
+        check_apart(table, split)
+    for subset in ("train", "val", "test"):
+        if not (table["subset"] == subset).any():
+            raise DataError(split, f"no {subset} slices", "correct the split block of params.yaml")
+    return Dataset(images, masks, table)
+
+
+def check_apart(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a patient in two subsets, also when the ids differ by case alone.
+
+    Raises:
+        IntegrityError: naming every such patient.
+    """
+    used = table[table["subset"] != "unused"]
+    subsets = used.groupby(used["patient"].str.casefold())["subset"].unique()
+    raise_all(
+        [
+            Problem(str(path), f"patient {patient} is in {' and '.join(sorted(found))}", "run: dvc repro -f split")
+            for patient, found in subsets.items()
+            if len(found) > 1
+        ],
+        IntegrityError,
+    )
+
+
+def digests(processed: Path, split: Path) -> dict[str, str]:
+    """sha256 of what a model is trained on: images, masks, split."""
+    return {
+        "images_sha256": files.sha256(processed / "images.npy"),
+        "masks_sha256": files.sha256(processed / "masks.npy"),
+        "split_sha256": files.sha256(split),
+    }

@@ -1,0 +1,145 @@
+"""The one place that knows TensorFlow or JAX: which engine, device, precision, threads, determinism.
+
+``start`` must run before anything imports Keras, which reads its backend once.
+"""
+
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from brainseg.errors import DataError, MachineError
+
+
+class Engine(NamedTuple):
+    """What a run computes with; every field can change the bytes of the weights."""
+
+    engine: str
+    device: str
+    precision: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.engine} on {self.device}, {self.precision}, {self.threads} threads"
+
+
+def start(name: str, *, device: str = "auto", precision: str = "float32", threads: int = 2) -> Engine:
+    """Set up the engine of this process: Keras' backend, device, precision, threads, determinism.
+
+    Args:
+        name: ``tensorflow`` or ``jax``.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        precision: ``float32``, or ``bfloat16`` (activations; weights stay float32).
+        threads: processor threads, part of the result because sums are taken in another order.
+
+    Raises:
+        MachineError: the engine is not installed, or ``gpu`` was asked for and there is none.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
+    _environment(name, device, threads)
+    found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
+    if device == "gpu" and found != "gpu":
+        raise MachineError("train.device", f"gpu was asked for and {name} sees none",
+                           "see docs/gpu.md, or set train.device: auto")  # fmt: skip
+    import keras
+
+    if keras.backend.backend() != name:
+        raise DataError("train.engine", f"Keras already runs on {keras.backend.backend()}", "start a new process")
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    return Engine(name, found, precision, threads)
+
+
+def _environment(name: str, device: str, threads: int) -> None:
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ["NPROC"] = str(threads)  # the size of JAX's thread pool
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+@contextmanager
+def _without_start_messages() -> Iterator[None]:
+    """Keep the lines that C++ prints on stderr while an engine loads, before any log level can stop them.
+
+    They are given back when the block fails.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sink.seek(0)
+            os.write(kept, sink.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _start_tensorflow(threads: int) -> str:
+    with _without_start_messages():
+        import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+            what = "the engine already runs with another number"
+            raise DataError("train.threads", what, "start a new process") from None
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return "gpu" if gpus else "cpu"
+
+
+def _start_jax(threads: int) -> str:
+    import jax
+
+    return "gpu" if jax.default_backend() == "gpu" else "cpu"
+
+
+def jit_compile() -> bool:
+    """Whether steps go through XLA: on JAX always, on TensorFlow never (on a processor it halves the speed)."""
+    import keras
+
+    return keras.backend.backend() == "jax"
+
+
+def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, training: bool) -> Any:
+    """Fused batch normalisation over (B, H, W, C), where the engine has one that pays.
+
+    Keras composes it of a dozen operations; TensorFlow's fused kernel makes a whole U-Net step 1.8
+    times as fast on a processor.
+
+    Returns:
+        ``(y, batch mean, batch variance)``, or None where there is no such kernel.
+    """
+    if os.environ.get("KERAS_BACKEND") != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    if x.dtype not in (tf.float32, tf.bfloat16):
+        return None
+    gamma, beta, mean, variance = (tf.cast(v, tf.float32) for v in (gamma, beta, mean, variance))
+    empty = tf.zeros([0])
+    y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, epsilon=epsilon, is_training=training,
+        mean=empty if training else mean, variance=empty if training else variance,
+    )  # fmt: skip
+    return y, batch_mean, batch_variance
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an engine's own error means that memory ran out."""
+    text = f"{type(error).__name__} {error}"
+    return isinstance(error, MemoryError) or "ResourceExhausted" in text or "RESOURCE_EXHAUSTED" in text

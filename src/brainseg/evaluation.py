@@ -1,0 +1,263 @@
+"""From probabilities to ``metrics/evaluation.json`` and its tables.
+
+The rule that turns probabilities into masks is chosen on validation patients only, for the model and
+for the FLAIR-threshold baseline by the same code; then validation, test and the baselines are scored.
+"""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from brainseg import files, metrics, postprocessing, scoring, statistics
+from brainseg.config import Evaluate
+from brainseg.errors import DataError, IntegrityError, Problem, raise_all
+from brainseg.postprocessing import THRESHOLDS, Rule, Search
+from brainseg.scoring import Cohort
+
+EMPTY_RULE = (
+    "reference and prediction both empty: undefined (null), counted, never 0 or 1; one of them empty: Dice 0, HD95 null"
+)
+CALIBRATION_BINS = 10
+
+
+class Result(NamedTuple):
+    """What ``write`` puts under metrics/: two JSON files and four tables, named as here."""
+
+    report: dict
+    summary: dict
+    per_patient: pd.DataFrame
+    per_slice: pd.DataFrame
+    threshold_curve: pd.DataFrame
+    calibration: pd.DataFrame
+
+
+def evaluate(
+    cases: pd.DataFrame,
+    masks: np.ndarray,
+    probabilities: dict[str, np.ndarray],
+    params: Evaluate,
+    protocol: dict,
+) -> Result:
+    """Choose the rule on validation; score validation, test and the baselines.
+
+    Args:
+        cases: one row a slice, aligned with the arrays: row, patient, institution, subset (val | test),
+            slice, tumour_pixels, spacing ("row x column x slice" in mm, or empty).
+        masks: (n, H, W), 0 and 1.
+        probabilities: three arrays (n, H, W) uint8, round(255 p): ``model``; ``flair_only``, the model
+            given FLAIR in all channels; ``flair``, the FLAIR channel itself.
+        protocol: source, unit, grid, patients, slices, tta, marks.
+
+    Raises:
+        DataError: no slices in validation or test. IntegrityError: arrays that do not fit the rows.
+    """
+    _check(cases, masks, probabilities)
+    cases = cases.reset_index(drop=True)
+    unit = "mm" if all(scoring.pixel_spacing(text) for text in cases.spacing.unique()) else "px"
+    cohorts = {subset: Cohort(cases[cases.subset == subset], masks) for subset in ("val", "test")}
+    summarise = partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed)
+    threshold = None if params.threshold == "auto" else params.threshold
+    size = None if params.min_component == "auto" else params.min_component
+    found = _search(cohorts["val"], probabilities["model"], threshold, size)
+    rule = postprocessing.choose(found, threshold)
+
+    slices, parts = {}, {}
+    for subset, cohort in cohorts.items():
+        table = scoring.per_slice(cohort, probabilities["model"], rule, params.surface_tolerance, unit, subset)
+        slices[subset] = table
+        parts[subset] = scoring.blocks(table, unit, summarise) | {
+            "keras": _keras(cohort, probabilities["model"]),
+            "alone": _alone(cohort, probabilities, rule),
+            "by_institution": scoring.institution_block(scoring.per_patient(table), cases),
+        }
+    report = {
+        "protocol": _protocol(protocol, rule),
+        "test": parts["test"],
+        "val": parts["val"],
+        "baselines": _baselines(cohorts, probabilities["flair"], params.surface_tolerance, unit, summarise),
+    }
+    return _result(_strict(report), slices, found, rule, _calibration(cohorts["test"], probabilities["model"]))
+
+
+def write(result: Result, metrics_dir: Path) -> str:
+    """Write evaluation.json, summary.json and the four tables, each whole or not at all; the closing line."""
+    for name, content in (("evaluation", result.report), ("summary", result.summary)):
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        files.write_text(metrics_dir / f"{name}.json", text)
+    for name in ("per_patient", "per_slice", "threshold_curve", "calibration"):
+        text = getattr(result, name).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        files.write_text(metrics_dir / f"{name}.csv", text)
+    dice = result.report["test"]["volume"]["dice"]
+    flair = result.report["baselines"]["flair_threshold"]["volume"]["dice"]
+    paths = f"{metrics_dir / 'evaluation.json'}, {metrics_dir / 'per_patient.csv'}"
+    return (
+        f"test: {_count(dice['n'], 'patient')}, volume Dice {_with_interval(dice)}, "
+        f"median {_number(dice['median'])}; FLAIR threshold {_number(flair['mean'])}; {paths}"
+    )
+
+
+def table(report: dict) -> str:
+    """The test numbers for a terminal: mean with 95 % interval over patients, median, baselines, marks."""
+    protocol, test, baselines = report["protocol"], report["test"], report["baselines"]
+    detection, unit = test["detection"], test["slice"]["unit"]
+    size = protocol["postprocessing"]["min_component"]
+    removed = f"components under {size} voxels" if size else "nothing"
+    rows = [
+        ("volume Dice", test["volume"]["dice"]),
+        ("volume IoU", test["volume"]["iou"]),
+        ("tumour-slice Dice", test["slice"]["dice_tumour"]),
+        (f"tumour-slice HD95 ({unit})", test["slice"]["hd95"]),
+        ("baseline: FLAIR threshold, volume Dice", baselines["flair_threshold"]["volume"]["dice"]),
+        ("baseline: nothing predicted, volume Dice", baselines["empty"]["volume"]["dice"]),
+    ]
+    lines = [
+        f"Test: {_count(protocol['patients']['test'], 'patient')}, {_count(protocol['slices']['test'], 'slice')}; "
+        f"threshold {protocol['threshold']:g}, {removed} removed",
+        f"{'':<42}{'mean [95 % over patients]':<28}median",
+        *(f"{name:<42}{_with_interval(block):<28}{_number(block['median'])}" for name, block in rows),
+        f"{'slices with tumour found':<42}{_number(detection['slice_sensitivity'])}",
+        f"{'slices without tumour marked':<42}{_number(detection['slice_false_positive_rate'])}",
+        *(f"Mark: {mark}" for mark in protocol["marks"]),
+    ]
+    return "\n".join(lines)
+
+
+def _check(cases: pd.DataFrame, masks: np.ndarray, probabilities: dict[str, np.ndarray]) -> None:
+    expected = (len(cases), *masks.shape[1:])
+    arrays = {"masks": masks} | {f"probabilities of {name}": array for name, array in probabilities.items()}
+    misfits = {
+        name: f"shape {a.shape}, rows and masks need {expected}" for name, a in arrays.items() if a.shape != expected
+    }
+    fix = "make them anew from the same data: dvc repro"
+    raise_all([Problem(name, what, fix) for name, what in misfits.items()], IntegrityError)
+    empty = [subset for subset in ("val", "test") if not (cases.subset == subset).any()]
+    fix = "give it patients: split.folds and split.val_fraction in params.yaml, or your split.file"
+    raise_all([Problem("split.csv", f"no {subset} images to evaluate on", fix) for subset in empty], DataError)
+
+
+def _search(cohort: Cohort, probability: np.ndarray, fixed_threshold: float | None, fixed_size: int | None) -> Search:
+    """Counts on a cohort for every threshold, a fixed one among them, and every size that is open to choice."""
+    sizes = postprocessing.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
+    thresholds = sorted({*THRESHOLDS} if fixed_threshold is None else {*THRESHOLDS, fixed_threshold})
+    return cohort.search(probability, thresholds, sizes, "threshold")
+
+
+def _alone(cohort: Cohort, probabilities: dict[str, np.ndarray], rule: Rule) -> dict[str, float]:
+    """Mean volume Dice of the same model given less: each slice by itself; FLAIR in all channels."""
+    one_slice = cohort.search(probabilities["model"], [rule.threshold], [0], "one slice")
+    flair_only = cohort.search(probabilities["flair_only"], [rule.threshold], [rule.min_component], "FLAIR only")
+    return {"one_slice_dice": one_slice.mean_dice()[0, 0], "flair_only_dice": flair_only.mean_dice()[0, 0]}
+
+
+def _keras(cohort: Cohort, probability: np.ndarray) -> dict[str, float]:
+    reference, values = cohort.masks[cohort.cases.index], probability[cohort.cases.index]
+    return {
+        "dice_batch_soft": metrics.keras_dice_batch_soft(reference, values),
+        "iou_batch_soft": metrics.keras_iou_batch_soft(reference, values),
+    }
+
+
+def _baselines(
+    cohorts: dict[str, Cohort], flair: np.ndarray, tolerance: float, unit: str, summarise: scoring.Summarise
+) -> dict[str, dict]:
+    """What no network needs, scored on test alike: nothing predicted; a threshold on FLAIR, chosen on validation."""
+    test, nothing = cohorts["test"], np.broadcast_to(np.uint8(0), flair.shape)
+    empty = scoring.per_slice(test, nothing, Rule(0.5, 0), tolerance, unit, "empty baseline")
+    rule = postprocessing.choose(_search(cohorts["val"], flair, None, None))
+    bright = scoring.per_slice(test, flair, rule, tolerance, unit, "FLAIR baseline")
+    return {
+        "empty": scoring.blocks(empty, unit, summarise),
+        "flair_threshold": {**_described(rule), **scoring.blocks(bright, unit, summarise)},
+    }
+
+
+def _calibration(cohort: Cohort, probability: np.ndarray) -> pd.DataFrame:
+    """Pixels by predicted probability in tenths: how many, their mean probability, the share that is tumour."""
+    volumes = cohort.patients(probability, "calibration")
+    joint = np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
+    values = np.arange(256) / 255
+    member = np.minimum((values * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    count = np.bincount(member, weights=joint.sum(axis=0))
+    share = np.where(count > 0, count, np.nan)
+    edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+    return pd.DataFrame(
+        {
+            "lower": edges[:-1],
+            "upper": edges[1:],
+            "count": count.astype(int),
+            "mean_probability": np.bincount(member, weights=joint.sum(axis=0) * values) / share,
+            "observed_frequency": np.bincount(member, weights=joint[1]) / share,
+        }
+    )
+
+
+def _curve(found: Search, rule: Rule) -> pd.DataFrame:
+    """Validation by threshold at the chosen size: Dice and IoU as means per volume, the others pooled."""
+    c = metrics.Counts(*(kind[:, :, found.min_components.index(rule.min_component)] for kind in found.counts))
+    pooled = metrics.Counts(*(kind.sum(axis=0) for kind in c))
+    return pd.DataFrame(
+        {
+            "threshold": found.thresholds,
+            "dice": pd.DataFrame(metrics.dice(c)).mean(),
+            "iou": pd.DataFrame(metrics.iou(c)).mean(),
+            "precision": metrics.precision(pooled),
+            "recall": metrics.recall(pooled),
+        }
+    )
+
+
+def _described(rule: Rule) -> dict:
+    return {"threshold": rule.threshold, "postprocessing": {"min_component": rule.min_component}}
+
+
+def _protocol(given: dict, rule: Rule) -> dict:
+    first = {key: given[key] for key in ("source", "unit", "grid", "patients", "slices")}
+    return first | _described(rule) | {"tta": given["tta"], "empty_rule": EMPTY_RULE, "marks": list(given["marks"])}
+
+
+def _result(report: dict, slices: dict, found: Search, rule: Rule, calibration: pd.DataFrame) -> Result:
+    test, baseline = report["test"], report["baselines"]["flair_threshold"]
+    summary = {
+        "volume_dice_mean": test["volume"]["dice"]["mean"],
+        "volume_dice_median": test["volume"]["dice"]["median"],
+        "volume_iou_mean": test["volume"]["iou"]["mean"],
+        "slice_dice_tumour_mean": test["slice"]["dice_tumour"]["mean"],
+        "hd95_median": test["slice"]["hd95"]["median"],
+        "slice_sensitivity": test["detection"]["slice_sensitivity"],
+        "slice_false_positive_rate": test["detection"]["slice_false_positive_rate"],
+        "flair_threshold_dice_mean": baseline["volume"]["dice"]["mean"],
+        "val_volume_dice_mean": report["val"]["volume"]["dice"]["mean"],
+        "threshold": rule.threshold,
+    }
+    patients = pd.concat([scoring.per_patient(table) for table in slices.values()], ignore_index=True)
+    rows = pd.concat(slices.values(), ignore_index=True)
+    return Result(report, summary, patients, rows, _curve(found, rule), calibration)
+
+
+def _strict(value: Any) -> Any:
+    """Plain JSON: floats to six decimals, null for what is undefined, NumPy numbers as Python's."""
+    if isinstance(value, dict):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 6) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _with_interval(block: dict) -> str:
+    interval = "" if block["lo"] is None else f" [{_number(block['lo'])}, {_number(block['hi'])}]"
+    return _number(block["mean"]) + interval
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

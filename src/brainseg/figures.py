@@ -1,0 +1,179 @@
+"""Charts of a run, one function a figure: table in, PNG out, the same bytes each time.
+
+Widths are in inches; text is sized to stay readable when a page scales the picture to a phone.
+Colours: Okabe and Ito, Color Universal Design (2008), told apart by the colour-blind.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
+
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, YELLOW, BLACK, GREY = "#E69F00", "#56B4E9", "#F0E442", "#222222", "#767676"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK)
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+WIDTH = 6.8
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#e6e6e6",
+    "lines.linewidth": 2,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a patient called $x$ is text
+}
+
+
+@contextmanager
+def page(path: Path, dpi: float, width: float, height: float, *, arrange: bool = True) -> Iterator[Figure]:
+    """A white figure of ``width`` x ``height`` inches, saved when the block ends.
+
+    ``arrange`` lets matplotlib make room for labels. The user's matplotlibrc has no say, and neither a
+    date nor a version goes into the file.
+    """
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained" if arrange else None)
+        FigureCanvasAgg(figure)
+        yield figure
+        figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def short(text: object, width: int = 26) -> str:
+    """One printable line of at most ``width`` characters, whatever a patient is called."""
+    line = "".join(c if c.isprintable() else "·" for c in str(text))
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def curves(training: pd.DataFrame, best_epoch: int | None, path: Path, dpi: int) -> None:
+    """Loss, Dice, IoU, accuracy and learning rate by epoch; ``training`` is metrics/training.csv."""
+    panels = {
+        "Loss": ("loss", "val_loss"),
+        "Dice": ("dice", "val_dice", "val_volume_dice"),
+        "IoU": ("iou", "val_iou"),
+        "Pixel accuracy": ("binary_accuracy", "val_binary_accuracy"),
+        "Learning rate": ("learning_rate",),
+    }
+    with page(path, dpi, WIDTH, 7.6) as figure:
+        axes = figure.subplots(3, 2).ravel()
+        for ax, (title, columns) in zip(axes, panels.items(), strict=False):
+            _epochs(ax, training, columns, best_epoch)
+            ax.set_title(title)
+        axes[4].set_xlabel("epoch")
+        axes[5].set_axis_off()
+        axes[5].legend(*axes[1].get_legend_handles_labels(), loc="center", fontsize=12, labelspacing=0.9)
+
+
+def _epochs(ax: Axes, training: pd.DataFrame, columns: tuple[str, ...], best_epoch: int | None) -> None:
+    looks = (("training", BLUE, "-"), ("validation, slices", ORANGE, "-"), ("validation, volumes", VERMILLION, "--"))
+    if best_epoch is not None:
+        ax.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch ({best_epoch})")
+    marker = "o" if len(training) < 3 else None
+    for column, (label, colour, line) in zip(columns, looks, strict=False):
+        if column in training:
+            ax.plot(training["epoch"], training[column], line, color=colour, label=label, marker=marker)
+    ax.set_xlim(0, 1.04 * training["epoch"].max())
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def threshold(curve: pd.DataFrame, chosen: float, path: Path, dpi: int) -> None:
+    """What each threshold gives on validation, the chosen one marked; ``curve`` is metrics/threshold_curve.csv."""
+    series = {"dice": "Dice, mean of volumes", "iou": "IoU, mean of volumes",
+              "precision": "precision, pooled pixels", "recall": "recall, pooled pixels"}  # fmt: skip
+    with page(path, dpi, WIDTH, 4.4) as figure:
+        ax = figure.subplots()
+        for (column, label), colour, line in zip(series.items(), SERIES, ("-", "-.", "--", ":"), strict=False):
+            ax.plot(curve["threshold"], curve[column], line, color=colour, label=label)
+        ax.axvline(chosen, color=BLACK, linewidth=1.2)
+        on_left = chosen > 0.6
+        ax.annotate(f" chosen: {chosen:.3g} ", (chosen, 0.02), xycoords=("data", "axes fraction"),
+                    ha="right" if on_left else "left")  # fmt: skip
+        ax.set(xlabel="threshold on the probability", ylabel="validation score", xlim=(0, 1), ylim=(None, 1))
+        figure.legend(loc="outside lower center", ncols=2)
+
+
+def patients(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
+    """Test patients sorted by Dice, coloured by institution; rows of metrics/per_patient.csv."""
+    table = per_patient.sort_values(["dice", "patient"], na_position="first").reset_index(drop=True)
+    named = len(table) <= 60
+    with page(path, dpi, WIDTH, 1.7 + min(12.0, 0.25 * len(table))) as figure:
+        ax = figure.subplots()
+        known = table["dice"].dropna()
+        for place in known.index:
+            ax.plot((0, known[place]), (place, place), color="#d4d4d4", linewidth=1, zorder=1)
+        _by_institution(ax, table, table["dice"], pd.Series(table.index, table.index))
+        for place in table.index[table["dice"].isna()]:
+            ax.text(0.01, place, "undefined: no tumour, none predicted", va="center", fontsize=9, color=GREY)
+        if len(known):
+            ax.axvline(known.mean(), color=BLACK, linewidth=1.2, label=f"mean {known.mean():.3f}")
+            ax.axvline(known.median(), color=BLACK, linewidth=1.2, ls="--", label=f"median {known.median():.3f}")
+        ax.set_yticks(table.index if named else [], [short(p) for p in table["patient"]] if named else [], fontsize=9)
+        ax.set(xlabel="Dice of the volume", xlim=(-0.02, 1.02), ylim=(-0.7, len(table) - 0.3))
+        ax.grid(axis="y", visible=False)
+        figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.5)
+
+
+def size(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
+    """Tumour volume against Dice, a point a test patient; rows of metrics/per_patient.csv."""
+    table = per_patient.dropna(subset=["dice"])
+    with page(path, dpi, WIDTH, 4.6) as figure:
+        ax = figure.subplots()
+        _by_institution(ax, table, table["tumour_pixels"], table["dice"])
+        if (table["tumour_pixels"] > 0).all():
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        else:  # a patient without tumour has a place on the axis too
+            ax.set_xscale("symlog", linthresh=10)
+            ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10))
+        ax.xaxis.set_major_formatter(EngFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set(xlabel="tumour volume in pixels of all slices (log)", ylabel="Dice of the volume", ylim=(-0.04, 1.04))
+        if len(table):
+            figure.legend(loc="outside upper center", ncols=5, columnspacing=1.2, handletextpad=0.3)
+
+
+def _by_institution(ax: Axes, table: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
+    """Points in one colour and shape an institution; the smallest share the last when there are many."""
+    counts = table["institution"].astype(str).value_counts()
+    names = sorted(counts.index, key=lambda name: (-counts[name], name))
+    groups = {name: min(i, len(SERIES) - 1) for i, name in enumerate(names)}
+    place = table["institution"].astype(str).map(groups)
+    for i in range(min(len(names), len(SERIES))):
+        here = place == i
+        label = "others" if i == len(SERIES) - 1 < len(names) - 1 else short(names[i], 14) or "unnamed"
+        label = label.replace("_", " _", label.startswith("_"))  # matplotlib hides labels that begin with _
+        ax.scatter(x[here], y[here], 46, color=SERIES[i], marker=MARKERS[i], label=label, zorder=3,
+                   edgecolors="white", linewidths=0.6)  # fmt: skip
+
+
+def calibration(bins: pd.DataFrame, path: Path, dpi: int) -> None:
+    """Predicted probability against observed frequency, with counts; ``bins`` is metrics/calibration.csv."""
+    filled = bins[bins["count"] > 0]
+    with page(path, dpi, WIDTH, 6.2) as figure:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        top.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1.2, label="perfect")
+        top.plot(filled["mean_probability"], filled["observed_frequency"], "o-", color=BLUE, label="the model")
+        top.set(ylabel="pixels that are tumour", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        top.legend(loc="upper left")
+        width = bins["upper"] - bins["lower"]
+        bottom.bar(bins["lower"], bins["count"], width, align="edge", color=SKY, edgecolor="white")
+        if len(filled):
+            bottom.set_yscale("log", nonpositive="clip")
+            bottom.set_ylim(0.5 * filled["count"].min(), 3 * filled["count"].max())
+            bottom.yaxis.set_major_formatter(EngFormatter())
+            bottom.yaxis.set_minor_formatter(NullFormatter())
+        bottom.set(xlabel="predicted probability of tumour", ylabel="pixels (log)")
+        bottom.grid(axis="x", visible=False)

@@ -1,0 +1,191 @@
+"""Files that others packed: a zip or a folder, read within limits and trusted in nothing.
+
+The limits bind what is read, not what is declared. Names that leave the folder, collide or lead
+elsewhere stop the reading before the first byte; so do overlapping members and archives in archives.
+"""
+
+import itertools
+import os
+import re
+import stat
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from brainseg.errors import IntegrityError, MachineError, Problem, raise_all
+
+MAX_MEMBERS = 20_000
+MAX_TOTAL_BYTES = 3 * 2**30
+MAX_MEMBER_BYTES = 2**20
+
+_FIX = "fetch the archive again from where its authors published it"
+_LOCAL_HEADER_BYTES = 30
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+
+
+class Store:
+    """Named files, whatever holds them. ``sizes`` maps each name to the bytes it declares."""
+
+    def __init__(self, path: Path, sizes: dict[str, int]):
+        self.path, self.sizes = path, sizes
+        self._read_bytes = 0
+        problems = [self._problem(name, f"holds {size:,} bytes, at most {MAX_MEMBER_BYTES:,} are accepted")
+                    for name, size in sizes.items() if size > MAX_MEMBER_BYTES]  # fmt: skip
+        if sum(sizes.values()) > MAX_TOTAL_BYTES:
+            what = f"holds {sum(sizes.values()):,} bytes, at most {MAX_TOTAL_BYTES:,} are accepted"
+            problems.append(Problem(str(path), what, _FIX))
+        raise_all(problems, IntegrityError)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            IntegrityError: damaged, larger than allowed, or an archive itself.
+        """
+        data = self._read(name, MAX_MEMBER_BYTES + 1)
+        self._read_bytes += len(data)
+        if len(data) > MAX_MEMBER_BYTES or self._read_bytes > MAX_TOTAL_BYTES:
+            raise self.error(name, "holds more bytes than are accepted")
+        if data.startswith(b"PK\x03\x04"):
+            raise self.error(name, "is an archive within an archive")
+        return data
+
+    def error(self, name: str, what: str) -> IntegrityError:
+        return IntegrityError("", problems=[self._problem(name, what)])
+
+    def _problem(self, name: str, what: str) -> Problem:
+        return Problem(f"{self.path}:{name}", what, _FIX)
+
+    def _read(self, name: str, limit: int) -> bytes:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing to close, unless a subclass has it."""
+
+
+class FolderStore(Store):
+    """A folder's regular files. Links to folders are not followed."""
+
+    def __init__(self, path: Path):
+        sizes = dict(itertools.islice(_walk(path), MAX_MEMBERS + 1))  # a whole disk, given by mistake, is left soon
+        _check_count(path, len(sizes))
+        super().__init__(path, sizes)
+
+    def _read(self, name: str, limit: int) -> bytes:
+        try:
+            with open(self.path / name, "rb") as handle:
+                return handle.read(limit)
+        except OSError as error:
+            raise _unreadable(self.path / name, error) from None
+
+
+class ZipStore(Store):
+    """A zip file's members, its directory checked as a whole before any is read."""
+
+    def __init__(self, path: Path):
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except _DAMAGE as error:
+            raise IntegrityError(path, f"{_resemblance(path)} ({error})", _FIX) from None
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        try:
+            self.path = path
+            super().__init__(path, self._checked(self._zip.infolist()))
+        except IntegrityError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._zip.close()
+
+    def _read(self, name: str, limit: int) -> bytes:
+        try:
+            with self._zip.open(name) as handle:
+                return handle.read(limit)
+        except _DAMAGE as error:
+            raise self.error(name, f"is damaged ({error})") from None
+
+    def _checked(self, members: list[zipfile.ZipInfo]) -> dict[str, int]:
+        """Name → declared size of the files, once nothing is wrong with any member."""
+        _check_count(self.path, len(members))
+        problems = [self._problem(m.orig_filename, what) for m in members if (what := _fault(m))]
+        problems += [self._problem(b, f"collides with {a}") for a, b in _collisions([m.filename for m in members])]
+        problems += [self._problem(b, f"overlaps {a}") for a, b in _overlaps(members, self._zip.start_dir)]
+        raise_all(problems, IntegrityError)
+        return {member.filename: member.file_size for member in members if not member.is_dir()}
+
+
+def open_store(path: Path) -> Store:
+    """A zip or a folder, by what lies at ``path``."""
+    return FolderStore(path) if path.is_dir() else ZipStore(path)
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_MEMBERS:
+        raise IntegrityError(path, f"holds more than {MAX_MEMBERS:,} files", _FIX)
+
+
+def _fault(member: zipfile.ZipInfo) -> str | None:
+    """What makes a member unacceptable by its directory entry alone."""
+    name, mode = member.orig_filename, member.external_attr >> 16
+    if "\\" in name or "\0" in name:
+        return "has a backslash or NUL in its name"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "has an absolute path"
+    if {"..", "."} & set(name.split("/")):
+        return "leaves the folder it is unpacked to"
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    if member.flag_bits & 0x1:
+        return "is encrypted"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed by a method other than deflate"
+    if name.lower().endswith(_ARCHIVE_SUFFIXES):
+        return "is an archive within an archive"
+    return None
+
+
+def _collisions(names: list[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of names that some file systems take for one: equal, or differing by case or Unicode form."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", name.rstrip("/")).casefold()
+        if key in seen:
+            yield seen[key], name
+        seen[key] = name
+
+
+def _overlaps(members: list[zipfile.ZipInfo], directory: int) -> Iterator[tuple[str, str]]:
+    """Neighbours on disk whose bytes are used twice, as in bombs that inflate one kernel many times."""
+    ordered = sorted(members, key=lambda member: member.header_offset)
+    ends = [m.header_offset + _LOCAL_HEADER_BYTES + len(m.orig_filename) + m.compress_size for m in ordered]
+    starts = [member.header_offset for member in ordered[1:]] + [directory]
+    following = [member.filename for member in ordered[1:]] + ["the directory"]
+    for member, end, start, name in zip(ordered, ends, starts, following, strict=True):
+        if end > start:
+            yield member.filename, name
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int]]:
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.is_file():
+                yield path.relative_to(root).as_posix(), path.stat().st_size
+
+
+def _unreadable(path: Path, error: OSError) -> MachineError:
+    return MachineError(path, f"cannot be read ({error.strerror})", "check the path and its permissions")
+
+
+def _resemblance(path: Path) -> str:
+    with open(path, "rb") as handle:
+        head = handle.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, perhaps a login, and not a zip archive"
+    return "is not a whole zip archive"

@@ -1,0 +1,102 @@
+"""Images in: TIF and PNG bytes to uint8 arrays. Nothing is rescaled, wrapped or guessed.
+
+What each kind becomes: grayscale ``(H, W)``; 1-bit ``(H, W)`` with 0 and 255; RGB ``(H, W, 3)``;
+palette its colours, ``(H, W, 3)``; with alpha the same without it, if every pixel is opaque.
+All else (16-bit, float, signed, CMYK, several pages, a side outside MIN_SIDE..MAX_SIDE) is refused.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from brainseg.errors import DataError
+
+MIN_SIDE = 8
+MAX_SIDE = 4096
+SUFFIXES = (".tif", ".tiff", ".png")
+
+Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
+
+_PLAIN = {"1": "L", "L": "L", "RGB": "RGB"}
+_ALPHA = {"LA": "LA", "P": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}
+_SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, the only one that uint8 can hold
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Decode one TIF or PNG.
+
+    Args:
+        data: the file's bytes.
+        name: what errors call it.
+
+    Returns:
+        uint8, ``(H, W)`` or ``(H, W, 3)``, channels in file order.
+
+    Raises:
+        DataError: not a whole single-page 8-bit image of a sane size.
+    """
+    if not data:
+        raise DataError(name, "is empty", "restore or remove it")
+    try:
+        with Image.open(io.BytesIO(data), formats=["TIFF", "PNG"]) as image:
+            _check(image, name)
+            image.load()
+            return _pixels(image, name)
+    except Image.DecompressionBombError:
+        raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
+    except UnidentifiedImageError:
+        raise DataError(name, "is neither a TIFF nor a PNG", "save it as one of the two") from None
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError) as error:
+        # Pillow's decoders answer damaged bytes with any of these.
+        raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "restore or remove it") from None
+
+
+def _check(image: Image.Image, name: str) -> None:
+    """Refuse by the header alone, before any pixel is decoded."""
+    width, height = image.size
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
+        what = f"is {width} x {height} pixels, sides must be {MIN_SIDE} to {MAX_SIDE}"
+        raise DataError(name, what, "crop, resize or remove it")
+    if _has_more_pages(image):
+        raise DataError(name, "holds more than one page", "save one slice per file")
+    if image.mode not in {*_PLAIN, *_ALPHA} or _is_wide_or_signed(image):
+        raise DataError(name, f"has {_kind(image)} pixels", "save it with 8 bits per channel, grayscale or RGB")
+
+
+def _has_more_pages(image: Image.Image) -> bool:
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+def _is_wide_or_signed(image: Image.Image) -> bool:
+    """Pillow opens 16-bit colour as ``RGB`` and drops the low byte: only the raw mode tells."""
+    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))
+    return ";16" in _raw_mode(image) or set(formats) != {1}
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", [])
+    arguments = tiles[0].args if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _kind(image: Image.Image) -> str:
+    names = {"F": "floating-point", "I": "32-bit", "I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit"}
+    return "16-bit or signed" if image.mode in {*_PLAIN, *_ALPHA} else names.get(image.mode, image.mode)
+
+
+def _pixels(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode in _PLAIN:
+        return np.asarray(image.convert(_PLAIN[image.mode]))
+    pixels = np.asarray(image.convert(_ALPHA[image.mode]))
+    if (pixels[..., -1] != 255).any():
+        raise DataError(name, "has transparent pixels", "flatten it onto a background")
+    return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,54 @@
+"""Losses on logits. ``masks`` and ``logits``: (B, H, W, 1); masks in {0, 1}; the result is a scalar.
+
+The overlap losses are smoothed in numerator and denominator, so that an empty mask, correctly
+answered, costs nothing and still has a gradient.
+"""
+
+from collections.abc import Callable
+
+from keras import ops
+
+SMOOTH = 1.0  # pixels
+
+
+def build(name: str, reduction: str) -> Callable:
+    """The loss ``name`` as ``loss(masks, logits)``; overlap losses per ``image`` or over the whole ``batch``."""
+    axes = {"batch": (0, 1, 2, 3), "image": (1, 2, 3)}[reduction]
+    return {
+        "bce": bce,
+        "dice": lambda masks, logits: dice(masks, logits, axes),
+        "jaccard": lambda masks, logits: jaccard(masks, logits, axes),
+        "bce_dice": lambda masks, logits: bce(masks, logits) + dice(masks, logits, axes),
+        "focal_tversky": lambda masks, logits: focal_tversky(masks, logits, axes),
+    }[name]
+
+
+def bce(masks, logits):
+    """Binary cross-entropy, mean over the pixels, in its stable form on logits."""
+    return ops.mean(ops.softplus(logits) - logits * masks)
+
+
+def dice(masks, logits, axes):
+    """1 - soft Dice (Milletari et al., 2016, arXiv:1606.04797, without squares)."""
+    tp, fp, fn = _soft_counts(masks, logits, axes)
+    return ops.mean(1 - (2 * tp + SMOOTH) / (2 * tp + fp + fn + SMOOTH))
+
+
+def jaccard(masks, logits, axes):
+    """1 - soft intersection over union (Rahman & Wang, 2016)."""
+    tp, fp, fn = _soft_counts(masks, logits, axes)
+    return ops.mean(1 - (tp + SMOOTH) / (tp + fp + fn + SMOOTH))
+
+
+def focal_tversky(masks, logits, axes, fn_weight: float = 0.7, exponent: float = 0.75):
+    """(1 - Tversky index)^0.75 with misses weighted above false alarms (Abraham & Khan, 2018, arXiv:1810.07842)."""
+    tp, fp, fn = _soft_counts(masks, logits, axes)
+    index = (tp + SMOOTH) / (tp + fn_weight * fn + (1 - fn_weight) * fp + SMOOTH)
+    # The root has no gradient at a perfect answer: keep a hair's breadth from it.
+    return ops.mean(ops.power(ops.maximum(1 - index, 1e-6), exponent))
+
+
+def _soft_counts(masks, logits, axes):
+    probabilities = ops.sigmoid(logits)
+    tp = ops.sum(probabilities * masks, axes)
+    return tp, ops.sum(probabilities, axes) - tp, ops.sum(masks, axes) - tp

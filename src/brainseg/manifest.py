@@ -1,0 +1,135 @@
+"""models/unet.json: what the weights are, what they expect, what they were trained on and how."""
+
+import json
+from pathlib import Path
+
+from brainseg import files
+from brainseg.config import Download, Network, Split
+from brainseg.errors import IntegrityError
+
+CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
+REMEDY = "run: make pull (the released model), or dvc repro train"
+
+
+def marks(download: Download, split: Split) -> list[str]:
+    """What a reader must know before believing any number of this run."""
+    found = {
+        "phantom data: drawn by the program, not patients": download.source == "phantom",
+        "each image counted as its own patient": download.source == "folder" and download.patient == "each_image",
+        "slice-level split: neighbours of test slices were trained on": split.unit == "slice",
+        f"subset of {split.patients} patients": split.patients is not None,
+    }
+    return [text for text, applies in found.items() if applies]
+
+
+def describe(trained, weights: Path, data, digests: dict[str, str], running, params) -> dict:
+    """All of a manifest.
+
+    Args:
+        trained: training.Trained. data: dataset.Dataset. running: engine.Engine.
+        params: blocks train, network, augmentation, download, split.
+    """
+    return {
+        "format": 1,
+        "weights_sha256": files.sha256(weights),
+        "parameters": trained.network.count_params(),
+        "network": params.network.model_dump(),
+        "contract": contract(trained.network.input_shape),
+        "protocol": {
+            "source": params.download.source,
+            "unit": params.split.unit,
+            "grid": data.images.shape[1],
+            "patients": data.counts("patient"),
+            "slices": data.counts("row"),
+            "marks": marks(params.download, params.split),
+        },
+        "training": {
+            **running._asdict(),
+            "seed": params.train.seed,
+            "epochs": len(trained.history),
+            "best_epoch": trained.best_epoch,
+            "parameters": {"train": params.train.model_dump(), "augmentation": params.augmentation.model_dump()},
+        },
+        "data": digests,
+        "layers": layers(trained.network),
+    }
+
+
+def contract(input_shape: tuple) -> dict:
+    """What the network takes and answers, for whoever feeds it. ``input_shape``: (None, H, W, C)."""
+    _, height, width, channels = input_shape
+    return {
+        "size": [height, width],
+        "channels": CHANNELS if channels == len(CHANNELS) else [f"channel {i}" for i in range(channels)],
+        "intensities": "0..255, as in the processed slices; scaled inside the network",
+        "output": "one logit a pixel; its sigmoid is the probability of FLAIR abnormality",
+    }
+
+
+def layers(network) -> list[dict]:
+    """The layers of a functional Keras model as name, type, shape [H, W, C], parameters and names of their inputs."""
+    return [
+        {
+            "name": layer.name,
+            "type": type(layer).__name__,
+            "shape": list(layer.output.shape[1:]),
+            "parameters": layer.count_params(),
+            "inputs": _sources(layer),
+        }
+        for layer in network.layers
+    ]
+
+
+def _sources(layer) -> list[str]:
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    names = [tensor._keras_history.operation.name for tensor in inputs]
+    return [name for name in names if name != layer.name]
+
+
+def protocol(manifest: dict, tta: bool) -> dict:
+    """The protocol block that evaluation starts from."""
+    return {**manifest["protocol"], "tta": "mirrored left to right" if tta else "none"}
+
+
+def write(path: Path, manifest: dict) -> None:
+    """Write strict JSON, in the order given."""
+    files.write_text(path, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> dict:
+    """Read a manifest.
+
+    Raises:
+        IntegrityError: missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IntegrityError(path, "there is no model", REMEDY) from None
+    except ValueError as error:
+        raise IntegrityError(path, f"not a manifest: {error}", REMEDY) from None
+
+
+def check(manifest: dict, weights: Path, size: tuple[int, int] | None = None) -> None:
+    """Refuse weights that are not the manifest's, or images that the model was not made for.
+
+    Args:
+        size: (H, W) of the images that will be given to it.
+
+    Raises:
+        IntegrityError: the weights are missing or changed, or the grid is another one.
+    """
+    if not weights.is_file():
+        raise IntegrityError(weights, "there are no weights", REMEDY)
+    found, expected = files.sha256(weights), manifest["weights_sha256"]
+    if found != expected:
+        raise IntegrityError(weights, f"sha256 is {found}, the manifest says {expected}", REMEDY)
+    height, width = manifest["contract"]["size"]
+    if size is not None and tuple(size) != (height, width):
+        what = f"the model expects {height}x{width} pixels, the images have {size[0]}x{size[1]}"
+        raise IntegrityError(weights, what, "set preprocess.size to the model's, or train again: dvc repro")
+
+
+def network_params(manifest: dict) -> Network:
+    """The parameters that rebuild the network from code."""
+    return Network(**manifest["network"])

@@ -1,0 +1,120 @@
+"""From probabilities to a mask: a threshold, then small 3D components removed; and how both are chosen.
+
+Probabilities are uint8, ``round(255 p)``. A volume is (S, H, W), its slices in order; slices that
+follow each other in it count as neighbours, also where numbers between them are missing.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from brainseg import metrics
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+MIN_COMPONENTS = (0, 20, 50, 100, 200)  # voxels on a grid of 256 x 256
+INDIFFERENT = 0.001  # a smaller gain in mean volume Dice is not worth a less simple rule
+
+
+class Rule(NamedTuple):
+    """Tumour is ``p >= threshold`` in 3D components of at least ``min_component`` voxels."""
+
+    threshold: float
+    min_component: int
+
+
+class Search(NamedTuple):
+    """Counts of every rule on every patient: arrays (patients, thresholds, min_components)."""
+
+    thresholds: tuple[float, ...]
+    min_components: tuple[int, ...]
+    counts: metrics.Counts
+
+    def mean_dice(self) -> np.ndarray:
+        """Mean volume Dice (thresholds, min_components) over the patients where it is defined, else NaN."""
+        scores = metrics.dice(self.counts)
+        defined = ~np.isnan(scores)
+        with np.errstate(invalid="ignore"):
+            return np.where(defined, scores, 0).sum(axis=0) / defined.sum(axis=0)
+
+
+def level(threshold: float) -> int:
+    """The smallest uint8 probability that counts as tumour: ceil(255 t), safe from 153.00000000000003."""
+    return math.ceil(round(255 * threshold, 9))
+
+
+def remove_small(mask: np.ndarray, min_voxels: int) -> np.ndarray:
+    """Drop the components of ``mask`` (S, H, W) that touch over fewer than ``min_voxels`` voxels, joined by faces."""
+    mask = np.asarray(mask, bool)
+    if min_voxels <= 1 or not mask.any():
+        return mask.copy()
+    labels, _ = ndimage.label(mask)
+    keep = np.bincount(labels.ravel()) >= min_voxels
+    keep[0] = False
+    return keep[labels]
+
+
+def binarise(probability: np.ndarray, rule: Rule) -> np.ndarray:
+    """The mask (S, H, W) that ``rule`` makes of uint8 probabilities."""
+    return remove_small(probability >= level(rule.threshold), rule.min_component)
+
+
+def min_components(shape: tuple[int, int]) -> tuple[int, ...]:
+    """The sizes to try on a grid (H, W): those for 256 x 256, scaled with the area."""
+    return tuple(sorted({round(voxels * shape[0] * shape[1] / 256**2) for voxels in MIN_COMPONENTS}))
+
+
+def search(
+    volumes: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: Sequence[float], sizes: Sequence[int]
+) -> Search:
+    """Count every threshold and minimum size on every (reference, probability) volume, one at a time."""
+    found = [_count(reference, probability, thresholds, sizes) for reference, probability in volumes]
+    stacked = metrics.Counts(*(np.stack(kind) for kind in zip(*found, strict=True)))
+    return Search(tuple(thresholds), tuple(sizes), stacked)
+
+
+def choose(found: Search, threshold: float | None = None) -> Rule:
+    """The rule of best mean volume Dice; of those within 0.001 of it, the simplest.
+
+    Simplest: the smallest minimum size, then the threshold nearest 0.5, then the lower one. With
+    ``threshold`` given, only the size is chosen.
+    """
+    tried = np.nan_to_num(found.mean_dice(), nan=0.0)
+    allowed = np.array([threshold in (None, t) for t in found.thresholds])
+    best = tried[allowed].max()
+    good = np.argwhere((best - tried < INDIFFERENT) & allowed[:, None])
+    rules = [Rule(found.thresholds[t], found.min_components[m]) for t, m in good]
+    return min(rules, key=lambda rule: (rule.min_component, round(abs(rule.threshold - 0.5), 6), rule.threshold))
+
+
+def _count(
+    reference: np.ndarray, probability: np.ndarray, thresholds: Sequence[float], sizes: Sequence[int]
+) -> metrics.Counts:
+    """Counts (thresholds, sizes) of one volume: from its histogram where nothing is removed, else by component."""
+    levels = [level(threshold) for threshold in thresholds]
+    joint = metrics.histogram(reference, probability)
+    plain = metrics.counts_at(joint, levels)
+    tp, fp = (np.repeat(kind[:, None], len(sizes), axis=1) for kind in plain[:2])
+    if max(sizes) > 1:
+        for row, (hits, voxels) in enumerate(_components(reference, probability, levels)):
+            kept = voxels >= np.asarray(sizes)[:, None]
+            tp[row], fp[row] = kept @ hits, kept @ (voxels - hits)
+    negative, positive = joint.sum(axis=1)
+    return metrics.Counts(tp, fp, positive - tp, negative - fp)
+
+
+def _components(
+    reference: np.ndarray, probability: np.ndarray, levels: Sequence[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each level, the components of ``probability >= level``: tumour voxels in each, and voxels of each."""
+    box = ndimage.find_objects((probability >= min(levels)).astype(np.uint8))
+    reference, probability = (reference[box[0]], probability[box[0]]) if box else (reference[:0], probability[:0])
+    inside = np.flatnonzero(probability >= min(levels))
+    tumour = reference.ravel()[inside]
+    for cut in levels:
+        labels, _ = ndimage.label(probability >= cut)
+        named = labels.ravel()[inside]
+        voxels = np.bincount(named, minlength=1)
+        yield np.bincount(named[tumour], minlength=len(voxels))[1:], voxels[1:]

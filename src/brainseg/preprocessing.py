@@ -1,0 +1,221 @@
+"""From the archive to arrays on one square grid: images, binary masks and a table of the slices.
+
+Slices are decoded by a pool of threads (decoding, resizing and reading release Python's lock) and
+written in order, so that memory stays flat however many there are.
+"""
+
+import hashlib
+import os
+import sys
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from brainseg import archive, config, files, imaging
+from brainseg.errors import DataError, IntegrityError, Problem, raise_all
+
+CHUNK = 16  # slices a task
+
+
+class Slice(NamedTuple):
+    """``image`` (S, S, 3) uint8, ``mask`` (S, S) uint8 in {0, 1}, ``digest`` of the pixels before resizing."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    digest: str
+    constant: bool
+
+
+def run(path: Path, params: config.Preprocess, out: Path) -> str:
+    """Write ``images.npy`` (N, S, S, 3), ``masks.npy`` (N, S, S) and ``slices.csv`` into ``out``, in the index's order.
+
+    Warns on stderr of constant images and of identical ones within a patient.
+
+    Raises:
+        DataError: every fault of every slice: missing, unreadable, sizes that differ, masks that are not
+            binary, patients that share an image.
+        IntegrityError: ``path`` is not what download wrote.
+    """
+    index = archive.read_index(path)
+    shape = (len(index), params.size, params.size)
+    with (
+        files.replacing(out / "images.npy") as images_path,
+        files.replacing(out / "masks.npy") as masks_path,
+        files.replacing(out / "slices.csv") as table_path,
+    ):
+        with open(images_path, "wb") as images, open(masks_path, "wb") as masks:
+            _write_header(images, (*shape, 3))
+            _write_header(masks, shape)
+            facts = _convert(path, index, params.size, images, masks)
+        columns = ["patient", "institution", "slice"]
+        table = index[columns].assign(tumour_pixels=facts["tumour_pixels"], source=index["image"], spacing="")
+        table.to_csv(table_path, index_label="row", lineterminator="\n")
+    _warn(index.assign(**facts))
+    patients, tumour = table["patient"].nunique(), int((table["tumour_pixels"] > 0).sum())
+    grid = f"{params.size}x{params.size}"
+    return f"{out}: {len(table):,} slices of {patients:,} patients at {grid}, {tumour:,} with tumour"
+
+
+def _convert(path: Path, index: pd.DataFrame, size: int, images: BinaryIO, masks: BinaryIO) -> pd.DataFrame:
+    """Write all slices and return what is known of each: tumour_pixels, digest, constant."""
+    cv2.setNumThreads(1)  # the pool's threads are the parallelism
+    pairs = list(zip(index["image"], index["mask"], strict=True))
+    chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
+    facts, problems, workers = [], [], min(8, os.cpu_count() or 1)
+    with (
+        _opened(path) as source,
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(pairs), desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
+    ):
+        for slices, faults in _in_order(pool, partial(_read_chunk, source, size=size), chunks, ahead=2 * workers):
+            problems += faults
+            bar.update(CHUNK)
+            for each in slices if not problems else []:
+                images.write(each.image)
+                masks.write(each.mask)
+                facts.append((int(np.count_nonzero(each.mask)), each.digest, each.constant))
+    raise_all(problems)
+    facts = pd.DataFrame(facts, columns=["tumour_pixels", "digest", "constant"], index=index.index)
+    raise_all(_shared(index.assign(**facts)))
+    return facts
+
+
+def _read_chunk(source: zipfile.ZipFile, chunk: list[tuple[str, str]], size: int) -> tuple[list[Slice], list[Problem]]:
+    slices, problems = [], []
+    for image_name, mask_name in chunk:
+        try:
+            slices.append(read_slice(source, image_name, mask_name, size))
+        except DataError as error:
+            problems += error.problems
+    return slices, problems
+
+
+def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, size: int) -> Slice:
+    """Decode, check and resize one pair of members.
+
+    Raises:
+        DataError: all that is wrong with the two.
+    """
+    decoded, problems = [], []
+    for name in (image_name, mask_name):
+        try:
+            decoded.append(imaging.decode(_member(source, name), name))
+        except DataError as error:
+            problems += error.problems
+    raise_all(problems)
+    image, mask = decoded
+    raise_all(check_pair(image, mask, mask_name))
+    digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+    return Slice(resize_image(image, size), resize_mask(mask, size), digest, bool(image.min() == image.max()))
+
+
+def check_pair(image: np.ndarray, mask: np.ndarray, name: str) -> list[Problem]:
+    """What is wrong with a mask: its shape beside the image's, its values."""
+    if mask.ndim != 2:
+        return [Problem(name, f"the mask has shape {mask.shape}, must have one channel", "save it as grayscale")]
+    if mask.shape != image.shape[:2]:
+        what = f"the mask has shape {mask.shape}, its image {image.shape}"
+        return [Problem(name, what, "pair each image with the mask drawn on it")]
+    top = mask.max()
+    if top in (0, 1, 255) and np.count_nonzero(mask == top) == (np.count_nonzero(mask) or mask.size):
+        return []
+    values = np.unique(mask)
+    shown = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
+    what = f"the mask holds {len(values)} values ({shown}), must hold 0 and 1 or 0 and 255"
+    return [Problem(name, what, "threshold it, and save it without loss")]
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 to (size, size, 3): gray becomes three equal channels.
+
+    Pixel areas are averaged when shrinking (no aliasing), cubic when growing (no blur).
+    """
+    image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    return _fit(image, size, cv2.INTER_AREA, cv2.INTER_CUBIC)
+
+
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """(H, W) uint8, background 0, to (size, size) in {0, 1}.
+
+    A pixel is tumour if at least half of what it covers is. Nearest neighbour would shift the outline
+    by up to half a source pixel and drop thin parts by chance.
+    """
+    covered = _fit((mask > 0) * np.uint8(255), size, cv2.INTER_AREA, cv2.INTER_LINEAR)
+    return (covered >= 128).view(np.uint8)
+
+
+def _fit(pixels: np.ndarray, size: int, shrinking: int, growing: int) -> np.ndarray:
+    """Scale the longer side to ``size`` and pad the shorter one with zeros, evenly on both ends."""
+    height, width = pixels.shape[:2]
+    scale = size / max(height, width)
+    if scale != 1:
+        target = max(1, round(width * scale)), max(1, round(height * scale))
+        pixels = cv2.resize(pixels, target, interpolation=shrinking if scale < 1 else growing)
+    height, width = pixels.shape[:2]
+    if height == width:
+        return pixels
+    top, left = (size - height) // 2, (size - width) // 2
+    ends = top, size - height - top, left, size - width - left
+    return cv2.copyMakeBorder(pixels, *ends, cv2.BORDER_CONSTANT, value=0)
+
+
+def _in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahead: int) -> Iterator:
+    """``pool.map`` with at most ``ahead`` results in memory."""
+    waiting: deque[Future] = deque()
+    for task in tasks:
+        waiting.append(pool.submit(function, task))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise IntegrityError(path, f"is not a zip archive ({error})", "run: dvc repro -f download") from None
+
+
+def _member(source: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return source.read(name)
+    except KeyError:
+        raise DataError(name, "is missing from the archive", "add the file, then: dvc repro download") from None
+    except zipfile.BadZipFile as error:
+        raise IntegrityError(name, f"changed inside the archive ({error})", "run: dvc repro -f download") from None
+
+
+def _shared(slices: pd.DataFrame) -> list[Problem]:
+    """Images that several patients have: the model would be tested on what it was trained on."""
+    telling = slices[~slices["constant"]]
+    groups = telling.groupby("digest")["patient"].nunique()
+    repeated = telling[telling["digest"].isin(groups.index[groups > 1])]
+    return [
+        Problem(", ".join(group["image"]), "are the same image in different patients", "keep one of them")
+        for _, group in repeated.groupby("digest", sort=False)
+    ]
+
+
+def _warn(slices: pd.DataFrame) -> None:
+    """Say on stderr what is odd but no error."""
+    telling = slices[~slices["constant"]]
+    for what, names in {
+        "every pixel has the same value": slices.loc[slices["constant"], "image"],
+        "the same image as another of the patient": telling.loc[telling.duplicated(["patient", "digest"]), "image"],
+    }.items():
+        for name in names:
+            print(f"WARNING {name}: {what}", file=sys.stderr)
+
+
+def _write_header(handle: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(handle, {"descr": "|u1", "fortran_order": False, "shape": shape})

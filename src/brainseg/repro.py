@@ -1,0 +1,115 @@
+"""`make repro` and recipes: what a killed run left is put right, then DVC takes over."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from brainseg import config
+from brainseg.errors import DataError, MachineError
+
+DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
+def run(recipe: str | None, root: Path = Path()) -> None:
+    """Become ``dvc repro``, or ``dvc exp run`` with a recipe's overrides; does not return."""
+    heal(root)
+    overrides = [flag for pair in flags(load(recipe, root)) for flag in ("-S", pair)] if recipe else []
+    command = ["dvc", "exp", "run", *overrides] if recipe else ["dvc", "repro"]
+    print("+", shlex.join(command), file=sys.stderr, flush=True)
+    os.chdir(root)
+    os.execve(sys.executable, [sys.executable, "-m", *command], environment())
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, in which ``python`` and ``dvc`` are the ones beside this interpreter."""
+    here = os.path.dirname(sys.executable)
+    return os.environ | {"PATH": os.pathsep.join([here, os.environ.get("PATH", "")])}
+
+
+def load(recipe: str, root: Path = Path()) -> dict:
+    """The overrides of ``recipes/<recipe>.yaml``, nested like params.yaml.
+
+    Raises:
+        DataError: there is no such recipe.
+    """
+    path = root / "recipes" / f"{recipe}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (root / "recipes").glob("*.yaml"))) or "none"
+        raise DataError(path, "there is no such recipe", f"choose one of: {known}")
+    return config.read_yaml(path)
+
+
+def flags(overrides: dict) -> list[str]:
+    """As DVC's -S takes them: ``{"train": {"epochs": 3, "loss": "dice"}}`` → train.epochs=3, train.loss="dice"."""
+    return [f"{'.'.join(key)}={_literal(value)}" for key, value in _leaves(overrides)]
+
+
+def _literal(value: Any) -> str:
+    """In Hydra's grammar, which DVC reads overrides with: a backslash is one unless it precedes a quote."""
+    return '"{}"'.format(value.replace('"', '\\"')) if isinstance(value, str) else json.dumps(value)
+
+
+def _leaves(nested: dict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+def heal(root: Path) -> None:
+    """Put right what a killed run left behind, or name the command that does.
+
+    Raises:
+        MachineError: dvc.lock is cut short, or a stage of a killed run is still running.
+    """
+    _remove_broken_lock(root / ".dvc/tmp/rwlock")
+    lock = root / "dvc.lock"
+    if lock.exists() and not _is_whole(lock):
+        raise MachineError(lock, "cut short, by a killed run perhaps", "git checkout dvc.lock; rm it if git has none")
+    for process in orphans(root.resolve()):
+        what = f"{process.cmdline()[1]} of a run that was killed is still at work"
+        raise MachineError(f"process {process.pid}", what, f"wait for its end, or: kill {process.pid}")
+
+
+def _remove_broken_lock(path: Path) -> None:
+    """DVC frees the locks of dead processes itself, but stops at a lock file that was not written to its end."""
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        path.unlink()
+        print(f"removed {path}, which a killed run left unfinished", file=sys.stderr)
+
+
+def _is_whole(lock: Path) -> bool:
+    """Whether dvc.lock is as DVC writes it and every file in it has its digest."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        stages = COMPILED_LOCKFILE_SCHEMA(config.read_yaml(lock))["stages"].values()
+        entries = [entry for stage in stages for entry in stage.get("deps", []) + stage.get("outs", [])]
+        return all(DIGEST.fullmatch(entry["md5"]) for entry in entries)
+    except (DataError, Invalid, KeyError, TypeError):
+        return False
+
+
+def orphans(root: Path) -> Iterator[psutil.Process]:
+    """Running stages of this project that no DVC watches any more."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if not any(part.startswith("stages/") for part in process.cmdline()[1:2]) or Path(process.cwd()) != root:
+                continue
+            above = [Path(part).name for parent in process.parents() for part in parent.cmdline()[:3]]
+            if "dvc" not in above:  # .../bin/dvc or python -m dvc
+                yield process

@@ -1,0 +1,147 @@
+"""Tables of raw counts, one row a slice or a patient, and the blocks of numbers made from them.
+
+Rows come first and means after: whatever ``metrics/evaluation.json`` says can be worked out again
+from ``per_slice.csv`` and ``per_patient.csv``. docs/metrics.md defines each number.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from brainseg import metrics, postprocessing
+from brainseg.errors import DataError
+from brainseg.metrics import Counts
+
+SMALL_GROUP = 10  # institutions with fewer patients, validation and test together, are one group
+Summarise = Callable[[pd.Series, pd.Series], dict]  # values and their patients -> mean, median, lo, hi, n, undefined
+
+
+class Cohort(NamedTuple):
+    """The slices of one subset: ``cases``, whose index is the position in ``masks`` (n, H, W) of all subsets."""
+
+    cases: pd.DataFrame
+    masks: np.ndarray
+
+    def patients(self, probability: np.ndarray, title: str) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
+        """Patient by patient: rows in slice order, reference (S, H, W) bool, probability (S, H, W) uint8."""
+        groups = self.cases.sort_values(["patient", "slice"]).groupby("patient")
+        for _, rows in tqdm(groups, desc=title, unit="patient", leave=False):
+            yield rows, self.masks[rows.index] > 0, probability[rows.index]
+
+    def search(
+        self, probability: np.ndarray, thresholds: Sequence[float], sizes: Sequence[int], title: str
+    ) -> postprocessing.Search:
+        """Counts of each patient under each threshold and minimum component size."""
+        volumes = ((reference, values) for _, reference, values in self.patients(probability, title))
+        return postprocessing.search(volumes, thresholds, sizes)
+
+
+def per_slice(
+    cohort: Cohort, probability: np.ndarray, rule: postprocessing.Rule, tolerance: float, unit: str, title: str
+) -> pd.DataFrame:
+    """Counts, Dice, IoU, HD95 in ``unit`` (px | mm) and surface Dice (``tolerance`` in pixels) of each slice."""
+    tables = []
+    for rows, reference, values in cohort.patients(probability, title):
+        prediction = postprocessing.binarise(values, rule)
+        table = rows[["row", "patient", "institution", "subset", "slice"]].copy()
+        _add_counts(table, metrics.counts(reference, prediction, axis=(1, 2)))
+        spacing = pixel_spacing(rows.spacing.iloc[0]) if unit == "mm" else None
+        borders = [_borders(r, p, tolerance, spacing) for r, p in zip(reference, prediction, strict=True)]
+        table["hd95"], table["surface_dice"] = np.transpose(borders)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
+    """Each patient's slices added up before any quotient: volume Dice, IoU, precision and recall."""
+    groups = slices.assign(tumour=slices.tumour_pixels > 0).groupby("patient")
+    table = groups[["institution", "subset"]].first()
+    table["slices"], table["tumour_slices"] = groups.size(), groups.tumour.sum()
+    sums = groups[list(Counts._fields)].sum()
+    c = Counts(*(sums[kind] for kind in Counts._fields))
+    _add_counts(table, c)
+    table["precision"], table["recall"] = metrics.precision(c), metrics.recall(c)
+    return table.reset_index()
+
+
+def blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
+    """The blocks that a model and a baseline share: volume, slice, pooled, detection."""
+    patients = per_patient(slices)
+    return {
+        "volume": {name: summarise(patients[name], patients.patient) for name in ("dice", "iou")},
+        "slice": slice_block(slices, unit, summarise),
+        "pooled": pooled_block(slices),
+        "detection": detection_block(slices, patients),
+    }
+
+
+def slice_block(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
+    """Means over slices. Dice, IoU and HD95 over those with tumour, the other two over all."""
+    tumour = slices[slices.tumour_pixels > 0]
+    return {
+        "unit": unit,
+        "dice_tumour": summarise(tumour.dice, tumour.patient),
+        "dice_empty_as_one": summarise(slices.dice.fillna(1.0), slices.patient),
+        "iou_tumour": summarise(tumour.iou, tumour.patient),
+        "hd95": summarise(tumour.hd95, tumour.patient),
+        "surface_dice": summarise(slices.surface_dice, slices.patient),
+    }
+
+
+def pooled_block(slices: pd.DataFrame) -> dict[str, float]:
+    """All pixels of all patients in one table of counts: large tumours weigh most."""
+    c = Counts(*(int(slices[kind].sum()) for kind in Counts._fields))
+    names = ("dice", "iou", "precision", "recall", "pixel_accuracy")
+    return {name: getattr(metrics, name)(c) for name in names}
+
+
+def detection_block(slices: pd.DataFrame, patients: pd.DataFrame) -> dict[str, float]:
+    """Shares with any predicted pixel: of tumour slices, of tumour-free slices, of patients with tumour."""
+    tumour, alarm = slices.tumour_pixels > 0, slices.predicted_pixels > 0
+    return {
+        "slice_sensitivity": alarm[tumour].mean(),
+        "slice_false_positive_rate": alarm[~tumour].mean(),
+        "patient_sensitivity": (patients.predicted_pixels > 0)[patients.tumour_pixels > 0].mean(),
+    }
+
+
+def institution_block(patients: pd.DataFrame, cases: pd.DataFrame) -> dict[str, dict]:
+    """Patients and mean volume Dice of each institution; the small and the unnamed ones together are "other"."""
+    sizes = cases.groupby("institution").patient.nunique()
+    large = sizes.index[sizes >= SMALL_GROUP]
+    names = patients.institution.where(patients.institution.isin(large), "other")
+    return {str(name): {"n": len(group), "dice": group.dice.mean()} for name, group in patients.groupby(names)}
+
+
+def pixel_spacing(text: object) -> tuple[float, float] | None:
+    """Row and column spacing in mm out of ``"row x column x slice"``; None for an empty cell."""
+    if not isinstance(text, str) or not text.strip():
+        return None
+    try:
+        row, column, _ = (float(part) for part in text.split("x"))
+    except ValueError:
+        row = column = -1.0
+    if not (0 < row < np.inf and 0 < column < np.inf):
+        fix = "correct that column of slices.csv, or leave it empty"
+        raise DataError("spacing", f"{text!r} is not 'row x column x slice' in mm", fix)
+    return row, column
+
+
+def _add_counts(table: pd.DataFrame, c: Counts) -> None:
+    kinds = {kind: np.asarray(values) for kind, values in c._asdict().items()}
+    table["tumour_pixels"], table["predicted_pixels"] = kinds["tp"] + kinds["fn"], kinds["tp"] + kinds["fp"]
+    for kind, values in kinds.items():
+        table[kind] = values
+    table["dice"], table["iou"] = metrics.dice(c), metrics.iou(c)
+
+
+def _borders(
+    reference: np.ndarray, prediction: np.ndarray, tolerance: float, spacing: tuple[float, float] | None
+) -> tuple[float, float]:
+    """HD95 and surface Dice of one slice; the tolerance stays in pixels where HD95 is in mm."""
+    pixels = metrics.surface_distances(reference, prediction)
+    lengths = metrics.surface_distances(reference, prediction, spacing) if spacing else pixels
+    return metrics.hd95(lengths), metrics.surface_dice(pixels, tolerance)

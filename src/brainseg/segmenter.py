@@ -1,0 +1,52 @@
+"""The trainable model: augmentation, network and loss in one compiled step, and its running scores."""
+
+import keras
+from keras import ops
+
+from brainseg.augmentation import Augmenter
+
+
+class Overlap(keras.metrics.Metric):
+    """Dice, IoU and binary accuracy of hard masks (probability >= 0.5), pooled over all pixels of an epoch."""
+
+    def __init__(self, name: str = "overlap"):
+        super().__init__(name=name, dtype="float32")
+        self.counts = self.add_weight(name="counts", shape=(4,), initializer="zeros")
+
+    def update_state(self, masks, logits, sample_weight=None):
+        predicted = ops.cast(logits >= 0, "float32")
+        tp, p, y = ops.sum(predicted * masks), ops.sum(predicted), ops.sum(masks)
+        tn = ops.sum(ops.ones_like(masks)) - p - y + tp
+        self.counts.assign_add(ops.stack([tp, p - tp, y - tp, tn]))
+
+    def result(self):
+        tp, fp, fn, tn = ops.unstack(self.counts)
+        one = ops.ones_like(tp)  # nothing to find and nothing found
+        return {
+            "dice": ops.where(tp + fp + fn > 0, 2 * tp / ops.maximum(2 * tp + fp + fn, 1), one),
+            "iou": ops.where(tp + fp + fn > 0, tp / ops.maximum(tp + fp + fn, 1), one),
+            "binary_accuracy": (tp + tn) / ops.maximum(tp + fp + fn + tn, 1),
+        }
+
+
+class Segmenter(keras.Model):
+    """Trains ``network`` on ``{"image": (B, H, W, C), "mask": (B, H, W)}``, both uint8.
+
+    The mask is augmented with the image, so the model answers it beside the logits, and the loss
+    reads both from the answer.
+    """
+
+    def __init__(self, network: keras.Model, augmenter: Augmenter, loss):
+        super().__init__()
+        self.network, self.augmenter, self.objective, self.overlap = network, augmenter, loss, Overlap()
+
+    def call(self, inputs, training=False):
+        images, masks = self.augmenter(inputs["image"], inputs["mask"], training=training)
+        return {"logits": self.network(images, training=training), "mask": masks}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self.objective(y_pred["mask"], y_pred["logits"])
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self.overlap.update_state(y_pred["mask"], y_pred["logits"])
+        return self.get_metrics_result()

@@ -1,0 +1,270 @@
+"""Training: epochs, validation by volume, averaged weights, early stopping, checkpoints to go on from."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from brainseg import (
+    augmentation,
+    checkpoints,
+    engine,
+    files,
+    inference,
+    losses,
+    metrics,
+    networks,
+    sampling,
+    segmenter,
+)
+from brainseg.augmentation import Augmenter
+from brainseg.config import Params, Train
+from brainseg.dataset import Dataset
+from brainseg.errors import RunError
+from brainseg.progress import Progress
+from brainseg.segmenter import Segmenter
+
+
+class Trained(NamedTuple):
+    """The network with its best weights, one row of numbers an epoch, and where its checkpoints are."""
+
+    network: keras.Model
+    history: pd.DataFrame
+    best_epoch: int
+    checkpoints: Path
+
+
+class Batches(keras.utils.PyDataset):
+    """The batches of one epoch, read from the memory maps; ``epoch`` is set before each."""
+
+    def __init__(self, data: Dataset, params: Train):
+        super().__init__()
+        self.data, self.params, self.epoch = data, params, 0
+        self.rows = data.rows("train")
+        self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0
+        self.order = self._order()
+
+    def _order(self) -> np.ndarray:
+        p = self.params
+        return self.rows[sampling.epoch_rows(self.has_tumour, self.epoch, p.seed, p.batch_size, p.tumour_share)]
+
+    def start(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.order = self._order()
+
+    def __len__(self) -> int:
+        return len(self.order) // self.params.batch_size
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rows = self.order[index * self.params.batch_size : (index + 1) * self.params.batch_size]
+        return {"image": self.data.images[rows], "mask": self.data.masks[rows]}
+
+
+def identity(params: Params, digests: dict[str, str]) -> dict:
+    """What determines a training: its parameters, its data and the code of these modules."""
+    blocks = {name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")}
+    modules = (augmentation, losses, networks, sampling, segmenter, engine)
+    return {**blocks, "data": digests, "code": {m.__name__: files.sha256(Path(str(m.__file__))) for m in modules}}
+
+
+def run(data: Dataset, params: Params, facts: dict) -> Trained:
+    """Train as ``params`` (blocks train, network, augmentation) say, from the last checkpoint if there is one.
+
+    Args:
+        facts: everything that determines the result, see ``identity``.
+
+    Raises:
+        RunError: the loss is no number, or memory ran out.
+        IntegrityError: a checkpoint of another training, or damaged ones only.
+        MachineError: the same training runs already.
+    """
+    key = checkpoints.key(facts)
+    directory = checkpoints.folder(key)
+    batches = Batches(data, params.train)
+    model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
+    with checkpoints.alone(directory):
+        book = Bookkeeper(model, data, batches, params.train, directory, key)
+        book.resume()
+        if not book.finished():
+            _fit(model, batches, book, params.train)
+        book.load_best()
+    return Trained(model.network, pd.DataFrame(book.history), book.best_epoch, directory)
+
+
+def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
+    try:
+        model.fit(batches, initial_epoch=len(book.history), epochs=params.epochs, shuffle=False, verbose=0,
+                  callbacks=[book, Progress(params.epochs, len(batches), params.batch_size, book)])  # fmt: skip
+    except Exception as error:
+        if engine.is_out_of_memory(error):
+            what = f"out of memory with batches of {params.batch_size}"
+            fix = f"set train.batch_size: {max(1, params.batch_size // 2)}; the last checkpoint is kept"
+            raise RunError("train.batch_size", what, fix) from error
+        raise
+
+
+def build(params: Params, size: int, channels: int, steps: int) -> Segmenter:
+    """The compiled model, all its variables made from the seed. ``steps``: batches of one epoch."""
+    keras.utils.set_random_seed(params.train.seed)
+    network = networks.build(params.network, size, channels)
+    augmenter = Augmenter(params.augmentation, seed=params.train.seed)
+    model = Segmenter(network, augmenter, losses.build(params.train.loss, params.train.loss_reduction))
+    model.compile(optimizer=optimizer(params.train, steps), jit_compile=engine.jit_compile())
+    model({"image": np.zeros((1, size, size, channels), "uint8"), "mask": np.zeros((1, size, size), "uint8")})
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def optimizer(params: Train, steps: int) -> keras.optimizers.Optimizer:
+    """Adam, AdamW or SGD with warm-up, then a constant rate or a cosine to zero; weights averaged (EMA) if asked."""
+    total = steps * params.epochs
+    warmup = round(params.warmup * total)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else params.learning_rate, decay_steps=max(1, total - warmup),
+        alpha=0.0 if params.schedule == "cosine" else 1.0,
+        warmup_target=params.learning_rate if warmup else None, warmup_steps=warmup,
+    )  # fmt: skip
+    common = {"learning_rate": rate, "use_ema": params.ema > 0, "ema_momentum": params.ema or 0.99}
+    if params.optimizer == "sgd":
+        return keras.optimizers.SGD(momentum=0.9, nesterov=True, weight_decay=params.weight_decay or None, **common)
+    if params.optimizer == "adam":
+        return keras.optimizers.Adam(**common)
+    adamw = keras.optimizers.AdamW(weight_decay=params.weight_decay, **common)
+    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adamw
+
+
+class Bookkeeper(keras.callbacks.Callback):
+    """Around each epoch: sets the samples, validates, keeps the best weights, saves, decides when to stop."""
+
+    def __init__(
+        self, model: Segmenter, data: Dataset, batches: Batches, params: Train, directory: Path, key: str
+    ):  # fmt: skip
+        super().__init__()
+        self.segmenter, self.data, self.batches, self.settings = model, data, batches, params
+        self.directory, self.key = directory, key
+        self.history: list[dict[str, float]] = []
+        self.best: list[np.ndarray] = []
+        self.best_epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.start(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch % 50 == 0:  # not each: reading the loss makes an accelerator wait
+            self._check_finite(logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check_finite(logs["loss"])
+        with averaged(self.segmenter):
+            trained = {name: float(logs[name]) for name in ("loss", "dice", "iou", "binary_accuracy")}
+            row = {"epoch": epoch + 1, **trained, **validate(self.segmenter, self.data, self.settings.batch_size)}
+            self.history.append(row | {"learning_rate": float(self.segmenter.optimizer.learning_rate)})
+            if not self.best or row["val_volume_dice"] > self.best_score:
+                self.best, self.best_epoch = self.segmenter.network.get_weights(), epoch + 1
+        self._save()
+        if self.finished():
+            self.segmenter.stop_training = True
+
+    @property
+    def best_score(self) -> float:
+        return self.history[self.best_epoch - 1]["val_volume_dice"] if self.best else float("nan")
+
+    def finished(self) -> bool:
+        """All epochs done, or none better for ``patience`` of them."""
+        done = len(self.history)
+        return done >= self.settings.epochs or (done > 0 and done - self.best_epoch >= self.settings.patience)
+
+    def load_best(self) -> None:
+        self.segmenter.network.set_weights(self.best)
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, if there is one, and say so."""
+        found = checkpoints.latest(self.directory, self.key)
+        if found is None:
+            return
+        for index, variable in enumerate(_state(self.segmenter)):
+            variable.assign(found.arrays[f"state/{index}"])
+        self.history, self.best_epoch = found.meta["history"], found.meta["best_epoch"]
+        self.best = [found.arrays[f"best/{index}"] for index in range(len(self.segmenter.network.weights))]
+        print(f"resumed after epoch {found.epoch} of {self.settings.epochs}", flush=True)
+
+    def _save(self) -> None:
+        state = {f"state/{i}": ops.convert_to_numpy(v.value) for i, v in enumerate(_state(self.segmenter))}
+        best = {f"best/{i}": array for i, array in enumerate(self.best)}
+        meta = {"history": self.history, "best_epoch": self.best_epoch}
+        checkpoints.save(self.directory, self.key, checkpoints.Checkpoint(len(self.history), state | best, meta))
+
+    def _check_finite(self, loss) -> None:
+        if not np.isfinite(float(loss)):
+            what = f"the loss is {float(loss)} in epoch {len(self.history) + 1}"
+            fix = "lower train.learning_rate or set train.precision: float32; the last checkpoint is kept"
+            raise RunError("train.loss", what, fix)
+
+
+def _state(model: Segmenter) -> list:
+    """All variables that the next step depends on: weights, random states, optimizer, averages."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+@contextmanager
+def averaged(model: Segmenter):
+    """The averaged weights (EMA) in place of the trained ones within the block, where the optimizer keeps them."""
+    averages = getattr(model.optimizer, "_model_variables_moving_average", None) if model.optimizer.use_ema else None
+    if not averages:
+        yield
+        return
+    trained = [ops.convert_to_numpy(v.value) for v in model.trainable_variables]
+    for variable, average in zip(model.trainable_variables, averages, strict=True):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, trained, strict=True):
+            variable.assign(value)
+
+
+def validate(model: Segmenter, data: Dataset, batch_size: int) -> dict[str, float]:
+    """Scores of the validation slices at threshold 0.5: loss, pooled Dice, IoU, accuracy, mean Dice per volume."""
+    rows = data.rows("val")
+    counts, loss, done = np.zeros((4, len(rows)), np.int64), 0.0, 0
+    for part, logits in inference.logits(model.network, data.images, rows, batch_size):
+        masks = data.masks[part]
+        counts[:, done : done + len(part)] = metrics.counts(masks, logits >= 0, axis=(1, 2))
+        loss += float(model.objective(masks[..., None].astype("float32"), logits[..., None])) * len(part)
+        done += len(part)
+    pooled = metrics.Counts(*counts.sum(1))
+    patients = data.slices["patient"].to_numpy()[rows]
+    volumes = metrics.Counts(*pd.DataFrame(counts.T).groupby(patients).sum().to_numpy().T)
+    return {
+        "val_loss": loss / len(rows),
+        "val_dice": float(metrics.dice(pooled)),
+        "val_iou": float(metrics.iou(pooled)),
+        "val_binary_accuracy": float(metrics.pixel_accuracy(pooled)),
+        "val_volume_dice": float(np.nanmean(metrics.dice(volumes))),
+    }
+
+
+def save(trained: Trained, weights: Path) -> None:
+    """Write the weights alone: their bytes hold no date and no machine."""
+    with files.replacing(weights) as temporary:
+        trained.network.save_weights(temporary)
+
+
+def write_history(trained: Trained, path: Path) -> None:
+    """Write one row an epoch."""
+    files.write_text(path, trained.history.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def finish(trained: Trained) -> str:
+    """Drop the checkpoints, now that the outputs are written, and return the closing line."""
+    checkpoints.remove(trained.checkpoints)
+    best = trained.history.iloc[trained.best_epoch - 1]
+    return (
+        f"trained {len(trained.history)} epochs; best validation volume Dice {best['val_volume_dice']:.3f} "
+        f"in epoch {trained.best_epoch}; {trained.network.count_params():,} parameters"
+    )

@@ -1,0 +1,15 @@
+"""download: a source's slices → the canonical archive."""
+
+from pathlib import Path
+
+from brainseg import archive, config, errors, sources
+
+
+def main() -> None:
+    params = config.load("download", "phantom")
+    pairs = sources.pairs(params.download, params.phantom)
+    print(archive.write(Path("data/raw/slices.zip"), pairs))
+
+
+if __name__ == "__main__":
+    errors.run(main)

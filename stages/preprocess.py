@@ -1,0 +1,14 @@
+"""preprocess: the archive → arrays on one grid, masks in {0, 1}, and a table of the slices."""
+
+from pathlib import Path
+
+from brainseg import config, errors, preprocessing
+
+
+def main() -> None:
+    params = config.load("preprocess")
+    print(preprocessing.run(Path("data/raw/slices.zip"), params.preprocess, Path("data/processed")))
+
+
+if __name__ == "__main__":
+    errors.run(main)

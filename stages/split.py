@@ -1,0 +1,14 @@
+"""split: the slices → train, validation and test, patients apart."""
+
+from pathlib import Path
+
+from brainseg import config, errors, splitting
+
+
+def main() -> None:
+    params = config.load("split")
+    print(splitting.run(Path("data/processed/slices.csv"), params.split, Path("data/splits/split.csv")))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,35 @@
+"""A cohort small enough to train on within a test: bright discs on noise, eight patients of four slices."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SUBSETS = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+
+
+def write_cohort(folder: Path, size: int = 32, slices: int = 4) -> tuple[Path, Path]:
+    """Write what preprocess and split write; return the folder of the arrays and the split's path."""
+    rng = np.random.default_rng(5)
+    count = len(SUBSETS) * slices
+    images = rng.integers(30, 70, (count, size, size, 3)).astype(np.uint8)
+    masks = np.zeros((count, size, size), np.uint8)
+    y, x = np.mgrid[:size, :size]
+    for row in range(count):
+        if row % slices:  # the first slice of each patient stays empty
+            cy, cx = rng.integers(size // 4, 3 * size // 4, 2)
+            masks[row] = (y - cy) ** 2 + (x - cx) ** 2 < (size // 6) ** 2
+    images[masks > 0, 1] += 120
+    processed = folder / "processed"
+    processed.mkdir()
+    np.save(processed / "images.npy", images)
+    np.save(processed / "masks.npy", masks)
+    patients = [f"P{row // slices}" for row in range(count)]
+    table = pd.DataFrame({
+        "row": range(count), "patient": patients, "institution": "A", "slice": [row % slices + 1 for row in range(count)],
+        "tumour_pixels": masks.sum((1, 2)), "source": "made", "spacing": "",
+    })  # fmt: skip
+    table.to_csv(processed / "slices.csv", index=False)
+    split = table[["row", "patient"]].assign(fold=1, subset=[SUBSETS[row // slices] for row in range(count)])
+    split.to_csv(folder / "split.csv", index=False)
+    return processed, folder / "split.csv"

@@ -1,0 +1,101 @@
+"""Checkpoints after a kill, damaged ones, and those of another training."""
+
+import json
+
+import numpy as np
+import pytest
+
+from brainseg import checkpoints
+from brainseg.checkpoints import Checkpoint
+from brainseg.errors import IntegrityError, MachineError
+
+KEY = checkpoints.key({"train": {"seed": 1}})
+
+
+def saved(directory, *epochs):
+    for epoch in epochs:
+        arrays = {"state/0": np.full(3, epoch, np.float32), "state/1": np.array([epoch, 2], np.uint32)}
+        checkpoints.save(directory, KEY, Checkpoint(epoch, arrays, {"history": [{"epoch": epoch}]}))
+
+
+def test_nothing_saved_nothing_found(tmp_path):
+    assert checkpoints.latest(tmp_path, KEY) is None
+
+
+def test_round_trip_and_two_kept(tmp_path):
+    saved(tmp_path, 1, 2, 3)
+    found = checkpoints.latest(tmp_path, KEY)
+    assert found.epoch == 3
+    assert found.meta == {"history": [{"epoch": 3}]}
+    np.testing.assert_array_equal(found.arrays["state/1"], np.array([3, 2], np.uint32))
+    assert found.arrays["state/1"].dtype == np.uint32
+    assert sorted(p.name for p in tmp_path.glob("epoch*")) == [
+        "epoch-00002.json", "epoch-00002.npz", "epoch-00003.json", "epoch-00003.npz",
+    ]  # fmt: skip
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_a_bit, lambda path: path.unlink(), lambda path: path.write_bytes(b"")]
+)
+def test_t4_damaged_checkpoint_the_one_before_is_used_and_said_so(tmp_path, capsys, damage):
+    saved(tmp_path, 1, 2)
+    damage(tmp_path / "epoch-00002.npz")
+    assert checkpoints.latest(tmp_path, KEY).epoch == 1
+    assert "epoch-00002 is damaged" in capsys.readouterr().out
+
+
+def test_t4_damaged_record(tmp_path):
+    saved(tmp_path, 1, 2)
+    (tmp_path / "epoch-00002.json").write_text("{")
+    assert checkpoints.latest(tmp_path, KEY).epoch == 1
+
+
+def test_t4_all_damaged_is_an_error_never_a_silent_start(tmp_path):
+    saved(tmp_path, 1, 2)
+    for path in tmp_path.glob("*.npz"):
+        truncate(path)
+    with pytest.raises(IntegrityError, match="every checkpoint is damaged"):
+        checkpoints.latest(tmp_path, KEY)
+
+
+def test_t4_a_checkpoint_of_other_parameters_or_data_is_refused(tmp_path):
+    saved(tmp_path, 1)
+    other = checkpoints.key({"train": {"seed": 2}})
+    with pytest.raises(IntegrityError, match="other parameters, data or code") as caught:
+        checkpoints.latest(tmp_path, other)
+    assert KEY in str(caught.value)
+    assert other in str(caught.value)
+
+
+def test_t3_killed_while_saving_leaves_the_one_before(tmp_path):
+    """The arrays are in place, the record is not yet: the newest whole one is the one before."""
+    saved(tmp_path, 1, 2)
+    (tmp_path / "epoch-00002.json").unlink()
+    assert checkpoints.latest(tmp_path, KEY).epoch == 1
+
+
+def test_t5_two_trainers_at_once_the_second_refuses(tmp_path):
+    with checkpoints.alone(tmp_path), pytest.raises(MachineError, match="another process"), checkpoints.alone(tmp_path):
+        pass
+
+
+def test_the_key_knows_every_fact():
+    facts = {"train": {"seed": 1, "loss": "bce"}, "data": {"a": "1"}}
+    assert checkpoints.key(facts) == checkpoints.key(json.loads(json.dumps(facts)))
+    assert checkpoints.key(facts) != checkpoints.key({**facts, "data": {"a": "2"}})
+
+
+def test_remove(tmp_path):
+    saved(tmp_path, 1, 2)
+    checkpoints.remove(tmp_path)
+    assert checkpoints.latest(tmp_path, KEY) is None

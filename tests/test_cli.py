@@ -1,0 +1,56 @@
+"""The command line: its verbs, its errors, and what needs no module of its own to be tested."""
+
+import sys
+
+import pytest
+
+from brainseg import cli, tracking
+
+
+def call(monkeypatch, *arguments):
+    """Run ``brainseg ARGUMENTS`` here; return the exit code."""
+    monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_help_lists_the_verbs(monkeypatch, capsys):
+    assert call(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in ("demo", "doctor", "repro", "track", "verify-data"))
+
+
+def test_an_unknown_verb_is_refused(monkeypatch, capsys):
+    assert call(monkeypatch, "predcit") == 2
+    assert "predcit" in capsys.readouterr().err
+
+
+def test_a_fault_is_one_line_and_its_code(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "repro", "nothing") == 2
+    assert capsys.readouterr().err == (
+        "ERROR 2 recipes/nothing.yaml: there is no such recipe. Fix: choose one of: none\n"
+    )
+
+
+def test_debug_adds_the_traceback(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "repro", "nothing", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_track_logs_what_is_there(monkeypatch, tmp_path):
+    done = []
+    for name in ("log_training", "log_evaluation", "log_figures"):
+        monkeypatch.setattr(tracking, name, lambda name=name, **options: done.append((name, options)))
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "track") == 0
+    assert done == []
+    (tmp_path / "metrics").mkdir()
+    for name in ("training.csv", "evaluation.json"):
+        (tmp_path / "metrics" / name).touch()
+    assert call(monkeypatch, "track") == 0
+    assert done == [("log_training", {"once": True}), ("log_evaluation", {"once": True}), ("log_figures", {})]

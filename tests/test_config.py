@@ -1,0 +1,72 @@
+"""params.yaml: strict, frozen, and helpful when it is wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from brainseg import config
+from brainseg.errors import DataError
+
+TEXT = (Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8")
+
+
+def load(tmp_path, text, *blocks):
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return config.load(*blocks, path=path)
+
+
+def test_the_committed_file_loads(tmp_path):
+    params = load(tmp_path, TEXT)
+    assert params.split.seed == 2019
+    with pytest.raises(ValidationError, match="frozen"):
+        params.split.seed = 1
+
+
+def test_a_stage_gets_only_the_blocks_it_names(tmp_path):
+    params = load(tmp_path, TEXT, "split")
+    with pytest.raises(AttributeError):
+        _ = params.train
+
+
+T1 = [
+    ("  loss: bce_dice", "  los: bce_dice", ["train.los is not a parameter", "write loss", "train.loss is missing"]),
+    ("  loss: bce_dice", "  loss: jacard", ["train.loss is 'jacard'", "write jaccard"]),
+    ("  depth: 4", "  depth: four", ["network.depth is 'four'", "integer"]),
+    ("  depth: 4", "  depth: 9", ["network.depth is 9", "less than or equal to 5"]),
+    ("  flip_vertical: 0.0", "  flip_vertical: 1.5", ["augmentation.flip_vertical is 1.5", "less than or equal to 1"]),
+    ("  depth: 4\n", "", ["network.depth is missing"]),
+    ("  depth: 4\n", "  depth: 4\n  depth: 3\n", ["not valid YAML", "duplicate key", "depth"]),
+    ("\nsplit:", "\nsplits:", ["splits is not a parameter", "write split", "split is missing"]),
+    ("  patient: folder", "  patient: '(a)(b)'", ["one group, has 2"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), T1)
+def test_t1_wrong_parameters_are_named_with_range_and_nearest_name(tmp_path, old, new, said):
+    assert old in TEXT
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, TEXT.replace(old, new, 1), "split")
+    text = "\n".join(caught.value.lines())
+    assert caught.value.code == 2
+    for part in said:
+        assert part in text
+
+
+def test_t1_dvc_writes_small_numbers_in_yaml_1_2(tmp_path):
+    text = TEXT.replace("learning_rate: 0.002", "learning_rate: 1e-05", 1)
+    assert load(tmp_path, text, "train").train.learning_rate == 1e-05
+
+
+def test_t1_every_fault_at_once(tmp_path):
+    text = TEXT.replace("  depth: 4", "  depth: 9").replace("  loss: bce_dice", "  loss: x")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, text)
+    assert len(caught.value.problems) == 2
+
+
+def test_no_value_has_a_default():
+    for name, block in config.Params.model_fields.items():
+        fields = block.annotation.model_fields
+        assert all(field.is_required() for field in fields.values()), name

@@ -1,0 +1,247 @@
+"""The structure holds itself: walls, dvc.yaml against the imports and the params read, dvc.lock against the tree."""
+
+import ast
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from brainseg import config
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "brainseg"
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
+# What no output depends on: checked parameters, the command line, messages, the view on the results, file plumbing.
+NO_DEPENDENCY = {"__init__", "config", "cli", "errors", "files", "progress", "tracking"}
+DVC = config.read_yaml(ROOT / "dvc.yaml")
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of what a file imports anywhere; ``brainseg`` modules as ``brainseg.x``."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "brainseg":
+            found |= {f"brainseg.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return {".".join(name.split(".")[:2]) if name.startswith("brainseg") else name.split(".")[0] for name in found}
+
+
+def modules_of(path: Path) -> set[str]:
+    """Every module of the package that a script reaches and that its outputs depend on."""
+    reached, waiting = set(), [path]
+    while waiting:
+        for name in imports(waiting.pop()):
+            module = name.removeprefix("brainseg.")
+            if name.startswith("brainseg.") and module not in reached | NO_DEPENDENCY:
+                reached.add(module)
+                waiting.append(PACKAGE / f"{module}.py")
+    return reached
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_the_imports(stage):
+    code = {dep for dep in DVC["stages"][stage]["deps"] if dep.endswith((".py", ".j2")) or dep.endswith("lgg.csv")}
+    expected = {f"stages/{stage}.py"} | {
+        f"src/brainseg/{name}.py" for name in modules_of(ROOT / "stages" / f"{stage}.py")
+    }
+    data_files = {path for path in code if not path.endswith(".py")}
+    assert code - data_files == expected
+    for path in data_files:  # a packaged file belongs to the module that names it
+        assert any(Path(path).name in (ROOT / module).read_text(encoding="utf-8") for module in expected)
+
+
+def test_packaged_files_are_dependencies():
+    declared = {dep for stage in DVC["stages"].values() for dep in stage["deps"]}
+    for path in PACKAGE.iterdir():
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            assert f"src/brainseg/{path.name}" in declared
+
+
+def blocks_read(stage: str) -> set[str]:
+    """The blocks that a script names in ``config.load(...)``."""
+    calls = [n for n in ast.walk(tree(ROOT / "stages" / f"{stage}.py")) if isinstance(n, ast.Call)]
+    loads = [
+        c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "load" and c.func.value.id == "config"
+    ]
+    assert len(loads) == 1
+    return {argument.value for argument in loads[0].args}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_declared_are_params_read(stage):
+    declared = {name.split(".")[0] for name in DVC["stages"][stage]["params"]}
+    assert declared == blocks_read(stage)
+
+
+def test_train_reads_of_download_and_split_what_it_declares():
+    """The train stage names single keys of these blocks: what the manifest tells of the data."""
+    declared = {name for name in DVC["stages"]["train"]["params"] if "." in name}
+    used = set()
+    for name in ("manifest", "training"):
+        for node in ast.walk(tree(PACKAGE / f"{name}.py")):
+            if isinstance(node, ast.Attribute):
+                text = ast.unparse(node).removeprefix("params.")
+                if text.startswith(("download.", "split.")) and text.count(".") == 1:
+                    used.add(text)
+    used.add("split.unit")  # stages/train.py: how the split is checked
+    assert declared == used
+
+
+def test_every_stage_has_its_script_and_every_script_its_stage():
+    assert sorted(DVC["stages"]) == STAGES
+    for name, stage in DVC["stages"].items():
+        assert stage["cmd"] == f"python stages/{name}.py"
+
+
+def data_paths(paths) -> set[str]:
+    return {path for path in paths if path.split("/")[0] in ("data", "models", "metrics")}
+
+
+def outs_of(stage: str) -> set[str]:
+    outs = [out for kind in ("outs", "metrics") for out in DVC["stages"][stage].get(kind, [])]
+    return {next(iter(out)) if isinstance(out, dict) else out for out in outs}
+
+
+def test_what_a_stage_needs_another_one_makes():
+    """No declared file that nothing writes: every data path has one stage that makes it before it is used."""
+    made: set[str] = set()
+    for stage in DVC["stages"].values():
+        needed = {dep for dep in stage["deps"] if dep.split("/")[0] in ("data", "models", "metrics")}
+        assert needed <= made
+        outs = {
+            next(iter(o)) if isinstance(o, dict) else o for kind in ("outs", "metrics") for o in stage.get(kind, [])
+        }
+        assert not outs & made
+        made |= outs
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_paths_in_a_script_are_the_declared_ones(stage):
+    """The file that train saves is the file that evaluate loads: both scripts name what dvc.yaml names."""
+    strings = {
+        n.value
+        for n in ast.walk(tree(ROOT / "stages" / f"{stage}.py"))
+        if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
+    named = {text for text in strings if text.split("/")[0] in ("data", "models", "metrics")}
+    declared = paths_of(stage)
+    for path in named:
+        assert any(d == path or d.startswith(f"{path}/") for d in declared), f"{path} is not declared"
+
+
+def test_dvc_yaml_holds_no_number():
+    def numbers(value):
+        if isinstance(value, dict):
+            return [n for v in value.values() for n in numbers(v)]
+        if isinstance(value, list):
+            return [n for v in value for n in numbers(v)]
+        return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+    assert numbers(DVC) == []
+
+
+def test_stages_only_wire():
+    for stage in STAGES:
+        path = ROOT / "stages" / f"{stage}.py"
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, stage
+        for node in ast.walk(tree(path)):
+            assert not isinstance(node, ast.AugAssign | ast.For | ast.While), stage
+            if isinstance(node, ast.BinOp):
+                assert (
+                    isinstance(node.op, ast.Div) and "METRICS DATA MODELS PROCESSED".find(ast.unparse(node.left)) >= 0
+                ), stage
+
+
+WALLS = {
+    "mlflow": {"tracking"},
+    "tensorflow": {"engine"},
+    "jax": {"engine"},
+    "keras": {
+        "augmentation",
+        "checkpoints",
+        "engine",
+        "export",
+        "inference",
+        "losses",
+        "networks",
+        "progress",
+        "segmenter",
+        "training",
+    },
+}
+
+
+@pytest.mark.parametrize("wall", WALLS)
+def test_walls(wall):
+    for path in PACKAGE.glob("*.py"):
+        if path.stem not in WALLS[wall]:
+            assert wall not in imports(path), f"{path.stem} imports {wall}"
+
+
+def test_what_serves_people_needs_no_engine():
+    """metrics, statistics, imaging reach neither Keras nor MLflow, not even through another module."""
+    for name in ("metrics", "statistics", "imaging", "evaluation", "scoring", "postprocessing", "figures", "report"):
+        reached = {name} | modules_of(PACKAGE / f"{name}.py")
+        for module in reached:
+            assert not imports(PACKAGE / f"{module}.py") & {"keras", "tensorflow", "jax", "mlflow"}, (
+                f"{name} → {module}"
+            )
+
+
+def test_nothing_imports_stages():
+    for path in PACKAGE.glob("*.py"):
+        assert "stages" not in imports(path)
+
+
+FORBIDDEN = [
+    "import pickle",
+    "import joblib",
+    "extractall(",
+    "shell=True",
+    "import yaml",
+    "safe_mode=False",
+    "allow_pickle=True",
+]
+
+
+@pytest.mark.parametrize("text", FORBIDDEN)
+def test_nothing_runs_what_it_reads(text):
+    for folder in ("src", "stages", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert text not in path.read_text(encoding="utf-8"), path
+
+
+def test_no_catch_all_modules():
+    assert not {"utils", "helpers", "common", "misc"} & {path.stem for path in PACKAGE.glob("*.py")}
+
+
+@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="no run is committed yet")
+def test_the_lock_is_of_this_tree():
+    """dvc.lock was made by this code, these params and these outputs: `dvc repro` would run nothing."""
+    lock = config.read_yaml(ROOT / "dvc.lock")["stages"]
+    params = config.read_yaml(ROOT / "params.yaml")
+    for name, stage in DVC["stages"].items():
+        for dep in lock[name]["deps"]:
+            if (ROOT / dep["path"]).is_file() and not dep["path"].startswith("data/"):
+                assert md5(ROOT / dep["path"]) == dep["md5"], f"{name}: {dep['path']} changed since the committed run"
+        assert {dep["path"] for dep in lock[name]["deps"]} == set(stage["deps"])
+        for key, value in lock[name]["params"]["params.yaml"].items():
+            assert looked_up(params, key) == value, f"{name}: {key} changed since the committed run"
+        assert set(lock[name]["params"]["params.yaml"]) == set(stage["params"])
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def looked_up(params: dict, key: str):
+    for part in key.split("."):
+        params = params[part]
+    return params

@@ -1,0 +1,110 @@
+"""Charts: the same bytes each time, and a picture for every odd table."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from brainseg import figures
+from tests.small_run import training
+
+DPI = 50
+
+
+def patients(dice, tumour=None, names=None, institutions=None) -> pd.DataFrame:
+    n = len(dice)
+    return pd.DataFrame(
+        {
+            "patient": names or [f"P{i}" for i in range(n)],
+            "institution": institutions or ["A", "B"] * (n // 2) + ["A"] * (n % 2),
+            "tumour_pixels": tumour or [100 * (i + 1) for i in range(n)],
+            "dice": dice,
+        }
+    )
+
+
+def curve() -> pd.DataFrame:
+    t = np.arange(1, 20) / 20
+    return pd.DataFrame({"threshold": t, "dice": 1 - (t - 0.5) ** 2, "iou": 0.5, "precision": t, "recall": 1 - t})
+
+
+def bins(count) -> pd.DataFrame:
+    lower = np.arange(10) / 10
+    counted = pd.DataFrame({"lower": lower, "upper": lower + 0.1, "count": count})
+    frequency = (lower + 0.05).tolist()
+    return counted.assign(mean_probability=frequency, observed_frequency=frequency).mask(counted["count"] == 0).assign(
+        lower=lower, upper=lower + 0.1, count=count
+    )  # fmt: skip
+
+
+CHARTS = {
+    "curves": lambda path: figures.curves(training(5), 4, path, DPI),
+    "threshold": lambda path: figures.threshold(curve(), 0.45, path, DPI),
+    "patients": lambda path: figures.patients(patients([0.9, 0.5, 0.1]), path, DPI),
+    "size": lambda path: figures.size(patients([0.9, 0.5, 0.1]), path, DPI),
+    "calibration": lambda path: figures.calibration(bins(1000), path, DPI),
+}
+ODD = {
+    "one epoch": lambda path: figures.curves(training(1), None, path, DPI),
+    "no volume Dice": lambda path: figures.curves(training(3).assign(val_volume_dice=np.nan), 1, path, DPI),
+    "threshold at the edge": lambda path: figures.threshold(curve(), 0.99, path, DPI),
+    "undefined curve": lambda path: figures.threshold(curve().assign(dice=np.nan, iou=np.nan), 0.5, path, DPI),
+    "one patient": lambda path: figures.patients(patients([0.5]), path, DPI),
+    "none defined": lambda path: figures.patients(patients([np.nan, np.nan]), path, DPI),
+    "many patients": lambda path: figures.patients(patients([0.5] * 300), path, DPI),
+    "names": lambda path: figures.patients(
+        patients([0.1, 0.2, 0.3], names=["$x_", "a\nb\\", "<i>" * 90], institutions=["", "_no", "$"]), path, DPI
+    ),
+    "many institutions": lambda path: figures.size(
+        patients([0.5] * 12, institutions=[f"I{i}" for i in range(12)]), path, DPI
+    ),
+    "no tumour": lambda path: figures.size(patients([0.0, 0.5], tumour=[0, 5000]), path, DPI),
+    "size of one": lambda path: figures.size(patients([0.5]), path, DPI),
+    "size of none": lambda path: figures.size(patients([np.nan]), path, DPI),
+    "no pixels": lambda path: figures.calibration(bins(0), path, DPI),
+    "empty bins": lambda path: figures.calibration(bins([9, 0, 0, 1, 0, 0, 0, 0, 0, 2]), path, DPI),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_same_bytes_whatever_the_users_style(name, tmp_path):
+    CHARTS[name](tmp_path / "a.png")
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.bbox": "tight"}):
+        CHARTS[name](tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_no_date_version_or_path_in_the_file(tmp_path):
+    CHARTS["patients"](tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert set(image.info) <= {"dpi"}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_tables(name, tmp_path, recwarn):
+    ODD[name](tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == round(figures.WIDTH * DPI)
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning | RuntimeWarning)]
+
+
+def test_a_point_has_the_same_colour_in_both_figures_of_patients(tmp_path):
+    """The institution with most patients is blue, whatever the order of the rows."""
+    table = patients([0.9, 0.8, 0.7], institutions=["Z", "Z", "A"])
+    for chart in (figures.patients, figures.size):
+        chart(table, tmp_path / "a.png", DPI)
+        chart(table.iloc[::-1], tmp_path / "b.png", DPI)
+        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_colours_are_okabe_and_itos():
+    published = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"}
+    assert set(figures.SERIES) - {figures.BLACK} == published - {figures.YELLOW}
+    assert len(figures.SERIES) == len(figures.MARKERS) == len(set(figures.MARKERS))
+
+
+def test_short_names():
+    assert figures.short("TCGA_DU_7018_19911220") == "TCGA_DU_7018_19911220"
+    assert figures.short("a\nb\x00c") == "a·b·c"
+    assert figures.short("x" * 300) == "x" * 25 + "…"

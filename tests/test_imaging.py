@@ -1,0 +1,118 @@
+"""Decoding: what each kind of TIF and PNG becomes, and what is refused by name."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainseg import imaging
+from brainseg.errors import DataError
+
+GRAY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+RGB = np.stack([GRAY, GRAY[::-1], GRAY.T], axis=-1)
+
+
+def encode(image: np.ndarray | Image.Image, kind: str = "TIFF", **options) -> bytes:
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def converted(mode: str) -> Image.Image:
+    return Image.fromarray(RGB).convert(mode)
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
+    """A PNG by hand, for kinds that Pillow does not write."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["grayscale", "rgb"])
+def test_what_was_saved_comes_back(pixels, kind):
+    decoded = imaging.decode(encode(pixels, kind), "a")
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_compressed_tiffs_come_back(compression):
+    np.testing.assert_array_equal(imaging.decode(encode(RGB, compression=compression), "a"), RGB)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_p3_one_bit_becomes_0_and_255(kind):
+    bits = GRAY > 100
+    np.testing.assert_array_equal(imaging.decode(encode(Image.fromarray(bits), kind), "a"), bits * np.uint8(255))
+
+
+def test_p3_palette_becomes_its_colours_and_opaque_alpha_is_dropped():
+    palette = converted("P")
+    np.testing.assert_array_equal(imaging.decode(encode(palette, "PNG"), "a"), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(imaging.decode(encode(converted("RGBA"), "PNG"), "a"), RGB)
+    np.testing.assert_array_equal(imaging.decode(encode(Image.fromarray(GRAY).convert("LA"), "PNG"), "a"), GRAY)
+
+
+REFUSED = {
+    "uint16 TIFF": encode(GRAY.astype(np.uint16) * 257),
+    "uint16 PNG": encode(GRAY.astype(np.uint16) * 257, "PNG"),
+    "uint16 colour PNG": png(16, 16, 16, 2, (b"\0" + bytes(16 * 6)) * 16),
+    "int32": encode(GRAY.astype(np.int32)),
+    "float": encode(GRAY.astype(np.float32)),
+    "CMYK": encode(converted("CMYK")),
+    "transparent": encode(np.dstack([RGB, GRAY]), "PNG"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_p3_other_kinds_are_refused_not_wrapped(kind):
+    with pytest.raises(DataError, match=r"p/a\.tif"):
+        imaging.decode(REFUSED[kind], "p/a.tif")
+
+
+def test_p3_signed_tiff_is_refused():
+    data = bytearray(encode(GRAY, tiffinfo={339: 1}))
+    at = data.index(struct.pack("<HHI", 339, 3, 1)) + 8
+    data[at : at + 2] = struct.pack("<H", 2)
+    with pytest.raises(DataError, match="signed"):
+        imaging.decode(bytes(data), "a.tif")
+
+
+BAD = {
+    "empty file": (b"", "is empty"),
+    "text": (b"patient,slice\n", "neither a TIFF nor a PNG"),
+    "jpeg": (encode(RGB, "JPEG"), "neither a TIFF nor a PNG"),
+    "truncated TIFF": (encode(RGB)[:-100], "cut short"),
+    "truncated PNG": (encode(RGB, "PNG")[:-60], "cut short"),
+    "multi-page": (encode(GRAY, save_all=True, append_images=[Image.fromarray(GRAY)]), "more than one page"),
+    "1x1": (encode(GRAY[:1, :1]), "1 x 1"),
+    "30,000x30,000": (png(30_000, 30_000, 8, 0, b""), "pixels"),
+    "5,000x100": (png(5_000, 100, 8, 0, b""), "5000 x 100"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_p5_bad_images_are_refused_by_name(kind):
+    data, what = BAD[kind]
+    with pytest.raises(DataError, match=what) as caught:
+        imaging.decode(data, "TCGA_CS_0001/TCGA_CS_0001_1.tif")
+    assert caught.value.problems[0].path == "TCGA_CS_0001/TCGA_CS_0001_1.tif"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_p5_damaged_bytes_decode_or_are_refused_but_never_crash():
+    rng = np.random.default_rng(5)
+    for source in (encode(GRAY), encode(RGB), encode(RGB, "PNG"), encode(converted("P"))):
+        for _ in range(150):
+            damaged = np.frombuffer(source, np.uint8).copy()
+            damaged[rng.integers(0, len(damaged), 4)] = rng.integers(0, 256, 4)
+            try:
+                assert imaging.decode(damaged.tobytes(), "a").dtype == np.uint8
+            except DataError as error:
+                assert error.problems[0].path == "a"

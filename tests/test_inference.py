@@ -1,0 +1,68 @@
+"""Slices to probabilities: all of them, in order, the channels as they are."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from brainseg import dataset, inference
+from tests.cohort import write_cohort
+
+
+def channel_network(channel: int, size: int = 32) -> keras.Model:
+    """Answers with one channel of its input: logit = value / 255 * 8 - 4."""
+    inputs = keras.Input((size, size, 3))
+    network = keras.Model(inputs, keras.layers.Lambda(lambda x: x[..., channel : channel + 1] / 255 * 8 - 4)(inputs))
+    network.compile(jit_compile=False)
+    return network
+
+
+def expected(values):
+    return np.rint(255 / (1 + np.exp(-(values / 255 * 8 - 4))))
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_channels_keep_their_order(channel):
+    """Pre-contrast, FLAIR, post-contrast: never BGR at prediction and RGB at training."""
+    found = inference.probabilities(channel_network(channel), IMAGES, np.arange(11), mirror=False, batch_size=4)
+    assert np.abs(found - expected(IMAGES[..., channel])).max() <= 1
+
+
+def test_the_last_batch_is_neither_dropped_nor_padded():
+    rows = np.array([3, 0, 10, 7, 2, 9])
+    found = inference.probabilities(channel_network(0), IMAGES, rows, mirror=False, batch_size=4)
+    assert found.shape == (6, 32, 32)
+    assert np.abs(found - expected(IMAGES[rows, ..., 0])).max() <= 1
+    parts = [part for part, _ in inference.logits(channel_network(0), IMAGES, rows, 4)]
+    assert np.concatenate(parts).tolist() == rows.tolist()
+
+
+def test_mirrored_answers_are_turned_back():
+    """A network that knows left from right: its answer to the mirrored slice, mirrored, is averaged in."""
+    inputs = keras.Input((32, 32, 3))
+    ramp = np.linspace(-4, 4, 32, dtype="float32").reshape(1, 1, 32, 1)
+    network = keras.Model(inputs, keras.layers.Lambda(lambda x: 0 * x[..., :1] + ops.convert_to_tensor(ramp))(inputs))
+    network.compile(jit_compile=False)
+    found = inference.probabilities(network, IMAGES, np.arange(2), mirror=True)
+    sigmoid = 1 / (1 + np.exp(-ramp[0, 0, :, 0]))
+    assert np.abs(found[0, 0] - np.rint(255 * (sigmoid + sigmoid[::-1]) / 2)).max() <= 1
+
+
+def test_only_one_channel_is_given():
+    found = inference.probabilities(channel_network(2), IMAGES, np.arange(3), mirror=False, only=1)
+    assert np.abs(found - expected(IMAGES[:3, ..., 1])).max() <= 1
+
+
+def test_scored_and_written(tmp_path):
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    predictions = inference.scored(channel_network(1), data, mirror=True)
+    assert predictions.rows.tolist() == list(range(16, 32))
+    np.testing.assert_array_equal(predictions.arrays["flair"], data.images[16:, ..., 1])
+    np.testing.assert_array_equal(predictions.arrays["flair_only"], predictions.arrays["model"])
+    inference.write(tmp_path / "p.npz", predictions)
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as kept:
+        np.testing.assert_array_equal(kept["row"], predictions.rows)
+        np.testing.assert_array_equal(kept["probability"], predictions.arrays["model"])

@@ -1,0 +1,73 @@
+"""The U-Net at tiny size: shapes, weight counts, save and load, a loss that falls."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from brainseg import networks
+from brainseg.config import Network
+
+TINY = Network(name="unet", filters=4, depth=2, norm="batch", dropout=0.1, upsampling="transpose", stem=False)
+
+
+def tiny(**changes):
+    return networks.build(TINY.model_copy(update=changes), 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("norm", "upsampling", "stem"),
+    list(itertools.product(["batch", "group", "none"], ["transpose", "resize"], [True, False])),
+)
+def test_every_variant_answers_one_float32_logit_a_pixel(norm, upsampling, stem):
+    network = tiny(norm=norm, upsampling=upsampling, stem=stem)
+    answer = network.predict_on_batch(np.zeros((2, 32, 32, 3), np.uint8))
+    assert answer.shape == (2, 32, 32, 1)
+    assert answer.dtype == np.float32
+
+
+def test_weight_count_by_hand():
+    """Filters 2, depth 1, no norm: 3x3x3x2+2, 3x3x2x2+2 | 3x3x2x4+4, 3x3x4x4+4 | up 2x2x4x2+2 | 3x3x4x2+2, 38 | head 2+1."""
+    network = networks.build(TINY.model_copy(update={"filters": 2, "depth": 1, "norm": "none"}), 32, 3)
+    assert network.count_params() == 56 + 38 + 76 + 148 + 34 + 74 + 38 + 3
+
+
+def test_the_skip_is_taken_after_norm_and_activation():
+    network = tiny()
+    for level in range(TINY.depth):
+        sources = network.get_layer(f"up{level}_skip").input
+        names = {tensor._keras_history.operation.name for tensor in sources}
+        assert f"down{level}_conv2_relu" in names
+
+
+def test_dropout_and_norm_are_there():
+    kinds = [type(layer).__name__ for layer in tiny().layers]
+    assert kinds.count("BatchNormalization") == 10
+    assert kinds.count("Dropout") == 1
+
+
+def test_save_load_same_answer(tmp_path):
+    first, second = tiny(), tiny()
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    first.save_weights(tmp_path / "a.weights.h5")
+    second.load_weights(tmp_path / "a.weights.h5")
+    np.testing.assert_array_equal(first.predict_on_batch(images), second.predict_on_batch(images))
+
+
+def test_weights_have_the_same_bytes_each_time(tmp_path):
+    network = tiny()
+    for name in ("a", "b"):
+        network.save_weights(tmp_path / f"{name}.weights.h5")
+    assert (tmp_path / "a.weights.h5").read_bytes() == (tmp_path / "b.weights.h5").read_bytes()
+
+
+def test_fused_normalisation_is_keras_own():
+    """The engine's kernel and Keras' composed one: the same outputs and moving statistics, training and not."""
+    x = np.random.default_rng(1).normal(3, 2, (4, 32, 32, 5)).astype("float32")
+    ours, theirs = networks.BatchNormalization(), keras.layers.BatchNormalization()
+    for training in (True, True, False):
+        np.testing.assert_allclose(ours(x, training=training), theirs(x, training=training), atol=1e-3)
+    np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, atol=1e-5)
+    # The fused kernel keeps the unbiased variance (n / (n - 1)), as PyTorch does.
+    np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-3)

@@ -1,0 +1,116 @@
+"""The drawn cohort: the same bytes for the same parameters, and what a network needs to learn from it."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from brainseg import config, imaging, phantom
+
+PARAMS = config.Phantom(patients=12, slices=8, size=64, seed=7)
+FLAIR = 1
+
+
+def drawn(**changes) -> list:
+    return list(phantom.pairs(PARAMS.model_copy(update=changes)))
+
+
+def digest(pairs: list) -> str:
+    return hashlib.sha256(b"".join(pair.image + pair.mask for pair in pairs)).hexdigest()
+
+
+def volumes(pairs: list) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images (S, H, W, 3) and masks (S, H, W) of each patient."""
+    found: dict[str, list] = {}
+    for pair in pairs:
+        images = imaging.decode(pair.image, pair.image_name), imaging.decode(pair.mask, pair.mask_name)
+        found.setdefault(pair.patient, []).append(images)
+    return {patient: tuple(np.stack(part) for part in zip(*slices, strict=True)) for patient, slices in found.items()}
+
+
+@pytest.fixture(scope="module")
+def cohort() -> list:
+    return drawn()
+
+
+@pytest.fixture(scope="module")
+def patients(cohort) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return volumes(cohort)
+
+
+def test_same_parameters_give_the_same_bytes(cohort):
+    assert digest(drawn()) == digest(cohort)
+    assert digest(drawn(seed=8)) != digest(cohort)
+
+
+def test_more_patients_leave_the_others_as_they_were(cohort):
+    fewer = drawn(patients=3)
+    names = {pair.patient for pair in fewer}
+    assert digest([pair for pair in cohort if pair.patient in names]) == digest(fewer)
+
+
+def test_sorted_by_patient_and_slice_without_gaps(cohort):
+    order = [(pair.patient, pair.slice) for pair in cohort]
+    assert order == sorted(order)
+    numbers = [number for patient, number in order if patient == order[0][0]]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_names_as_lgg_has_them(cohort):
+    first = cohort[0]
+    assert (first.patient, first.institution) == ("PHANTOM_PA_0000", "PA")
+    assert (first.image_name, first.mask_name) == ("PHANTOM_PA_0000_1.tif", "PHANTOM_PA_0000_1_mask.tif")
+
+
+def test_several_institutions(cohort):
+    assert {pair.institution for pair in cohort} == set(phantom.SCANNERS)
+
+
+def test_uint8_colour_images_and_0_255_masks(patients):
+    for images, masks in patients.values():
+        assert images.dtype == masks.dtype == np.uint8
+        assert images.shape == (*masks.shape, 3) and masks.shape[1:] == (64, 64)
+        assert set(np.unique(masks)) == {0, 255}
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 30])
+def test_every_patient_has_a_tumour(slices):
+    found = volumes(drawn(slices=slices, patients=8, seed=slices))
+    assert len(found) == 8
+    assert all(masks.any() for _, masks in found.values())
+
+
+def test_slices_without_tumour_at_both_ends(patients):
+    empty = [~masks.any(axis=(1, 2)) for _, masks in patients.values()]
+    assert np.mean([slices[-1] for slices in empty]) == 1
+    assert 0.3 < np.concatenate(empty).mean() < 0.8
+
+
+def test_tumours_of_many_sizes(patients):
+    sizes = [np.count_nonzero(masks) for _, masks in patients.values()]
+    assert max(sizes) > 8 * min(sizes)
+
+
+def test_missing_sequences_are_replaced_by_flair(patients):
+    for patient, (images, _) in patients.items():
+        number = int(patient.split("_")[-1])
+        assert np.array_equal(images[..., 0], images[..., FLAIR]) == (number == 5)
+        assert np.array_equal(images[..., 2], images[..., FLAIR]) == (number == 3)
+
+
+def test_tumour_is_brighter_than_the_brain_on_flair_but_a_threshold_fails(patients):
+    scores = []
+    for images, masks in patients.values():
+        flair, tumour = images[..., FLAIR], masks > 0
+        assert flair[tumour].mean() > 1.3 * np.median(flair[flair > 20])
+        scores.append(
+            [2 * (tumour & (flair >= t)).sum() / (tumour.sum() + (flair >= t).sum()) for t in range(40, 200, 8)]
+        )
+    assert np.mean(scores, axis=0).max() < 0.6
+
+
+def test_background_is_noise_and_no_slice_is_constant(patients):
+    for images, _ in patients.values():
+        corner = images[:, :6, :6]
+        assert corner.mean() < 8 and corner.std() > 0
+        assert (images.max(axis=(1, 2, 3)) > images.min(axis=(1, 2, 3))).all()

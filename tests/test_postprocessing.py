@@ -1,0 +1,111 @@
+"""Components removed, and the rule chosen: golden volumes, brute force, ties."""
+
+import numpy as np
+import pytest
+
+from brainseg import metrics, postprocessing
+from brainseg.postprocessing import THRESHOLDS, Rule, Search
+
+
+def volume(*slices: list[str]) -> np.ndarray:
+    return np.array([[[pixel == "#" for pixel in row] for row in rows] for rows in slices])
+
+
+def random_volumes(number: int = 4):
+    rng = np.random.default_rng(9)
+    for _ in range(number):
+        yield rng.random((5, 12, 12)) < 0.2, rng.integers(0, 256, (5, 12, 12), dtype=np.uint8)
+
+
+def found(dice: list[list[float]], thresholds: tuple, sizes: tuple) -> Search:
+    """A search over one patient whose Dice under each rule is ``dice`` (of 2,000 predicted and true pixels)."""
+    tp = np.round(np.array([dice]) * 1000).astype(int)
+    return Search(thresholds, sizes, metrics.Counts(tp, 1000 - tp, 1000 - tp, tp * 0))
+
+
+def test_a_component_counts_through_the_slices():
+    """Three voxels in a column through three slices, and two in the first slice's corner."""
+    mask = volume(["#..", "#..", "..#"], ["...", "...", "..#"], ["...", "...", "..#"])
+    kept = volume(["...", "...", "..#"], ["...", "...", "..#"], ["...", "...", "..#"])
+    assert (postprocessing.remove_small(mask, 2) == mask).all()
+    assert (postprocessing.remove_small(mask, 3) == kept).all()
+    assert not postprocessing.remove_small(mask, 4).any()
+
+
+def test_corners_do_not_join():
+    mask = volume(["#.", ".#"])
+    assert not postprocessing.remove_small(mask, 2).any()
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_nothing_to_remove_gives_an_equal_copy(size):
+    mask = volume(["#.", ".#"])
+    result = postprocessing.remove_small(mask, size)
+    assert (result == mask).all() and result is not mask
+
+
+def test_empty_and_full_volumes():
+    assert not postprocessing.remove_small(np.zeros((2, 3, 3), np.uint8), 5).any()
+    assert postprocessing.remove_small(np.ones((2, 3, 3), np.uint8), 18).all()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "level"), [(0.05, 13), (0.2, 51), (0.4, 102), (0.5, 128), (0.6, 153), (0.95, 243), (0.0001, 1)]
+)
+def test_threshold_as_a_level_of_uint8(threshold, level):
+    assert postprocessing.level(threshold) == level
+
+
+def test_binarise_takes_the_level_itself():
+    probability = np.array([[[127, 128, 255]]], np.uint8)
+    assert postprocessing.binarise(probability, Rule(0.5, 0)).tolist() == [[[False, True, True]]]
+
+
+def test_sizes_scale_with_the_area_of_the_grid():
+    assert postprocessing.min_components((256, 256)) == (0, 20, 50, 100, 200)
+    assert postprocessing.min_components((128, 128)) == (0, 5, 12, 25, 50)
+    assert postprocessing.min_components((512, 512)) == (0, 80, 200, 400, 800)
+
+
+@pytest.mark.parametrize("sizes", [(0,), (0, 2, 5), (3,)])
+def test_search_equals_making_every_mask(sizes):
+    volumes = [*random_volumes(), (np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4), np.uint8))]
+    counts = postprocessing.search(volumes, THRESHOLDS, sizes).counts
+    assert counts.tp.shape == (5, 19, len(sizes))
+    for patient, (reference, probability) in enumerate(volumes):
+        for t, threshold in enumerate(THRESHOLDS):
+            for m, size in enumerate(sizes):
+                mask = postprocessing.binarise(probability, Rule(threshold, size))
+                assert tuple(kind[patient, t, m] for kind in counts) == metrics.counts(reference, mask)
+
+
+def test_mean_dice_leaves_out_undefined_patients():
+    counts = metrics.Counts(*(np.array(kind).reshape(3, 1, 1) for kind in ([4, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 9])))
+    assert Search((0.5,), (0,), counts).mean_dice().tolist() == [[0.5]]
+    nobody = metrics.Counts(*(np.zeros((1, 1, 1), int) for _ in range(4)))
+    assert np.isnan(Search((0.5,), (0,), nobody).mean_dice()).all()
+
+
+@pytest.mark.parametrize(
+    ("dice", "rule"),
+    [
+        ([[0.70, 0.70], [0.80, 0.80], [0.70, 0.70]], Rule(0.5, 0)),  # a tie: nothing removed
+        ([[0.70, 0.70], [0.80, 0.90], [0.70, 0.70]], Rule(0.5, 20)),  # worth it
+        ([[0.80, 0.80], [0.80, 0.80], [0.80, 0.80]], Rule(0.5, 0)),  # nothing to choose by
+        ([[0.81, 0.70], [0.80, 0.70], [0.81, 0.70]], Rule(0.4, 0)),  # equally far from 0.5: the lower
+        ([[0.90, 0.70], [0.80, 0.70], [0.70, 0.70]], Rule(0.4, 0)),
+    ],
+)
+def test_choice_of_the_best_rule_and_of_the_simpler_one(dice, rule):
+    assert postprocessing.choose(found(dice, (0.4, 0.5, 0.6), (0, 20))) == rule
+
+
+def test_gains_below_a_thousandth_do_not_count():
+    tp = np.array([[[99_950], [99_900]]])  # Dice 0.9995 at threshold 0.1, 0.9990 at 0.5
+    counts = metrics.Counts(tp, 100_000 - tp, 100_000 - tp, tp * 0)
+    assert postprocessing.choose(Search((0.1, 0.5), (0,), counts)) == Rule(0.5, 0)
+
+
+def test_a_given_threshold_is_kept_and_the_size_still_chosen():
+    search = found([[0.9, 0.9], [0.5, 0.6]], (0.4, 0.37), (0, 20))
+    assert postprocessing.choose(search, 0.37) == Rule(0.37, 20)

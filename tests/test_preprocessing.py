@@ -1,0 +1,246 @@
+"""The archive becomes arrays: the right pixels in the right order, and every fault in one list."""
+
+import io
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from brainseg import archive, config, preprocessing
+from brainseg.errors import DataError, IntegrityError
+
+RNG = np.random.default_rng(0)
+
+
+def png(pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def tif(*pages) -> bytes:
+    buffer = io.BytesIO()
+    first, *rest = [Image.fromarray(np.asarray(page, np.uint8)) for page in pages]
+    first.save(buffer, format="TIFF", save_all=bool(rest), append_images=rest)
+    return buffer.getvalue()
+
+
+def noise(height: int = 32, width: int = 32) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def square(height: int = 32, width: int = 32, value: int = 255) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[8:16, 8:24] = value
+    return mask
+
+
+def pair(patient: str = "A", number: int = 1, image=None, mask=None) -> archive.Pair:
+    """Bytes are taken as they are, arrays become PNG."""
+    image, mask = noise() if image is None else image, square() if mask is None else mask
+    image, mask = (data if isinstance(data, bytes) else png(data) for data in (image, mask))
+    return archive.Pair(patient, "X", number, f"{number}.png", f"{number}_mask.png", image, mask)
+
+
+@pytest.fixture
+def preprocess(tmp_path):
+    """Archive the pairs, run the stage, and open what it wrote."""
+
+    def run(*pairs: archive.Pair, size: int = 32):
+        archive.write(tmp_path / "slices.zip", pairs)
+        run.summary = preprocessing.run(tmp_path / "slices.zip", config.Preprocess(size=size), tmp_path / "out")
+        images, masks = (np.load(tmp_path / "out" / f"{name}.npy", allow_pickle=False) for name in ("images", "masks"))
+        table = pd.read_csv(tmp_path / "out" / "slices.csv", dtype={"patient": str}, keep_default_na=False)
+        return images, masks, table
+
+    return run
+
+
+def faults(preprocess, *pairs) -> list[str]:
+    with pytest.raises(DataError) as error:
+        preprocess(*pairs)
+    return [f"{problem.path}: {problem.what}" for problem in error.value.problems]
+
+
+def test_pixels_at_the_same_size_are_unchanged(preprocess):
+    image, mask = noise(), square()
+    images, masks, table = preprocess(pair(image=image, mask=mask))
+    np.testing.assert_array_equal(images[0], image)
+    np.testing.assert_array_equal(masks[0], mask // 255)
+    assert images.dtype == masks.dtype == np.uint8
+    assert ",".join(table.columns) == "row,patient,institution,slice,tumour_pixels,source,spacing"
+    assert table.to_numpy().tolist() == [[0, "A", "X", 1, 128, "A/1.png", ""]]
+
+
+def test_many_slices_keep_their_order(preprocess):
+    pairs = [pair(f"P{n // 10}", n % 10, image=np.full((32, 32), n) + np.eye(32, dtype=int)) for n in range(100)]
+    images, _, table = preprocess(*pairs)
+    assert images[:, 0, 1, 0].tolist() == list(range(100))
+    assert table["source"].tolist() == [f"P{n // 10}/{n % 10}.png" for n in range(100)]
+    assert "100 slices of 10 patients at 32x32, 100 with tumour" in preprocess.summary
+
+
+def test_twice_gives_the_same_bytes(preprocess, tmp_path):
+    pairs = [pair(number=n) for n in range(40)]
+    written = []
+    for _ in range(2):
+        preprocess(*pairs, size=64)
+        written.append([(tmp_path / "out" / name).read_bytes() for name in ("images.npy", "masks.npy", "slices.csv")])
+    assert written[0] == written[1]
+
+
+def test_gray_becomes_three_equal_channels(preprocess):
+    images, _, _ = preprocess(pair(image=noise()[..., 0]))
+    assert (images[..., 0] == images[..., 1]).all() and (images[..., 0] == images[..., 2]).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 48), (48, 64), (31, 17), (100, 8)])
+def test_aspect_ratio_is_kept_by_even_zero_padding(height, width):
+    image = preprocessing.resize_image(np.full((height, width), 200, np.uint8), 32)
+    filled = np.argwhere(image[..., 0] > 0)
+    (top, left), (bottom, right) = filled.min(axis=0), filled.max(axis=0)
+    expected = [round(side * 32 / max(height, width)) for side in (height, width)]
+    assert [bottom - top + 1, right - left + 1] == expected
+    assert abs(top - (31 - bottom)) <= 1 and abs(left - (31 - right)) <= 1
+    assert (image[top : bottom + 1, left : right + 1] == 200).all()
+
+
+def test_shrinking_averages_areas():
+    image = np.array([[0, 4, 0, 0], [8, 12, 0, 0], [0, 0, 99, 99], [0, 0, 101, 101]], np.uint8)
+    assert preprocessing.resize_image(image, 2)[..., 0].tolist() == [[6, 0], [0, 100]]
+
+
+def test_mask_pixel_is_tumour_from_half_of_it_on():
+    mask = np.array([[255, 0, 255, 0], [0, 0, 0, 255], [255, 255, 0, 0], [255, 0, 0, 0]], np.uint8)
+    assert preprocessing.resize_mask(mask, 2).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("side", [20, 32, 45, 64, 128, 300])
+@pytest.mark.parametrize("top", [1, 255])
+def test_masks_stay_binary_and_keep_their_area(side, top):
+    y, x = np.mgrid[:side, :side] / side
+    mask = np.where(np.hypot(x - 0.4, y - 0.6) < 0.3, top, 0).astype(np.uint8)
+    resized = preprocessing.resize_mask(mask, 64)
+    assert set(np.unique(resized)) == {0, 1}
+    assert resized.mean() == pytest.approx(mask.mean() / top, rel=0.04)
+
+
+def test_image_and_mask_stay_in_register():
+    mask = np.zeros((96, 80), np.uint8)
+    mask[30:70, 20:60] = 255
+    image = preprocessing.resize_image(mask, 64)[..., 0]
+    np.testing.assert_array_equal(preprocessing.resize_mask(mask, 64), image >= 128)
+
+
+def test_old_outputs_stay_when_data_are_bad(preprocess, tmp_path):
+    preprocess(pair())
+    before = (tmp_path / "out" / "images.npy").read_bytes()
+    faults(preprocess, pair(mask=b""))
+    assert (tmp_path / "out" / "images.npy").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images.npy", "masks.npy", "slices.csv"]
+
+
+def test_changed_archive_is_an_integrity_error(preprocess, tmp_path):
+    preprocess(pair())
+    path = tmp_path / "slices.zip"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 10] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"A/1\.png"):
+        preprocessing.run(path, config.Preprocess(size=32), tmp_path / "out")
+    path.write_bytes(data[:100])
+    with pytest.raises(IntegrityError):
+        preprocessing.run(path, config.Preprocess(size=32), tmp_path / "out")
+
+
+def test_p1_missing_members_are_all_listed(preprocess, tmp_path):
+    whole, lacking = tmp_path / "slices.zip", tmp_path / "lacking.zip"
+    preprocess(*(pair(number=n) for n in range(1, 5)))
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(lacking, "w") as target:
+        for name in source.namelist():
+            if name not in ("A/2.png", "A/2_mask.png", "A/4_mask.png"):
+                target.writestr(name, source.read(name))
+    with pytest.raises(DataError) as error:
+        preprocessing.run(lacking, config.Preprocess(size=32), tmp_path / "out")
+    assert [problem.path for problem in error.value.problems] == ["A/2.png", "A/2_mask.png", "A/4_mask.png"]
+    assert all("missing" in problem.what for problem in error.value.problems)
+
+
+def test_p2_sizes_differ(preprocess):
+    found = faults(preprocess, pair(mask=square(32, 40)), pair(number=2), pair(number=3, mask=square(16, 32)))
+    assert found == [
+        "A/1_mask.png: the mask has shape (32, 40), its image (32, 32, 3)",
+        "A/3_mask.png: the mask has shape (16, 32), its image (32, 32, 3)",
+    ]
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_p2_zero_one_and_zero_255_masks_are_fine(preprocess, value):
+    _, masks, _ = preprocess(pair(mask=square(value=value)), pair(number=2, mask=np.full((32, 32), value)))
+    assert masks.sum(axis=(1, 2)).tolist() == [128, 1024]
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (square(value=7), "2 values (0, 7)"),
+        (np.maximum(square(), 1), "2 values (1, 255)"),
+        (square() // np.arange(1, 33, dtype=np.uint8), "(0, 10, 11, 12, 13, 14, 15, 17, ...)"),
+        (np.full((32, 32), 128), "1 values (128)"),
+        (noise(), "shape (32, 32, 3)"),
+    ],
+    ids=["0 and 7", "no background", "soft", "constant", "RGB"],
+)
+def test_p2_mask_not_binary(preprocess, mask, said):
+    (fault,) = faults(preprocess, pair(mask=mask))
+    assert said in fault
+
+
+def test_p4_constant_image_is_a_warning(preprocess, capsys):
+    blank = np.zeros((32, 32, 3))
+    images, _, _ = preprocess(pair(image=blank), pair(number=2), pair("B", 1, image=blank))
+    assert len(images) == 3
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert lines == [f"WARNING {name}: every pixel has the same value" for name in ("A/1.png", "B/1.png")]
+
+
+def test_p4_all_zero_mask_is_counted(preprocess):
+    _, masks, table = preprocess(pair(mask=np.zeros((32, 32))), pair(number=2))
+    assert table["tumour_pixels"].tolist() == [0, 128]
+    assert not masks[0].any()
+    assert "1 with tumour" in preprocess.summary
+
+
+def test_p5_every_bad_file_is_listed(preprocess):
+    bad = {
+        "empty": b"",
+        "neither": b"this is text, not an image",
+        "cut short": tif(noise(64, 64))[:3000],
+        "page": tif(noise(), noise()),
+        "1 x 1": tif(noise(1, 1)),
+    }
+    pairs = [pair(number=n, image=data) for n, data in enumerate(bad.values(), 1)]
+    pairs += [pair(number=n + 5, mask=data) for n, data in enumerate(bad.values(), 1)]
+    found = faults(preprocess, *pairs, pair(number=20))
+    assert [fault.split(":")[0] for fault in found] == [
+        *(f"A/{n}.png" for n in range(1, 6)), *(f"A/{n}_mask.png" for n in range(6, 11))
+    ]  # fmt: skip
+    for fault, said in zip(found, [*bad, *bad], strict=True):
+        assert said in fault
+
+
+def test_p6_identical_images(preprocess, capsys):
+    image = noise()
+    preprocess(pair(image=image), pair(number=2, image=image))
+    assert "WARNING A/2.png: the same image as another of the patient" in capsys.readouterr().err
+    (fault,) = faults(preprocess, pair(image=image), pair("B", 1), pair("B", 2, image=image))
+    assert fault == "A/1.png, B/2.png: are the same image in different patients"
+
+
+def test_p7_one_slice_gaps_and_numeric_order(preprocess):
+    pairs = [pair("A", 7), *(pair("B", number) for number in (1, 2, 10, 30))]
+    _, _, table = preprocess(*pairs)
+    assert table["slice"].tolist() == [7, 1, 2, 10, 30]
+    assert table["row"].tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,231 @@
+"""Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from brainseg import checkpoints, config, dataset, files, inference, manifest, metrics, networks, training
+from brainseg.config import Augmentation
+from brainseg.engine import Engine
+from brainseg.errors import IntegrityError, RunError
+from tests.cohort import write_cohort
+
+PARAMS = config.load("train", "network", "augmentation", "download", "split")
+IDENTITY = {"test": "training"}
+
+
+def params(augment=True, **changes):
+    quick = {"epochs": 3, "batch_size": 8, "precision": "float32", "ema": 0.5, "learning_rate": 0.01}
+    off = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
+    return PARAMS.model_copy(update={
+        "train": PARAMS.train.model_copy(update={**quick, **changes}),
+        "network": PARAMS.network.model_copy(update={"filters": 4, "depth": 2, "stem": False}),
+        "augmentation": PARAMS.augmentation if augment else off,
+    })  # fmt: skip
+
+
+def train(data, settings):
+    trained = training.run(data, settings, IDENTITY)
+    training.finish(trained)
+    return trained
+
+
+@pytest.fixture
+def data(tmp_path):
+    return dataset.load(*write_cohort(tmp_path), "patient")
+
+
+def weights_of(trained):
+    return b"".join(np.asarray(w).tobytes() for w in trained.network.get_weights())
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_after(monkeypatch, epochs):
+    """Stands for SIGKILL: the run ends right behind the save of an epoch and no clean-up of ours follows."""
+    real = checkpoints.save
+
+    def save(directory, key, checkpoint):
+        path = real(directory, key, checkpoint)
+        if checkpoint.epoch == epochs:
+            raise KilledError
+        return path
+
+    monkeypatch.setattr(checkpoints, "save", save)
+
+
+def test_it_learns_and_the_best_epoch_is_kept(data):
+    trained = train(data, params(augment=False, epochs=12, batch_size=4, ema=0.0))
+    scores = trained.history["val_volume_dice"]
+    assert trained.history["loss"].iloc[-1] < 0.6 * trained.history["loss"].iloc[0]
+    assert scores.max() > 0.6
+    assert trained.best_epoch == scores.idxmax() + 1
+    rows = data.rows("val")
+    answer = np.concatenate([a for _, a in inference.logits(trained.network, data.images, rows, 8)]) >= 0
+    dice = [
+        metrics.dice(metrics.counts(data.masks[rows][p], answer[p]))
+        for p in (data.slices["patient"].to_numpy()[rows] == name for name in ("P4", "P5"))
+    ]
+    assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["bce", "dice", "jaccard", "bce_dice", "focal_tversky"])
+def test_every_loss_falls(data, loss):
+    history = train(data, params(augment=False, loss=loss, epochs=4)).history
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimizer_warms_up_and_falls_to_zero(optimizer):
+    p = params(optimizer=optimizer, epochs=10, warmup=0.2, learning_rate=0.1)
+    rate = training.optimizer(p.train, steps=10)._learning_rate
+    rates = [float(rate(step)) for step in range(101)]
+    assert rates[0] == 0
+    assert np.argmax(rates) == 20
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    constant = training.optimizer(params(schedule="constant", warmup=0.0).train, steps=10)._learning_rate
+    assert float(constant(99)) == pytest.approx(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The weights of a training that nobody stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        return weights_of(train(dataset.load(*write_cohort(folder), "patient"), params()))
+
+
+def test_t3_killed_and_resumed_gives_the_same_weights(data, monkeypatch, capsys, uninterrupted):
+    """Dropout, augmentation, averaged weights and the optimizer all go on where they were."""
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(KilledError):
+            train(data, params())
+    resumed = train(data, params())
+    assert "resumed after epoch 2 of 3" in capsys.readouterr().out
+    assert weights_of(resumed) == uninterrupted
+    assert resumed.history["epoch"].tolist() == [1, 2, 3]
+
+
+def test_training_never_looks_at_the_test_patients(data, uninterrupted):
+    """Neither for a sample nor for the choice of the best epoch: with other test slices the weights are the same."""
+    images, masks = np.array(data.images), np.array(data.masks)
+    images[data.rows("test")], masks[data.rows("test")] = 255, 1
+    poisoned = dataset.Dataset(images, masks, data.slices)
+    assert weights_of(train(poisoned, params())) == uninterrupted
+
+
+def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, uninterrupted):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(KilledError):
+            train(data, params())
+    path = checkpoints.folder(checkpoints.key(IDENTITY)) / "epoch-00002.npz"
+    path.write_bytes(path.read_bytes()[:-10])
+    resumed = train(data, params())
+    said = capsys.readouterr().out
+    assert "epoch-00002 is damaged" in said
+    assert "resumed after epoch 1 of 3" in said
+    assert weights_of(resumed) == uninterrupted
+
+
+def test_t2_a_loss_that_is_no_number(data, monkeypatch):
+    monkeypatch.setattr(training.losses, "build", lambda *_: lambda masks, logits: ops.mean(logits) * float("nan"))
+    with pytest.raises(RunError, match="loss is nan in epoch 1") as caught:
+        train(data, params())
+    assert caught.value.code == 5
+    assert "learning_rate" in caught.value.problems[0].fix
+
+
+def test_t2_out_of_memory_suggests_a_batch_size(data, monkeypatch):
+    def fit(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(training.Segmenter, "fit", fit)
+    with pytest.raises(RunError, match="out of memory with batches of 8") as caught:
+        train(data, params())
+    assert "train.batch_size: 4" in caught.value.problems[0].fix
+
+
+def test_early_stopping(data):
+    trained = train(data, params(epochs=30, learning_rate=1e-7, warmup=0.0, patience=2))
+    assert len(trained.history) == trained.best_epoch + 2
+
+
+def test_validation_uses_the_averaged_weights_and_gives_them_back(data):
+    p = params()
+    model = training.build(p, 32, 3, steps=2)
+    for variable in model.optimizer._model_variables_moving_average:
+        variable.assign(ops.zeros_like(variable))
+    before = model.network.get_weights()
+    with training.averaged(model):
+        assert all(np.abs(ops.convert_to_numpy(v)).max() == 0 for v in model.trainable_variables)
+    for old, new in zip(before, model.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_identity_knows_parameters_data_and_code():
+    base = training.identity(params(), {"images_sha256": "1"})
+    assert checkpoints.key(base) != checkpoints.key(training.identity(params(), {"images_sha256": "2"}))
+    assert checkpoints.key(base) != checkpoints.key(training.identity(params(seed=2), {"images_sha256": "1"}))
+    assert "brainseg.losses" in base["code"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    data = dataset.load(*write_cohort(folder), "patient")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        return train(data, params(epochs=1)), data
+
+
+@pytest.fixture
+def released(trained, tmp_path):
+    """Weights and manifest as the train stage leaves them."""
+    weights, path = tmp_path / "unet.weights.h5", tmp_path / "unet.json"
+    training.save(trained[0], weights)
+    running = Engine("tensorflow", "cpu", "float32", 2)
+    manifest.write(path, manifest.describe(trained[0], weights, trained[1], {}, running, params()))
+    return weights, path
+
+
+def test_model_and_manifest_from_disk_answer_the_same(trained, released):
+    weights, path = released
+    facts = manifest.read(path)
+    again = networks.restore(facts, weights, (32, 32))
+    data = trained[1]
+    rows = data.rows("test")
+    first, second = (inference.probabilities(n, data.images, rows, mirror=True) for n in (trained[0].network, again))
+    np.testing.assert_array_equal(first, second)
+    assert facts["protocol"]["patients"] == {"train": 4, "val": 2, "test": 2}
+    assert facts["weights_sha256"] == files.sha256(weights)
+
+
+def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp_path):
+    weights, path = released
+    facts = manifest.read(path)
+    with pytest.raises(IntegrityError, match="expects 32x32 pixels, the images have 64x64"):
+        networks.restore(facts, weights, (64, 64))
+    with pytest.raises(IntegrityError, match="there is no model"):
+        manifest.read(tmp_path / "none.json")
+    weights.write_bytes(weights.read_bytes() + b"x")
+    with pytest.raises(IntegrityError, match=facts["weights_sha256"]):
+        networks.restore(facts, weights)
+    weights.unlink()
+    with pytest.raises(IntegrityError, match="there are no weights") as caught:
+        networks.restore(facts, weights)
+    assert "make pull" in caught.value.problems[0].fix
+
+
+def test_history_has_the_columns_of_the_docs(trained, tmp_path):
+    training.write_history(trained[0], tmp_path / "training.csv")
+    header = (tmp_path / "training.csv").read_text().splitlines()[0]
+    assert header == (
+        "epoch,loss,dice,iou,binary_accuracy,val_loss,val_dice,val_iou,val_binary_accuracy,val_volume_dice,learning_rate"
+    )
