@@ -26,7 +26,7 @@ def write_cohort(folder: Path, size: int = 32, slices: int = 4) -> tuple[Path, P
     np.save(processed / "masks.npy", masks)
     patients = [f"P{row // slices}" for row in range(count)]
     table = pd.DataFrame({
-        "row": range(count), "patient": patients, "institution": "A", "slice": [row % slices + 1 for row in range(count)],
+        "row": range(count), "patient": patients, "institution": "A", "slice": np.arange(count) % slices + 1,
         "tumour_pixels": masks.sum((1, 2)), "source": "made", "spacing": "",
     })  # fmt: skip
     table.to_csv(processed / "slices.csv", index=False)

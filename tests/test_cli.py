@@ -2,7 +2,6 @@
 
 import sys
 
-import pytest
 
 from brainseg import cli, tracking
 
@@ -50,7 +49,7 @@ def test_track_logs_what_is_there(monkeypatch, tmp_path):
     assert call(monkeypatch, "track") == 0
     assert done == []
     (tmp_path / "metrics").mkdir()
-    for name in ("training.csv", "evaluation.json"):
+    for name in ("training.csv", "evaluation.json", "report.html"):
         (tmp_path / "metrics" / name).touch()
     assert call(monkeypatch, "track") == 0
     assert done == [("log_training", {"once": True}), ("log_evaluation", {"once": True}), ("log_figures", {})]

@@ -28,7 +28,10 @@ def test_every_variant_answers_one_float32_logit_a_pixel(norm, upsampling, stem)
 
 
 def test_weight_count_by_hand():
-    """Filters 2, depth 1, no norm: 3x3x3x2+2, 3x3x2x2+2 | 3x3x2x4+4, 3x3x4x4+4 | up 2x2x4x2+2 | 3x3x4x2+2, 38 | head 2+1."""
+    """Filters 2, depth 1, no norm. Down: 3x3x3x2+2, 3x3x2x2+2. Bottom: 3x3x2x4+4, 3x3x4x4+4.
+
+    Up: 2x2x4x2+2, then 3x3x4x2+2, 3x3x2x2+2. Head: 2+1.
+    """
     network = networks.build(TINY.model_copy(update={"filters": 2, "depth": 1, "norm": "none"}), 32, 3)
     assert network.count_params() == 56 + 38 + 76 + 148 + 34 + 74 + 38 + 3
 

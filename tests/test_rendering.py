@@ -35,7 +35,7 @@ def outputs(root) -> dict[str, bytes]:
 def test_every_figure_and_the_report_the_same_each_time(run, tmp_path):
     assert "4 patients shown" in render(run)
     first = outputs(run)
-    assert set(first) == {f"{name}.png" for name in report.FIGURES} | {"report.html"}
+    assert set(first) == {f"{name}.png" for name in (*report.FIGURES, "overview")} | {"report.html"}
     elsewhere = build(tmp_path / "else where")
     with mpl.rc_context({"figure.dpi": 300}):
         render(elsewhere)
@@ -81,7 +81,7 @@ def test_no_patient_with_a_defined_dice(tmp_path):
         table = rendering._table(root / f"metrics/{name}.csv").assign(dice=np.nan)
         table.to_csv(root / f"metrics/{name}.csv", index=False)
     assert render(root).startswith("no patient shown")
-    assert set(outputs(root)) == {f"{name}.png" for name in report.FIGURES} - {"augmentation.png"} | {"report.html"}
+    assert set(outputs(root)) == {f"{name}.png" for name in (*report.FIGURES, "overview")} - {"augmentation.png"} | {"report.html"}
 
 
 def test_patients_may_be_called_na_or_007(tmp_path):

@@ -62,9 +62,9 @@ class Repository:
         self.folder = folder
         self.environment = environment(folder.parent, **more)
 
-    def run(self, *command: str) -> tuple[int, str]:
+    def run(self, *command: str, timeout: float = 300) -> tuple[int, str]:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -73,8 +73,8 @@ class Repository:
         assert code == 0, output
         return output
 
-    def dvc(self, *arguments: str) -> tuple[int, str]:
-        return self.run(sys.executable, "-m", "dvc", *arguments)
+    def dvc(self, *arguments: str, timeout: float = 300) -> tuple[int, str]:
+        return self.run(sys.executable, "-m", "dvc", *arguments, timeout=timeout)
 
     def brainseg(self, *arguments: str) -> tuple[int, str]:
         return self.run(sys.executable, "-c", "from brainseg import cli; cli.main()", *arguments)

@@ -52,6 +52,7 @@ def _track(arguments: argparse.Namespace) -> None:
         tracking.log_training(once=True)
     if Path("metrics/evaluation.json").exists():
         tracking.log_evaluation(once=True)
+    if Path("metrics/report.html").exists():
         tracking.log_figures()
     print(f"runs are in {tracking.store_uri()}; make ui shows them")
 

@@ -36,7 +36,7 @@ def run(root: Path = Path()) -> str:
     cache, released = _objects(_cache(root) / "files/md5"), _objects(root / "weights/files/md5")
     present = [entry for entry in outs if (root / entry.path).exists()]
     problems: list[Problem] = []
-    with tqdm(total=len(cache) + len(released) + len(present), desc="verify", unit="object") as bar:
+    with tqdm(total=len(cache) + len(released) + len(present), desc="verify", unit="object", disable=None) as bar:
         for path in cache:
             problems += _check_object(path, _again(path, users.get(_name(path))))
             bar.update()

@@ -86,7 +86,7 @@ def _convolution(x, filters: int, params: Network, name: str, kernel: int = 3, s
         kernel_initializer="he_normal", name=name,
     )(x)  # fmt: skip
     if params.norm == "batch":
-        x = BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)  # fits within the first epoch
+        x = BatchNormalization(name=f"{name}_norm")(x)
     elif params.norm == "group":
         x = layers.GroupNormalization(min(8, filters), name=f"{name}_norm")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)

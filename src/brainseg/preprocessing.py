@@ -76,9 +76,10 @@ def _convert(path: Path, index: pd.DataFrame, size: int, images: BinaryIO, masks
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(pairs), desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
     ):
-        for slices, faults in _in_order(pool, partial(_read_chunk, source, size=size), chunks, ahead=2 * workers):
+        results = _in_order(pool, partial(_read_chunk, source, size=size), chunks, ahead=2 * workers)
+        for chunk, (slices, faults) in zip(chunks, results, strict=True):
             problems += faults
-            bar.update(CHUNK)
+            bar.update(len(chunk))
             for each in slices if not problems else []:
                 images.write(each.image)
                 masks.write(each.mask)

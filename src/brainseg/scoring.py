@@ -28,7 +28,7 @@ class Cohort(NamedTuple):
     def patients(self, probability: np.ndarray, title: str) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
         """Patient by patient: rows in slice order, reference (S, H, W) bool, probability (S, H, W) uint8."""
         groups = self.cases.sort_values(["patient", "slice"]).groupby("patient")
-        for _, rows in tqdm(groups, desc=title, unit="patient", leave=False):
+        for _, rows in tqdm(groups, desc=title, unit="patient", leave=False, disable=None):
             yield rows, self.masks[rows.index] > 0, probability[rows.index]
 
     def search(

@@ -1,0 +1,115 @@
+"""`dvc repro` of the real pipeline, tiny: what runs when, experiments, the same bytes anywhere."""
+
+import json
+import re
+
+import pytest
+
+from tests import tiny_pipeline
+from tests.tiny_pipeline import TINY, commit, repro, results, stages_run
+
+pytestmark = pytest.mark.slow
+STAGES = ["download", "preprocess", "split", "train", "evaluate", "render"]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    repository = tiny_pipeline.create(tmp_path_factory.mktemp("tiny") / "project")
+    assert stages_run(repro(repository)) == STAGES
+    commit(repository)
+    return repository
+
+
+def test_again_nothing_runs(pipeline):
+    assert stages_run(repro(pipeline)) == []
+    assert pipeline.dvc("status")[1].strip() == "Data and pipelines are up to date."
+
+
+CHANGES = [
+    ("render.dpi=80", ["render"]),
+    ("evaluate.tta=false", ["evaluate", "render"]),
+    ("train.loss=jaccard", ["train", "evaluate", "render"]),
+    ("split.test_fold=1", ["split", "train", "evaluate", "render"]),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES)
+def test_a_change_runs_what_is_downstream_and_no_more(pipeline, tmp_path, change, expected):
+    copy = pipeline.clone(tmp_path / "copy")
+    copy.environment["PYTHONPATH"] = ""
+    cache = pipeline.folder / ".dvc" / "cache"
+    assert copy.dvc("cache", "dir", "--local", str(cache))[0] == 0
+    assert copy.dvc("checkout")[0] == 0
+    output = repro(copy, "-S", change, command=("exp", "run"))
+    assert stages_run(output) == expected
+
+
+def test_two_clones_give_the_same_bytes(pipeline, tmp_path):
+    """Another folder, locale, hash seed: metrics, weights, plots, report and dvc.lock are equal to the byte."""
+    other = tiny_pipeline.create(
+        tmp_path / "an other folder" / "deeper", PYTHONHASHSEED="7", LC_ALL="C.UTF-8", LANG="C.UTF-8", TZ="Asia/Tokyo"
+    )
+    repro(other)
+    expected = results(pipeline)
+    found = results(other)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_an_experiment_is_named_tracked_and_compared(pipeline):
+    output = repro(pipeline, "-n", "overlap", "-S", "train.loss=jaccard", "-S", "split.patients=8", command=("exp", "run"))
+    assert stages_run(output) == ["split", "train", "evaluate", "render"]
+    marks = json.loads((pipeline.folder / "metrics/evaluation.json").read_text())["protocol"]["marks"]
+    assert "subset of 8 patients" in marks
+    shown = pipeline.dvc("exp", "show", "--csv")[1]
+    assert "overlap" in shown
+    assert "volume_dice_mean" in shown
+    assert "volume_dice_mean" in pipeline.dvc("metrics", "diff")[1]
+    assert pipeline.dvc("plots", "diff", "HEAD")[0] == 0
+    assert "overlap" in run_names(pipeline)
+    pipeline.git("checkout", "--quiet", ".")
+    repro(pipeline, command=("checkout",))
+
+
+def test_a_queued_experiment_runs_its_own_code_and_leaves_the_workspace(pipeline):
+    before = results(pipeline)
+    repro(pipeline, "--queue", "-n", "queued", "-S", "train.seed=5", command=("exp", "run"))
+    repro(pipeline, "--run-all", command=("exp", "run"))
+    assert results(pipeline) == before
+    assert "queued" in pipeline.dvc("exp", "show", "--csv")[1]
+    assert "queued" in run_names(pipeline)
+
+
+def run_names(repository) -> str:
+    code = "import mlflow; print(mlflow.search_runs(search_all_experiments=True)['tags.mlflow.runName'].tolist())"
+    uri = f"sqlite:///{repository.folder}/mlflow.db"
+    repository.environment["MLFLOW_TRACKING_URI"] = uri
+    try:
+        status, output = repository.run("python", "-c", code)
+    finally:
+        del repository.environment["MLFLOW_TRACKING_URI"]
+    assert status == 0, output
+    return re.findall(r"\[.*\]", output)[-1]
+
+
+def test_jax_gives_about_the_same(tmp_path):
+    """The demo's parameters on both engines: test volume Dice within 0.05."""
+    scores = {}
+    from brainseg import repro as recipes
+
+    demo = recipes.load("demo", tiny_pipeline.PROJECT)
+    for engine in ("tensorflow", "jax"):
+        changes = {**demo, "train": {**demo["train"], "engine": engine}}
+        repository = tiny_pipeline.create(tmp_path / engine, changes)
+        repro(repository)
+        scores[engine] = json.loads((repository.folder / "metrics/summary.json").read_text())["volume_dice_mean"]
+    assert scores["jax"] == pytest.approx(scores["tensorflow"], abs=0.05)
+    assert scores["tensorflow"] >= 0.85
+
+
+def test_a_wrong_parameter_stops_before_any_work(pipeline, tmp_path):
+    broken = tiny_pipeline.create(tmp_path / "broken", {**TINY, "train": {"epochs": 0}})
+    code, output = broken.dvc("repro")
+    assert code != 0
+    assert "ERROR 2 params.yaml: train.epochs is 0" in output
+    assert not (broken.folder / "data/raw/slices.zip").exists()
