@@ -53,7 +53,7 @@ bench: setup ## speed and memory of the preprocessing
 	$(BIN)/python benchmarks/preprocess.py
 
 ui: setup ## browse the runs on http://127.0.0.1:5001
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
 
 push: setup ## send the model, nothing else, into weights/
 	$(BIN)/dvc push $(MODEL)

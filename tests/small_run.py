@@ -35,7 +35,7 @@ def build(root: Path, *, test_patients: int = 6, source: str = "phantom", marks:
     marks = SOURCE_MARKS[source] if marks is None else marks
     counts = {"train": 3, "val": 2, "test": test_patients}
     protocol = {
-        "source": source, "unit": "patient", "grid": [SIDE, SIDE], "patients": counts,
+        "source": source, "unit": "patient", "grid": SIDE, "patients": counts,
         "slices": {name: SLICES * n for name, n in counts.items()}, "marks": marks,
     }  # fmt: skip
     arrays = {"model": answers, "flair_only": answers, "flair": images[..., 1]}

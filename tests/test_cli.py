@@ -2,7 +2,6 @@
 
 import sys
 
-
 from brainseg import cli, tracking
 
 

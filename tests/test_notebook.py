@@ -166,7 +166,7 @@ def test_the_tour_runs_and_shows_pictures(tour, folder, project_root, tmp_path, 
 
     printed = {cell.id: "".join(output.get("text", "") for output in cell.outputs) for cell in code(done)}
     assert re.search(r"by hand: .* = (\S+)\nevaluation: \1\n", printed["on-paper"])
-    assert float(re.search(r"volume Dice +(\S+)", printed["evaluation"])[1]) > 0.5  # pictures worth looking at
+    assert float(re.search(r"volume Dice +(\S+)", printed["evaluation"])[1]) > 0.6  # pictures worth looking at
     assert "trained on 77 patients" in printed["released"]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not any(project_root.iterdir())

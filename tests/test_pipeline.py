@@ -57,7 +57,9 @@ def test_two_clones_give_the_same_bytes(pipeline, tmp_path):
 
 
 def test_an_experiment_is_named_tracked_and_compared(pipeline):
-    output = repro(pipeline, "-n", "overlap", "-S", "train.loss=jaccard", "-S", "split.patients=8", command=("exp", "run"))
+    output = repro(
+        pipeline, "-n", "overlap", "-S", "train.loss=jaccard", "-S", "split.patients=8", command=("exp", "run")
+    )
     assert stages_run(output) == ["split", "train", "evaluate", "render"]
     marks = json.loads((pipeline.folder / "metrics/evaluation.json").read_text())["protocol"]["marks"]
     assert "subset of 8 patients" in marks

@@ -81,7 +81,9 @@ def test_no_patient_with_a_defined_dice(tmp_path):
         table = rendering._table(root / f"metrics/{name}.csv").assign(dice=np.nan)
         table.to_csv(root / f"metrics/{name}.csv", index=False)
     assert render(root).startswith("no patient shown")
-    assert set(outputs(root)) == {f"{name}.png" for name in (*report.FIGURES, "overview")} - {"augmentation.png"} | {"report.html"}
+    assert set(outputs(root)) == {f"{name}.png" for name in (*report.FIGURES, "overview")} - {"augmentation.png"} | {
+        "report.html"
+    }
 
 
 def test_patients_may_be_called_na_or_007(tmp_path):
