@@ -2,22 +2,26 @@
 
 Alternating runs, each in a process of its own, on the canonical archive (on phantoms where there is none:
 then nothing is recorded). Then the same on the archive's slices repeated, for time and memory as data grow.
-Both sides end with images and masks in .npy files; the pipeline's are also flushed to the disk.
+QUICK=1 in the environment (`make bench QUICK=1`): on phantoms, and nothing repeated. Both sides end with images and masks in .npy files; the pipeline's are also flushed to the disk.
 """
 
 import argparse
 import multiprocessing
+import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import results
 
 from brainseg import archive, config, errors, files, phantom, preprocessing
@@ -26,17 +30,28 @@ SIZE = 256
 
 
 def main() -> None:
-    options = _options()
-    with tempfile.TemporaryDirectory(dir=files.state_dir()) as folder:
-        work, source = Path(folder), options.archive
-        if not source.exists():
-            source = work / "phantoms.zip"
+    options, quick = _options(), os.environ.get("QUICK", "0") not in ("", "0")
+    real = options.archive.exists() and not quick
+    with workspace() as work:
+        source = options.archive if real else work / "phantoms.zip"
+        if not real:
             print(archive.write(source, phantom.pairs(config.load("phantom").phantom)))
         rows = compare(source, work, options.runs)
-        if options.scale > 1:
+        if options.scale > 1 and not quick:
             grow(source, work, options.scale)
-    if options.archive.exists():
+    if real:
         results.save(rows)
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A folder in .brainseg for as long as the block runs; those of killed runs are removed first."""
+    state = files.state_dir()
+    for folder in state.glob("bench-*-*"):
+        if not psutil.pid_exists(int(folder.name.split("-")[1])):
+            shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix=f"bench-{os.getpid()}-", dir=state) as folder:
+        yield Path(folder)
 
 
 def compare(source: Path, work: Path, runs: int) -> list[results.Row]:

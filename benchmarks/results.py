@@ -42,10 +42,12 @@ def show(rows: list[Row]) -> None:
 
 
 def save(rows: list[Row]) -> None:
-    """Put the rows into results.json in place of earlier ones of the same ids."""
-    kept = json.loads(PATH.read_text(encoding="utf-8"))["rows"] if PATH.exists() else []
+    """Put the rows into results.json. Earlier ones stay if they are of this machine and commit and have other ids."""
+    here = {"machine": _machine(), "commit": _commit()}
+    before = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {"rows": []}
+    kept = before["rows"] if here.items() <= before.items() else []
     merged = {each["id"]: each for each in [*kept, *(each._asdict() for each in rows)]}
-    report = {"machine": _machine(), "commit": _commit(), "rows": [merged[name] for name in sorted(merged)]}
+    report = here | {"rows": [merged[name] for name in sorted(merged)]}
     files.write_text(PATH, json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -60,5 +62,12 @@ def _lines(path: str) -> list[str]:
 
 
 def _commit() -> str | None:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
+    """The short commit, with ``-dirty`` where tracked files, results.json apart, are not the commit's."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){PATH.name}")
+    return f"{commit}-dirty" if changed else commit or None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PATH.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -12,10 +12,11 @@ PREDICTIONS, METRICS = Path("data/predictions/probabilities.npz"), Path("metrics
 def main() -> None:
     params = config.load("evaluate").evaluate
     model = manifest.read(MANIFEST)
-    print(engine.start(model["training"]["engine"], threads=model["training"]["threads"]), flush=True)
+    print(engine.start(**manifest.engine(model)), flush=True)
     from brainseg import dataset, evaluation, inference, networks, tracking  # Keras reads its engine once
 
     data = dataset.load(PROCESSED, SPLIT, model["protocol"]["unit"])
+    manifest.check_data(model, dataset.digests(PROCESSED, SPLIT), SPLIT)
     network = networks.restore(model, WEIGHTS, data.images.shape[1:3])
     predictions = inference.scored(network, data, mirror=params.tta)
     inference.write(PREDICTIONS, predictions)

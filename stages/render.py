@@ -10,7 +10,7 @@ METRICS, DATA, MODELS = Path("metrics"), Path("data"), Path("models")
 
 def main() -> None:
     params = config.load("render", "augmentation")
-    engine.start(manifest.read(MODELS / "unet.json")["training"]["engine"])
+    engine.start(**manifest.engine(manifest.read(MODELS / "unet.json")))
     from brainseg import augmentation, rendering, tracking  # Keras reads its engine once, when imported
 
     augment = partial(augmentation.examples, params.augmentation)

@@ -17,7 +17,7 @@ def main() -> None:
 
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
-    trained = training.run(data, params, training.identity(params, digests))
+    trained = training.run(data, params, training.identity(params, digests, running))
     training.save(trained, WEIGHTS)
     training.write_history(trained, HISTORY)
     manifest.write(MANIFEST, manifest.describe(trained, WEIGHTS, data, digests, running, params))

@@ -27,37 +27,43 @@ def test_round_trip_and_two_kept(tmp_path):
     found = checkpoints.latest(tmp_path, KEY)
     assert found.epoch == 3
     assert found.meta == {"history": [{"epoch": 3}]}
+    assert found.arrays.keys() == {"state/0", "state/1"}
     np.testing.assert_array_equal(found.arrays["state/1"], np.array([3, 2], np.uint32))
     assert found.arrays["state/1"].dtype == np.uint32
-    assert sorted(p.name for p in tmp_path.glob("epoch*")) == [
-        "epoch-00002.json", "epoch-00002.npz", "epoch-00003.json", "epoch-00003.npz",
-    ]  # fmt: skip
+    assert [path.name[:11] for path in sorted(tmp_path.glob("epoch*"))] == ["epoch-00002", "epoch-00003"]
+
+
+def newest(directory):
+    return max(directory.glob("*.npz"))
 
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:100])
 
 
-def flip_a_bit(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
+def flip_a_bit_at(share):
+    def flip(path):
+        data = bytearray(path.read_bytes())
+        data[int(share * (len(data) - 1))] ^= 1
+        path.write_bytes(bytes(data))
+
+    return flip
 
 
-@pytest.mark.parametrize(
-    "damage", [truncate, flip_a_bit, lambda path: path.unlink(), lambda path: path.write_bytes(b"")]
-)
+def empty(path):
+    path.write_bytes(b"")
+
+
+DAMAGE = [truncate, empty, *(flip_a_bit_at(share / 10) for share in range(11))]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_t4_damaged_checkpoint_the_one_before_is_used_and_said_so(tmp_path, capsys, damage):
+    """Wherever the bit flips: weights, history and key are under one digest."""
     saved(tmp_path, 1, 2)
-    damage(tmp_path / "epoch-00002.npz")
+    damage(newest(tmp_path))
     assert checkpoints.latest(tmp_path, KEY).epoch == 1
     assert "epoch-00002 is damaged" in capsys.readouterr().out
-
-
-def test_t4_damaged_record(tmp_path):
-    saved(tmp_path, 1, 2)
-    (tmp_path / "epoch-00002.json").write_text("{")
-    assert checkpoints.latest(tmp_path, KEY).epoch == 1
 
 
 def test_t4_all_damaged_is_an_error_never_a_silent_start(tmp_path):
@@ -77,10 +83,19 @@ def test_t4_a_checkpoint_of_other_parameters_or_data_is_refused(tmp_path):
     assert other in str(caught.value)
 
 
+def test_t4_unfinished_trainings_of_other_parameters_are_found(tmp_path):
+    saved(tmp_path / "mine", 1)
+    saved(tmp_path / "other", 1)
+    (tmp_path / "finished").mkdir()
+    assert checkpoints.unfinished(tmp_path / "mine") == [tmp_path / "other"]
+
+
 def test_t3_killed_while_saving_leaves_the_one_before(tmp_path):
-    """The arrays are in place, the record is not yet: the newest whole one is the one before."""
-    saved(tmp_path, 1, 2)
-    (tmp_path / "epoch-00002.json").unlink()
+    """A kill before the rename leaves a temporary folder, which is no checkpoint."""
+    saved(tmp_path, 1)
+    half = tmp_path / ".epoch-00002.0.npz.999999999.x"
+    half.mkdir()
+    (half / "epoch-00002.0.npz").write_bytes(b"half")
     assert checkpoints.latest(tmp_path, KEY).epoch == 1
 
 

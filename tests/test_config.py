@@ -54,6 +54,23 @@ def test_t1_wrong_parameters_are_named_with_range_and_nearest_name(tmp_path, old
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  size: 256               # pixels", "  size: 224 # pixels", "halves it 6 times"),
+        ("norm: batch ", "norm: group ", "to a multiple of 8"),
+        ("  test_fold: 0", "  test_fold: 5", "set split.test_fold to 0..4"),
+    ],
+)
+def test_t1_values_that_do_not_go_together(tmp_path, old, new, said):
+    text = TEXT.replace(old, new, 1).replace("  depth: 4", "  depth: 5" if "224" in new else "  depth: 4")
+    text = text.replace("  filters: 16", "  filters: 12" if "group" in new else "  filters: 16")
+    assert text != TEXT
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, text, "render")
+    assert said in "\n".join(caught.value.lines())
+
+
 def test_t1_dvc_writes_small_numbers_in_yaml_1_2(tmp_path):
     text = TEXT.replace("learning_rate: 0.002", "learning_rate: 1e-05", 1)
     assert load(tmp_path, text, "train").train.learning_rate == 1e-05

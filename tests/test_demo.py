@@ -61,7 +61,7 @@ def test_outside_of_git_the_way_out_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_runs_whole_and_leaves_the_workspace_as_it_was():
-    """Row 1 of what the pipeline must show: phantoms are outlined well, the FLAIR threshold clearly worse."""
+    """Phantoms are outlined well, clearly better than by a threshold on FLAIR; git and DVC see no change."""
 
     def state():
         commands = (["git", "status", "--porcelain"], [sys.executable, "-m", "dvc", "status", "--json"])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from jsonschema import Draft202012Validator
 
-from brainseg import evaluation, files
+from brainseg import evaluation, files, postprocessing
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError
 from tests.scored_cohort import EMPTY, ROW, SQUARE, VAL, A, B, C, Patient, Slice, arrays
@@ -252,6 +252,17 @@ def test_a_given_threshold_is_on_the_curve():
     assert 0.37 in evaluate([VAL, A], threshold=0.37).threshold_curve.threshold.tolist()
 
 
+@pytest.mark.parametrize("threshold", [0.7843135, 1e-9, 1 - 1e-9])
+def test_the_threshold_in_the_report_is_the_one_used(threshold):
+    """200/255 is 0.78431373: at 0.7843135 it is tumour, at 0.784314, as the report rounds it, it is not."""
+    result = evaluate([VAL, A], threshold=threshold)
+    Draft202012Validator(SCHEMA).validate(result.report)
+    level = postprocessing.level(result.report["protocol"]["threshold"])
+    _, _, model = arrays([VAL, A])
+    assert result.per_slice.predicted_pixels.sum() == (model >= level).sum()
+    assert result.summary["threshold"] == result.report["protocol"]["threshold"]
+
+
 def test_calibration_counts_every_test_pixel_once():
     """A: 5 pixels at 200/255, of which 2 are tumour, and 295 at 20/255, of which 2."""
     table = evaluate([VAL, A]).calibration
@@ -285,7 +296,7 @@ def test_write_is_complete_strict_and_the_same_each_time(tmp_path):
     for name in ("evaluation.json", "summary.json"):
         json.loads((tmp_path / "one" / name).read_text(), parse_constant=pytest.fail)
     assert line.startswith("test: 2 patients, volume Dice 0.622 [")
-    assert "median 0.622; FLAIR threshold 0.000" in line and str(tmp_path / "two" / "evaluation.json") in line
+    assert "median 0.622; FLAIR threshold 0.000; phantom data, not patients; " in line and str(tmp_path / "two" / "evaluation.json") in line
 
 
 def test_rows_written_read_back(tmp_path):

@@ -98,6 +98,21 @@ def test_a_point_has_the_same_colour_in_both_figures_of_patients(tmp_path):
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_an_institution_has_one_colour_in_all_charts(tmp_path, monkeypatch):
+    """A has most patients, B most patients with a defined Dice."""
+    seen, scatter = [], figures.Axes.scatter
+
+    def noted(*arguments, **look):
+        seen.append((look["label"], look["color"], look["marker"]))
+        return scatter(*arguments, **look)
+
+    monkeypatch.setattr(figures.Axes, "scatter", noted)
+    table = patients([np.nan, np.nan, 0.5, 0.6, 0.7], institutions=list("AAABB"))
+    for chart in (figures.patients, figures.size):
+        chart(table, tmp_path / "a.png", DPI)
+    assert seen == 2 * [("A", figures.SERIES[0], "o"), ("B", figures.SERIES[1], "s")]
+
+
 def test_colours_are_okabe_and_itos():
     published = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"}
     assert set(figures.SERIES) - {figures.BLACK} == published - {figures.YELLOW}

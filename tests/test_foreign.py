@@ -140,6 +140,20 @@ def test_d1_what_is_no_whole_zip_says_what_it_looks_like(tmp_path):
     assert "web page" in refused(tmp_path / "page.zip", "page.zip")
 
 
+def test_d1_an_empty_zip(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\5\6" + bytes(18))
+    assert "without files" in refused(tmp_path / "a.zip", "a.zip")
+
+
+def test_d1_an_offset_before_the_beginning(tmp_path):
+    """The directory is declared 1,000 bytes late, so that its member begins at -1,000."""
+    data = bytearray(zipped(tmp_path / "a.zip", {"a.tif": b"a"}).read_bytes())
+    [declared] = struct.unpack("<I", data[-6:-2])
+    data[-6:-2] = struct.pack("<I", declared + 1000)
+    (tmp_path / "a.zip").write_bytes(data)
+    assert "damaged" in refused(tmp_path / "a.zip", "a.tif")
+
+
 def test_d1_a_flipped_byte_names_its_member(tmp_path):
     data = bytearray(zipped(tmp_path / "a.zip", {"a.tif": os.urandom(1000), "b.tif": b"b"}).read_bytes())
     data[500] ^= 0xFF

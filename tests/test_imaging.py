@@ -33,6 +33,23 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def tiff(pixels: bytes, bits: list[int], planes: int = 1) -> bytes:
+    """A 16 x 16 uncompressed little-endian TIFF by hand; ``planes`` 2 puts the channels one after another."""
+    tags = {256: [16], 257: [16], 258: bits, 259: [1], 262: [2 if len(bits) == 3 else 1], 273: [], 277: [len(bits)],
+            278: [16], 279: [], 284: [planes], 339: [1] * len(bits)}  # fmt: skip
+    parts = len(bits) if planes == 2 else 1
+    at = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = [at + 8 * 5 + n * len(pixels) // parts for n in range(parts)]  # after room for five lists
+    tags[279] = [len(pixels) // parts] * parts
+    entries, lists = b"", b""
+    for tag, values in tags.items():
+        packed = struct.pack(f"<{len(values)}H", *values)
+        if len(packed) > 4:
+            packed, lists = struct.pack("<I", at + len(lists)), lists + packed.ljust(8, b"\0")
+        entries += struct.pack("<HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + lists.ljust(40, b"\0") + pixels
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "PNG"])
 @pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["grayscale", "rgb"])
 def test_what_was_saved_comes_back(pixels, kind):
@@ -44,6 +61,18 @@ def test_what_was_saved_comes_back(pixels, kind):
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_compressed_tiffs_come_back(compression):
     np.testing.assert_array_equal(imaging.decode(encode(RGB, compression=compression), "a"), RGB)
+
+
+def test_channels_one_after_another_come_back():
+    planes = RGB.transpose(2, 0, 1).tobytes()
+    np.testing.assert_array_equal(imaging.decode(tiff(planes, [8, 8, 8], planes=2), "a"), RGB)
+    np.testing.assert_array_equal(imaging.decode(tiff(RGB.tobytes(), [8, 8, 8]), "a"), RGB)
+
+
+def test_the_largest_image_is_within_the_largest_file():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 4), np.uint8)
+    for kind in ("TIFF", "PNG"):
+        assert len(encode(pixels, kind)) * (imaging.MAX_SIDE / 64) ** 2 < imaging.MAX_BYTES * 1.05
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PNG"])
@@ -63,6 +92,13 @@ REFUSED = {
     "uint16 TIFF": encode(GRAY.astype(np.uint16) * 257),
     "uint16 PNG": encode(GRAY.astype(np.uint16) * 257, "PNG"),
     "uint16 colour PNG": png(16, 16, 16, 2, (b"\0" + bytes(16 * 6)) * 16),
+    "uint16 colour TIFF": tiff(bytes(16 * 16 * 6), [16, 16, 16]),
+    "uint16 planar TIFF": tiff(bytes(16 * 16 * 6), [16, 16, 16], planes=2),
+    "uint16 planar gray TIFF": tiff(bytes(16 * 16 * 2), [16], planes=2),
+    "2-bit TIFF": tiff(bytes(16 * 4), [2]),
+    "4-bit TIFF": tiff(bytes(16 * 8), [4]),
+    "2-bit PNG": png(16, 16, 2, 0, bytes(1 + 4) * 16),
+    "4-bit PNG": png(16, 16, 4, 0, bytes(1 + 8) * 16),
     "int32": encode(GRAY.astype(np.int32)),
     "float": encode(GRAY.astype(np.float32)),
     "CMYK": encode(converted("CMYK")),
@@ -72,8 +108,16 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_p3_other_kinds_are_refused_not_wrapped(kind):
-    with pytest.raises(DataError, match=r"p/a\.tif"):
+    with pytest.raises(DataError, match=r"p/a\.tif: has .* pixels"):
         imaging.decode(REFUSED[kind], "p/a.tif")
+
+
+def test_p3_a_palette_of_16_colours_becomes_its_colours():
+    image = Image.fromarray(GRAY % 16)
+    image.putpalette([channel for n in range(16) for channel in (n, 2 * n, 255 - n)])
+    expected = np.stack([GRAY % 16, GRAY % 16 * 2, 255 - GRAY % 16], axis=-1)
+    for bits in (4, 8):
+        np.testing.assert_array_equal(imaging.decode(encode(image, "PNG", bits=bits), "a"), expected)
 
 
 def test_p3_signed_tiff_is_refused():

@@ -155,6 +155,21 @@ def test_changed_archive_is_an_integrity_error(preprocess, tmp_path):
         preprocessing.run(path, config.Preprocess(size=32), tmp_path / "out")
 
 
+def test_changed_bytes_bad_data_and_shared_images_are_one_list(preprocess, tmp_path):
+    """A flipped byte, a mask that is not binary, two patients with one image: all at once, and code 4."""
+    image, path = noise(), tmp_path / "slices.zip"
+    cohort = [pair(), pair(number=2, mask=square(value=7)), pair(number=3, image=image), pair("B", 1, image=image)]
+    shared = "A/3.png, B/1.png: are the same image in different patients"
+    binary = "A/2_mask.png: the mask holds 2 values (0, 7), must hold 0 and 1 or 0 and 255"
+    assert faults(preprocess, *cohort) == [binary, shared]
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 10] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"A/1\.png: changed inside") as error:
+        preprocessing.run(path, config.Preprocess(size=32), tmp_path / "out")
+    assert [f"{problem.path}: {problem.what}" for problem in error.value.problems][1:] == [binary, shared]
+
+
 def test_p1_missing_members_are_all_listed(preprocess, tmp_path):
     whole, lacking = tmp_path / "slices.zip", tmp_path / "lacking.zip"
     preprocess(*(pair(number=n) for n in range(1, 5)))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainseg import report
+from brainseg import config, manifest, report
 from tests.small_run import build
 
 VOID = {"meta", "img", "br", "!doctype"}
@@ -114,6 +114,39 @@ def test_marks_and_research_use_stand_before_the_first_number(run, tmp_path):
     assert "neighbouring slices may have been trained on" in text
 
 
+CLAIMS = ("none of them seen before", "per patient", "patients noticed", "test patient")
+
+
+def claims(text: str) -> list[str]:
+    return [words for words in CLAIMS if words in text.lower()]
+
+
+def test_each_image_as_a_patient_claims_nothing_of_patients(run, tmp_path):
+    """Whose images they are is not known: the same patient's others may have been trained on."""
+    images = config.Download(source="folder", path="x", images="*", masks="*", patient="each_image")
+    split = config.Split(unit="patient", folds=5, test_fold=0, val_fraction=0.2, patients=None, file=None, seed=0)
+
+    def change(evaluation, *_):
+        evaluation["protocol"].update(source="folder", marks=manifest.marks(images, split))
+
+    text = written(run, tmp_path, change).text
+    assert claims(text) == []
+    assert "6 test images (24 slices), whose patients may have been trained on" in text
+    assert "Dice is computed for each image by itself" in text and "Dice, per volume" in text
+    assert "bootstraps over images: too narrow where several are of one patient" in text
+    assert claims(written(run, tmp_path).text) == list(CLAIMS)
+
+
+def test_volumes_of_a_slice_level_split_are_called_partial(run, tmp_path):
+    def change(evaluation, *_):
+        evaluation["protocol"].update(unit="slice", marks=["slice-level split: neighbours of test slices"])
+
+    text = written(run, tmp_path, change).text
+    assert "Dice is computed for each patient over its test slices only, a partial volume" in text
+    assert claims(text) == ["test patient"]
+    assert "partial volume" not in written(run, tmp_path).text
+
+
 def test_everything_is_escaped(run, tmp_path):
     evil = "<script>alert(1)</script>\"'&"
 
@@ -179,6 +212,32 @@ def test_pictures_give_way_to_the_limit_the_largest_first():
     assert fitted["small"] == pictures["small"]
     assert fitted == report.fitted(pictures, 60_000)
     assert report.fitted(pictures, 10**7) == pictures
+
+
+def test_the_limit_holds_when_pictures_fill_the_room(run, tmp_path, monkeypatch):
+    """The sections that pictures bring are counted too."""
+    monkeypatch.setattr(report, "LIMIT", 100_000)
+    monkeypatch.setattr(report, "fitted", lambda pictures, room: dict.fromkeys(pictures, bytes(room // len(pictures))))
+    written(run, tmp_path)
+    assert 99_000 < (tmp_path / "report.html").stat().st_size <= 100_000
+
+
+def test_a_very_long_table_shows_both_ends_and_says_what_it_left_out(run, tmp_path):
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    (plots / "gallery.png").write_bytes(noise(1200))
+    evaluation = json.loads((run / "metrics/evaluation.json").read_text())
+    model = json.loads((run / "models/unet.json").read_text())
+    one = pd.read_csv(run / "metrics/per_patient.csv").query("subset == 'test'").iloc[[0]]
+    many = pd.concat([one] * 20_000, ignore_index=True)
+    many = many.assign(patient=[f"P{i:05}" for i in many.index], dice=1 - many.index / 20_000)
+    assert report.write(tmp_path / "report.html", evaluation, model, many, plots) <= report.LIMIT
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert [name in text for name in ("P00000", "P00499", "P00500", "P19499", "P19500", "P19999")] == [
+        True, True, False, False, True, True,
+    ]  # fmt: skip
+    assert "Those in the middle, 19,000 patients, are left out here" in text
+    assert "left out here" not in written(run, tmp_path).text
 
 
 def test_size_limit(run, tmp_path, monkeypatch):

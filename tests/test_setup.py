@@ -1,10 +1,14 @@
-"""The first five minutes: pinned requirements and the Makefile's targets."""
+"""The first five minutes: pinned requirements and the Makefile's targets, `make bench` with its records."""
 
+import json
+import os
 import re
 import subprocess
 
+import psutil
 import pytest
 
+from tests import toy_pipeline
 from tests.toy_pipeline import PROJECT
 
 FILES = ("requirements.txt", "requirements-gpu.txt")
@@ -41,13 +45,20 @@ def test_both_files_hold_what_is_asked_for_in_the_same_versions():
 
 
 def make(*arguments):
-    done = subprocess.run(["make", *arguments], cwd=PROJECT, capture_output=True, text=True)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", *arguments], cwd=PROJECT, env=own, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 
 def test_help_lists_every_target():
     shown = make("help")[1]
     assert re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE) == TARGETS
+
+
+def test_a_make_around_the_tests_has_no_say(monkeypatch):
+    monkeypatch.setenv("MAKEFLAGS", "w")
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert "Entering directory" not in make("help")[1]
 
 
 @pytest.mark.parametrize("uv", ["", "uv"])
@@ -71,3 +82,84 @@ def test_what_is_installed_stays_until_the_requirements_change(tmp_path):
     (tmp_path / "venv/.ready").touch()
     code, shown = make("-n", "setup", f"VENV={tmp_path}/venv")
     assert code == 0 and " install " not in shown
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """benchmarks/preprocess.py, whose steps are only noted, and the list of the notes."""
+    monkeypatch.syspath_prepend(PROJECT / "benchmarks")
+    monkeypatch.setattr("sys.argv", ["preprocess.py", f"--archive={__file__}"])
+    import preprocess
+
+    steps = []
+    for module, name in (
+        *((preprocess, "compare"), (preprocess, "grow")),
+        *((preprocess.archive, "write"), (preprocess.results, "save")),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, name=name: steps.append(name))
+    return preprocess, steps
+
+
+QUICK = [("1", ["write", "compare"]), ("0", ["compare", "grow", "save"]), ("", ["compare", "grow", "save"])]
+
+
+@pytest.mark.parametrize(("quick", "expected"), QUICK)
+def test_quick_bench_draws_phantoms_repeats_nothing_and_records_nothing(bench, monkeypatch, quick, expected):
+    monkeypatch.setenv("QUICK", quick)
+    preprocess, steps = bench
+    preprocess.main()
+    assert steps == expected
+
+
+def test_bench_removes_what_killed_runs_left(bench, project_root):
+    dead = next(pid for pid in range(2**22, 0, -1) if not psutil.pid_exists(pid))
+    killed, running, other = (
+        project_root / ".brainseg" / name for name in (f"bench-{dead}-x", f"bench-{os.getpid()}-x", "checkpoints")
+    )
+    for folder in (killed, running, other):
+        folder.mkdir(parents=True)
+        (folder / "large.zip").touch()
+    bench[0].main()
+    assert sorted((project_root / ".brainseg").iterdir()) == sorted([running, other])
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A repository with benchmarks/results.json; a call records one row and returns the file."""
+    monkeypatch.syspath_prepend(PROJECT / "benchmarks")
+    import results
+
+    monkeypatch.setattr(results, "PATH", tmp_path / "toy/benchmarks/results.json")
+    repository = toy_pipeline.create(tmp_path / "toy")
+    results.PATH.parent.mkdir()
+
+    def record(name, ours):
+        results.save([results.row(name, [ours], [2.0], "s", higher_is_better=False)])
+        return json.loads(results.PATH.read_text())
+
+    return repository, record
+
+
+def test_bench_keeps_no_row_of_another_commit_or_machine(recorded, monkeypatch):
+    repository, record = recorded
+    record("a", 1.0)
+    assert [row["id"] for row in record("b", 1.0)["rows"]] == ["a", "b"]
+    repository.git("add", "benchmarks")
+    repository.git("commit", "--quiet", "--message", "rows")
+    assert [row["id"] for row in record("b", 3.0)["rows"]] == ["b"]
+    monkeypatch.setattr("results._machine", lambda: "another")
+    assert record("c", 1.0) | {"rows": []} == {
+        "machine": "another", "commit": repository.git("rev-parse", "--short", "HEAD").strip(), "rows": [],
+    }  # fmt: skip
+    assert [row["id"] for row in record("c", 1.0)["rows"]] == ["c"]
+
+
+def test_bench_of_a_changed_tree_is_called_dirty(recorded):
+    repository, record = recorded
+    commit = repository.git("rev-parse", "--short", "HEAD").strip()
+    record("a", 1.0)
+    repository.git("add", "benchmarks")
+    assert record("a", 2.0)["commit"] == commit  # its own record does not make it so
+    (repository.folder / "stages/data.py").write_text("pass\n")
+    found = record("b", 1.0)
+    assert (found["commit"], len(found["rows"])) == (f"{commit}-dirty", 1)

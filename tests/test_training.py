@@ -127,7 +127,7 @@ def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, u
         kill_after(patch, 2)
         with pytest.raises(KilledError):
             train(data, params())
-    path = checkpoints.folder(checkpoints.key(IDENTITY)) / "epoch-00002.npz"
+    path = max(checkpoints.folder(checkpoints.key(IDENTITY)).glob("*.npz"))
     path.write_bytes(path.read_bytes()[:-10])
     resumed = train(data, params())
     said = capsys.readouterr().out
@@ -172,10 +172,16 @@ def test_validation_uses_the_averaged_weights_and_gives_them_back(data):
 
 
 def test_the_identity_knows_parameters_data_and_code():
-    base = training.identity(params(), {"images_sha256": "1"})
-    assert checkpoints.key(base) != checkpoints.key(training.identity(params(), {"images_sha256": "2"}))
-    assert checkpoints.key(base) != checkpoints.key(training.identity(params(seed=2), {"images_sha256": "1"}))
-    assert "brainseg.losses" in base["code"]
+    running = Engine("tensorflow", "cpu", "float32", 2)
+    base = training.identity(params(), {"images_sha256": "1"}, running)
+    others = [
+        training.identity(params(), {"images_sha256": "2"}, running),
+        training.identity(params(seed=2), {"images_sha256": "1"}, running),
+        training.identity(params(), {"images_sha256": "1"}, running._replace(device="gpu")),
+    ]
+    assert len({checkpoints.key(facts) for facts in [base, *others]}) == 4
+    assert {"training.py", "losses.py", "metrics.py"} <= base["code"].keys()
+    assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +220,8 @@ def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp
     facts = manifest.read(path)
     with pytest.raises(IntegrityError, match="expects 32x32 pixels, the images have 64x64"):
         networks.restore(facts, weights, (64, 64))
+    with pytest.raises(IntegrityError, match="split_sha256 is 2, the model was trained with 1"):
+        manifest.check_data({"data": {"split_sha256": "1"}}, {"split_sha256": "2"}, tmp_path / "split.csv")
     with pytest.raises(IntegrityError, match="there is no model"):
         manifest.read(tmp_path / "none.json")
     weights.write_bytes(weights.read_bytes() + b"x")

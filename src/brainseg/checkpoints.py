@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment, two of them, each with its digest.
+"""Checkpoints that survive a kill at any moment: two of them, each with its digest in its name.
 
 They live in ``<project root>/.brainseg/checkpoints/<key>/``, where the key is a digest of the
 parameters, the data and the code, so that a training only ever goes on from its own past.
@@ -7,6 +7,8 @@ parameters, the data and the code, so that a training only ever goes on from its
 import hashlib
 import io
 import json
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from brainseg import files
 from brainseg.errors import IntegrityError, MachineError
 
 KEPT = 2
+PATTERN = "epoch-*.npz"
 
 
 class Checkpoint(NamedTuple):
@@ -29,7 +32,7 @@ class Checkpoint(NamedTuple):
 
 
 def key(facts: dict) -> str:
-    """Digest of what determines a training: JSON-able parameters, data digests, code digests."""
+    """Digest of what determines a training: JSON-able parameters, digests of data and code."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -38,7 +41,7 @@ def folder(training_key: str) -> Path:
 
 
 @contextmanager
-def alone(directory: Path):
+def alone(directory: Path) -> Iterator[None]:
     """Hold the lock of one training; a second trainer of the same is refused.
 
     Raises:
@@ -54,59 +57,50 @@ def alone(directory: Path):
 
 def save(directory: Path, training_key: str, checkpoint: Checkpoint) -> Path:
     """Write atomically (temporary, fsync, rename, fsync of the folder), then drop all but the last two."""
+    record = json.dumps({"key": training_key, "epoch": checkpoint.epoch, "meta": checkpoint.meta})
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **checkpoint.arrays)
-    data = buffer.getvalue()
-    name = f"epoch-{checkpoint.epoch:05d}"
-    path = directory / f"{name}.npz"
+    np.savez(buffer, allow_pickle=False, record=np.array(record), **checkpoint.arrays)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    path = directory / f"epoch-{checkpoint.epoch:05d}.{digest}.npz"
     with files.replacing(path) as temporary:
-        temporary.write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
-    record = {"key": training_key, "epoch": checkpoint.epoch, "sha256": digest, "meta": checkpoint.meta}
-    files.write_text(path.with_suffix(".json"), json.dumps(record) + "\n")
-    for old in sorted(directory.glob("epoch-*.json"))[:-KEPT]:
+        temporary.write_bytes(buffer.getbuffer())
+    for old in sorted(directory.glob(PATTERN))[:-KEPT]:
         old.unlink()
-        old.with_suffix(".npz").unlink(missing_ok=True)
     return path
 
 
 def latest(directory: Path, training_key: str) -> Checkpoint | None:
-    """The newest whole checkpoint, or None when there was never one.
-
-    A damaged one is passed over aloud.
+    """The newest whole checkpoint, or None when there was never one. A damaged one is passed over aloud.
 
     Raises:
         IntegrityError: a checkpoint of other parameters or data, or none of those there is whole.
     """
-    records = sorted(directory.glob("epoch-*.json"), reverse=True)
-    for record in records:
-        found = _read(record, training_key)
-        if found is not None:
-            return found
-        print(f"checkpoint {record.stem} is damaged; trying the one before", flush=True)
-    if records:
+    paths = sorted(directory.glob(PATTERN), reverse=True)
+    for path in paths:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() == path.name.split(".")[1]:
+            return _read(path, data, training_key)
+        print(f"checkpoint {path.name[:11]} is damaged; trying the one before", flush=True)
+    if paths:
         raise IntegrityError(directory, "every checkpoint is damaged", f"to train from the start: rm -r {directory}")
     return None
 
 
-def _read(record: Path, training_key: str) -> Checkpoint | None:
-    try:
-        facts = json.loads(record.read_text(encoding="utf-8"))
-        data = record.with_suffix(".npz").read_bytes()
-    except (OSError, ValueError):
-        return None
-    if facts.get("key") != training_key:
-        raise IntegrityError(
-            record, f"made with other parameters, data or code (key {facts.get('key')}, expected {training_key})",
-            f"remove it: {record.parent}",
-        )  # fmt: skip
-    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
-        return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return Checkpoint(facts["epoch"], dict(arrays), facts["meta"])
+def _read(path: Path, data: bytes, training_key: str) -> Checkpoint:
+    with np.load(io.BytesIO(data), allow_pickle=False) as content:
+        arrays = dict(content)
+    record = json.loads(str(arrays.pop("record")))
+    if record["key"] != training_key:
+        what = f"made with other parameters, data or code (key {record['key']}, expected {training_key})"
+        raise IntegrityError(path, what, f"remove it: rm {path}")
+    return Checkpoint(record["epoch"], arrays, record["meta"])
+
+
+def unfinished(directory: Path) -> list[Path]:
+    """Folders of trainings with another key that were begun and neither finished nor removed."""
+    return sorted({path.parent for path in directory.parent.glob(f"*/{PATTERN}")} - {directory})
 
 
 def remove(directory: Path) -> None:
-    """Drop a finished training's checkpoints; the lock file goes with the next clean-up."""
-    for path in [*directory.glob("epoch-*.json"), *directory.glob("epoch-*.npz")]:
-        path.unlink()
+    """Drop a finished training's checkpoints."""
+    shutil.rmtree(directory, ignore_errors=True)

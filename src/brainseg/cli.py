@@ -48,12 +48,15 @@ def _repro(arguments: argparse.Namespace) -> None:
 def _track(arguments: argparse.Namespace) -> None:
     from brainseg import tracking
 
+    done = []
     if Path("metrics/training.csv").exists():
-        tracking.log_training(once=True)
+        done.append(tracking.log_training(once=True))
     if Path("metrics/evaluation.json").exists():
-        tracking.log_evaluation(once=True)
+        done.append(tracking.log_evaluation(once=True))
     if Path("metrics/report.html").exists():
-        tracking.log_figures()
+        done.append(tracking.log_figures())
+    if not all(done):
+        raise errors.MachineError(tracking.store_uri(), "not all could be logged", "see the warning above, try again")
     print(f"runs are in {tracking.store_uri()}; make ui shows them")
 
 

@@ -152,7 +152,7 @@ def load(*blocks: str, path: Path | str = "params.yaml") -> Params:
     fields = {name: (Params.model_fields[name].annotation, ...) for name in blocks or Params.model_fields}
     raw = read_yaml(path)
     try:
-        Params.model_validate(raw)
+        raise_all(_conflicts(path, Params.model_validate(raw)))
         model = create_model("Params", __base__=Block, **fields)  # type: ignore[call-overload]
         return model.model_validate({name: raw[name] for name in fields})
     except ValidationError as error:
@@ -172,6 +172,27 @@ def read_yaml(path: Path) -> dict:
     if not isinstance(raw, dict):
         raise DataError(path, "holds no blocks", "restore it with: git checkout params.yaml")
     return raw
+
+
+def _conflicts(path: Path, params: Params) -> list[Problem]:
+    """Values that are allowed each by itself but not together."""
+    network, split, size = params.network, params.split, params.preprocess.size
+    halvings = network.depth + network.stem
+    found = {
+        f"preprocess.size is {size}, network (depth {network.depth}, stem {network.stem}) halves it {halvings} times": (
+            size % 2**halvings != 0,
+            f"set preprocess.size to a multiple of {2**halvings}, or lower network.depth",
+        ),
+        f"network.filters is {network.filters}, network.norm group makes 8 groups of them": (
+            network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,
+            "set network.filters to a multiple of 8",
+        ),
+        f"split.test_fold is {split.test_fold}, split.folds {split.folds}": (
+            split.test_fold >= split.folds and split.file is None,
+            f"set split.test_fold to 0..{split.folds - 1}",
+        ),
+    }
+    return [Problem(str(path), what, fix) for what, (applies, fix) in found.items() if applies]
 
 
 def _explain(path: Path, fault: Mapping[str, Any]) -> Problem:

@@ -40,6 +40,8 @@ def run(root: Path = Path()) -> str:
             findings.append(check(root))
         except BrainsegError as error:
             findings += [Finding(check.__name__, f"{p.path}: {p.what}", p.fix) for p in error.problems]
+        except Exception as error:  # a doctor that falls ill himself helps nobody
+            findings.append(Finding(check.__name__, f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
     return "\n".join(map(str, findings))
 
 

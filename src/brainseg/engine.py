@@ -3,12 +3,13 @@
 ``start`` must run before anything imports Keras, which reads its backend once.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from brainseg.errors import DataError, MachineError
@@ -137,6 +138,15 @@ def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
         mean=empty if training else mean, variance=empty if training else variance,
     )  # fmt: skip
     return y, batch_mean, batch_variance
+
+
+def versions() -> dict[str, str]:
+    """Versions of the engines that are installed."""
+    found = {}
+    for name in ("tensorflow-cpu", "tensorflow", "jax", "jaxlib"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -93,7 +93,11 @@ def _as_fault(error: Exception) -> BrainsegError:
         return MachineError(error.filename or ".", f"the disk is full ({free:,} bytes free)", "free space, run again")
     if isinstance(error, OSError) and error.filename and error.errno in _PLACE:
         return MachineError(error.filename or ".", str(error.strerror), "check the path and its permissions")
-    if isinstance(error, MemoryError):
+    if (
+        isinstance(error, MemoryError)
+        or "RESOURCE_EXHAUSTED" in f"{error}"
+        or "ResourceExhausted" in type(error).__name__
+    ):
         return RunError("memory", "out of memory", "lower train.batch_size or close other programs")
     where = traceback.extract_tb(error.__traceback__)[-1]
     return BrainsegError(

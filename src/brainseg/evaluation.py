@@ -23,6 +23,7 @@ EMPTY_RULE = (
     "reference and prediction both empty: undefined (null), counted, never 0 or 1; one of them empty: Dice 0, HD95 null"
 )
 CALIBRATION_BINS = 10
+DECIMALS = 6  # of every float in the report
 
 
 class Result(NamedTuple):
@@ -61,7 +62,7 @@ def evaluate(
     unit = "mm" if all(scoring.pixel_spacing(text) for text in cases.spacing.unique()) else "px"
     cohorts = {subset: Cohort(cases[cases.subset == subset], masks) for subset in ("val", "test")}
     summarise = partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed)
-    threshold = None if params.threshold == "auto" else params.threshold
+    threshold = None if params.threshold == "auto" else _as_written(params.threshold)
     size = None if params.min_component == "auto" else params.min_component
     found = _search(cohorts["val"], probabilities["model"], threshold, size)
     rule = postprocessing.choose(found, threshold)
@@ -94,10 +95,11 @@ def write(result: Result, metrics_dir: Path) -> str:
         files.write_text(metrics_dir / f"{name}.csv", text)
     dice = result.report["test"]["volume"]["dice"]
     flair = result.report["baselines"]["flair_threshold"]["volume"]["dice"]
+    marks = "".join(f"; {mark}" for mark in result.report["protocol"]["marks"])
     paths = f"{metrics_dir / 'evaluation.json'}, {metrics_dir / 'per_patient.csv'}"
     return (
         f"test: {_count(dice['n'], 'patient')}, volume Dice {_with_interval(dice)}, "
-        f"median {_number(dice['median'])}; FLAIR threshold {_number(flair['mean'])}; {paths}"
+        f"median {_number(dice['median'])}; FLAIR threshold {_number(flair['mean'])}{marks}; {paths}"
     )
 
 
@@ -145,6 +147,12 @@ def _search(cohort: Cohort, probability: np.ndarray, fixed_threshold: float | No
     sizes = postprocessing.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
     thresholds = sorted({*THRESHOLDS} if fixed_threshold is None else {*THRESHOLDS, fixed_threshold})
     return cohort.search(probability, thresholds, sizes, "threshold")
+
+
+def _as_written(threshold: float) -> float:
+    """As the report will give it: what is used and what is read there must be one level; never 0 or 1."""
+    least = 10**-DECIMALS
+    return round(min(max(threshold, least), 1 - least), DECIMALS)
 
 
 def _alone(cohort: Cohort, probabilities: dict[str, np.ndarray], rule: Rule) -> dict[str, float]:
@@ -240,13 +248,13 @@ def _result(report: dict, slices: dict, found: Search, rule: Rule, calibration: 
 
 
 def _strict(value: Any) -> Any:
-    """Plain JSON: floats to six decimals, null for what is undefined, NumPy numbers as Python's."""
+    """Plain JSON: floats to ``DECIMALS``, null for what is undefined, NumPy numbers as Python's."""
     if isinstance(value, dict):
         return {key: _strict(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_strict(part) for part in value]
     if isinstance(value, float | np.floating):
-        return round(float(value), 6) if math.isfinite(value) else None
+        return round(float(value), DECIMALS) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
 
 

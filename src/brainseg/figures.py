@@ -114,7 +114,7 @@ def patients(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
         known = table["dice"].dropna()
         for place in known.index:
             ax.plot((0, known[place]), (place, place), color="#d4d4d4", linewidth=1, zorder=1)
-        _by_institution(ax, table, table["dice"], pd.Series(table.index, table.index))
+        _by_institution(ax, _institutions(per_patient), table, table["dice"], pd.Series(table.index, table.index))
         for place in table.index[table["dice"].isna()]:
             ax.text(0.01, place, "undefined: no tumour, none predicted", va="center", fontsize=9, color=GREY)
         if len(known):
@@ -131,7 +131,7 @@ def size(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
     table = per_patient.dropna(subset=["dice"])
     with page(path, dpi, WIDTH, 4.6) as figure:
         ax = figure.subplots()
-        _by_institution(ax, table, table["tumour_pixels"], table["dice"])
+        _by_institution(ax, _institutions(per_patient), table, table["tumour_pixels"], table["dice"])
         if (table["tumour_pixels"] > 0).all():
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -145,13 +145,16 @@ def size(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
             figure.legend(loc="outside upper center", ncols=5, columnspacing=1.2, handletextpad=0.3)
 
 
-def _by_institution(ax: Axes, table: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
+def _institutions(per_patient: pd.DataFrame) -> list[str]:
+    """Institutions, most patients first; of all patients, so that each has one colour in every chart."""
+    counts = per_patient["institution"].astype(str).value_counts()
+    return sorted(counts.index, key=lambda name: (-counts[name], name))
+
+
+def _by_institution(ax: Axes, names: list[str], table: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
     """Points in one colour and shape an institution; the smallest share the last when there are many."""
-    counts = table["institution"].astype(str).value_counts()
-    names = sorted(counts.index, key=lambda name: (-counts[name], name))
-    groups = {name: min(i, len(SERIES) - 1) for i, name in enumerate(names)}
-    place = table["institution"].astype(str).map(groups)
-    for i in range(min(len(names), len(SERIES))):
+    place = table["institution"].astype(str).map(names.index).clip(upper=len(SERIES) - 1)
+    for i in sorted(place.unique()):
         here = place == i
         label = "others" if i == len(SERIES) - 1 < len(names) - 1 else short(names[i], 14) or "unnamed"
         label = label.replace("_", " _", label.startswith("_"))  # matplotlib hides labels that begin with _

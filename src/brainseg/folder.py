@@ -51,8 +51,15 @@ def pairs(params: config.Download) -> Iterator[Pair]:
     for found in tqdm(find(root, params), desc="pack", unit="slices", mininterval=0.5, disable=None):
         image, mask = Path(found.image), Path(found.mask)
         mask_name = mask.name if mask.name != image.name else f"{mask.stem}_mask{mask.suffix}"
-        data = (root / image).read_bytes(), (root / mask).read_bytes()
+        data = _read(root / image), _read(root / mask)
         yield Pair(found.patient, INSTITUTION, found.number, image.name, mask_name, *data)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(path, *_unreadable(error)) from None
 
 
 def find(root: Path, params: config.Download) -> list[Slice]:
@@ -75,30 +82,48 @@ def find(root: Path, params: config.Download) -> list[Slice]:
 
 
 def _images_below(root: Path) -> tuple[list[str], list[Problem]]:
-    """Names of the image files, sorted. Links to folders are not followed, links to files if they stay inside."""
-    names, problems = [], []
-    for folder, folders, entries in os.walk(root):
+    """Names of the image files, sorted. Links to folders are refused, links to files if they lead outside."""
+    names, problems, unread = [], [], []
+    for folder, folders, entries in os.walk(root, onerror=unread.append):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for entry in sorted(entries):
-            path = Path(folder, entry)
+        for path in (Path(folder, entry) for entry in (*folders, *sorted(entries))):
             name = path.relative_to(root).as_posix()
-            if entry.startswith(".") or not entry.lower().endswith(imaging.SUFFIXES):
+            if not _may_hold_images(path):
                 continue
             if fault := _fault(path, root):
                 problems.append(Problem(name, *fault))
             elif path.is_file():
                 names.append(name)
+    problems += [Problem(os.path.relpath(error.filename or root, root), *_unreadable(error)) for error in unread]
     return names, problems
 
 
+def _may_hold_images(path: Path) -> bool:
+    """By its name, or as a folder; a link that leads nowhere may have been one."""
+    named = path.name.lower().endswith(imaging.SUFFIXES)
+    return not path.name.startswith(".") and (named or os.path.isdir(path) or not os.path.exists(path))
+
+
 def _fault(path: Path, root: Path) -> tuple[str, str] | None:
-    if not str(path.relative_to(root)).isprintable():  # so is a name that is not UTF-8: it comes as lone surrogates
+    if not path.name.isprintable():  # so is a name that is not UTF-8: it comes as lone surrogates
         return "has characters in its name that cannot be printed", "rename it"
-    if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(root.resolve())):
+    if os.path.islink(path) and os.path.isdir(path):
+        return "is a link to a folder, which is not followed", "put the folder itself here"
+    if os.path.islink(path) and not (os.path.exists(path) and path.resolve().is_relative_to(root.resolve())):
         return "is a link that leads nowhere or outside", "put the file itself here"
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return _unreadable(error)
     if path.is_file() and not os.access(path, os.R_OK):
         return "cannot be read", "check its permissions"
+    if path.is_file() and size > imaging.MAX_BYTES:
+        return f"holds {size:,} bytes, at most {imaging.MAX_BYTES:,} are accepted", "crop or resize the image"
     return None
+
+
+def _unreadable(error: OSError) -> tuple[str, str]:
+    return f"cannot be read ({error.strerror})", "check that it is there, and its permissions"
 
 
 def _by_key(names: list[str], pattern: str) -> dict[Key, list[str]]:

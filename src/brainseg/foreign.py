@@ -23,7 +23,8 @@ MAX_MEMBER_BYTES = 2**20
 _FIX = "fetch the archive again from where its authors published it"
 _LOCAL_HEADER_BYTES = 30
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+# What zipfile answers damaged or crafted bytes with.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 class Store:
@@ -88,7 +89,7 @@ class ZipStore(Store):
     def __init__(self, path: Path):
         try:
             self._zip = zipfile.ZipFile(path)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise IntegrityError(path, f"{_resemblance(path)} ({error})", _FIX) from None
         except OSError as error:
             raise _unreadable(path, error) from None
@@ -106,12 +107,14 @@ class ZipStore(Store):
         try:
             with self._zip.open(name) as handle:
                 return handle.read(limit)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self.error(name, f"is damaged ({error})") from None
 
     def _checked(self, members: list[zipfile.ZipInfo]) -> dict[str, int]:
         """Name → declared size of the files, once nothing is wrong with any member."""
         _check_count(self.path, len(members))
+        if not members:
+            raise IntegrityError(self.path, "is a zip archive without files", _FIX)
         problems = [self._problem(m.orig_filename, what) for m in members if (what := _fault(m))]
         problems += [self._problem(b, f"collides with {a}") for a, b in _collisions([m.filename for m in members])]
         problems += [self._problem(b, f"overlaps {a}") for a, b in _overlaps(members, self._zip.start_dir)]

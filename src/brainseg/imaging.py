@@ -2,7 +2,8 @@
 
 What each kind becomes: grayscale ``(H, W)``; 1-bit ``(H, W)`` with 0 and 255; RGB ``(H, W, 3)``;
 palette its colours, ``(H, W, 3)``; with alpha the same without it, if every pixel is opaque.
-All else (16-bit, float, signed, CMYK, several pages, a side outside MIN_SIDE..MAX_SIDE) is refused.
+All else (2, 4 or 16 bits a channel, float, signed, CMYK, several pages, a side outside MIN_SIDE..MAX_SIDE)
+is refused; a PNG's palette may be of 1, 2, 4 or 8 bits, for its colours always have 8.
 """
 
 import io
@@ -14,12 +15,14 @@ from brainseg.errors import DataError
 
 MIN_SIDE = 8
 MAX_SIDE = 4096
+MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # the largest image uncompressed, with alpha, and room for its tags
 SUFFIXES = (".tif", ".tiff", ".png")
 
 Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
 
 _PLAIN = {"1": "L", "L": "L", "RGB": "RGB"}
 _ALPHA = {"LA": "LA", "P": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}
+_BITS_PER_SAMPLE = 258  # TIFF tag, a value for each channel
 _SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, the only one that uint8 can hold
 
 
@@ -60,7 +63,7 @@ def _check(image: Image.Image, name: str) -> None:
         raise DataError(name, what, "crop, resize or remove it")
     if _has_more_pages(image):
         raise DataError(name, "holds more than one page", "save one slice per file")
-    if image.mode not in {*_PLAIN, *_ALPHA} or _is_wide_or_signed(image):
+    if image.mode not in {*_PLAIN, *_ALPHA} or not _has_whole_bytes(image):
         raise DataError(name, f"has {_kind(image)} pixels", "save it with 8 bits per channel, grayscale or RGB")
 
 
@@ -72,21 +75,20 @@ def _has_more_pages(image: Image.Image) -> bool:
     return True
 
 
-def _is_wide_or_signed(image: Image.Image) -> bool:
-    """Pillow opens 16-bit colour as ``RGB`` and drops the low byte: only the raw mode tells."""
-    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))
-    return ";16" in _raw_mode(image) or set(formats) != {1}
+def _has_whole_bytes(image: Image.Image) -> bool:
+    """Whether each value is a byte, or a bit. Pillow opens other depths as ``L`` or ``RGB`` too, and rescales or cuts.
 
-
-def _raw_mode(image: Image.Image) -> str:
-    tiles = getattr(image, "tile", [])
-    arguments = tiles[0].args if tiles else ""
-    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+    A TIFF's tags tell, a PNG's raw mode: ``L;2``, ``L;4``, ``RGB;16B``.
+    """
+    if image.format == "TIFF":
+        bits, formats = image.tag_v2.get(_BITS_PER_SAMPLE, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
+        return set(bits) == {1 if image.mode == "1" else 8} and set(formats) == {1}
+    return image.mode == "P" or ";" not in str(image.tile[0].args)
 
 
 def _kind(image: Image.Image) -> str:
     names = {"F": "floating-point", "I": "32-bit", "I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit"}
-    return "16-bit or signed" if image.mode in {*_PLAIN, *_ALPHA} else names.get(image.mode, image.mode)
+    return "2-, 4-, 16-bit or signed" if image.mode in {*_PLAIN, *_ALPHA} else names.get(image.mode, image.mode)
 
 
 def _pixels(image: Image.Image, name: str) -> np.ndarray:

@@ -23,8 +23,10 @@ from brainseg.errors import IntegrityError, MachineError, Problem, raise_all
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/mateuszbuda/lgg-mri-segmentation"
 TABLE = Path(__file__).with_name("lgg.csv")
+TARGET = Path("data/raw")  # where the pipeline writes the archive
 
 _FILE = re.compile(r"(?:.*/)?(TCGA_[A-Z0-9]+_[A-Z0-9]+_\d+/[^/]+\.tif)")
+_SHOWN = 20  # missing files that are named
 _FIX = "fetch it again from www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation"
 
 
@@ -49,11 +51,18 @@ def patient_digest(digests: dict[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def pairs(table: dict[str, Patient] | None = None, patience: transfer.Patience = transfer.PATIENCE) -> Iterator[Pair]:
+def pairs(
+    table: dict[str, Patient] | None = None, patience: transfer.Patience = transfer.PATIENCE, target: Path = TARGET
+) -> Iterator[Pair]:
     """The data set's pairs, sorted by patient and slice. Only a run to the end has verified them all.
 
+    Args:
+        table: what each patient must be; LGG's by default.
+        patience: how long to try to fetch them.
+        target: the folder whose disk must have room for them.
+
     Raises:
-        MachineError: out of reach.
+        MachineError: out of reach, or no room.
         IntegrityError: not the files of ``table`` (default: LGG). A download is then put in quarantine.
     """
     table = table or read_table()
@@ -61,7 +70,7 @@ def pairs(table: dict[str, Patient] | None = None, patience: transfer.Patience =
     try:
         store = foreign.open_store(place)
         try:
-            yield from _verified(store, table)
+            yield from _verified(store, table, target)
         finally:
             store.close()
     except IntegrityError as error:
@@ -84,10 +93,10 @@ def _locate(patience: transfer.Patience) -> tuple[Path, bool]:
     return place, False
 
 
-def _verified(store: foreign.Store, table: dict[str, Patient]) -> Iterator[Pair]:
+def _verified(store: foreign.Store, table: dict[str, Patient], target: Path) -> Iterator[Pair]:
     copies = _copies(store)
     raise_all(_listing_problems(store, set(copies), table), IntegrityError)
-    archive.require(Path.cwd(), sum(store.sizes[names[0]] for names in copies.values()))
+    archive.require(target, sum(store.sizes[names[0]] for names in copies.values()))
     problems: list[Problem] = []
     bar = tqdm(total=sum(p.slices for p in table.values()), desc="verify", unit="slices", mininterval=0.5, disable=None)
     with bar:
@@ -131,7 +140,10 @@ def _listing_problems(store: foreign.Store, found: set[str], table: dict[str, Pa
     expected = {
         f"{patient}/{name}" for patient, p in table.items() for n in range(p.slices) for name in _names(patient, n + 1)
     }
-    problems = [Problem(f"{store.path}:{name}", "is missing", _FIX) for name in sorted(expected - found)]
+    missing = sorted(expected - found)
+    problems = [Problem(f"{store.path}:{name}", "is missing", _FIX) for name in missing[:_SHOWN]]
+    if len(missing) > _SHOWN:
+        problems.append(Problem(str(store.path), f"{len(missing) - _SHOWN:,} more files are missing", _FIX))
     problems += [Problem(f"{store.path}:{name}", "does not belong here", _FIX) for name in sorted(found - expected)]
     if problems:
         patients, masks = {name.split("/")[0] for name in found}, [n for n in found if n.endswith("_mask.tif")]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from brainseg import files
 from brainseg.config import Download, Network, Split
-from brainseg.errors import IntegrityError
+from brainseg.errors import IntegrityError, Problem, raise_all
 
+FORMAT = 1
 CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
 REMEDY = "run: make pull (the released model), or dvc repro train"
 
@@ -30,7 +31,7 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
         params: blocks train, network, augmentation, download, split.
     """
     return {
-        "format": 1,
+        "format": FORMAT,
         "weights_sha256": files.sha256(weights),
         "parameters": trained.network.count_params(),
         "network": params.network.model_dump(),
@@ -86,6 +87,30 @@ def _sources(layer) -> list[str]:
     return [name for name in names if name != layer.name]
 
 
+def check_data(manifest: dict, digests: dict[str, str], split: Path) -> None:
+    """Refuse to score a model on images or a split that it was not trained on: its training patients might be test.
+
+    Args:
+        digests: what ``dataset.digests`` finds now.
+
+    Raises:
+        IntegrityError: naming what differs, with both digests.
+    """
+    problems = [
+        Problem(str(split), f"{name} is {found}, the model was trained with {manifest['data'][name]}", "run: dvc repro")
+        for name, found in digests.items()
+        if manifest["data"][name] != found
+    ]
+    raise_all(problems, IntegrityError)
+
+
+def engine(manifest: dict) -> dict:
+    """Arguments of ``engine.start`` for using the model; trained on a processor, it is used on one."""
+    trained = manifest["training"]
+    device = "cpu" if trained["device"] == "cpu" else "auto"
+    return {"name": trained["engine"], "device": device, "threads": trained["threads"]}
+
+
 def protocol(manifest: dict, tta: bool) -> dict:
     """The protocol block that evaluation starts from."""
     return {**manifest["protocol"], "tta": "mirrored left to right" if tta else "none"}
@@ -103,11 +128,14 @@ def read(path: Path) -> dict:
         IntegrityError: missing or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
+        return manifest
     except FileNotFoundError:
         raise IntegrityError(path, "there is no model", REMEDY) from None
-    except ValueError as error:
-        raise IntegrityError(path, f"not a manifest: {error}", REMEDY) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(path, f"not a manifest of this version: {error}", REMEDY) from None
 
 
 def check(manifest: dict, weights: Path, size: tuple[int, int] | None = None) -> None:

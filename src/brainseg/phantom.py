@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from brainseg import config
 from brainseg.anatomy import Head
@@ -46,7 +47,7 @@ def pairs(params: config.Phantom) -> Iterator[Pair]:
     pre-contrast image, replaced by FLAIR as LGG does. The same ``params`` give the same bytes.
     """
     names = [f"PHANTOM_{ROSTER[number % len(ROSTER)]}_{number:04d}" for number in range(params.patients)]
-    for name in sorted(names):
+    for name in tqdm(sorted(names), desc="draw", unit="patients", disable=None):
         yield from _patient(name, params)
 
 

@@ -5,6 +5,7 @@ written in order, so that memory stays flat however many there are.
 """
 
 import hashlib
+import itertools
 import os
 import sys
 import zipfile
@@ -20,8 +21,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import archive, config, files, imaging
-from brainseg.errors import DataError, IntegrityError, Problem, raise_all
+from brainseg import archive, config, files, foreign, imaging
+from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
 
 CHUNK = 16  # slices a task
 
@@ -43,7 +44,7 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
     Raises:
         DataError: every fault of every slice: missing, unreadable, sizes that differ, masks that are not
             binary, patients that share an image.
-        IntegrityError: ``path`` is not what download wrote.
+        IntegrityError: ``path`` is not what download wrote; all other faults are listed with it.
     """
     index = archive.read_index(path)
     shape = (len(index), params.size, params.size)
@@ -70,34 +71,43 @@ def _convert(path: Path, index: pd.DataFrame, size: int, images: BinaryIO, masks
     cv2.setNumThreads(1)  # the pool's threads are the parallelism
     pairs = list(zip(index["image"], index["mask"], strict=True))
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
-    facts, problems, workers = [], [], min(8, os.cpu_count() or 1)
+    facts, faults, workers = {}, [], min(8, os.cpu_count() or 1)
     with (
         _opened(path) as source,
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(pairs), desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
     ):
         results = _in_order(pool, partial(_read_chunk, source, size=size), chunks, ahead=2 * workers)
-        for chunk, (slices, faults) in zip(chunks, results, strict=True):
-            problems += faults
-            bar.update(len(chunk))
-            for each in slices if not problems else []:
+        for row, each in zip(index.index, itertools.chain.from_iterable(results), strict=True):
+            bar.update()
+            if isinstance(each, BrainsegError):
+                faults.append(each)
+                continue
+            facts[row] = int(np.count_nonzero(each.mask)), each.digest, each.constant
+            if not faults:
                 images.write(each.image)
                 masks.write(each.mask)
-                facts.append((int(np.count_nonzero(each.mask)), each.digest, each.constant))
-    raise_all(problems)
-    facts = pd.DataFrame(facts, columns=["tumour_pixels", "digest", "constant"], index=index.index)
-    raise_all(_shared(index.assign(**facts)))
-    return facts
+    known = pd.DataFrame(facts.values(), columns=["tumour_pixels", "digest", "constant"], index=list(facts))
+    if shared := _shared(index.join(known.astype({"constant": bool}), how="inner")):
+        faults.append(DataError("", problems=shared))
+    _raise_gravest(faults)
+    return known
 
 
-def _read_chunk(source: zipfile.ZipFile, chunk: list[tuple[str, str]], size: int) -> tuple[list[Slice], list[Problem]]:
-    slices, problems = [], []
+def _read_chunk(source: zipfile.ZipFile, chunk: list[tuple[str, str]], size: int) -> list[Slice | BrainsegError]:
+    outcomes: list[Slice | BrainsegError] = []
     for image_name, mask_name in chunk:
         try:
-            slices.append(read_slice(source, image_name, mask_name, size))
-        except DataError as error:
-            problems += error.problems
-    return slices, problems
+            outcomes.append(read_slice(source, image_name, mask_name, size))
+        except (DataError, IntegrityError) as error:
+            outcomes.append(error)
+    return outcomes
+
+
+def _raise_gravest(faults: list[BrainsegError]) -> None:
+    """Raise one error for all: of changed bytes if there are any, else of bad data."""
+    kind = IntegrityError if any(isinstance(fault, IntegrityError) for fault in faults) else DataError
+    raise_all([problem for fault in faults for problem in fault.problems], kind)
 
 
 def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, size: int) -> Slice:
@@ -105,14 +115,16 @@ def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, size: i
 
     Raises:
         DataError: all that is wrong with the two.
+        IntegrityError: the same, if the archive was changed.
     """
-    decoded, problems = [], []
+    decoded: list[np.ndarray] = []
+    faults: list[BrainsegError] = []
     for name in (image_name, mask_name):
         try:
             decoded.append(imaging.decode(_member(source, name), name))
-        except DataError as error:
-            problems += error.problems
-    raise_all(problems)
+        except (DataError, IntegrityError) as error:
+            faults.append(error)
+    _raise_gravest(faults)
     image, mask = decoded
     raise_all(check_pair(image, mask, mask_name))
     digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
@@ -183,7 +195,7 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahe
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except foreign.DAMAGE as error:
         raise IntegrityError(path, f"is not a zip archive ({error})", "run: dvc repro -f download") from None
 
 
@@ -192,7 +204,7 @@ def _member(source: zipfile.ZipFile, name: str) -> bytes:
         return source.read(name)
     except KeyError:
         raise DataError(name, "is missing from the archive", "add the file, then: dvc repro download") from None
-    except zipfile.BadZipFile as error:
+    except foreign.DAMAGE as error:
         raise IntegrityError(name, f"changed inside the archive ({error})", "run: dvc repro -f download") from None
 
 

@@ -99,7 +99,7 @@ def _predictions(
 ) -> np.ndarray:
     """The scored masks of the picked slices: each volume binarised and cleaned as evaluation did it."""
     rule = postprocessing.Rule(protocol["threshold"], protocol["postprocessing"]["min_component"])
-    with np.load(path, allow_pickle=False) as stored:
+    with np.load(path, allow_pickle=False) as stored:  # compressed: a part costs as much as the whole
         rows, probabilities = pd.Index(stored["row"]), stored["probability"]
     test = per_slice[per_slice["subset"] == "test"].sort_values("slice")
     volumes = test.groupby("patient")["row"].agg(list)

@@ -53,6 +53,11 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     return table[["row", "patient", "fold", "subset"]]
 
 
+def same(patients: pd.Series) -> pd.Series:
+    """Each id in the form that all ids of one patient share: Unicode's composed form, without case."""
+    return patients.map(lambda patient: unicodedata.normalize("NFC", patient).casefold())
+
+
 def check_ids(patients: pd.Series) -> None:
     """Refuse ids that a person, or some file system, would take for the same patient.
 
@@ -60,7 +65,7 @@ def check_ids(patients: pd.Series) -> None:
         IntegrityError: naming them all.
     """
     ids = pd.Series(sorted(set(patients)), dtype=str)
-    alike = ids.groupby([unicodedata.normalize("NFC", each).casefold() for each in ids]).agg(list)
+    alike = ids.groupby(same(ids)).agg(list)
     raise_all(
         [
             Problem(" and ".join(group), "are ids of one patient written in different ways", "give it one id")

@@ -41,13 +41,14 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{files.project_root().resolve()}/mlflow.db"
 
 
-def _optional(log: Callable[..., None]) -> Callable[..., None]:
-    """Turn whatever goes wrong in ``log`` into one warning."""
+def _optional(log: Callable[..., None]) -> Callable[..., bool]:
+    """Turn whatever goes wrong in ``log`` into one warning and the answer False."""
 
     @functools.wraps(log)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    def guarded(*args: Any, **kwargs: Any) -> bool:
         try:
             log(*args, **kwargs)
+            return True
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             print(
@@ -55,6 +56,7 @@ def _optional(log: Callable[..., None]) -> Callable[..., None]:
                 "The results are complete; to log them later: brainseg track",
                 file=sys.stderr,
             )
+            return False
 
     return guarded
 

@@ -12,6 +12,7 @@ from keras import ops
 from brainseg import (
     augmentation,
     checkpoints,
+    dataset,
     engine,
     files,
     inference,
@@ -64,11 +65,17 @@ class Batches(keras.utils.PyDataset):
         return {"image": self.data.images[rows], "mask": self.data.masks[rows]}
 
 
-def identity(params: Params, digests: dict[str, str]) -> dict:
-    """What determines a training: its parameters, its data and the code of these modules."""
-    blocks = {name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")}
-    modules = (augmentation, losses, networks, sampling, segmenter, engine)
-    return {**blocks, "data": digests, "code": {m.__name__: files.sha256(Path(str(m.__file__))) for m in modules}}
+def identity(params: Params, digests: dict[str, str], running: engine.Engine) -> dict:
+    """What determines a training: parameters, data, device, versions and the code of the modules that take part."""
+    modules = (augmentation, dataset, engine, inference, losses, metrics, networks, sampling, segmenter)
+    code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
+    return {
+        **{name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")},
+        "data": digests,
+        "running": running._asdict(),
+        "versions": {"keras": keras.__version__, "numpy": np.__version__, **engine.versions()},
+        "code": {path.name: files.sha256(path) for path in code},
+    }
 
 
 def run(data: Dataset, params: Params, facts: dict) -> Trained:
@@ -163,6 +170,7 @@ class Bookkeeper(keras.callbacks.Callback):
         with averaged(self.segmenter):
             trained = {name: float(logs[name]) for name in ("loss", "dice", "iou", "binary_accuracy")}
             row = {"epoch": epoch + 1, **trained, **validate(self.segmenter, self.data, self.settings.batch_size)}
+            self._check_finite(row["val_loss"])  # the last step's own damage shows here
             self.history.append(row | {"learning_rate": float(self.segmenter.optimizer.learning_rate)})
             if not self.best or row["val_volume_dice"] > self.best_score:
                 self.best, self.best_epoch = self.segmenter.network.get_weights(), epoch + 1
@@ -186,6 +194,10 @@ class Bookkeeper(keras.callbacks.Callback):
         """Go on from the newest whole checkpoint, if there is one, and say so."""
         found = checkpoints.latest(self.directory, self.key)
         if found is None:
+            others = checkpoints.unfinished(self.directory)
+            if others:
+                what = f"{len(others)} unfinished of other parameters, data or code are in {others[0].parent}"
+                print(f"training from the start; {what}", flush=True)
             return
         for index, variable in enumerate(_state(self.segmenter)):
             variable.assign(found.arrays[f"state/{index}"])

@@ -27,11 +27,13 @@ _LONGEST_PAUSE_S = 10.0
 
 
 class Patience(NamedTuple):
-    """How long to try: as given, a server that never answers is left after less than 60 s."""
+    """How long to try; ``silence_s`` bounds all tries and pauses together since the last byte of the file."""
 
     tries: int = 5
-    idle_s: float = 10.0  # without one byte
+    connect_s: float = 3.0
+    idle_s: float = 10.0  # a connection without a byte
     pause_s: float = 0.5  # before the second try, then doubled
+    silence_s: float = 50.0
 
 
 PATIENCE = Patience()
@@ -41,6 +43,24 @@ class _TryAgainError(Exception):
     def __init__(self, what: str, pause_s: float = 0.0):
         super().__init__(what)
         self.pause_s = min(pause_s, _LONGEST_PAUSE_S)
+
+
+class _Silence:
+    """The time that may still pass without a byte."""
+
+    def __init__(self, patience: Patience):
+        self._patience = patience
+        self.broken()
+
+    def broken(self) -> None:
+        self._end = time.monotonic() + self._patience.silence_s
+
+    def left_s(self) -> float:
+        return max(self._end - time.monotonic(), 0.1)
+
+    def timeouts_s(self) -> tuple[float, float]:
+        """For connecting, and for each wait for bytes."""
+        return min(self._patience.connect_s, self.left_s()), min(self._patience.idle_s, self.left_s())
 
 
 def fetch(url: str, patience: Patience = PATIENCE) -> Path:
@@ -90,24 +110,25 @@ def _alone(lock: Path, url: str) -> Iterator[None]:
 
 
 def _persist(url: str, part: Path, patience: Patience) -> None:
+    silence = _Silence(patience)
     for attempt in range(1, patience.tries + 1):
         try:
-            return _attempt(url, part, patience.idle_s)
+            return _attempt(url, part, silence)
         except (_TryAgainError, requests.RequestException) as error:
-            if attempt == patience.tries:
+            pause_s = max(patience.pause_s * 2 ** (attempt - 1), getattr(error, "pause_s", 0))
+            if attempt == patience.tries or pause_s >= silence.left_s():
                 what = f"cannot be fetched: {_reason(error)}; {attempt} tries"
                 raise MachineError(_shown(url), what, BY_HAND) from None
-            pause_s = max(patience.pause_s * 2 ** (attempt - 1), getattr(error, "pause_s", 0))
             tqdm.write(f"{_shown(url)}: {_reason(error)}, next try in {pause_s:g} s", file=sys.stderr)
             time.sleep(pause_s)
 
 
-def _attempt(url: str, part: Path, idle_s: float) -> None:
+def _attempt(url: str, part: Path, silence: _Silence) -> None:
     have, etag = _kept(part)
     headers = {"Accept-Encoding": "identity"}  # a packed transfer has no offsets to resume at
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": etag}
-    with requests.get(url, headers=headers, stream=True, timeout=idle_s) as response:
+    with requests.get(url, headers=headers, stream=True, timeout=silence.timeouts_s()) as response:
         _check_status(response)
         span = response.headers.get("Content-Range", "")
         if response.status_code == 416 and span == f"bytes */{have}":
@@ -120,7 +141,7 @@ def _attempt(url: str, part: Path, idle_s: float) -> None:
         if not start:
             part.write_bytes(b"")
             part.with_suffix(".etag").write_text(response.headers.get("ETag", ""))
-        _save(response, part, start)
+        _save(response, part, start, silence)
 
 
 def _kept(part: Path) -> tuple[int, str]:
@@ -141,7 +162,7 @@ def _check_status(response: requests.Response) -> None:
         raise MachineError(_shown(response.url), f"the server answered {what}", BY_HAND)
 
 
-def _save(response: requests.Response, part: Path, start: int) -> None:
+def _save(response: requests.Response, part: Path, start: int, silence: _Silence) -> None:
     length = int(response.headers.get("Content-Length", 0))
     size, total = start, start + length
     try:
@@ -149,6 +170,7 @@ def _save(response: requests.Response, part: Path, start: int) -> None:
         bar = _bar(start, total if length else None)
         with bar, archive.room(part.parent, length), open(part, "ab") as handle:
             for chunk in response.iter_content(_CHUNK_BYTES):
+                silence.broken()
                 size += handle.write(chunk)
                 _check_size(response.url, size)
                 bar.update(len(chunk))
