@@ -2,7 +2,8 @@
 
 Alternating runs, each in a process of its own, on the canonical archive (on phantoms where there is none:
 then nothing is recorded). Then the same on the archive's slices repeated, for time and memory as data grow.
-QUICK=1 in the environment (`make bench QUICK=1`): on phantoms, and nothing repeated. Both sides end with images and masks in .npy files; the pipeline's are also flushed to the disk.
+Both sides end with images and masks in .npy files; the pipeline's are also flushed to the disk.
+`make bench QUICK=1`, or QUICK=1 in the environment: on phantoms, and nothing repeated.
 """
 
 import argparse

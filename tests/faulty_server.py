@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 START = "/api/v1/datasets/download/mateuszbuda/lgg-mri-segmentation"
@@ -12,8 +11,9 @@ LOGIN_PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>"
 class FaultyServer(ThreadingHTTPServer):
     """Serves ``body`` at ``url``; ``fault`` hits the first ``times`` requests of the file, then it behaves.
 
-    Faults: truncate, reset, stall (half of the body, then end, cut, silence), html, no-range, replaced (the
-    file changes after the first request), slow (16 KiB a hundredth of a second), or an HTTP status.
+    Faults: truncate, reset, stall (half of the body, then end, cut, silence until ``stopping`` is set), no-range
+    (as truncate, and Range is never heeded), replaced (the file changes after the first request), html, or an
+    HTTP status.
     """
 
     daemon_threads = True
@@ -36,8 +36,6 @@ class FaultyServer(ThreadingHTTPServer):
         self.server_close()
 
     def next_fault(self) -> str | None:
-        if self.fault in ("no-range", "slow"):
-            return self.fault
         self.left -= 1
         return self.fault if self.left >= 0 else None
 
@@ -66,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, fault: str | None) -> None:
         etag = f'"{hash(self.server.body)}"'
         start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
-        if fault == "no-range" or self.headers.get("If-Range", etag) != etag:
+        if self.server.fault == "no-range" or self.headers.get("If-Range", etag) != etag:
             start = 0
         body, size = memoryview(self.server.body)[start:], len(self.server.body)
         if start >= size:
@@ -80,11 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client was killed or lost patience
 
     def _body(self, body: memoryview, fault: str | None) -> None:
-        if fault == "slow":
-            for at in range(0, len(body), 2**14):
-                self.wfile.write(body[at : at + 2**14])
-                time.sleep(0.01)
-        elif fault in ("truncate", "reset", "stall", "replaced"):
+        if fault in ("truncate", "reset", "stall", "no-range", "replaced"):
             self.wfile.write(body[: len(body) // 2])
             self.close_connection = True
             if fault == "stall":

@@ -1,22 +1,26 @@
-"""The real LGG data for tests, if it lies beside the checkout (``../shared/lgg``); else they are skipped."""
+"""Real LGG slices for tests: ``BRAINSEG_TEST_LGG`` names a zip or a folder of all patients or of some."""
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "lgg"
+from brainseg import foreign, kaggle
 
 
-def shared() -> Path:
-    """The folder that holds the data; skips the calling test when there is none."""
-    if not (SHARED / "SHA256SUMS.xz").exists():
-        pytest.skip("needs ../shared/lgg")
-    return SHARED
+def archive() -> tuple[Path, dict[str, kaggle.Patient]]:
+    """Where it is and what ``lgg.csv`` says of the patients that it holds; skips the calling test when unset."""
+    if not (place := os.environ.get("BRAINSEG_TEST_LGG")):
+        pytest.skip("needs BRAINSEG_TEST_LGG, a zip or folder of LGG patients")
+    store = foreign.open_store(Path(place).absolute())
+    store.close()
+    folders = {part for name in store.sizes for part in Path(name).parts[:-1]}
+    return store.path, {patient: row for patient, row in kaggle.read_table().items() if patient in folders}
 
 
-def restored(path: Path, *options: str) -> Path:
-    """Rebuild Kaggle's archive (about a minute); ``--single`` holds each file once."""
-    subprocess.run([sys.executable, str(shared() / "restore"), str(path), *options], check=True, capture_output=True)
+def whole_archive() -> Path:
+    """Where it is; skips the calling test unless it holds all patients."""
+    path, table = archive()
+    if len(table) < len(kaggle.read_table()):
+        pytest.skip("needs all LGG patients in BRAINSEG_TEST_LGG")
     return path

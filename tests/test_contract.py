@@ -111,6 +111,14 @@ def test_what_a_stage_needs_another_one_makes():
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_every_declared_out_is_named_by_the_code_that_writes_it(stage):
+    script = ROOT / f"stages/{stage}.py"
+    modules = [PACKAGE / f"{name}.py" for name in modules_of(script)]
+    text = "".join(path.read_text(encoding="utf-8") for path in [script, *modules])
+    assert [out for out in outs_of(stage) if Path(out).name.split(".")[0] not in text] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_paths_in_a_script_are_the_declared_ones(stage):
     """The file that train saves is the file that evaluate loads: both scripts name what dvc.yaml names."""
     constants = [node.value for node in ast.walk(tree(ROOT / f"stages/{stage}.py")) if isinstance(node, ast.Constant)]

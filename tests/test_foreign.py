@@ -145,13 +145,14 @@ def test_d1_an_empty_zip(tmp_path):
     assert "without files" in refused(tmp_path / "a.zip", "a.zip")
 
 
-def test_d1_an_offset_before_the_beginning(tmp_path):
-    """The directory is declared 1,000 bytes late, so that its member begins at -1,000."""
+@pytest.mark.parametrize(("field", "member", "what"), [(-6, "a.tif", "before the"), (-10, "a.zip", "not a whole zip")])
+def test_d1_offsets_before_the_beginning(tmp_path, field, member, what):
+    """The directory is declared 1,000 bytes late, so its member is at -1,000; or long, so it is at -1,000 itself."""
     data = bytearray(zipped(tmp_path / "a.zip", {"a.tif": b"a"}).read_bytes())
-    [declared] = struct.unpack("<I", data[-6:-2])
-    data[-6:-2] = struct.pack("<I", declared + 1000)
+    [declared] = struct.unpack_from("<I", data, len(data) + field)
+    struct.pack_into("<I", data, len(data) + field, declared + 1000)
     (tmp_path / "a.zip").write_bytes(data)
-    assert "damaged" in refused(tmp_path / "a.zip", "a.tif")
+    assert what in refused(tmp_path / "a.zip", member)
 
 
 def test_d1_a_flipped_byte_names_its_member(tmp_path):

@@ -123,8 +123,9 @@ MISTAKES = [
         "dvc.yaml declares a file that no script writes",
         "dvc.yaml",
         "      - metrics/calibration.csv:\n          cache: false\n",
-        "",
-        "test_contract.py::test_what_a_stage_needs_another_one_makes",
+        "      - metrics/never.csv:\n          cache: false\n      - metrics/calibration.csv:\n"
+        "          cache: false\n",
+        "test_contract.py::test_every_declared_out_is_named_by_the_code_that_writes_it",
     ),
     Mistake(
         "augment=True that does nothing",

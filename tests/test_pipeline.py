@@ -2,11 +2,14 @@
 
 import json
 import re
+import subprocess
+import time
 
 import pytest
 
 from tests import tiny_pipeline
 from tests.tiny_pipeline import TINY, commit, repro, results, stages_run
+from tests.toy_pipeline import MODEL
 
 pytestmark = pytest.mark.slow
 STAGES = ["download", "preprocess", "split", "train", "evaluate", "render"]
@@ -76,7 +79,13 @@ def test_an_experiment_is_named_tracked_and_compared(pipeline):
 def test_a_queued_experiment_runs_its_own_code_and_leaves_the_workspace(pipeline):
     before = results(pipeline)
     repro(pipeline, "--queue", "-n", "queued", "-S", "train.seed=5", command=("exp", "run"))
-    repro(pipeline, "--run-all", command=("exp", "run"))
+    losses = pipeline.folder / "src/brainseg/losses.py"
+    code = losses.read_text(encoding="utf-8")
+    losses.write_text("raise RuntimeError('not the code that was queued')", encoding="utf-8")
+    try:
+        repro(pipeline, "--run-all", command=("exp", "run"))
+    finally:
+        losses.write_text(code, encoding="utf-8")
     assert results(pipeline) == before
     assert "queued" in pipeline.dvc("exp", "show", "--csv")[1]
     assert "queued" in run_names(pipeline)
@@ -92,6 +101,44 @@ def run_names(repository) -> str:
         del repository.environment["MLFLOW_TRACKING_URI"]
     assert status == 0, output
     return re.findall(r"\[.*\]", output)[-1]
+
+
+def test_a_stranger_pulls_the_model_and_trains_nothing(pipeline, tmp_path):
+    """A clone with an empty cache: the model comes from weights/, evaluate and render give the same bytes."""
+    source = pipeline.clone(tmp_path / "source")
+    assert source.dvc("cache", "dir", "--local", str(pipeline.folder / ".dvc/cache"))[0] == 0
+    assert source.dvc("checkout")[0] == 0
+    assert source.dvc("push", *MODEL)[0] == 0
+    commit(source)
+    stranger = source.clone(tmp_path / "far" / "away")
+    stranger.environment["PYTHONPATH"] = ""
+    assert stranger.dvc("pull", *MODEL)[0] == 0
+    for name in MODEL:
+        assert (stranger.folder / name).read_bytes() == (pipeline.folder / name).read_bytes()
+    ran = stages_run(repro(stranger))
+    assert "train" not in ran
+    assert {"evaluate", "render"} <= set(ran)
+    assert results(stranger) == results(pipeline)
+
+
+def test_t3_killed_in_the_middle_of_an_epoch_the_same_weights(pipeline, tmp_path):
+    """SIGKILL of the training process at any moment; a new `dvc repro` goes on and ends with the same bytes."""
+    copy = tiny_pipeline.create(tmp_path / "killed", {**TINY, "train": {**TINY["train"], "epochs": 6}})
+    whole = tiny_pipeline.create(tmp_path / "whole", {**TINY, "train": {**TINY["train"], "epochs": 6}})
+    repro(whole, "train")
+    repro(copy, "split")
+    stage = subprocess.Popen(
+        ["python", "stages/train.py"], cwd=copy.folder, env=copy.environment | {"PYTHONPATH": "src"},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in stage.stdout:
+        if line.startswith("epoch 2/"):
+            time.sleep(0.2)  # some way into the third
+            stage.kill()
+    stage.wait()
+    assert "resumed after epoch" in repro(copy, "train")
+    name = "models/unet.weights.h5"
+    assert (copy.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_jax_gives_about_the_same(tmp_path):

@@ -83,7 +83,8 @@ def find(root: Path, params: config.Download) -> list[Slice]:
 
 def _images_below(root: Path) -> tuple[list[str], list[Problem]]:
     """Names of the image files, sorted. Links to folders are refused, links to files if they lead outside."""
-    names, problems, unread = [], [], []
+    names, problems = [], []
+    unread: list[OSError] = []
     for folder, folders, entries in os.walk(root, onerror=unread.append):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for path in (Path(folder, entry) for entry in (*folders, *sorted(entries))):

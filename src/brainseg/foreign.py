@@ -4,6 +4,7 @@ The limits bind what is read, not what is declared. Names that leave the folder,
 elsewhere stop the reading before the first byte; so do overlapping members and archives in archives.
 """
 
+import errno
 import itertools
 import os
 import re
@@ -89,10 +90,10 @@ class ZipStore(Store):
     def __init__(self, path: Path):
         try:
             self._zip = zipfile.ZipFile(path)
-        except DAMAGE as error:
+        except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a seek to before the start gives
+                raise _unreadable(path, error) from None
             raise IntegrityError(path, f"{_resemblance(path)} ({error})", _FIX) from None
-        except OSError as error:
-            raise _unreadable(path, error) from None
         try:
             self.path = path
             super().__init__(path, self._checked(self._zip.infolist()))
@@ -149,6 +150,8 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
         return "is compressed by a method other than deflate"
     if name.lower().endswith(_ARCHIVE_SUFFIXES):
         return "is an archive within an archive"
+    if member.header_offset < 0:
+        return "lies before the archive's beginning"
     return None
 
 

@@ -10,6 +10,8 @@ import io
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from brainseg.errors import DataError
 
@@ -55,7 +57,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "restore or remove it") from None
 
 
-def _check(image: Image.Image, name: str) -> None:
+def _check(image: ImageFile, name: str) -> None:
     """Refuse by the header alone, before any pixel is decoded."""
     width, height = image.size
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
@@ -75,12 +77,12 @@ def _has_more_pages(image: Image.Image) -> bool:
     return True
 
 
-def _has_whole_bytes(image: Image.Image) -> bool:
+def _has_whole_bytes(image: ImageFile) -> bool:
     """Whether each value is a byte, or a bit. Pillow opens other depths as ``L`` or ``RGB`` too, and rescales or cuts.
 
     A TIFF's tags tell, a PNG's raw mode: ``L;2``, ``L;4``, ``RGB;16B``.
     """
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         bits, formats = image.tag_v2.get(_BITS_PER_SAMPLE, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
         return set(bits) == {1 if image.mode == "1" else 8} and set(formats) == {1}
     return image.mode == "P" or ";" not in str(image.tile[0].args)
