@@ -4,7 +4,6 @@ The limits bind what is read, not what is declared. Names that leave the folder,
 elsewhere stop the reading before the first byte; so do overlapping members and archives in archives.
 """
 
-import errno
 import itertools
 import os
 import re
@@ -90,10 +89,10 @@ class ZipStore(Store):
     def __init__(self, path: Path):
         try:
             self._zip = zipfile.ZipFile(path)
-        except (*DAMAGE, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a seek to before the start gives
-                raise _unreadable(path, error) from None
+        except DAMAGE as error:
             raise IntegrityError(path, f"{_resemblance(path)} ({error})", _FIX) from None
+        except OSError as error:
+            raise _unreadable(path, error) from None
         try:
             self.path = path
             super().__init__(path, self._checked(self._zip.infolist()))
