@@ -42,8 +42,13 @@ def test_debug_adds_the_traceback(monkeypatch, tmp_path, capsys):
 
 def test_track_logs_what_is_there(monkeypatch, tmp_path):
     done = []
+
+    def log(name):
+        return lambda **options: done.append((name, options)) or name != "log_figures" or not down
+
+    down = False
     for name in ("log_training", "log_evaluation", "log_figures"):
-        monkeypatch.setattr(tracking, name, lambda name=name, **options: done.append((name, options)))
+        monkeypatch.setattr(tracking, name, log(name))
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, "track") == 0
     assert done == []
@@ -52,3 +57,5 @@ def test_track_logs_what_is_there(monkeypatch, tmp_path):
         (tmp_path / "metrics" / name).touch()
     assert call(monkeypatch, "track") == 0
     assert done == [("log_training", {"once": True}), ("log_evaluation", {"once": True}), ("log_figures", {})]
+    down = True
+    assert call(monkeypatch, "track") == 3

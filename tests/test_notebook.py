@@ -127,6 +127,7 @@ def release(models: Path) -> None:
     network.save_weights(models / "unet.weights.h5")
     model = {
         "network": params.model_dump(),
+        "format": 1,
         "weights_sha256": files.sha256(models / "unet.weights.h5"),
         "contract": manifest.contract(network.input_shape),
         "protocol": {"patients": {"train": 77}, "source": "kaggle"},
