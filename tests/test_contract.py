@@ -1,14 +1,13 @@
-"""The structure holds itself: walls, dvc.yaml against the imports and the params read, dvc.lock against the tree."""
+"""The structure holds itself: walls, dvc.yaml against the imports and the params read."""
 
 import ast
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
-from brainseg import config, demo, integrity
-from tests import toy_pipeline
+from brainseg import config, demo
+from tests.locked import declared_outs
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "brainseg"
@@ -206,128 +205,3 @@ def test_no_placeholder_is_left():
         content = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
         if b"\0" not in content:
             assert not re.findall(rb"@[A-Z]+@", content), name
-
-
-@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="no run is committed yet")
-def test_the_lock_is_of_this_tree():
-    assert lock_faults(ROOT) == []
-
-
-WEIGHTS_LIMIT = 40_000_000  # bytes that a clone carries for the released model
-
-
-def lock_faults(root: Path, limit: int = WEIGHTS_LIMIT) -> list[str]:
-    """Where dvc.lock is not of this code, these params and these outputs, or weights/ not of its model."""
-    lock, pipeline = (config.read_yaml(root / name)["stages"] for name in ("dvc.lock", "dvc.yaml"))
-    if set(lock) != set(pipeline):
-        return [f"dvc.lock has the stages {', '.join(lock)}"]
-    made = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
-    faults = [f"{name}: {fault}" for name in lock for fault in stage_faults(root, lock[name], pipeline[name], made)]
-    kept = [entry for entry in integrity._outs(root) if not entry.cached]
-    faults += [f"{entry.path}: not the bytes of the run" for entry in kept if digest(root / entry.path) != entry.md5]
-    return faults + weights_faults(root, declared_outs(*pipeline.values()), made, limit)
-
-
-def stage_faults(root: Path, locked: dict, declared: dict, made: dict[str, str]) -> list[str]:
-    """Why `dvc repro` would run the stage again; a dependency is what another stage made, or a file of the tree."""
-    params, now = locked.get("params", {}).get("params.yaml", {}), config.read_yaml(root / "params.yaml")
-    deps = {dep["path"]: dep["md5"] for dep in locked.get("deps", [])}
-    outs = {out["path"] for out in locked["outs"]}
-    return [
-        *(["another cmd"] if locked["cmd"] != declared["cmd"] else []),
-        *(["other deps"] if set(deps) != set(declared["deps"]) else []),
-        *(["other outs"] if outs != set(declared_outs(declared)) else []),
-        *(["other params"] if set(params) != set(declared.get("params", [])) else []),
-        *(f"{path} changed" for path, md5 in deps.items() if (made.get(path) or digest(root / path)) != md5),
-        *(f"{key} changed" for key, value in params.items() if looked_up(now, key) != value),
-    ]
-
-
-def weights_faults(root: Path, outs: dict[str, dict], made: dict[str, str], limit: int) -> list[str]:
-    """weights/ holds the objects of the released model, whole, and nothing else."""
-    released = [made[path] for path, flags in outs.items() if flags.get("remote") == "weights" and path in made]
-    due = {f"weights/files/md5/{md5[:2]}/{md5[2:]}": md5 for md5 in released}
-    files = [path for path in (root / "weights").rglob("*") if path.is_file()]
-    held = {path.relative_to(root).as_posix(): digest(path) for path in files}
-    faults = [f"{path}: missing, changed or not of the model" for path in sorted(dict(due.items() ^ held.items()))]
-    size = sum(path.stat().st_size for path in files)
-    return faults + ([f"weights/ has {size:,} bytes"] if size > limit else [])
-
-
-def declared_outs(*stages: dict) -> dict[str, dict]:
-    """Path → flags of every output of stages of dvc.yaml."""
-    outs = [out for stage in stages for kind in ("outs", "metrics") for out in stage.get(kind, [])]
-    return {path: flags for out in outs for path, flags in (out if isinstance(out, dict) else {out: {}}).items()}
-
-
-def digest(path: Path) -> str | None:
-    """As DVC names it; None where there is nothing."""
-    if not path.exists():
-        return None
-    return integrity._folder_md5(path) if path.is_dir() else integrity._md5(path)
-
-
-def looked_up(params: dict, key: str):
-    for part in key.split("."):
-        params = params.get(part, {})
-    return params
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory):
-    """The toy pipeline with its model pushed into weights/."""
-    toy = toy_pipeline.create(tmp_path_factory.mktemp("lock") / "toy")
-    assert toy.dvc("push", *toy_pipeline.MODEL)[0] == 0
-    return toy.folder
-
-
-def replaced(name: str, old: str, new: str):
-    def tamper(root: Path) -> None:
-        text = (root / name).read_text()
-        assert old in text
-        (root / name).write_text(text.replace(old, new, 1))
-
-    return tamper
-
-
-def an_object(root: Path) -> Path:
-    return min((root / "weights/files/md5").glob("*/*"))
-
-
-TAMPERED = {
-    "train: another cmd": replaced("dvc.yaml", "python stages/train.py", "python -O stages/train.py"),
-    "train: stages/train.py changed": replaced("stages/train.py", "import hashlib", "import  hashlib"),
-    "data: stages/data.py changed": lambda root: (root / "stages/data.py").unlink(),
-    "train: data/images.npy changed": lambda root: replaced("dvc.lock", images(root), 32 * "f")(root),
-    "train: other deps": replaced("dvc.yaml", "deps: [stages/train.py, ", "deps: [params.yaml, stages/train.py, "),
-    "train: train.epochs changed": replaced("params.yaml", "epochs: 2", "epochs: 3"),
-    "train: train.loss changed": replaced("params.yaml", "  loss: dice", ""),
-    "train: other params": replaced("dvc.yaml", "[train.epochs, train.loss]", "[train.epochs]"),
-    "train: other outs": replaced("dvc.yaml", "      - metrics/training.csv: {cache: false}\n", ""),
-    "dvc.lock has the stages data, train": replaced("dvc.yaml", "  data:", "  date:"),
-    "metrics/training.csv: not": replaced("metrics/training.csv", "training", "trainings"),
-    "metrics/plots: not": replaced("metrics/plots/more/a.png", "a", "b"),
-    "metrics/plots: not the": lambda root: shutil.rmtree(root / "metrics/plots"),
-    "weights/files": lambda root: an_object(root).unlink(),
-    "weights/files/md5": lambda root: toy_pipeline.flip(an_object(root)),
-    "weights/more.txt": lambda root: (root / "weights/more.txt").touch(),
-}
-
-
-def images(root: Path) -> str:
-    return integrity._md5(root / "data/images.npy")
-
-
-@pytest.mark.parametrize("fault", TAMPERED)
-def test_a_lock_of_another_tree_is_found(fault, released, tmp_path):
-    root = tmp_path / "copy"
-    shutil.copytree(released, root, ignore=shutil.ignore_patterns(".git", ".dvc"))
-    assert lock_faults(root) == []
-    TAMPERED[fault](root)
-    assert [found for found in lock_faults(root) if found.startswith(fault)]
-
-
-def test_weights_of_a_clone_are_bounded(released):
-    size = sum(path.stat().st_size for path in (released / "weights").rglob("*") if path.is_file())
-    assert lock_faults(released, size) == []
-    assert lock_faults(released, size - 1) == [f"weights/ has {size:,} bytes"]

@@ -1,6 +1,7 @@
 """Opening what preprocess and split wrote."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from brainseg import dataset
@@ -29,11 +30,18 @@ def test_s2_a_patient_in_two_subsets_is_refused_again(tmp_path):
     assert dataset.load(processed, split, "slice").counts("row")["test"] == 9
 
 
-def test_s2_ids_that_differ_by_case(tmp_path):
+def test_s2_ids_of_one_patient_have_one_form():
+    ids = pd.Series(["M\u00fcller", "Mu\u0308LLER", "stra\u00dfe", "STRASSE", "P1"], index=[5, 4, 3, 2, 1])
+    assert dataset.same(ids).to_dict() == {5: "m\u00fcller", 4: "m\u00fcller", 3: "strasse", 2: "strasse", 1: "p1"}
+
+
+@pytest.mark.parametrize("names", [("P0", "p0"), ("M\u00fc", "Mu\u0308")], ids=["case", "NFC and NFD"])
+def test_s2_ids_that_differ_by_case(tmp_path, names):
     processed, split = write_cohort(tmp_path)
     for path in (processed / "slices.csv", split):
-        edit(path, "P7", "p0")
-    with pytest.raises(IntegrityError, match="p0 is in test and train"):
+        edit(path, "P0", names[0])
+        edit(path, "P7", names[1])
+    with pytest.raises(IntegrityError, match=f"{names[0].lower()} is in test and train"):
         dataset.load(processed, split, "patient")
 
 

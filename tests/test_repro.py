@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from dvc.lock import make_lock
 from dvc.repo import Repo
 
 from brainseg import repro
@@ -48,6 +49,15 @@ def test_v1_empty_rwlock(toy):
     assert toy.dvc("repro")[0] != 0
     code, output = toy.brainseg("repro")
     assert code == 0 and "up to date" in output, output
+
+
+def test_v1_an_rwlock_that_is_being_written_is_left(toy):
+    """Empty is what a lock file is, too, while another dvc writes it."""
+    lock = toy.folder / ".dvc/tmp/rwlock"
+    lock.write_bytes(b"")
+    with make_lock(str(lock) + ".lock", tmp_dir=str(lock.parent)), pytest.raises(MachineError, match="another dvc"):
+        repro.heal(toy.folder)
+    assert lock.exists()
 
 
 def test_v1_truncated_dvc_lock(toy):

@@ -152,11 +152,6 @@ def test_s2_ids_that_differ_by_case(names):
         splitting.split(slices, PARAMS)
 
 
-def test_s2_ids_of_one_patient_have_one_form():
-    ids = pd.Series(["M\u00fcller", "Mu\u0308LLER", "stra\u00dfe", "STRASSE", "P1"], index=[5, 4, 3, 2, 1])
-    assert splitting.same(ids).to_dict() == {5: "m\u00fcller", 4: "m\u00fcller", 3: "strasse", 2: "strasse", 1: "p1"}
-
-
 @pytest.mark.parametrize("line", ["P000,test", "p000,test"])
 def test_s2_patient_in_two_splits(project_root, line):
     (project_root / "mine.csv").write_text(f"patient,subset\nP000,train\nP001,val\nP002,test\n{line}\n")

@@ -35,8 +35,10 @@ def data(tmp_path):
     return dataset.load(*write_cohort(tmp_path), "patient")
 
 
-def weights_of(trained):
-    return b"".join(np.asarray(w).tobytes() for w in trained.network.get_weights())
+def result_of(trained):
+    """The bytes of the weights, and every epoch's numbers."""
+    weights = b"".join(np.asarray(w).tobytes() for w in trained.network.get_weights())
+    return weights, trained.history.to_csv()
 
 
 class KilledError(Exception):
@@ -95,11 +97,11 @@ def test_every_optimizer_warms_up_and_falls_to_zero(optimizer):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The weights of a training that nobody stopped."""
+    """What a training leaves that nobody stopped."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
-        return weights_of(train(dataset.load(*write_cohort(folder), "patient"), params()))
+        return result_of(train(dataset.load(*write_cohort(folder), "patient"), params()))
 
 
 def test_t3_killed_and_resumed_gives_the_same_weights(data, monkeypatch, capsys, uninterrupted):
@@ -110,16 +112,16 @@ def test_t3_killed_and_resumed_gives_the_same_weights(data, monkeypatch, capsys,
             train(data, params())
     resumed = train(data, params())
     assert "resumed after epoch 2 of 3" in capsys.readouterr().out
-    assert weights_of(resumed) == uninterrupted
+    assert result_of(resumed) == uninterrupted
     assert resumed.history["epoch"].tolist() == [1, 2, 3]
 
 
 def test_training_never_looks_at_the_test_patients(data, uninterrupted):
-    """Neither for a sample nor for the choice of the best epoch: with other test slices the weights are the same."""
+    """Neither for a sample nor for the choice of the best epoch: with other test slices weights and scores are the same."""
     images, masks = np.array(data.images), np.array(data.masks)
     images[data.rows("test")], masks[data.rows("test")] = 255, 1
     poisoned = dataset.Dataset(images, masks, data.slices)
-    assert weights_of(train(poisoned, params())) == uninterrupted
+    assert result_of(train(poisoned, params())) == uninterrupted
 
 
 def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, uninterrupted):
@@ -133,7 +135,7 @@ def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, u
     said = capsys.readouterr().out
     assert "epoch-00002 is damaged" in said
     assert "resumed after epoch 1 of 3" in said
-    assert weights_of(resumed) == uninterrupted
+    assert result_of(resumed) == uninterrupted
 
 
 def test_t2_a_loss_that_is_no_number(data, monkeypatch):

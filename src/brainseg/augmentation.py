@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from brainseg.config import Augmentation
+from brainseg.manifest import FLAIR
 
-FLAIR = 1  # channel
 SCALE = 255.0  # full scale of the intensities
 
 

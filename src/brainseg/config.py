@@ -77,6 +77,7 @@ class Train(Block):
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     loss: Literal["bce", "dice", "jaccard", "bce_dice", "focal_tversky"]
     loss_reduction: Literal["batch", "image"]
+    loss_smooth: Annotated[float, Field(gt=0, le=10_000)]
     optimizer: Literal["adam", "adamw", "sgd"]
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]

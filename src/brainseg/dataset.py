@@ -1,5 +1,6 @@
 """The processed slices with their split: memory maps and a table, nothing copied."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,6 @@ import pandas as pd
 
 from brainseg import files
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
-
-FLAIR = 1  # channel
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,19 @@ def load(processed: Path, split: Path, unit: str) -> Dataset:
     return Dataset(images, masks, table)
 
 
+def same(patients: pd.Series) -> pd.Series:
+    """Each id in the form that all ids of one patient share: Unicode's composed form, without case."""
+    return patients.map(lambda patient: unicodedata.normalize("NFC", patient).casefold())
+
+
 def check_apart(table: pd.DataFrame, path: Path) -> None:
-    """Refuse a patient in two subsets, also when the ids differ by case alone.
+    """Refuse a patient in two subsets, also when the ids differ by case or Unicode's form alone.
 
     Raises:
         IntegrityError: naming every such patient.
     """
     used = table[table["subset"] != "unused"]
-    subsets = used.groupby(used["patient"].str.casefold())["subset"].unique()
+    subsets = used.groupby(same(used["patient"]))["subset"].unique()
     raise_all(
         [
             Problem(str(path), f"patient {patient} is in {' and '.join(sorted(found))}", "run: dvc repro -f split")

@@ -93,11 +93,7 @@ def _as_fault(error: Exception) -> BrainsegError:
         return MachineError(error.filename or ".", f"the disk is full ({free:,} bytes free)", "free space, run again")
     if isinstance(error, OSError) and error.filename and error.errno in _PLACE:
         return MachineError(error.filename or ".", str(error.strerror), "check the path and its permissions")
-    if (
-        isinstance(error, MemoryError)
-        or "RESOURCE_EXHAUSTED" in f"{error}"
-        or "ResourceExhausted" in type(error).__name__
-    ):
+    if is_out_of_memory(error):
         return RunError("memory", "out of memory", "lower train.batch_size or close other programs")
     where = traceback.extract_tb(error.__traceback__)[-1]
     return BrainsegError(
@@ -105,6 +101,12 @@ def _as_fault(error: Exception) -> BrainsegError:
         f"{type(error).__name__}: {error}",
         "this is a bug: run again with BRAINSEG_DEBUG=1 and report what it prints",
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python's or an engine's own error means that memory ran out."""
+    text = f"{type(error).__name__} {error}"
+    return isinstance(error, MemoryError) or "ResourceExhausted" in text or "RESOURCE_EXHAUSTED" in text
 
 
 def _record(fault: BrainsegError) -> None:

@@ -18,8 +18,8 @@ from matplotlib.patches import Patch
 from scipy import ndimage
 
 from brainseg import figures
+from brainseg.manifest import FLAIR
 
-FLAIR = 1  # channel
 TP, FP, FN = figures.SKY, figures.VERMILLION, figures.YELLOW  # the three furthest apart, also for the colour-blind
 ERRORS = {TP: "tumour found (TP)", FP: "false alarm (FP)", FN: "tumour missed (FN)"}
 MASK = figures.ORANGE

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from brainseg import files
-from brainseg.dataset import FLAIR, Dataset
+from brainseg.dataset import Dataset
+from brainseg.manifest import FLAIR
 
 
 class Predictions(NamedTuple):

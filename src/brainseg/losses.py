@@ -1,26 +1,28 @@
 """Losses on logits. ``masks`` and ``logits``: (B, H, W, 1); masks in {0, 1}; the result is a scalar.
 
-The overlap losses are smoothed in numerator and denominator, so that an empty mask, correctly
-answered, costs nothing and still has a gradient.
+The overlap losses add ``smooth`` pixels in numerator and denominator, so that an empty mask, correctly
+answered, costs nothing and still has a gradient. They count over ``axes``: all, or those of one image.
 """
 
 from collections.abc import Callable
 
 from keras import ops
 
-SMOOTH = 1.0  # pixels
+from brainseg.config import Train
+
+AXES = {"batch": (0, 1, 2, 3), "image": (1, 2, 3)}
 
 
-def build(name: str, reduction: str) -> Callable:
-    """The loss ``name`` as ``loss(masks, logits)``; overlap losses per ``image`` or over the whole ``batch``."""
-    axes = {"batch": (0, 1, 2, 3), "image": (1, 2, 3)}[reduction]
+def build(params: Train) -> Callable:
+    """``loss(masks, logits)`` as ``loss``, ``loss_reduction`` and ``loss_smooth`` say."""
+    overlap = {"axes": AXES[params.loss_reduction], "smooth": params.loss_smooth}
     return {
         "bce": bce,
-        "dice": lambda masks, logits: dice(masks, logits, axes),
-        "jaccard": lambda masks, logits: jaccard(masks, logits, axes),
-        "bce_dice": lambda masks, logits: bce(masks, logits) + dice(masks, logits, axes),
-        "focal_tversky": lambda masks, logits: focal_tversky(masks, logits, axes),
-    }[name]
+        "dice": lambda masks, logits: dice(masks, logits, **overlap),
+        "jaccard": lambda masks, logits: jaccard(masks, logits, **overlap),
+        "bce_dice": lambda masks, logits: bce(masks, logits) + dice(masks, logits, **overlap),
+        "focal_tversky": lambda masks, logits: focal_tversky(masks, logits, **overlap),
+    }[params.loss]
 
 
 def bce(masks, logits):
@@ -28,22 +30,22 @@ def bce(masks, logits):
     return ops.mean(ops.softplus(logits) - logits * masks)
 
 
-def dice(masks, logits, axes):
+def dice(masks, logits, axes, smooth):
     """1 - soft Dice (Milletari et al., 2016, arXiv:1606.04797, without squares)."""
     tp, fp, fn = _soft_counts(masks, logits, axes)
-    return ops.mean(1 - (2 * tp + SMOOTH) / (2 * tp + fp + fn + SMOOTH))
+    return ops.mean(1 - (2 * tp + smooth) / (2 * tp + fp + fn + smooth))
 
 
-def jaccard(masks, logits, axes):
+def jaccard(masks, logits, axes, smooth):
     """1 - soft intersection over union (Rahman & Wang, 2016)."""
     tp, fp, fn = _soft_counts(masks, logits, axes)
-    return ops.mean(1 - (tp + SMOOTH) / (tp + fp + fn + SMOOTH))
+    return ops.mean(1 - (tp + smooth) / (tp + fp + fn + smooth))
 
 
-def focal_tversky(masks, logits, axes, fn_weight: float = 0.7, exponent: float = 0.75):
+def focal_tversky(masks, logits, axes, smooth, fn_weight: float = 0.7, exponent: float = 0.75):
     """(1 - Tversky index)^0.75 with misses weighted above false alarms (Abraham & Khan, 2018, arXiv:1810.07842)."""
     tp, fp, fn = _soft_counts(masks, logits, axes)
-    index = (tp + SMOOTH) / (tp + fn_weight * fn + (1 - fn_weight) * fp + SMOOTH)
+    index = (tp + smooth) / (tp + fn_weight * fn + (1 - fn_weight) * fp + smooth)
     # The root has no gradient at a perfect answer: keep a hair's breadth from it.
     return ops.mean(ops.power(ops.maximum(1 - index, 1e-6), exponent))
 

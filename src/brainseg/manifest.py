@@ -9,6 +9,7 @@ from brainseg.errors import IntegrityError, Problem, raise_all
 
 FORMAT = 1
 CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
+FLAIR = CHANNELS.index("FLAIR")
 REMEDY = "run: make pull (the released model), or dvc repro train"
 
 

@@ -71,7 +71,7 @@ def heal(root: Path) -> None:
     Raises:
         MachineError: dvc.lock is cut short, or a stage of a killed run is still running.
     """
-    _remove_broken_lock(root / ".dvc/tmp/rwlock")
+    _remove_broken_lock(root / ".dvc/tmp")
     lock = root / "dvc.lock"
     if lock.exists() and not _is_whole(lock):
         raise MachineError(lock, "cut short, by a killed run perhaps", "git checkout dvc.lock; rm it if git has none")
@@ -80,12 +80,19 @@ def heal(root: Path) -> None:
         raise MachineError(f"process {process.pid}", what, f"wait for its end, or: kill {process.pid}")
 
 
-def _remove_broken_lock(path: Path) -> None:
+def _remove_broken_lock(folder: Path) -> None:
     """DVC frees the locks of dead processes itself, but stops at a lock file that was not written to its end."""
-    try:
-        json.loads(path.read_bytes())
-    except FileNotFoundError:
+    from dvc.lock import LockError, make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    path = folder / RWLOCK_FILE
+    if not path.exists():
         return
+    try:
+        with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder)):  # nobody is writing it just now
+            json.loads(path.read_bytes())
+    except LockError as error:
+        raise MachineError(path, "another dvc is at work here", "wait for its end, run again") from error
     except ValueError:
         path.unlink()
         print(f"removed {path}, which a killed run left unfinished", file=sys.stderr)

@@ -4,14 +4,13 @@ Patients are sorted by institution, tumour pixels and id and cut into blocks of 
 one of each block, and validation one of each larger block of the others.
 """
 
-import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-from brainseg import config, files
+from brainseg import config, dataset, files
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 
 SUBSETS = ("train", "val", "test")
@@ -53,11 +52,6 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     return table[["row", "patient", "fold", "subset"]]
 
 
-def same(patients: pd.Series) -> pd.Series:
-    """Each id in the form that all ids of one patient share: Unicode's composed form, without case."""
-    return patients.map(lambda patient: unicodedata.normalize("NFC", patient).casefold())
-
-
 def check_ids(patients: pd.Series) -> None:
     """Refuse ids that a person, or some file system, would take for the same patient.
 
@@ -65,7 +59,7 @@ def check_ids(patients: pd.Series) -> None:
         IntegrityError: naming them all.
     """
     ids = pd.Series(sorted(set(patients)), dtype=str)
-    alike = ids.groupby(same(ids)).agg(list)
+    alike = ids.groupby(dataset.same(ids)).agg(list)
     raise_all(
         [
             Problem(" and ".join(group), "are ids of one patient written in different ways", "give it one id")

@@ -25,7 +25,7 @@ from brainseg import (
 from brainseg.augmentation import Augmenter
 from brainseg.config import Params, Train
 from brainseg.dataset import Dataset
-from brainseg.errors import RunError
+from brainseg.errors import RunError, is_out_of_memory
 from brainseg.progress import Progress
 from brainseg.segmenter import Segmenter
 
@@ -107,7 +107,7 @@ def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) 
         model.fit(batches, initial_epoch=len(book.history), epochs=params.epochs, shuffle=False, verbose=0,
                   callbacks=[book, Progress(params.epochs, len(batches), params.batch_size, book)])  # fmt: skip
     except Exception as error:
-        if engine.is_out_of_memory(error):
+        if is_out_of_memory(error):
             what = f"out of memory with batches of {params.batch_size}"
             fix = f"set train.batch_size: {max(1, params.batch_size // 2)}; the last checkpoint is kept"
             raise RunError("train.batch_size", what, fix) from error
@@ -119,7 +119,7 @@ def build(params: Params, size: int, channels: int, steps: int) -> Segmenter:
     keras.utils.set_random_seed(params.train.seed)
     network = networks.build(params.network, size, channels)
     augmenter = Augmenter(params.augmentation, seed=params.train.seed)
-    model = Segmenter(network, augmenter, losses.build(params.train.loss, params.train.loss_reduction))
+    model = Segmenter(network, augmenter, losses.build(params.train))
     model.compile(optimizer=optimizer(params.train, steps), jit_compile=engine.jit_compile())
     model({"image": np.zeros((1, size, size, channels), "uint8"), "mask": np.zeros((1, size, size), "uint8")})
     model.optimizer.build(model.trainable_variables)
