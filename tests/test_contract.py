@@ -109,12 +109,18 @@ def test_what_a_stage_needs_another_one_makes():
         made |= outs_of(name)
 
 
+def names_in(path: Path) -> set[str]:
+    """Last parts of the paths, and single words, among the strings of a module."""
+    texts = [node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
+    return {text.split("/")[-1] for text in texts if isinstance(text, str) and not re.search(r"\s", text)}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_declared_out_is_named_by_the_code_that_writes_it(stage):
+    """By its file's name, or without its ending where several files are written in one loop."""
     script = ROOT / f"stages/{stage}.py"
-    modules = [PACKAGE / f"{name}.py" for name in modules_of(script)]
-    text = "".join(path.read_text(encoding="utf-8") for path in [script, *modules])
-    assert [out for out in outs_of(stage) if Path(out).name.split(".")[0] not in text] == []
+    named = set().union(*(names_in(path) for path in [script, *(PACKAGE / f"{m}.py" for m in modules_of(script))]))
+    assert [out for out in outs_of(stage) if not {Path(out).name, Path(out).stem} & named] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)

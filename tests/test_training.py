@@ -117,7 +117,7 @@ def test_t3_killed_and_resumed_gives_the_same_weights(data, monkeypatch, capsys,
 
 
 def test_training_never_looks_at_the_test_patients(data, uninterrupted):
-    """Neither for a sample nor for the choice of the best epoch: with other test slices weights and scores are the same."""
+    """Neither for a sample nor to choose the epoch: with other test slices weights and scores are the same."""
     images, masks = np.array(data.images), np.array(data.masks)
     images[data.rows("test")], masks[data.rows("test")] = 255, 1
     poisoned = dataset.Dataset(images, masks, data.slices)
