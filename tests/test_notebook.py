@@ -2,7 +2,9 @@
 
 import ast
 import base64
+import functools
 import importlib
+import inspect
 import re
 import shutil
 import subprocess
@@ -56,7 +58,7 @@ def test_no_path_of_a_machine(tour):
 
 
 def test_every_name_it_uses_of_the_package_is_there(tour):
-    """Found without running it: a function renamed in src/ is renamed here, too."""
+    """Found without running it: a function renamed in src/ is renamed here, too, and gets the arguments it takes."""
     tree = ast.parse("\n".join(cell.source for cell in code(tour)))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "brainseg"]
     names = [alias.name for node in imports for alias in node.names]
@@ -65,6 +67,11 @@ def test_every_name_it_uses_of_the_package_is_there(tour):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             assert hasattr(modules[node.value.id], node.attr), ast.unparse(node)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in [call for call in calls if ast.unparse(call.func).split(".")[0] in modules]:
+        module, *attributes = ast.unparse(call.func).split(".")
+        function = functools.reduce(getattr, attributes, modules[module])
+        inspect.signature(function).bind(*call.args, **{keyword.arg: None for keyword in call.keywords})
 
 
 def test_the_settings_are_valid_and_small(tour, tmp_path):

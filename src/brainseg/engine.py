@@ -106,6 +106,9 @@ def _start_tensorflow(threads: int) -> str:
 
 
 def _start_jax(threads: int) -> str:
+    with _without_start_messages(), suppress(ImportError):
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401  # Keras looks into it, where there is one, when a training begins
     import jax
 
     return "gpu" if jax.default_backend() == "gpu" else "cpu"

@@ -20,7 +20,7 @@ class Overlap(keras.metrics.Metric):
         self.counts.assign_add(ops.stack([tp, p - tp, y - tp, tn]))
 
     def result(self):
-        tp, fp, fn, tn = ops.unstack(self.counts)
+        tp, fp, fn, tn = ops.unstack(ops.convert_to_tensor(self.counts))
         one = ops.ones_like(tp)  # nothing to find and nothing found
         return {
             "dice": ops.where(tp + fp + fn > 0, 2 * tp / ops.maximum(2 * tp + fp + fn, 1), one),

@@ -173,7 +173,7 @@ class Bookkeeper(keras.callbacks.Callback):
             self._check_finite(row["val_loss"])  # the last step's own damage shows here
             self.history.append(row | {"learning_rate": float(self.segmenter.optimizer.learning_rate)})
             if not self.best or row["val_volume_dice"] > self.best_score:
-                self.best, self.best_epoch = self.segmenter.network.get_weights(), epoch + 1
+                self.best, self.best_epoch = _arrays(self.segmenter.network.weights), epoch + 1
         self._save()
         if self.finished():
             self.segmenter.stop_training = True
@@ -206,7 +206,7 @@ class Bookkeeper(keras.callbacks.Callback):
         print(f"resumed after epoch {found.epoch} of {self.settings.epochs}", flush=True)
 
     def _save(self) -> None:
-        state = {f"state/{i}": ops.convert_to_numpy(v.value) for i, v in enumerate(_state(self.segmenter))}
+        state = {f"state/{i}": array for i, array in enumerate(_arrays(_state(self.segmenter)))}
         best = {f"best/{i}": array for i, array in enumerate(self.best)}
         meta = {"history": self.history, "best_epoch": self.best_epoch}
         checkpoints.save(self.directory, self.key, checkpoints.Checkpoint(len(self.history), state | best, meta))
@@ -223,6 +223,11 @@ def _state(model: Segmenter) -> list:
     return [*model.variables, *model.optimizer.variables]
 
 
+def _arrays(variables) -> list[np.ndarray]:
+    """Copies of their values: a step on JAX overwrites the memory of the variables it was given."""
+    return [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
+
+
 @contextmanager
 def averaged(model: Segmenter):
     """The averaged weights (EMA) in place of the trained ones within the block, where the optimizer keeps them."""
@@ -230,8 +235,8 @@ def averaged(model: Segmenter):
     if not averages:
         yield
         return
-    trained = [ops.convert_to_numpy(v.value) for v in model.trainable_variables]
-    for variable, average in zip(model.trainable_variables, averages, strict=True):
+    trained = _arrays(model.trainable_variables)
+    for variable, average in zip(model.trainable_variables, _arrays(averages), strict=True):
         variable.assign(average)
     try:
         yield
