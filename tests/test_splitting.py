@@ -51,6 +51,24 @@ def test_every_patient_is_tested_once_over_the_folds():
     assert all(((split["subset"] == "test") == (split["fold"] == k)).all() for k, split in enumerate(splits))
 
 
+def test_one_institution_left_out():
+    """A 27 patients, B 18, C 9: too few for a fold of its own. Its patients and D's are tested together, last."""
+    slices = cohort(54)
+    slices.loc[slices["patient"] == "P005", "institution"] = "D"
+    institution = slices.groupby("patient")["institution"].first()
+    tested = []
+    for fold in range(3):
+        parts = patients_of(splitting.split(slices, params(unit="institution", test_fold=fold)))
+        tested.append("".join(sorted(set(institution[list(parts["test"])]))))
+        assert not set(institution[list(parts["train"] | parts["val"])]) & set(tested[-1])
+        assert parts["val"] and parts["train"]
+    assert tested == ["A", "B", "CD"]
+    with pytest.raises(DataError, match="test_fold is 3, there are 3 folds"):
+        splitting.split(slices, params(unit="institution", test_fold=3))
+    with pytest.raises(DataError, match="all patients are of one institution"):
+        splitting.split(slices.assign(institution="A"), params(unit="institution"))
+
+
 def test_folds_are_alike_in_institution_and_tumour_burden():
     slices = cohort(120)
     table = slices.assign(fold=splitting.split(slices, PARAMS)["fold"])
@@ -130,7 +148,7 @@ def test_patients_called_like_missing_values(tmp_path):
         (2, {}, "2 patients"),
         (2, {"folds": 2}, "1 of 1 patients"),
         (4, {}, "4 patients cannot be dealt to 5 folds"),
-        (10, {"test_fold": 5}, "test_fold is 5, split.folds 5"),
+        (10, {"test_fold": 5}, "test_fold is 5, there are 5 folds"),
         (10, {"patients": 11}, "is 11, there are 10"),
         (10, {"val_fraction": 0.99}, "8 of 8"),
     ],

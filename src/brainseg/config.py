@@ -58,7 +58,7 @@ class Preprocess(Block):
 
 
 class Split(Block):
-    unit: Literal["patient", "slice"]
+    unit: Literal["patient", "slice", "institution"]
     folds: Annotated[int, Field(ge=2, le=1000)]
     test_fold: Annotated[int, Field(ge=0)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
@@ -189,7 +189,7 @@ def _conflicts(path: Path, params: Params) -> list[Problem]:
             "set network.filters to a multiple of 8",
         ),
         f"split.test_fold is {split.test_fold}, split.folds {split.folds}": (
-            split.test_fold >= split.folds and split.file is None,
+            split.test_fold >= split.folds and split.file is None and split.unit != "institution",
             f"set split.test_fold to 0..{split.folds - 1}",
         ),
     }

@@ -10,6 +10,9 @@ import pandas as pd
 from brainseg import files
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 
+SMALL_INSTITUTION = 10  # those with fewer patients are taken together: a mean of three says nothing
+OTHER = "other"
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -43,12 +46,18 @@ def load(processed: Path, split: Path, unit: str) -> Dataset:
         what = f"{len(parts)} rows that do not match the {len(slices)} slices"
         raise IntegrityError(split, what, "run: dvc repro split")
     table = slices.assign(fold=parts["fold"], subset=parts["subset"])
-    if unit == "patient":
+    if unit != "slice":
         check_apart(table, split)
     for subset in ("train", "val", "test"):
         if not (table["subset"] == subset).any():
             raise DataError(split, f"no {subset} slices", "correct the split block of params.yaml")
     return Dataset(images, masks, table)
+
+
+def institution_groups(slices: pd.DataFrame) -> pd.Series:
+    """Institution of each patient of ``slices``, indexed by patient; the small ones together as OTHER."""
+    of = slices.groupby("patient")["institution"].min()
+    return of.where(of.map(of.value_counts()) >= SMALL_INSTITUTION, OTHER)
 
 
 def same(patients: pd.Series) -> pd.Series:

@@ -15,13 +15,13 @@ AXES = {"batch": (0, 1, 2, 3), "image": (1, 2, 3)}
 
 def build(params: Train) -> Callable:
     """``loss(masks, logits)`` as ``loss``, ``loss_reduction`` and ``loss_smooth`` say."""
-    overlap = {"axes": AXES[params.loss_reduction], "smooth": params.loss_smooth}
+    overlap = AXES[params.loss_reduction], params.loss_smooth
     return {
         "bce": bce,
-        "dice": lambda masks, logits: dice(masks, logits, **overlap),
-        "jaccard": lambda masks, logits: jaccard(masks, logits, **overlap),
-        "bce_dice": lambda masks, logits: bce(masks, logits) + dice(masks, logits, **overlap),
-        "focal_tversky": lambda masks, logits: focal_tversky(masks, logits, **overlap),
+        "dice": lambda masks, logits: dice(masks, logits, *overlap),
+        "jaccard": lambda masks, logits: jaccard(masks, logits, *overlap),
+        "bce_dice": lambda masks, logits: bce(masks, logits) + dice(masks, logits, *overlap),
+        "focal_tversky": lambda masks, logits: focal_tversky(masks, logits, *overlap),
     }[params.loss]
 
 

@@ -19,6 +19,7 @@ def marks(download: Download, split: Split) -> list[str]:
         "phantom data: drawn by the program, not patients": download.source == "phantom",
         "each image counted as its own patient": download.source == "folder" and download.patient == "each_image",
         "slice-level split: neighbours of test slices were trained on": split.unit == "slice",
+        "institutions apart: none of the test patients' was trained on": split.unit == "institution",
         f"subset of {split.patients} patients": split.patients is not None,
     }
     return [text for text, applies in found.items() if applies]

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import metrics, postprocessing
+from brainseg import dataset, metrics, postprocessing
 from brainseg.errors import DataError
 from brainseg.metrics import Counts
 
-SMALL_GROUP = 10  # institutions with fewer patients, validation and test together, are one group
 Summarise = Callable[[pd.Series, pd.Series], dict]  # values and their patients -> mean, median, lo, hi, n, undefined
 
 
@@ -109,10 +108,8 @@ def detection_block(slices: pd.DataFrame, patients: pd.DataFrame) -> dict[str, f
 
 
 def institution_block(patients: pd.DataFrame, cases: pd.DataFrame) -> dict[str, dict]:
-    """Patients and mean volume Dice of each institution; the small and the unnamed ones together are "other"."""
-    sizes = cases.groupby("institution").patient.nunique()
-    large = sizes.index[sizes >= SMALL_GROUP]
-    names = patients.institution.where(patients.institution.isin(large), "other")
+    """Patients and mean volume Dice of each institution; the small ones together are "other"."""
+    names = patients.patient.map(dataset.institution_groups(cases))
     return {str(name): {"n": len(group), "dice": group.dice.mean()} for name, group in patients.groupby(names)}
 
 

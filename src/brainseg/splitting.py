@@ -29,7 +29,7 @@ def run(slices_csv: Path, params: config.Split, out: Path) -> str:
 
 
 def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
-    """Deal patients (``unit: slice``: slices) to folds and subsets.
+    """Deal patients (or what ``unit`` says) to folds and subsets.
 
     Args:
         slices: columns row, patient, institution, slice, tumour_pixels.
@@ -78,9 +78,13 @@ def _units(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
             what = f"split.patients is {params.patients}, there are {len(patients)}"
             raise DataError("params.yaml", what, "lower it, or set it to null")
         patients = patients[_drawn(patients, params.patients, params.seed)]
-    if params.unit == "patient":
-        return patients
-    return _sorted(slices[slices["patient"].isin(patients["patient"])])
+    if params.unit == "slice":
+        return _sorted(slices[slices["patient"].isin(patients["patient"])])
+    return patients
+
+
+def _kind(params: config.Split) -> str:
+    return "slice" if params.unit == "slice" else "patient"
 
 
 def _sorted(units: pd.DataFrame) -> pd.DataFrame:
@@ -90,23 +94,43 @@ def _sorted(units: pd.DataFrame) -> pd.DataFrame:
 
 def _deal(units: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     """Add columns fold and subset."""
-    if params.test_fold >= params.folds:
-        what = f"split.test_fold is {params.test_fold}, split.folds {params.folds}"
-        raise DataError("params.yaml", what, f"set test_fold to 0 ... {params.folds - 1}")
-    if len(units) < params.folds:
-        what = f"{len(units)} {params.unit}s cannot be dealt to {params.folds} folds"
-        raise DataError("params.yaml", what, "lower split.folds, or add data (3 patients at the very least)")
+    folds = _institutions(units) if params.unit == "institution" else _stratified(units, params)
+    if params.test_fold > max(folds):
+        what = f"split.test_fold is {params.test_fold}, there are {max(folds) + 1} folds"
+        raise DataError("params.yaml", what, f"set test_fold to 0 ... {max(folds)}")
     tumour = units["tumour_pixels"].to_numpy() > 0
-    folds = _retried(lambda seed: _folds(units, params.folds, seed), tumour, params)
     others = folds != params.test_fold
     count = max(1, round(params.val_fraction * others.sum()))
     if count >= others.sum():
-        what = f"validation takes {count} of {others.sum()} {params.unit}s outside the test fold, none is left to train"
+        what = (
+            f"validation takes {count} of {others.sum()} {_kind(params)}s outside the test fold, none is left to train"
+        )
         raise DataError("params.yaml", what, "add data, or lower split.val_fraction")
     val = _retried(lambda seed: _drawn(units[others], count, seed), tumour[others], params)
     subset = np.full(len(units), "test", dtype=object)
     subset[others] = np.where(val, "val", "train")
     return units.assign(fold=folds, subset=subset)
+
+
+def _stratified(units: pd.DataFrame, params: config.Split) -> np.ndarray:
+    """Fold of each unit, alike in institution and tumour burden."""
+    if len(units) < params.folds:
+        what = f"{len(units)} {_kind(params)}s cannot be dealt to {params.folds} folds"
+        raise DataError("params.yaml", what, "lower split.folds, or add data (3 patients at the very least)")
+    tumour = units["tumour_pixels"].to_numpy() > 0
+    return _retried(lambda seed: _folds(units, params.folds, seed), tumour, params)
+
+
+def _institutions(units: pd.DataFrame) -> np.ndarray:
+    """Fold of each patient: institutions by name, the small ones together last."""
+    groups = units["patient"].map(dataset.institution_groups(units))
+    names = sorted(set(groups), key=lambda name: (name == dataset.OTHER, name))
+    if len(names) < 2:
+        what = (
+            f"all patients are of one institution, or of small ones (fewer than {dataset.SMALL_INSTITUTION} patients)"
+        )
+        raise DataError("params.yaml", what, "set split.unit: patient")
+    return groups.map(names.index).to_numpy()
 
 
 def _retried(draw, tumour: np.ndarray, params: config.Split) -> np.ndarray:
@@ -120,7 +144,7 @@ def _retried(draw, tumour: np.ndarray, params: config.Split) -> np.ndarray:
         if all(tumour[parts == part].any() for part in np.unique(parts)):
             return parts
     counts = ", ".join(f"{tumour[parts == part].sum()} of {(parts == part).sum()}" for part in np.unique(parts))
-    what = f"no split gives every part a {params.unit} with tumour (the last one tried: {counts})"
+    what = f"no split gives every part a {_kind(params)} with tumour (the last one tried: {counts})"
     raise DataError("params.yaml", what, "lower split.folds, raise split.val_fraction, or add data")
 
 
@@ -152,7 +176,7 @@ def _blocks(count: int, size: int) -> np.ndarray:
 def _from_file(slices: pd.DataFrame, file: str, params: config.Split) -> pd.DataFrame:
     """The user's own split. Patients it does not name are unused."""
     path = files.project_root() / file
-    if params.unit == "slice" or params.patients is not None:
+    if params.unit != "patient" or params.patients is not None:
         raise DataError("params.yaml", "split.file decides alone", "set split.unit: patient and split.patients: null")
     table = _read(path)
     check_ids(pd.concat([slices["patient"], table["patient"]]))
