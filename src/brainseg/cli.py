@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from brainseg import __version__, errors
 
@@ -22,9 +23,25 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=summary, description=summary)
         verb.set_defaults(action=action)
         verb.add_argument("--debug", action="store_true", help="print the traceback of a fault")
-        if action is _repro:
-            verb.add_argument("recipe", nargs="?", help="recipes/<recipe>.yaml: overrides for dvc exp run -S")
+        for argument, settings in ARGUMENTS.get(name, {}).items():
+            verb.add_argument(argument, **settings)
     return top
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from brainseg import comparison, comparison_page, revision
+
+    sides = [revision.scores(side, cross_validation=arguments.cross_validation) for side in (arguments.a, arguments.b)]
+    compared = comparison.compare(*sides)
+    print(comparison_page.as_json(compared) if arguments.json else comparison_page.table(compared))
+    if arguments.html:
+        comparison_page.write(compared, arguments.html)
+
+
+def _cross_validate(arguments: argparse.Namespace) -> None:
+    from brainseg import crossvalidation
+
+    print(crossvalidation.run(arguments.recipe, arguments.scheme, arguments.jobs))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -67,9 +84,27 @@ def _verify_data(arguments: argparse.Namespace) -> None:
 
 
 VERBS = {
+    "compare": (_compare, "say whether run B is better than run A, patient by patient"),
+    "cross-validate": (_cross_validate, "score every patient by a model that never saw it, a DVC experiment a fold"),
     "demo": (_demo, "run the whole pipeline on phantoms, in .demo/"),
     "doctor": (_doctor, "say what this machine and this folder have, lack, and need"),
     "repro": (_repro, "put right what a killed run left, then dvc repro"),
     "track": (_track, "log to MLflow what the cache restored"),
     "verify-data": (_verify_data, "read cache, outs and model again, byte by byte"),
+}
+RECIPE = {"nargs": "?", "help": "recipes/<recipe>.yaml: overrides for dvc exp run -S"}
+ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "compare": {
+        "a": {"metavar": "A", "help": "a Git revision, a branch or a DVC experiment"},
+        "b": {"metavar": "B", "nargs": "?", "default": "workspace", "help": "likewise; left out: the workspace"},
+        "--cross-validation": {"action": "store_true", "help": "the patients out of fold, not the test fold alone"},
+        "--json": {"action": "store_true", "help": "print JSON"},
+        "--html": {"metavar": "FILE", "type": Path, "help": "write a page with a paired dot plot"},
+    },
+    "cross-validate": {
+        "recipe": RECIPE,
+        "--scheme": {"choices": ["patient", "institution"], "default": "patient", "help": "what is left out together"},
+        "--jobs": {"type": int, "default": 1, "metavar": "N", "help": "folds at once"},
+    },
+    "repro": {"recipe": RECIPE},
 }

@@ -164,14 +164,23 @@ def load(*blocks: str, path: Path | str = "params.yaml") -> Params:
 def read_yaml(path: Path) -> dict:
     """A YAML 1.2 mapping, as DVC reads it: ``1e-05`` is a number and a key given twice an error."""
     try:
-        raw = YAML(typ="safe", pure=True).load(io.StringIO(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(path, "no such file", "run from the project's top folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not valid YAML 1.2: {error}", "correct the line it names") from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, name: object) -> dict:
+    """``read_yaml`` of a text; errors call it ``name``."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(io.StringIO(text))
+    except YAMLError as error:
         what = " ".join(str(error).split())
-        raise DataError(path, f"not valid YAML 1.2: {what}", "correct the line it names") from None
+        raise DataError(name, f"not valid YAML 1.2: {what}", "correct the line it names") from None
     if not isinstance(raw, dict):
-        raise DataError(path, "holds no blocks", "restore it with: git checkout params.yaml")
+        raise DataError(name, "holds no blocks", "restore it with: git checkout params.yaml")
     return raw
 
 

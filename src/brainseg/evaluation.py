@@ -82,7 +82,7 @@ def evaluate(
         "val": parts["val"],
         "baselines": _baselines(cohorts, probabilities["flair"], params.surface_tolerance, unit, summarise),
     }
-    return _result(_strict(report), slices, found, rule, _calibration(cohorts["test"], probabilities["model"]))
+    return _result(strict(report), slices, found, rule, _calibration(cohorts["test"], probabilities["model"]))
 
 
 def write(result: Result, metrics_dir: Path) -> str:
@@ -247,12 +247,12 @@ def _result(report: dict, slices: dict, found: Search, rule: Rule, calibration: 
     return Result(report, summary, patients, rows, _curve(found, rule), calibration)
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """Plain JSON: floats to ``DECIMALS``, null for what is undefined, NumPy numbers as Python's."""
     if isinstance(value, dict):
-        return {key: _strict(part) for key, part in value.items()}
+        return {key: strict(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(part) for part in value]
+        return [strict(part) for part in value]
     if isinstance(value, float | np.floating):
         return round(float(value), DECIMALS) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

@@ -126,6 +126,43 @@ def patients(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
         figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.5)
 
 
+def folds(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
+    """Volume Dice of the patients of each fold, its mean marked; ``per_patient`` has a column fold."""
+    table = per_patient.dropna(subset=["dice"]).sort_values(["fold", "patient"])
+    place = table["fold"] + 0.28 * (table.groupby("fold").cumcount() % 9 / 4 - 1)  # side by side, not on top
+    with page(path, dpi, WIDTH, 4.4) as figure:
+        ax = figure.subplots()
+        _by_institution(ax, _institutions(per_patient), table, place, table["dice"])
+        for number, group in table.groupby("fold"):
+            mean = group["dice"].mean()
+            ax.plot((number - 0.4, number + 0.4), (mean, mean), color=BLACK, zorder=4)
+            ax.annotate(f"{mean:.3f}", (number, 1.03), ha="center", fontsize=10)
+        ax.axhline(table["dice"].mean(), color=GREY, linewidth=1.2, ls="--", label=f"all: {table['dice'].mean():.3f}")
+        ax.set(xlabel="fold that was left out", ylabel="Dice of the volume", ylim=(-0.04, 1.1))
+        ax.set_xticks(sorted(table["fold"].unique()))
+        ax.grid(axis="x", visible=False)
+        figure.legend(loc="outside upper center", ncols=6, columnspacing=1.2, handletextpad=0.3)
+
+
+def paired(table: pd.DataFrame, names: tuple[str, str], path: Path, dpi: int) -> None:
+    """Volume Dice of each patient with two models, joined by a line; ``table`` has columns patient, a, b."""
+    table = table.dropna(subset=["a", "b"]).sort_values(["a", "patient"]).reset_index(drop=True)
+    named = len(table) <= 60
+    with page(path, dpi, WIDTH, 1.4 + min(12.0, 0.25 * len(table))) as figure:
+        ax = figure.subplots()
+        for place, row in table.iterrows():
+            ax.plot((row["a"], row["b"]), (place, place), color=BLUE if row["b"] >= row["a"] else VERMILLION, zorder=1)
+        ax.scatter(table["a"], table.index, 40, facecolors="white", edgecolors=BLACK, label=f"A: {short(names[0])}")
+        ax.scatter(table["b"], table.index, 30, color=BLACK, label=f"B: {short(names[1])}", zorder=2)
+        for column, line in (("a", "--"), ("b", "-")):
+            if len(table):
+                ax.axvline(table[column].mean(), color=BLACK, linewidth=1, ls=line, label=f"mean of {column.upper()}")
+        ax.set_yticks(table.index if named else [], [short(p) for p in table["patient"]] if named else [], fontsize=9)
+        ax.set(xlabel="Dice of the volume", xlim=(-0.02, 1.02), ylim=(-0.7, len(table) - 0.3))
+        ax.grid(axis="y", visible=False)
+        figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2, handletextpad=0.5)
+
+
 def size(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
     """Tumour volume against Dice, a point a test patient; rows of metrics/per_patient.csv."""
     table = per_patient.dropna(subset=["dice"])

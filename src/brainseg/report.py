@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from brainseg import files
+from brainseg import files, pages
 
 LIMIT = 3_000_000  # bytes of the whole file
 ROWS = 1000  # patients listed; of more, the best and the worst
@@ -112,7 +111,7 @@ def write(path: Path, evaluation: dict, manifest: dict, per_patient: pd.DataFram
         "figures": FIGURES,
         "facts": _facts(evaluation, manifest),
     }
-    template = _template()
+    template = pages.template("report.html.j2", number=number, interval=interval, share=share)
     text = template.render(facts, pictures=dict.fromkeys(pictures, ""))
     room = (LIMIT - len(text.encode())) * 3 // 4 - 3 * len(pictures)
     embedded = {name: base64.b64encode(png).decode() for name, png in fitted(pictures, room).items()}
@@ -139,15 +138,6 @@ def _smaller(png: bytes) -> bytes:
     out = io.BytesIO()
     colours.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
-
-
-def _template():
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(number=number, interval=interval, share=share)
-    return environment.get_template("report.html.j2")
 
 
 def number(value: float | None, unit: str = "") -> str:

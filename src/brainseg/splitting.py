@@ -52,6 +52,20 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     return table[["row", "patient", "fold", "subset"]]
 
 
+def fold_count(slices_csv: Path, params: config.Split) -> int:
+    """How many folds there are: ``params.folds``, or an institution each, the small ones together.
+
+    Raises:
+        DataError: the slices, which tell the institutions, are not there yet.
+    """
+    if params.unit != "institution":
+        return params.folds
+    if not slices_csv.is_file():
+        raise DataError(slices_csv, "there is no such file, which tells the institutions", "run: dvc repro preprocess")
+    slices = pd.read_csv(slices_csv, dtype={"patient": str, "institution": str}, keep_default_na=False)
+    return int(_institutions(_units(slices, params)).max()) + 1
+
+
 def check_ids(patients: pd.Series) -> None:
     """Refuse ids that a person, or some file system, would take for the same patient.
 

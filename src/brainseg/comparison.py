@@ -1,0 +1,171 @@
+"""Is B better than A, or was it luck? Two models' scores of the same test patients, paired.
+
+"Better" and "worse" need both: a 95 % BCa interval of the mean difference that leaves out zero, and
+Wilcoxon's signed-rank test below 5 %. Either alone errs too often on a few dozen skewed differences;
+docs/comparability.md has the simulated rates. Volume Dice decides; the other metrics are shown.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from brainseg import statistics
+from brainseg.errors import DataError, Problem, raise_all
+
+METRICS = ("dice", "iou", "precision", "recall")  # columns of per_patient.csv; the first decides
+RESAMPLES, SEED = 10_000, 3
+LEVEL, POWER = 0.05, 0.8
+SAME_PROTOCOL = ("source", "unit", "marks", "empty_rule")  # two runs that differ here answer different questions
+
+
+class Scores(NamedTuple):
+    """One side: its name, the rows of its test patients (per_patient.csv), its protocol and parameters."""
+
+    name: str
+    patients: pd.DataFrame
+    protocol: dict
+    params: dict
+
+
+class Difference(NamedTuple):
+    """B - A of one metric over the ``n`` patients for whom both are defined; a win is a patient better with B."""
+
+    metric: str
+    n: int
+    undefined: int
+    mean_a: float
+    mean_b: float
+    mean: float
+    lo: float
+    hi: float
+    median: float
+    p: float
+    wins: int
+    losses: int
+    ties: int
+    detectable: float
+    verdict: str
+
+
+class Comparison(NamedTuple):
+    """``differences``: one a metric, volume Dice first; ``patients``: patient, institution, a, b, difference (Dice).
+
+    ``params``: key -> (of A, of B) where they differ; ``warnings``: why the two may not be comparable.
+    """
+
+    a: str
+    b: str
+    grid: int
+    differences: list[Difference]
+    patients: pd.DataFrame
+    params: dict[str, tuple[Any, Any]]
+    warnings: list[str]
+
+    @property
+    def verdict(self) -> str:
+        return self.differences[0].verdict
+
+
+def compare(a: Scores, b: Scores) -> Comparison:
+    """Pair the patients of A and B and say what differs.
+
+    Raises:
+        DataError: other test patients (named), another grid, or other masks of the same patients.
+    """
+    _check(a, b)
+    left, right = (side.patients.set_index("patient").sort_index() for side in (a, b))
+    differences = [difference(left[metric], right[metric], metric) for metric in METRICS]
+    table = pd.DataFrame({"institution": left["institution"], "a": left["dice"], "b": right["dice"]})
+    table["difference"] = table["b"] - table["a"]
+    order = table["difference"].abs().sort_values(ascending=False, kind="stable", na_position="last").index
+    return Comparison(
+        a.name, b.name, a.protocol["grid"], differences, table.loc[order].reset_index(),
+        changed(a.params, b.params), _warnings(a.protocol, b.protocol),
+    )  # fmt: skip
+
+
+def difference(a: pd.Series, b: pd.Series, metric: str = "dice") -> Difference:
+    """B - A of one metric, both indexed by patient; NaN where a patient's score is undefined."""
+    both = a.notna() & b.notna()
+    a, b = a[both].to_numpy(float), b[both].to_numpy(float)
+    d = b - a
+    lo, hi = statistics.interval(d, both.index[both].astype(str), resamples=RESAMPLES, seed=SEED)
+    p = float(stats.wilcoxon(d).pvalue) if np.any(d) else 1.0
+    mean_a, mean_b, mean, median = (float(f(v)) if len(d) else np.nan
+                                    for f, v in ((np.mean, a), (np.mean, b), (np.mean, d), (np.median, d)))  # fmt: skip
+    return Difference(
+        metric, len(d), int((~both).sum()), mean_a, mean_b, mean, lo, hi, median, p,
+        int((d > 0).sum()), int((d < 0).sum()), int((d == 0).sum()), detectable(d), verdict(lo, hi, p),
+    )  # fmt: skip
+
+
+def verdict(lo: float, hi: float, p: float) -> str:
+    """ "better", "worse" or "not told apart": interval and test must agree that there is a difference."""
+    if p < LEVEL and lo > 0:
+        return "better"
+    if p < LEVEL and hi < 0:
+        return "worse"
+    return "not told apart"
+
+
+def detectable(differences: np.ndarray) -> float:
+    """The mean difference that so many patients, varying like these, would show in 4 of 5 comparisons.
+
+    ``(z(0.975) + z(0.8)) s / sqrt(n)``, the usual approximation for paired means (Julious 2004,
+    Stat. Med. 23:1921); NaN for fewer than two patients.
+    """
+    if len(differences) < 2:
+        return float("nan")
+    z = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+    return float(z * np.std(differences, ddof=1) / np.sqrt(len(differences)))
+
+
+def changed(a: Mapping, b: Mapping, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """``{"train": {"loss": "bce"}}`` against ``"dice"`` → ``{"train.loss": ("bce", "dice")}``; None: not there."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*a, *(key for key in b if key not in a)]:
+        old, new = a.get(key), b.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found |= changed(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found[f"{prefix}{key}"] = (old, new)
+    return found
+
+
+def _check(a: Scores, b: Scores) -> None:
+    fix = "compare runs of one split (split.seed, split.test_fold, split.patients), or cross-validations"
+    problems = []
+    for one, other in ((a, b), (b, a)):
+        only = one.patients.loc[~one.patients["patient"].isin(other.patients["patient"]), "patient"]
+        if len(only):
+            what = f"{len(only)} of its {len(one.patients)} test patients are not in {other.name}: {_listed(only)}"
+            problems.append(Problem(one.name, what, fix))
+    raise_all(problems)
+    if a.protocol["grid"] != b.protocol["grid"]:
+        what = f"its grid is {b.protocol['grid']} pixels, {a.name} has {a.protocol['grid']}"
+        raise DataError(b.name, what, "set preprocess.size alike; a network may work at half of it by network.stem")
+    pixels = a.patients.merge(b.patients, on="patient", suffixes=("_a", "_b"))
+    other_masks = pixels.loc[pixels["tumour_pixels_a"] != pixels["tumour_pixels_b"], "patient"]
+    if len(other_masks):
+        what = f"{len(other_masks)} patients were scored against other masks than in {a.name}: {_listed(other_masks)}"
+        raise DataError(b.name, what, "run dvc repro in both on the same data")
+
+
+def _listed(patients: pd.Series, most: int = 20) -> str:
+    names = [str(patient) for patient in patients[:most]]
+    return ", ".join(names) + (f" and {len(patients) - most} more" if len(patients) > most else "")
+
+
+def _warnings(a: dict, b: dict) -> list[str]:
+    return [
+        f"the protocols differ in {key.replace('_', ' ')}: {_said(a.get(key))} against {_said(b.get(key))}"
+        for key in SAME_PROTOCOL
+        if a.get(key) != b.get(key)
+    ]
+
+
+def _said(value: Any) -> str:
+    return "; ".join(value) or "none" if isinstance(value, list) else str(value)

@@ -1,0 +1,110 @@
+"""A comparison for people: a table for the terminal, JSON, and a page with a paired dot plot."""
+
+import base64
+import json
+import math
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from brainseg import figures, files, pages
+from brainseg.comparison import Comparison, Difference
+
+MOVED = 5  # patients that moved most, named in the terminal
+DECIMALS = 6
+
+
+def sentence(c: Comparison) -> str:
+    """The verdict in words, with what it rests on."""
+    d = c.differences[0]
+    if d.n and d.ties == d.n and not d.undefined:
+        return f"{c.b} and {c.a} score the same in each of {d.n} patients."
+    what = f"volume Dice {signed(d.mean)} [{signed(d.lo)}, {signed(d.hi)}], p {probability(d.p)}, {d.n} patients"
+    if d.verdict != "not told apart":
+        return f"{c.b} is {d.verdict} than {c.a}: {what}."
+    return (
+        f"{c.b} and {c.a} are not told apart: {what}. "
+        f"So many patients show a mean difference of {number(d.detectable)} in 4 of 5 comparisons, smaller ones rarely."
+    )
+
+
+def table(c: Comparison) -> str:
+    """What `brainseg compare` prints."""
+    head = ("", "A", "B", "B - A [95 %]", "median", "p", "better/worse/equal", "detectable")
+    rows = [head, *(_row(d) for d in c.differences)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    moved = c.patients[c.patients["difference"].abs() > 0].head(MOVED)
+    lines = [
+        f"A: {c.a}",
+        f"B: {c.b}",
+        *(f"WARNING: {warning}" for warning in c.warnings),
+        "",
+        *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
+        "",
+        *([] if c.params else ["Parameters: the same"]),
+        *(f"Parameter {key}: {shown(old)} -> {shown(new)}" for key, (old, new) in c.params.items()),
+        *(["Moved most (volume Dice):"] if len(moved) else []),
+        *(f"  {row.patient:<26}{number(row.a)} -> {number(row.b)}  {signed(row.difference)}"
+          for row in moved.itertuples()),
+        "",
+        sentence(c),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def as_json(c: Comparison) -> str:
+    """Strict JSON: all of the comparison, null for what is undefined."""
+    content = {
+        "a": c.a,
+        "b": c.b,
+        "verdict": c.verdict,
+        "sentence": sentence(c),
+        "warnings": c.warnings,
+        "params": {key: {"a": old, "b": new} for key, (old, new) in c.params.items()},
+        "metrics": {d.metric: {name: _strict(value) for name, value in list(d._asdict().items())[1:]}
+                    for d in c.differences},
+        "patients": [{name: _strict(value) for name, value in row.items()} for row in c.patients.to_dict("records")],
+    }  # fmt: skip
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def write(c: Comparison, path: Path) -> None:
+    """One self-contained HTML file: verdict, paired dot plot, table, parameters, all patients."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "paired.png"
+        figures.paired(c.patients, (c.a, c.b), picture, dpi=120)
+        png = base64.b64encode(picture.read_bytes()).decode()
+    facts = {"c": c, "sentence": sentence(c), "rows": [_row(d) for d in c.differences], "picture": png}
+    template = pages.template("comparison.html.j2", number=number, signed=signed, shown=shown)
+    files.write_text(path, template.render(facts))
+
+
+def _row(d: Difference) -> tuple[str, ...]:
+    interval = f"{signed(d.mean)} [{signed(d.lo)}, {signed(d.hi)}]"
+    counts = f"{d.wins}/{d.losses}/{d.ties}" + (f" ({d.undefined} undefined)" if d.undefined else "")
+    name = "volume Dice" if d.metric == "dice" else "volume IoU" if d.metric == "iou" else d.metric
+    return (name, number(d.mean_a), number(d.mean_b), interval, signed(d.median), probability(d.p), counts,
+            number(d.detectable))  # fmt: skip
+
+
+def number(value: float) -> str:
+    return "undefined" if pd.isna(value) else f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    return "undefined" if pd.isna(value) else f"{value + 0.0:+.3f}"
+
+
+def probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def shown(value: object) -> str:
+    return "not there" if value is None else json.dumps(value) if isinstance(value, str | bool | list) else str(value)
+
+
+def _strict(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, DECIMALS) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,169 @@
+"""Comparing two runs: values on paper, refusals that name patients, and how often a verdict errs."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from brainseg import comparison, comparison_page
+from brainseg.comparison import Scores
+from brainseg.errors import DataError
+
+PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 256, "marks": [], "empty_rule": "undefined"}
+PARAMS = {"train": {"loss": "bce", "epochs": 3}, "split": {"file": None}}
+
+
+def scores(dice, name="A", protocol=PROTOCOL, params=PARAMS, **columns) -> Scores:
+    patients = [f"P{number:03}" for number in range(len(dice))]
+    table = {"patient": patients, "institution": "X", "tumour_pixels": 100, "subset": "test"}
+    measures = dict.fromkeys(comparison.METRICS, dice)
+    return Scores(name, pd.DataFrame(table | measures | columns), protocol, params)
+
+
+def test_values_on_paper():
+    """Differences +0.1 three times, -0.2, 0 and one undefined: mean 0.02, median 0.1, three wins."""
+    a = scores([0.5, 0.5, 0.5, 0.5, 0.5, math.nan])
+    b = scores([0.6, 0.6, 0.6, 0.3, 0.5, 0.9], "B")
+    d = comparison.compare(a, b).differences[0]
+    assert (d.metric, d.n, d.undefined) == ("dice", 5, 1)
+    assert (d.wins, d.losses, d.ties) == (3, 1, 1)
+    assert (d.mean_a, d.mean_b) == (pytest.approx(0.5), pytest.approx(0.52))
+    assert (d.mean, d.median) == (pytest.approx(0.02), pytest.approx(0.1))
+    assert d.verdict == "not told apart"
+
+
+def test_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    a, b = (pd.Series(rng.beta(8, 2, 40)) for _ in range(2))
+    d = comparison.difference(a, b)
+    assert d.p == pytest.approx(stats.wilcoxon(b, a).pvalue)
+    theirs = stats.bootstrap((b - a,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2))
+    assert (d.lo, d.hi) == pytest.approx(theirs.confidence_interval, abs=0.004)
+    z = 1.959964 + 0.841621
+    assert d.detectable == pytest.approx(z * np.std(b - a, ddof=1) / math.sqrt(40), rel=1e-5)
+
+
+def test_better_turned_round_is_worse():
+    rng = np.random.default_rng(3)
+    low = rng.beta(8, 2, 30)
+    high = low + 0.03 + rng.normal(0, 0.02, 30)
+    assert comparison.compare(scores(low), scores(high, "B")).verdict == "better"
+    assert comparison.compare(scores(high), scores(low, "B")).verdict == "worse"
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "p", "expected"),
+    [
+        (0.01, 0.03, 0.01, "better"),
+        (-0.03, -0.01, 0.01, "worse"),
+        (0.01, 0.03, 0.06, "not told apart"),
+        (-0.01, 0.03, 0.01, "not told apart"),
+        (0.0, 0.03, 0.01, "not told apart"),
+        (math.nan, math.nan, 1.0, "not told apart"),
+    ],
+)
+def test_interval_and_test_must_agree(lo, hi, p, expected):
+    assert comparison.verdict(lo, hi, p) == expected
+
+
+def test_the_order_of_rows_says_nothing():
+    rng = np.random.default_rng(4)
+    a, b = scores(rng.random(20)), scores(rng.random(20), "B")
+    turned = b._replace(patients=b.patients[::-1].reset_index(drop=True))
+    one, two = comparison.compare(a, b), comparison.compare(a, turned)
+    assert one.differences == two.differences
+    pd.testing.assert_frame_equal(one.patients, two.patients)
+
+
+def test_the_patients_that_moved_most_come_first():
+    c = comparison.compare(scores([0.5, 0.5, math.nan, 0.5]), scores([0.6, 0.1, 0.5, 0.5], "B"))
+    assert c.patients["patient"].tolist() == ["P001", "P000", "P003", "P002"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_patients_are_never_told_apart(count):
+    c = comparison.compare(scores([0.1] * count), scores([0.9] * count, "B"))
+    assert c.verdict == "not told apart"
+    assert comparison_page.table(c)
+    assert comparison_page.as_json(c)
+
+
+def test_other_test_patients_are_refused_by_name():
+    a, b = scores([0.5] * 4), scores([0.5] * 4, "B", patient=["P000", "P001", "Q1", "Q2"])
+    with pytest.raises(DataError) as error:
+        comparison.compare(a, b)
+    assert [p.path for p in error.value.problems] == ["A", "B"]
+    assert "2 of its 4 test patients are not in B: P002, P003" in error.value.lines()[0]
+    assert "not in A: Q1, Q2" in error.value.lines()[1]
+
+
+def test_another_grid_is_refused():
+    with pytest.raises(DataError, match="its grid is 128 pixels, A has 256"):
+        comparison.compare(scores([0.5]), scores([0.5], "B", {**PROTOCOL, "grid": 128}))
+
+
+def test_other_masks_are_refused_by_name():
+    with pytest.raises(DataError, match="2 patients were scored against other masks than in A: P000, P002"):
+        comparison.compare(scores([0.5] * 3), scores([0.5] * 3, "B", tumour_pixels=[99, 100, 101]))
+
+
+OTHER_PROTOCOLS = [("source", "folder"), ("unit", "slice"), ("marks", ["subset of 20 patients"])]
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER_PROTOCOLS)
+def test_protocols_that_differ_are_said_loudly(key, value):
+    c = comparison.compare(scores([0.5]), scores([0.5], "B", {**PROTOCOL, key: value}))
+    (warning,) = c.warnings
+    assert f"differ in {key}" in warning
+    assert f"WARNING: {warning}" in comparison_page.table(c)
+
+
+def test_params_that_differ():
+    new = {"train": {"loss": "dice", "epochs": 3}, "split": {"file": None}, "render": {"dpi": 80}}
+    assert comparison.changed(PARAMS, new) == {"train.loss": ("bce", "dice"), "render": (None, {"dpi": 80})}
+    assert comparison.changed(PARAMS, PARAMS) == {}
+
+
+def dice(rng: np.random.Generator, patients: int) -> np.ndarray:
+    """Most patients good, some bad, as the real ones are."""
+    return np.where(rng.random(patients) < 0.12, rng.beta(1, 2, patients), rng.beta(14, 2, patients))
+
+
+def two_trainings(rng: np.random.Generator, patients: int, gain: float = 0.0) -> tuple[pd.Series, pd.Series]:
+    """The same patients with two equally good models: each moves by luck, a few of them far."""
+    quality = dice(rng, patients)
+    far = np.where(rng.random((2, patients)) < 0.1, 0.15, 0.02)
+    moved = np.clip(quality + rng.standard_t(4, (2, patients)) * far, 0, 1)
+    return pd.Series(moved[0]), pd.Series(np.clip(moved[1] + gain, 0, 1))
+
+
+COMPARISONS = 2000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patients", [17, 22, 110])
+def test_without_a_difference_a_verdict_is_rare(patients, monkeypatch, capsys):
+    """At most 5 % of 2,000 comparisons of two equally good models end in "better" or "worse"."""
+    verdicts = simulated(patients, 0.0, monkeypatch)
+    with capsys.disabled():
+        print(f"\nn = {patients}, no difference: {verdicts} of {COMPARISONS}")
+    assert (verdicts["better"] + verdicts["worse"]) / COMPARISONS <= 0.05
+
+
+@pytest.mark.slow
+def test_power_at_a_difference_of_two_points(monkeypatch, capsys):
+    """110 patients, B 0.02 better: how often it is found; never the other way round."""
+    verdicts = simulated(110, 0.02, monkeypatch)
+    with capsys.disabled():
+        print(f"\nn = 110, true difference 0.02: {verdicts} of {COMPARISONS}")
+    assert verdicts["worse"] == 0
+    assert verdicts["better"] / COMPARISONS > 0.3
+
+
+def simulated(patients: int, gain: float, monkeypatch) -> dict[str, int]:
+    monkeypatch.setattr(comparison, "RESAMPLES", 2000)
+    rng = np.random.default_rng(7)
+    found = [comparison.difference(*two_trainings(rng, patients, gain)).verdict for _ in range(COMPARISONS)]
+    return {name: found.count(name) for name in ("better", "worse", "not told apart")}

@@ -1,0 +1,163 @@
+"""Cross-validation: folds as experiments, collected so that every patient counts once."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from brainseg import config, crossvalidation, evaluation, revision
+from brainseg.crossvalidation import Fold
+from brainseg.errors import DataError, IntegrityError
+from tests import scored_cohort, tiny_pipeline
+from tests.scored_cohort import SHIFTED, SQUARE, Patient, Slice
+from tests.tiny_pipeline import TINY
+
+PARAMS = config.load("evaluate")
+PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": True, "marks": []}
+
+
+def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
+    """What an experiment holds whose test patients are these."""
+    cases, masks, probability = scored_cohort.arrays([scored_cohort.VAL, *tested])
+    counts = {"train": everybody - 1 - len(tested), "val": 1, "test": len(tested)}
+    protocol = PROTOCOL | {"patients": counts, "slices": counts}
+    arrays = {"model": probability, "flair_only": probability, "flair": probability}
+    params = PARAMS.evaluate.model_copy(update={"min_component": 0, "threshold": 0.5})
+    result = evaluation.evaluate(cases, masks, arrays, params, protocol)
+    return {
+        "metrics/evaluation.json": json.dumps(result.report),
+        "metrics/per_patient.csv": result.per_patient.to_csv(index=False),
+        "metrics/per_slice.csv": result.per_slice.to_csv(index=False),
+    }
+
+
+PATIENTS = [
+    Patient("A", "test", [Slice(SQUARE, SHIFTED), Slice([], [])], "X"),
+    Patient("B", "test", [Slice(SQUARE, SQUARE)], "Y"),
+    Patient("C", "test", [Slice(SQUARE, [])], "Y"),
+]
+FOLDS = [Fold(number, f"cv-abcdef01-{number}", {}) for number in range(2)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    shutil.copy("params.yaml", tmp_path)
+    return tmp_path
+
+
+def experiments(monkeypatch, *contents: dict[str, str]) -> None:
+    held = {fold.name: files for fold, files in zip(FOLDS, contents, strict=True)}
+    monkeypatch.setattr(revision, "reader", lambda name, root: held[name].__getitem__)
+
+
+def test_every_patient_once_in_the_shape_of_a_test(root, monkeypatch):
+    """A in one fold, B and C in the other: Dice 0.5, 1 and 0, as if one model had been tested on all three."""
+    first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)
+    experiments(monkeypatch, first, second)
+    line = crossvalidation.collect(FOLDS, root)
+    assert "3 patients out of fold: volume Dice 0.500" in line
+    folder = root / crossvalidation.FOLDER
+    table = pd.read_csv(folder / "per_patient.csv")
+    assert table["patient"].tolist() == ["A", "B", "C"]
+    assert table["fold"].tolist() == [0, 1, 1]
+    summary = json.loads((folder / "summary.json").read_text())
+    together = json.loads(fold_files(PATIENTS, 3)["metrics/evaluation.json"])["test"]
+    assert summary["test"].keys() == together.keys()
+    for block in ("volume", "slice", "pooled", "detection", "by_institution", "alone"):
+        assert summary["test"][block] == together[block]
+    assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
+    assert summary["protocol"]["patients"] == 3
+    for name in ("patients.png", "folds.png"):
+        assert (folder / name).stat().st_size > 5000
+
+
+def test_keras_numbers_are_weighted_by_batches():
+    parts = [{"x": 0.2}, {"x": 0.5}]
+    assert crossvalidation._weighted(parts, [2, 1]) == {"x": pytest.approx(0.3)}
+
+
+def test_a_patient_tested_twice_is_named(root, monkeypatch):
+    experiments(monkeypatch, fold_files(PATIENTS[:2], 3), fold_files(PATIENTS[1:], 3))
+    with pytest.raises(IntegrityError, match="B: is tested in two folds"):
+        crossvalidation.collect(FOLDS, root)
+    assert not (root / crossvalidation.FOLDER).exists()
+
+
+def test_a_patient_never_tested_is_noticed(root, monkeypatch):
+    experiments(monkeypatch, fold_files(PATIENTS[:1], 4), fold_files(PATIENTS[1:], 4))
+    with pytest.raises(IntegrityError, match="3 patients are tested, there are 4"):
+        crossvalidation.collect(FOLDS, root)
+
+
+def test_names_follow_what_determines_the_results(tmp_path, monkeypatch):
+    repository = tiny_pipeline.create(tmp_path / "project")
+    monkeypatch.chdir(repository.folder)
+    folds = crossvalidation.plan(None, "patient")
+    assert [fold.overrides for fold in folds] == [{"split": {"unit": "patient", "test_fold": k}} for k in range(5)]
+    assert len({fold.name for fold in folds}) == 5
+    names = {"first": folds[0].name, "again": crossvalidation.plan(None, "patient")[0].name}
+    tiny_pipeline.demo.override(repository.folder / "params.yaml", {"split": {"test_fold": 3}})
+    names["another test fold"] = crossvalidation.plan(None, "patient")[0].name
+    assert len(set(names.values())) == 1
+    tiny_pipeline.demo.override(repository.folder / "params.yaml", {"train": {"seed": 9}})
+    names["another seed"] = crossvalidation.plan(None, "patient")[0].name
+    losses = repository.folder / "src/brainseg/losses.py"
+    losses.write_text(losses.read_text() + "\n")
+    names["other code"] = crossvalidation.plan(None, "patient")[0].name
+    names["a recipe"] = crossvalidation.plan("demo", "patient")[0].name
+    assert len(set(names.values())) == 4
+    with pytest.raises(DataError, match="which tells the institutions"):
+        crossvalidation.plan(None, "institution")
+
+
+def test_a_split_of_ones_own_has_no_folds(tmp_path, monkeypatch):
+    repository = tiny_pipeline.create(tmp_path / "project", {**TINY, "split": {"file": "mine.csv"}})
+    monkeypatch.chdir(repository.folder)
+    with pytest.raises(DataError, match=r"split\.file has one split"):
+        crossvalidation.plan(None, "patient")
+
+
+FEW = {**TINY, "split": {"folds": 3}, "phantom": {**TINY["phantom"], "patients": 9}}
+
+
+@pytest.mark.slow
+def test_side_by_side_as_one_by_one(tmp_path):
+    """Two folds at once give the bytes of one after the other; a second call runs nothing; the workspace stays."""
+    found = {}
+    for jobs in ("1", "2"):
+        repository = tiny_pipeline.create(tmp_path / f"jobs{jobs}", FEW)
+        before = repository.git("status", "--porcelain")
+        code, output = repository.brainseg("cross-validate", "--jobs", jobs)
+        assert code == 0, output
+        assert "9 patients out of fold" in output
+        folder = repository.folder / crossvalidation.FOLDER
+        found[jobs] = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert set(repository.git("status", "--porcelain").splitlines()) - set(before.splitlines()) == {"?? metrics/"}
+        code, output = repository.brainseg("cross-validate")
+        assert code == 0, output
+        assert output.count("is there") == 3
+        assert "dvc exp run" not in output
+    assert found["1"] == found["2"]
+
+
+@pytest.mark.slow
+def test_a_fold_that_fails_leaves_the_others(tmp_path):
+    """It says which; the next call runs that one alone."""
+    repository = tiny_pipeline.create(tmp_path / "project", FEW)
+    stage = repository.folder / "stages/split.py"
+    read = '    params = config.load("split")\n'
+    failing = f"{read}    import os\n    assert os.environ.get('FAIL') != str(params.split.test_fold)\n"
+    assert read in stage.read_text()
+    stage.write_text(stage.read_text().replace(read, failing))
+    tiny_pipeline.commit(repository)
+    repository.environment["FAIL"] = "1"
+    status, output = repository.brainseg("cross-validate")
+    assert status == 5, output
+    assert "fold 1 failed; the others are kept" in output
+    del repository.environment["FAIL"]
+    status, output = repository.brainseg("cross-validate")
+    assert status == 0, output
+    assert output.count("is there") == 2
+    summary = json.loads((repository.folder / crossvalidation.FOLDER / "summary.json").read_text())
+    assert summary["protocol"]["patients"] == 9
