@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro test test-slow lint bench ui push pull
+.PHONY: help setup demo repro cross-validate test test-slow lint bench ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -13,7 +13,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## install everything into .venv (again only when the requirements changed)
 
@@ -37,6 +37,9 @@ demo: setup ## the whole pipeline on phantoms in .demo/, minutes, no download
 
 repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.yaml as an experiment
 	$(BIN)/brainseg repro $(RECIPE)
+
+cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=institution, RECIPE=name
+	$(BIN)/brainseg cross-validate --jobs $(or $(JOBS),1) --scheme $(or $(SCHEME),patient) $(RECIPE)
 
 test: setup ## the fast tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -141,6 +141,28 @@ def test_figures_join_their_evaluation_or_stand_alone(tree, client):
     assert {a.path for a in client.list_artifacts(alone.info.run_id)} == {"plots", "report.html"}
 
 
+def test_a_cross_validation_takes_in_its_folds(tree, client, monkeypatch):
+    """One fold's training was logged here, the other's came from a cache: both are children, once."""
+    monkeypatch.setenv("DVC_EXP_NAME", "cv-0a-0")
+    assert tracking.log_training(tree)
+    monkeypatch.delenv("DVC_EXP_NAME")
+    folder = tree / "metrics/cross_validation"
+    folder.mkdir()
+    folds = [{"experiment": f"cv-0a-{k}", "volume_dice": {"mean": 0.5 + k / 4, "lo": None}} for k in range(2)]
+    summary = {"protocol": {"marks": ["a mark"]}, "test": VOLUME, "folds": folds}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for _ in range(2):
+        assert tracking.log_cross_validation(tree)
+    (parent,) = runs(client, "cross-validation")
+    assert parent.data.metrics == {"test.volume.dice.mean": 0.75}
+    assert parent.data.tags["marks"] == "a mark"
+    (trained,), (fold,) = runs(client, "train"), runs(client, "fold")
+    assert trained.data.tags["mlflow.parentRunId"] == fold.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert fold.info.run_name == "cv-0a-1"
+    assert fold.data.metrics == {"test.volume.dice.mean": 0.75}
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["summary.json"]
+
+
 def test_once_logs_nothing_twice(tree, client):
     for _ in range(2):
         tracking.log_training(tree, once=True)

@@ -39,9 +39,10 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:
-    from brainseg import crossvalidation
+    from brainseg import crossvalidation, tracking
 
     print(crossvalidation.run(arguments.recipe, arguments.scheme, arguments.jobs))
+    tracking.log_cross_validation()
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -112,6 +112,24 @@ def log_figures(tree: Path = Path()) -> None:
             store.log_artifacts(run, tree / "metrics", "plots", "report.html")
 
 
+@_optional
+def log_cross_validation(tree: Path = Path()) -> None:
+    """Log metrics/cross_validation/ as a run whose children are the folds' own runs, where they are there."""
+    folder = tree / "metrics/cross_validation"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    tags = {"stage": "cross-validation", "cross_validation.sha256": files.sha256(folder / "summary.json")}
+    with _store() as store:
+        if store.find(tags):
+            return
+        with store.run(tree, tags | {"marks": "; ".join(summary["protocol"]["marks"])}) as run:
+            store.log_metrics(run, {0: _flat({"test": summary["test"]})})
+            store.log_artifacts(run, folder, *sorted(path.name for path in folder.iterdir()))
+        for fold in summary["folds"]:
+            if not store.adopt(fold["experiment"], run):
+                with store.run(tree, {"stage": "fold"}, run, fold["experiment"]) as child:
+                    store.log_metrics(child, {0: _flat({"test": {"volume": {"dice": fold["volume_dice"]}}})})
+
+
 @contextlib.contextmanager
 def _store() -> Iterator["Store"]:
     """The store; a local one to ourselves, since first starts side by side would race on its schema."""
@@ -157,13 +175,25 @@ class Store:
         runs = self.client.search_runs([self.experiment], wanted, max_results=1, order_by=newest)
         return runs[0].info.run_id if runs else None
 
+    def adopt(self, name: str, parent: str) -> bool:
+        """Make the training that ran under this name a child of ``parent``; whether there is one."""
+        wanted = f"attributes.run_name = '{name}' and tags.stage = 'train'"
+        runs = self.client.search_runs(
+            [self.experiment], wanted, max_results=1, order_by=["attributes.start_time DESC"]
+        )
+        for run in runs:
+            self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
+        return bool(runs)
+
     @contextlib.contextmanager
-    def run(self, tree: Path, tags: dict[str, str], parent: str | None = None) -> Iterator[str]:
+    def run(
+        self, tree: Path, tags: dict[str, str], parent: str | None = None, name: str | None = None
+    ) -> Iterator[str]:
         """A new run, finished when the block succeeds and else marked as failed."""
         import mlflow
 
         commit = _commit(tree)
-        name = os.environ.get("DVC_EXP_NAME") or commit[:7] or None
+        name = name or os.environ.get("DVC_EXP_NAME") or commit[:7] or None
         tags = tags | ({"mlflow.source.git.commit": commit} if commit else {})
         with mlflow.start_run(experiment_id=self.experiment, run_name=name, tags=tags, parent_run_id=parent) as run:
             yield run.info.run_id
