@@ -79,7 +79,11 @@ def test_metrics_printed_under_each_others_names():
     assert test["pooled"] == near(pooled, abs=1e-6)
     detection = {"slice_sensitivity": 2 / 3, "slice_false_positive_rate": 1 / 3, "patient_sensitivity": 1}
     assert test["detection"] == near(detection, abs=1e-6)
-    assert test["by_institution"] == {"other": {"n": 3, "dice": near((4 / 9 + 8 / 10) / 2, abs=1e-6)}}
+    (institution,) = test["by_institution"].items()
+    assert institution[0] == "other"
+    assert (institution[1]["n"], institution[1]["dice"]) == (3, near((4 / 9 + 8 / 10) / 2, abs=1e-6))
+    sizes = {name: (third["up_to"], third["n"], third["dice"]) for name, third in test["by_size"].items()}
+    assert sizes == {"small": (4, 1, near(4 / 9, abs=1e-6)), "medium": (6, 1, near(8 / 10, abs=1e-6))}
 
 
 def test_dice_over_the_flattened_batch_reported_as_test_dice():
@@ -240,12 +244,15 @@ def test_tables_hold_both_subsets_and_dice_follows_iou():
 
 
 def test_threshold_curve_is_of_validation():
-    """SQUARE at 200 (0.784), the rest at 20 (0.078): at 0.05 all of both slices is marked, from 0.8 up nothing."""
+    """SQUARE at 200 (0.784), the rest at 20 (0.078): at 0.05 all of both slices is marked, from 0.8 up nothing.
+
+    Last, test patient A alike: all of three slices, half of the tumour and as much beside it and one more, nothing.
+    """
     curve = evaluate([VAL, A]).threshold_curve.set_index("threshold")
     assert curve.index.tolist() == [round(0.05 * step, 2) for step in range(1, 20)]
-    assert curve.loc[0.05].tolist() == pytest.approx([8 / 204, 4 / 200, 4 / 200, 1])
-    assert curve.loc[0.5].tolist() == [1, 1, 1, 1]
-    assert curve.loc[0.8].tolist() == pytest.approx([0, 0, NAN, 0], nan_ok=True)
+    assert curve.loc[0.05].tolist() == pytest.approx([8 / 204, 4 / 200, 4 / 200, 1, 8 / 304])
+    assert curve.loc[0.5].tolist() == pytest.approx([1, 1, 1, 1, 4 / 9])
+    assert curve.loc[0.8].tolist() == pytest.approx([0, 0, NAN, 0, 0], nan_ok=True)
 
 
 def test_a_given_threshold_is_on_the_curve():

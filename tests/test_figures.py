@@ -26,7 +26,9 @@ def patients(dice, tumour=None, names=None, institutions=None) -> pd.DataFrame:
 
 def curve() -> pd.DataFrame:
     t = np.arange(1, 20) / 20
-    return pd.DataFrame({"threshold": t, "dice": 1 - (t - 0.5) ** 2, "iou": 0.5, "precision": t, "recall": 1 - t})
+    return pd.DataFrame(
+        {"threshold": t, "dice": 1 - (t - 0.5) ** 2, "iou": 0.5, "precision": t, "recall": 1 - t, "test_dice": t}
+    )
 
 
 def bins(count) -> pd.DataFrame:

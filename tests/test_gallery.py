@@ -21,7 +21,8 @@ def tables(dice: list[float], subset: str = "test") -> tuple[pd.DataFrame, pd.Da
     ("patients", "count", "groups"),
     [
         (0, 12, ""), (1, 12, "m"), (2, 12, "bw"), (3, 12, "bmw"), (5, 12, "bbmww"), (22, 1, "." * 10 + "m" + "." * 11),
-        (22, 2, "b" + "." * 20 + "w"), (22, 12, "bbbb.....mmmm.....wwww"), (12, 12, "bbbbmmmmwwww"),
+        (22, 2, "b" + "." * 20 + "w"), (22, 12, "b.........m." + "w" * 10),
+        (12, 12, "bbbbbmwwwwww"), (14, 12, "bbbb..m" + "w" * 7),
     ],
 )  # fmt: skip
 def test_groups(patients, count, groups):

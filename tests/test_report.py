@@ -87,7 +87,7 @@ def test_every_figure_with_its_caption(run, tmp_path):
 def test_every_number_of_the_evaluation_has_a_definition(run):
     """Whatever a subset of evaluation.json holds is in the table, and nothing else."""
     subset = json.loads((run / "metrics/evaluation.json").read_text())["test"]
-    blocks = {name: part for name, part in subset.items() if name != "by_institution"}
+    blocks = {name: part for name, part in subset.items() if name not in ("by_institution", "by_size")}
     held = {(name, key) for name, part in blocks.items() for key in part if key != "unit"}
     assert {(m.block, m.key) for m in report.METRICS} == held
 
@@ -152,7 +152,7 @@ def test_everything_is_escaped(run, tmp_path):
 
     def poison(evaluation, manifest, patients):
         evaluation["protocol"]["marks"] = [evil]
-        evaluation["test"]["by_institution"] = {evil: {"n": 1, "dice": 0.5}}
+        evaluation["test"]["by_institution"] = {evil: {"n": 1, "dice": 0.5, "lo": 0.4, "hi": 0.6}}
         manifest["network"]["name"] = evil
         manifest["training"]["note"] = {evil: evil}
         patients["patient"] = evil
@@ -171,7 +171,7 @@ def test_undefined_is_called_so(run, tmp_path):
                 part[block] = {key: value if key == "unit" else nothing for key, value in part[block].items()}
         evaluation["protocol"]["empty_rule"] = "as said above"
         evaluation["test"]["detection"]["slice_false_positive_rate"] = None
-        evaluation["test"]["by_institution"] = {"A": {"n": 1, "dice": None}}
+        evaluation["test"]["by_institution"] = {"A": {"n": 1, "dice": None, "lo": None, "hi": None}}
         patients[["dice", "iou", "precision", "recall"]] = np.nan
 
     text = written(run, tmp_path, undefine).text

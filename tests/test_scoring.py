@@ -114,8 +114,36 @@ def test_institutions_under_ten_patients_are_one_group():
     cases, masks, probability = arrays(patients)
     test = scoring.Cohort(cases[cases.subset == "test"], masks)
     table = scoring.per_slice(test, probability, PLAIN, 0, "px", "")
-    block = scoring.institution_block(scoring.per_patient(table), cases)
-    assert block == {"DU": {"n": 4, "dice": pytest.approx(2 / 3)}, "other": {"n": 10, "dice": pytest.approx(0.9)}}
+    block = scoring.institution_block(scoring.per_patient(table), cases, summarise)
+    assert {name: (group["n"], group["dice"]) for name, group in block.items()} == {
+        "DU": (4, pytest.approx(2 / 3)), "other": (10, pytest.approx(0.9)),
+    }  # fmt: skip
+    assert block["DU"]["lo"] == block["DU"]["hi"] == pytest.approx(2 / 3)
+    assert block["other"]["lo"] < 0.9 < block["other"]["hi"]
+
+
+def test_thirds_by_tumour_size():
+    """Seven patients with tumour: three, two and two, the smallest first; one without is in none."""
+    table = pd.DataFrame({"patient": list("ABCDEFGH"), "tumour_pixels": [70, 60, 50, 40, 30, 20, 10, 0], "dice": 0.5})
+    table.loc[table["patient"] == "G", "dice"] = 0.2
+    block = scoring.size_block(table, summarise)
+    assert list(block) == ["small", "medium", "large"]
+    assert [third["n"] for third in block.values()] == [3, 2, 2]
+    assert [third["up_to"] for third in block.values()] == [30, 50, 70]
+    assert [third["dice"] for third in block.values()] == pytest.approx([0.4, 0.5, 0.5])
+    assert list(scoring.size_block(table[6:], summarise)) == ["small"]
+
+
+def test_expected_calibration_error_on_paper():
+    """90 pixels said 0.02 of which none is tumour, 8 said 0.5 of which 6 are, 2 said 0.9 of which both are."""
+    bins = pd.DataFrame({
+        "lower": [0.0, 0.5, 0.8, 0.9], "count": [90, 8, 0, 2],
+        "mean_probability": [0.02, 0.5, np.nan, 0.9], "observed_frequency": [0.0, 0.75, np.nan, 1.0],
+    })  # fmt: skip
+    block = scoring.calibration_block(bins)
+    assert block["ece"] == pytest.approx((90 * 0.02 + 8 * 0.25 + 2 * 0.1) / 100)
+    assert block["ece_from_tenth"] == pytest.approx((8 * 0.25 + 2 * 0.1) / 10)
+    assert np.isnan(scoring.calibration_block(bins[:1])["ece_from_tenth"])
 
 
 def test_e2_reference_and_prediction_empty_or_one_of_them():

@@ -184,7 +184,8 @@ def summarise(scored: Sequence[Scored], params: config.Evaluate) -> dict:
     first = scored[0].report
     slices = pd.concat([s.slices for s in scored], ignore_index=True)
     unit = first["test"]["slice"]["unit"]
-    blocks = scoring.blocks(slices, unit, partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed))
+    summarised = partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed)
+    pixels = [len(s.slices) for s in scored]
     batches = [math.ceil(len(s.slices) / metrics.KERAS_BATCH) for s in scored]
     defined = [s.report["test"]["volume"]["dice"]["n"] for s in scored]
     patients = scoring.per_patient(slices)
@@ -192,10 +193,12 @@ def summarise(scored: Sequence[Scored], params: config.Evaluate) -> dict:
     counts = {"patients": len(patients), "slices": len(slices), "folds": len(scored)}
     return evaluation.strict({
         "protocol": protocol | counts,
-        "test": blocks | {
+        "test": scoring.blocks(slices, unit, summarised) | {
             "keras": _weighted([s.report["test"]["keras"] for s in scored], batches),
             "alone": _weighted([s.report["test"]["alone"] for s in scored], defined),
-            "by_institution": scoring.institution_block(patients, slices),
+            "by_institution": scoring.institution_block(patients, slices, summarised),
+            "by_size": scoring.size_block(patients, summarised),
+            "calibration": _weighted([s.report["test"]["calibration"] for s in scored], pixels),
         },
         "folds": [_fold_facts(s) for s in scored],
     })  # fmt: skip

@@ -67,14 +67,18 @@ def evaluate(
     found = _search(cohorts["val"], probabilities["model"], threshold, size)
     rule = postprocessing.choose(found, threshold)
 
-    slices, parts = {}, {}
+    slices, parts, bins = {}, {}, {}
     for subset, cohort in cohorts.items():
         table = scoring.per_slice(cohort, probabilities["model"], rule, params.surface_tolerance, unit, subset)
         slices[subset] = table
+        patients = scoring.per_patient(table)
+        bins[subset] = _calibration(cohort, probabilities["model"])
         parts[subset] = scoring.blocks(table, unit, summarise) | {
             "keras": _keras(cohort, probabilities["model"]),
             "alone": _alone(cohort, probabilities, rule),
-            "by_institution": scoring.institution_block(scoring.per_patient(table), cases),
+            "by_institution": scoring.institution_block(patients, cases, summarise),
+            "by_size": scoring.size_block(patients, summarise),
+            "calibration": scoring.calibration_block(bins[subset]),
         }
     report = {
         "protocol": _protocol(protocol, rule),
@@ -82,7 +86,8 @@ def evaluate(
         "val": parts["val"],
         "baselines": _baselines(cohorts, probabilities["flair"], params.surface_tolerance, unit, summarise),
     }
-    return _result(strict(report), slices, found, rule, _calibration(cohorts["test"], probabilities["model"]))
+    curve = _curve(found, rule, cohorts["test"], probabilities["model"])
+    return _result(strict(report), slices, curve, rule, bins["test"])
 
 
 def write(result: Result, metrics_dir: Path) -> str:
@@ -204,8 +209,11 @@ def _calibration(cohort: Cohort, probability: np.ndarray) -> pd.DataFrame:
     )
 
 
-def _curve(found: Search, rule: Rule) -> pd.DataFrame:
-    """Validation by threshold at the chosen size: Dice and IoU as means per volume, the others pooled."""
+def _curve(found: Search, rule: Rule, test: Cohort, probability: np.ndarray) -> pd.DataFrame:
+    """Validation by threshold at the chosen size: Dice and IoU as means per volume, the others pooled.
+
+    ``test_dice`` is for the reader: how much hangs on the choice, which was made without it.
+    """
     c = metrics.Counts(*(kind[:, :, found.min_components.index(rule.min_component)] for kind in found.counts))
     pooled = metrics.Counts(*(kind.sum(axis=0) for kind in c))
     return pd.DataFrame(
@@ -215,6 +223,7 @@ def _curve(found: Search, rule: Rule) -> pd.DataFrame:
             "iou": pd.DataFrame(metrics.iou(c)).mean(),
             "precision": metrics.precision(pooled),
             "recall": metrics.recall(pooled),
+            "test_dice": test.search(probability, found.thresholds, [rule.min_component], "test").mean_dice()[:, 0],
         }
     )
 
@@ -228,7 +237,7 @@ def _protocol(given: dict, rule: Rule) -> dict:
     return first | _described(rule) | {"tta": given["tta"], "empty_rule": EMPTY_RULE, "marks": list(given["marks"])}
 
 
-def _result(report: dict, slices: dict, found: Search, rule: Rule, calibration: pd.DataFrame) -> Result:
+def _result(report: dict, slices: dict, curve: pd.DataFrame, rule: Rule, calibration: pd.DataFrame) -> Result:
     test, baseline = report["test"], report["baselines"]["flair_threshold"]
     summary = {
         "volume_dice_mean": test["volume"]["dice"]["mean"],
@@ -244,7 +253,7 @@ def _result(report: dict, slices: dict, found: Search, rule: Rule, calibration: 
     }
     patients = pd.concat([scoring.per_patient(table) for table in slices.values()], ignore_index=True)
     rows = pd.concat(slices.values(), ignore_index=True)
-    return Result(report, summary, patients, rows, _curve(found, rule), calibration)
+    return Result(report, summary, patients, rows, curve, calibration)
 
 
 def strict(value: Any) -> Any:

@@ -90,18 +90,19 @@ def _epochs(ax: Axes, training: pd.DataFrame, columns: tuple[str, ...], best_epo
 
 
 def threshold(curve: pd.DataFrame, chosen: float, path: Path, dpi: int) -> None:
-    """What each threshold gives on validation, the chosen one marked; ``curve`` is metrics/threshold_curve.csv."""
+    """What each threshold gives, the chosen one marked; ``curve`` is metrics/threshold_curve.csv."""
     series = {"dice": "Dice, mean of volumes", "iou": "IoU, mean of volumes",
               "precision": "precision, pooled pixels", "recall": "recall, pooled pixels"}  # fmt: skip
     with page(path, dpi, WIDTH, 4.4) as figure:
         ax = figure.subplots()
         for (column, label), colour, line in zip(series.items(), SERIES, ("-", "-.", "--", ":"), strict=False):
             ax.plot(curve["threshold"], curve[column], line, color=colour, label=label)
+        ax.plot(curve["threshold"], curve["test_dice"], color=GREY, linewidth=1, label="Dice, test: not looked at")
         ax.axvline(chosen, color=BLACK, linewidth=1.2)
         on_left = chosen > 0.6
         ax.annotate(f" chosen: {chosen:.3g} ", (chosen, 0.02), xycoords=("data", "axes fraction"),
                     ha="right" if on_left else "left")  # fmt: skip
-        ax.set(xlabel="threshold on the probability", ylabel="validation score", xlim=(0, 1), ylim=(None, 1))
+        ax.set(xlabel="threshold on the probability", ylabel="score", xlim=(0, 1), ylim=(None, 1))
         figure.legend(loc="outside lower center", ncols=2)
 
 

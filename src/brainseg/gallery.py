@@ -6,7 +6,7 @@ predicted pixels, which is where the two agree or fail most visibly.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -39,7 +39,7 @@ class Row:
 
 
 def pick(per_patient: pd.DataFrame, per_slice: pd.DataFrame, count: int) -> pd.DataFrame:
-    """At most ``count`` test patients (best, median, worst by volume Dice), one slice each.
+    """At most ``count`` test patients (the best, the median, the worst ones by volume Dice), one slice each.
 
     Args:
         per_patient, per_slice: metrics/per_patient.csv and metrics/per_slice.csv.
@@ -59,14 +59,13 @@ def pick(per_patient: pd.DataFrame, per_slice: pd.DataFrame, count: int) -> pd.D
 
 
 def _groups(patients: int, count: int) -> list[str]:
-    """A group for each rank, best first; '' for those not shown."""
-    shown = min(patients, count)
-    best, worst = (shown + 1) // 3, (shown + 2) // 3 - (shown == 1)
-    middle = shown - best - worst
-    start = min(max((patients - middle) // 2, best), patients - worst - middle)
-    groups = [""] * patients
+    """A group for each rank, best first: the best, the median, and of the worst as many as there is room for."""
+    shown, groups, middle = min(patients, count), [""] * patients, (patients - 1) // 2
+    median = 0 if shown in (0, 2) else 1
+    worst = min(max(shown - 1 - median, 0), patients - 1 - middle)  # none from above the median
+    best = shown - median - worst
     groups[:best] = ["best"] * best
-    groups[start : start + middle] = ["median"] * middle
+    groups[middle : middle + median] = ["median"] * median
     groups[patients - worst :] = ["worst"] * worst
     return groups
 
@@ -117,6 +116,13 @@ def cases(picked: pd.DataFrame, images: np.ndarray, truth: np.ndarray, predictio
 def gallery(rows: list[Row], path: Path, dpi: int) -> None:
     """Best, median and worst patients: input | truth | prediction | errors."""
     _sheet(rows, ("FLAIR", "truth", "prediction", "errors"), ERRORS, path, dpi)
+
+
+def overview(rows: list[Row], path: Path, dpi: int) -> None:
+    """The best, the median and the very worst of what ``gallery`` shows."""
+    first = [row for row in rows[:-1] if row.heading in ("Best", "Median")]
+    last = [replace(row, heading="Worst") for row in rows[-1:]] if len(rows) > 1 else rows
+    gallery([*first, *last], path, dpi)
 
 
 def augmentations(image: np.ndarray, mask: np.ndarray, examples: dict[str, tuple], path: Path, dpi: int) -> None:

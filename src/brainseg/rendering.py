@@ -55,9 +55,10 @@ def run(metrics_dir: Path, data_dir: Path, model_dir: Path, params: Render, augm
         _charts(tables, evaluation["protocol"]["threshold"], manifest, plots, params.dpi)
         rows = gallery.cases(picked, *slices)
         gallery.gallery(rows, plots / "gallery.png", params.dpi)
-        gallery.gallery([row for row in rows if row.heading], plots / "overview.png", params.dpi)  # one of each group
+        gallery.overview(rows, plots / "overview.png", params.dpi)
         if len(picked):
-            image, mask = slices.images[len(picked) // 2], slices.truth[len(picked) // 2].astype(np.uint8)
+            ordinary = [*picked["group"], "median"].index("median") % len(picked)
+            image, mask = slices.images[ordinary], slices.truth[ordinary].astype(np.uint8)
             gallery.augmentations(image, mask, augment(image, mask), plots / "augmentation.png", params.dpi)
     size = report.write(metrics_dir / "report.html", evaluation, manifest, tables.per_patient, metrics_dir / "plots")
     shown = f"{len(picked) or 'no'} patient{'s' if len(picked) > 1 else ''} shown"

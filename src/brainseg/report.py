@@ -43,6 +43,8 @@ METRICS = (
     Metric("detection", "patient_sensitivity", "Patients noticed", "patients with tumour with any predicted pixel"),
     Metric("alone", "one_slice_dice", "Dice, each slice by itself", "per patient, neighbouring slices not looked at"),
     Metric("alone", "flair_only_dice", "Dice, FLAIR alone", "per patient, the same model given FLAIR in all channels"),
+    Metric("calibration", "ece", "Calibration error (ECE)", "mean gap between probability and share of tumour, pixels"),
+    Metric("calibration", "ece_from_tenth", "ECE from 0.1 on", "the same, of pixels given at least a tenth"),
     Metric("keras", "dice_batch_soft", "Soft batch Dice", "smooth 100, batches of 32: what older projects print"),
     Metric("keras", "iou_batch_soft", "Soft batch IoU", "likewise"),
 )
@@ -60,7 +62,8 @@ FIGURES = {  # in the report's order: heading, and how to read it
     ),
     "threshold": (
         "Threshold",
-        "Scores of the validation patients for each threshold; where Dice is flat, the choice matters little.",
+        "Scores of the validation patients for each threshold; where Dice is flat, the choice matters little. "
+        "The thin line is the test patients' Dice, which had no say in it.",
     ),
     "patients": ("Every test patient", "One line a patient, best on top; colour and shape name the institution."),
     "size": ("Tumour size", "One point a patient; low points on the left mean that small tumours are the hard ones."),
@@ -70,7 +73,7 @@ FIGURES = {  # in the report's order: heading, and how to read it
         "The bars count the pixels.",
     ),
     "gallery": (
-        "Best, median and worst patients",
+        "The best, the median and the worst patients",
         "A row is one patient's slice with most tumour or predicted pixels. "
         "Last column: found is blue, false alarm vermillion, missed yellow. FLAIR is brightened for the eye.",
     ),
@@ -105,7 +108,7 @@ def write(path: Path, evaluation: dict, manifest: dict, per_patient: pd.DataFram
         "parameters": manifest["parameters"],
         "metrics": [(m, _cell(evaluation["test"], m), _cell(evaluation["val"], m)) for m in METRICS],
         "baselines": _baselines(evaluation),
-        "institutions": evaluation["test"]["by_institution"],
+        "groups": _groups(evaluation["test"]),
         "patients": test.drop(middle).to_dict("records"),
         "left_out": len(middle),
         "figures": FIGURES,
@@ -172,6 +175,12 @@ def _baselines(evaluation: dict) -> list[tuple[str, list[str]]]:
     """Rows of the comparison on test: name of the metric, and the model's, FLAIR threshold's and empty's value."""
     columns = (evaluation["test"], evaluation["baselines"]["flair_threshold"], evaluation["baselines"]["empty"])
     return [(metric.name, [_cell(column, metric)["value"] for column in columns]) for metric in COMPARED]
+
+
+def _groups(test: dict) -> list[tuple[str, dict]]:
+    """Patients by institution and by size of the tumour, with words for the sizes."""
+    sizes = [(f"{name}: up to {third['up_to']:,} tumour pixels", third) for name, third in test["by_size"].items()]
+    return [*test["by_institution"].items(), *sizes]
 
 
 def _facts(evaluation: dict, manifest: dict) -> dict[str, list[tuple[str, str]]]:

@@ -15,6 +15,7 @@ from brainseg import dataset, metrics, postprocessing
 from brainseg.errors import DataError
 from brainseg.metrics import Counts
 
+SIZES = ("small", "medium", "large")
 Summarise = Callable[[pd.Series, pd.Series], dict]  # values and their patients -> mean, median, lo, hi, n, undefined
 
 
@@ -107,10 +108,36 @@ def detection_block(slices: pd.DataFrame, patients: pd.DataFrame) -> dict[str, f
     }
 
 
-def institution_block(patients: pd.DataFrame, cases: pd.DataFrame) -> dict[str, dict]:
-    """Patients and mean volume Dice of each institution; the small ones together are "other"."""
+def institution_block(patients: pd.DataFrame, cases: pd.DataFrame, summarise: Summarise) -> dict[str, dict]:
+    """Volume Dice of each institution's patients; the small ones together are "other"."""
     names = patients.patient.map(dataset.institution_groups(cases))
-    return {str(name): {"n": len(group), "dice": group.dice.mean()} for name, group in patients.groupby(names)}
+    return {str(name): _group(group, summarise) for name, group in patients.groupby(names)}
+
+
+def size_block(patients: pd.DataFrame, summarise: Summarise) -> dict[str, dict]:
+    """Volume Dice of the thirds of the patients by tumour pixels, small first; ``up_to``: the largest of each."""
+    ordered = patients[patients.tumour_pixels > 0].sort_values(["tumour_pixels", "patient"])
+    thirds = zip(SIZES, np.array_split(np.arange(len(ordered)), len(SIZES)), strict=True)
+    groups = {name: ordered.iloc[places] for name, places in thirds if len(places)}
+    return {name: {"up_to": group.tumour_pixels.max(), **_group(group, summarise)} for name, group in groups.items()}
+
+
+def _group(patients: pd.DataFrame, summarise: Summarise) -> dict[str, float]:
+    dice = summarise(patients.dice, patients.patient)
+    return {"n": len(patients), "dice": dice["mean"], "lo": dice["lo"], "hi": dice["hi"]}
+
+
+def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
+    """Expected calibration error (Guo et al., 2017, arXiv:1706.04599) over the bins of calibration.csv.
+
+    ``ece`` counts every pixel, nearly all of them surely no tumour; ``ece_from_tenth`` those given at
+    least a tenth.
+    """
+    gap = (bins.mean_probability - bins.observed_frequency).abs()
+    return {
+        name: np.average(gap[rows], weights=bins["count"][rows]) if rows.any() else np.nan
+        for name, rows in (("ece", bins["count"] > 0), ("ece_from_tenth", (bins["count"] > 0) & (bins.lower > 0)))
+    }
 
 
 def pixel_spacing(text: object) -> tuple[float, float] | None:
