@@ -1,5 +1,6 @@
 """make repro: recipes as DVC overrides, and what a killed run leaves behind."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 from dvc.lock import make_lock
 from dvc.repo import Repo
 
-from brainseg import repro
+from brainseg import comparison, config, demo, repro
 from brainseg.errors import DataError, MachineError
 from tests import toy_pipeline
 
@@ -33,6 +34,18 @@ def test_an_unknown_recipe_names_those_there_are(tmp_path):
     with pytest.raises(DataError) as error:
         repro.load("fats", tmp_path)
     assert error.value.problems[0].fix == "choose one of: fast"
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (toy_pipeline.PROJECT / "recipes").glob("*.yaml")))
+def test_every_recipe_fits_params_yaml(recipe, tmp_path):
+    """Its keys and values are allowed, and it changes something."""
+    params = tmp_path / "params.yaml"
+    shutil.copy(toy_pipeline.PROJECT / "params.yaml", params)
+    before = config.load(path=params).model_dump()
+    overrides = repro.load(recipe, toy_pipeline.PROJECT)
+    demo.override(params, overrides)
+    changed = comparison.changed(before, config.load(path=params).model_dump())
+    assert changed and set(changed) <= {".".join(key) for key, _ in repro._leaves(overrides)}
 
 
 def test_a_recipe_is_an_experiment(toy):
