@@ -12,7 +12,9 @@ from tests import toy_pipeline
 from tests.toy_pipeline import PROJECT
 
 FILES = ("requirements.txt", "requirements-gpu.txt")
-TARGETS = ["help", "setup", "demo", "repro", "test", "test-slow", "lint", "bench", "ui", "push", "pull"]
+TARGETS = [
+    *("help", "setup", "demo", "repro", "cross-validate", "test", "test-slow", "lint", "bench", "ui", "push", "pull"),
+]
 
 
 def pins(name):
