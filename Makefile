@@ -39,7 +39,7 @@ repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.y
 	$(BIN)/brainseg repro $(RECIPE)
 
 cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=institution, RECIPE=name
-	$(BIN)/brainseg cross-validate --jobs $(or $(JOBS),1) --scheme $(or $(SCHEME),patient) $(RECIPE)
+	$(BIN)/brainseg cross-validate --jobs $(or $(JOBS),1) $(addprefix --scheme=,$(SCHEME)) $(RECIPE)
 
 test: setup ## the fast tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -17,7 +17,7 @@ PARAMS = {"train": {"loss": "bce", "epochs": 3}, "split": {"file": None}}
 
 def scores(dice, name="A", protocol=PROTOCOL, params=PARAMS, **columns) -> Scores:
     patients = [f"P{number:03}" for number in range(len(dice))]
-    table = {"patient": patients, "institution": "X", "tumour_pixels": 100, "subset": "test"}
+    table = {"patient": patients, "institution": "X", "slices": 30, "tumour_pixels": 100, "subset": "test"}
     measures = dict.fromkeys(comparison.METRICS, dice)
     return Scores(name, pd.DataFrame(table | measures | columns), protocol, params)
 
@@ -82,11 +82,11 @@ def test_the_patients_that_moved_most_come_first():
     assert c.patients["patient"].tolist() == ["P001", "P000", "P003", "P002"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_few_patients_are_never_told_apart(count):
     c = comparison.compare(scores([0.1] * count), scores([0.9] * count, "B"))
     assert c.verdict == "not told apart"
-    assert comparison_page.table(c)
+    assert "So few patients that differ can never be." in comparison_page.table(c)
     assert comparison_page.as_json(c)
 
 
@@ -105,8 +105,10 @@ def test_another_grid_is_refused():
 
 
 def test_other_masks_are_refused_by_name():
-    with pytest.raises(DataError, match="2 patients were scored against other masks than in A: P000, P002"):
+    with pytest.raises(DataError, match="2 patients were scored on other slices or masks than in A: P000, P002"):
         comparison.compare(scores([0.5] * 3), scores([0.5] * 3, "B", tumour_pixels=[99, 100, 101]))
+    with pytest.raises(DataError, match="1 patients were scored on other slices or masks than in A: P001"):
+        comparison.compare(scores([0.5] * 3), scores([0.5] * 3, "B", slices=[30, 3, 30]))
 
 
 OTHER_PROTOCOLS = [("source", "folder"), ("unit", "slice"), ("marks", ["subset of 20 patients"])]
@@ -122,7 +124,10 @@ def test_protocols_that_differ_are_said_loudly(key, value):
 
 def test_params_that_differ():
     new = {"train": {"loss": "dice", "epochs": 3}, "split": {"file": None}, "render": {"dpi": 80}}
-    assert comparison.changed(PARAMS, new) == {"train.loss": ("bce", "dice"), "render": (None, {"dpi": 80})}
+    assert comparison.changed(PARAMS, new) == {
+        "train.loss": ("bce", "dice"),
+        "render": (comparison.ABSENT, {"dpi": 80}),
+    }
     assert comparison.changed(PARAMS, PARAMS) == {}
 
 

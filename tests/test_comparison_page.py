@@ -31,7 +31,7 @@ def test_the_table_has_numbers_verdict_and_what_changed(compared):
 
 
 def test_not_told_apart_says_what_could_have_been_seen():
-    c = comparison.compare(scores([0.5, 0.6, 0.7, 0.8]), scores([0.6, 0.5, 0.8, 0.7], "B"))
+    c = comparison.compare(scores([0.5, 0.6] * 4), scores([0.6, 0.5] * 4, "B"))
     said = comparison_page.sentence(c)
     assert said.startswith("B and A are not told apart: volume Dice +0.000 [")
     assert f"a mean difference of {c.differences[0].detectable:.3f} in 4 of 5" in said
@@ -39,10 +39,16 @@ def test_not_told_apart_says_what_could_have_been_seen():
 
 def test_the_same_scores_are_called_so():
     c = comparison.compare(scores([0.5, math.nan, 0.7]), scores([0.5, math.nan, 0.7], "B"))
-    assert "not told apart" in comparison_page.sentence(c)  # one patient is undefined: not the same in each
-    c = comparison.compare(scores([0.5, 0.7]), scores([0.5, 0.7], "B"))
-    assert comparison_page.sentence(c) == "B and A score the same in each of 2 patients."
+    assert comparison_page.sentence(c) == "B and A score the same in each of 3 patients."
     assert "Moved most" not in comparison_page.table(c)
+    assert c.verdict == "identical"
+
+
+def test_null_is_a_value_and_absent_is_none():
+    sides = scores([0.5], params={"a": None, "b": "x"}), scores([0.6], "B", params={"a": 20, "c": [1]})
+    text = comparison_page.table(comparison.compare(*sides))
+    for line in ("Parameter a: null -> 20", 'Parameter b: "x" -> absent', "Parameter c: absent -> [1]"):
+        assert line in text
 
 
 def test_json_is_strict_and_whole(compared):
@@ -62,7 +68,7 @@ def test_the_page_stands_alone_and_is_escaped(compared, tmp_path):
     path = tmp_path / "pages" / "compared.html"
     comparison_page.write(compared, path)
     text = path.read_text(encoding="utf-8")
-    assert "<b>&lt;b&gt; is better" not in text.replace("<p><b>", "")  # names are escaped
+    assert "<b> is better" not in text  # names are escaped
     assert "&lt;b&gt; is better than main" in text
     assert text.count("data:image/png;base64,") == 1
     assert not re.search(r"""(src|href)=["']?(https?:|//|file:)""", text)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,6 +18,12 @@ PARAMS = config.load("evaluate")
 PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": True, "marks": []}
 
 
+LOCK = json.dumps({"stages": {
+    "split": {"params": {"params.yaml": {"split": {"test_fold": 1, "seed": 5}}}},
+    "evaluate": {"params": {"params.yaml": {"evaluate": PARAMS.evaluate.model_dump()}}},
+}})  # fmt: skip
+
+
 def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
     """What an experiment holds whose test patients are these."""
     cases, masks, probability = scored_cohort.arrays([scored_cohort.VAL, *tested])
@@ -26,9 +33,11 @@ def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
     params = PARAMS.evaluate.model_copy(update={"min_component": 0, "threshold": 0.5})
     result = evaluation.evaluate(cases, masks, arrays, params, protocol)
     return {
+        "dvc.lock": LOCK,
         "metrics/evaluation.json": json.dumps(result.report),
         "metrics/per_patient.csv": result.per_patient.to_csv(index=False),
         "metrics/per_slice.csv": result.per_slice.to_csv(index=False),
+        "metrics/calibration.csv": result.calibration.to_csv(index=False),
     }
 
 
@@ -37,7 +46,7 @@ PATIENTS = [
     Patient("B", "test", [Slice(SQUARE, SQUARE)], "Y"),
     Patient("C", "test", [Slice(SQUARE, [])], "Y"),
 ]
-FOLDS = [Fold(number, f"cv-abcdef01-{number}", {}) for number in range(2)]
+FOLDS = [Fold(k, f"cv-abcdef01-{k}", {"split": {"unit": "patient", "test_fold": k}}) for k in range(2)]
 
 
 @pytest.fixture
@@ -64,17 +73,20 @@ def test_every_patient_once_in_the_shape_of_a_test(root, monkeypatch):
     summary = json.loads((folder / "summary.json").read_text())
     together = json.loads(fold_files(PATIENTS, 3)["metrics/evaluation.json"])["test"]
     assert summary["test"].keys() == together.keys()
-    for block in ("volume", "slice", "pooled", "detection", "by_institution", "alone"):
+    for block in ("volume", "slice", "pooled", "detection", "by_institution", "by_size", "alone", "calibration"):
         assert summary["test"][block] == together[block]
     assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
     assert summary["protocol"]["patients"] == 3
+    assert summary["params"]["split"] == {"seed": 5}
+    assert (summary["key"], summary["overrides"]) == ("abcdef01", {"split": {"unit": "patient"}})
     for name in ("patients.png", "folds.png"):
         assert (folder / name).stat().st_size > 5000
 
 
 def test_keras_numbers_are_weighted_by_batches():
-    parts = [{"x": 0.2}, {"x": 0.5}]
-    assert crossvalidation._weighted(parts, [2, 1]) == {"x": pytest.approx(0.3)}
+    parts = [{"x": 0.2, "y": None}, {"x": 0.5, "y": 0.4}]
+    assert crossvalidation._weighted(parts, [2, 1]) == {"x": pytest.approx(0.3), "y": pytest.approx(0.4)}
+    assert np.isnan(crossvalidation._weighted([{"x": None}], [2])["x"])
 
 
 def test_a_patient_tested_twice_is_named(root, monkeypatch):
@@ -90,32 +102,78 @@ def test_a_patient_never_tested_is_noticed(root, monkeypatch):
         crossvalidation.collect(FOLDS, root)
 
 
-def test_names_follow_what_determines_the_results(tmp_path, monkeypatch):
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A repository whose data stages ran: what the names of folds need to know is there."""
     repository = tiny_pipeline.create(tmp_path / "project")
+    stages = {"preprocess": {"outs": [{"path": "data/processed/images.npy", "md5": "0a"}]}}
+    (repository.folder / "dvc.lock").write_text(json.dumps({"stages": stages}))
+    processed = repository.folder / "data/processed"
+    processed.mkdir(parents=True, exist_ok=True)
+    rows = [(f"P{k}", "AB"[k % 2], 1, 9) for k in range(24)]
+    columns = ["patient", "institution", "slice", "tumour_pixels"]
+    pd.DataFrame(rows, columns=columns).to_csv(processed / "slices.csv", index=False)
     monkeypatch.chdir(repository.folder)
-    folds = crossvalidation.plan(None, "patient")
-    assert [fold.overrides for fold in folds] == [{"split": {"unit": "patient", "test_fold": k}} for k in range(5)]
+    return repository.folder
+
+
+def test_names_follow_what_determines_the_numbers(prepared):
+    folds = crossvalidation.plan({})
+    assert [fold.overrides for fold in folds] == [{"split": {"test_fold": k}} for k in range(5)]
     assert len({fold.name for fold in folds}) == 5
-    names = {"first": folds[0].name, "again": crossvalidation.plan(None, "patient")[0].name}
-    tiny_pipeline.demo.override(repository.folder / "params.yaml", {"split": {"test_fold": 3}})
-    names["another test fold"] = crossvalidation.plan(None, "patient")[0].name
-    assert len(set(names.values())) == 1
-    tiny_pipeline.demo.override(repository.folder / "params.yaml", {"train": {"seed": 9}})
-    names["another seed"] = crossvalidation.plan(None, "patient")[0].name
-    losses = repository.folder / "src/brainseg/losses.py"
+    same = {folds[0].name, crossvalidation.plan({})[0].name}
+    tiny_pipeline.demo.override(prepared / "params.yaml", {"split": {"test_fold": 3}, "render": {"dpi": 60}})
+    (prepared / "src/brainseg/figures.py").write_text("# draws\n")
+    assert same == {crossvalidation.plan({})[0].name}
+    others = [crossvalidation.plan({"train": {"seed": 9}})[0].name]
+    tiny_pipeline.demo.override(prepared / "params.yaml", {"train": {"seed": 9}})
+    assert crossvalidation.plan({})[0].name == others[0]
+    losses = prepared / "src/brainseg/losses.py"
     losses.write_text(losses.read_text() + "\n")
-    names["other code"] = crossvalidation.plan(None, "patient")[0].name
-    names["a recipe"] = crossvalidation.plan("demo", "patient")[0].name
-    assert len(set(names.values())) == 4
-    with pytest.raises(DataError, match="which tells the institutions"):
-        crossvalidation.plan(None, "institution")
+    others.append(crossvalidation.plan({})[0].name)
+    lock = prepared / "dvc.lock"
+    lock.write_text(lock.read_text().replace("0a", "0b"))
+    others.append(crossvalidation.plan({})[0].name)
+    assert len({*same, *others}) == 4
 
 
-def test_a_split_of_ones_own_has_no_folds(tmp_path, monkeypatch):
-    repository = tiny_pipeline.create(tmp_path / "project", {**TINY, "split": {"file": "mine.csv"}})
-    monkeypatch.chdir(repository.folder)
-    with pytest.raises(DataError, match=r"split\.file has one split"):
-        crossvalidation.plan(None, "patient")
+def test_an_institution_is_a_fold(prepared):
+    overrides = crossvalidation.changes(None, "institution")
+    assert [fold.overrides for fold in crossvalidation.plan(overrides)] == [
+        {"split": {"unit": "institution", "test_fold": k}} for k in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scheme", "what"),
+    [
+        ("split: {unit: slice}", None, "a patient would be tested in several folds"),
+        ("split: {file: mine.csv}", None, "split.file has one split"),
+        ("download: {source: kaggle}", None, "changes download"),
+        ("trian: {seed: 2}", None, "trian is not a parameter"),
+        ("train: {sede: 2}", "patient", "train.sede is not a parameter"),
+    ],
+)
+def test_what_a_recipe_must_not_change(prepared, recipe, scheme, what):
+    (prepared / "recipes/mine.yaml").write_text(recipe)
+    with pytest.raises(DataError, match=what) as error:
+        crossvalidation.changes("mine", scheme)
+    assert "recipes/mine.yaml" in str(error.value)
+
+
+def test_a_cross_validation_of_other_parameters_is_refused(prepared):
+    """It was committed and then a parameter changed: it is inherited, not made."""
+    read = revision.reader("workspace", prepared)
+    folder = prepared / crossvalidation.FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"protocol": PROTOCOL, "params": {}, "overrides": {"train": {"loss": "bce"}}}
+    facts["key"] = revision.key(read, facts["overrides"])
+    (folder / "summary.json").write_text(json.dumps(facts))
+    (folder / "per_patient.csv").write_text("patient,institution,subset,dice\nA,X,test,0.5\n")
+    assert revision.scores("workspace", prepared, cross_validation=True).patients["dice"].tolist() == [0.5]
+    tiny_pipeline.demo.override(prepared / "params.yaml", {"train": {"seed": 9}})
+    with pytest.raises(DataError, match="made with other data, code or parameters than it has"):
+        revision.scores("workspace", prepared, cross_validation=True)
 
 
 FEW = {**TINY, "split": {"folds": 3}, "phantom": {**TINY["phantom"], "patients": 9}}
@@ -133,7 +191,10 @@ def test_side_by_side_as_one_by_one(tmp_path):
         assert "9 patients out of fold" in output
         folder = repository.folder / crossvalidation.FOLDER
         found[jobs] = {path.name: path.read_bytes() for path in folder.iterdir()}
-        assert set(repository.git("status", "--porcelain").splitlines()) - set(before.splitlines()) == {"?? metrics/"}
+        assert set(repository.git("status", "--porcelain").splitlines()) - set(before.splitlines()) == {
+            "?? dvc.lock",
+            "?? metrics/",
+        }
         code, output = repository.brainseg("cross-validate")
         assert code == 0, output
         assert output.count("is there") == 3

@@ -63,3 +63,11 @@ def test_results_in_the_readme():
     val = REPORT["val"]["volume"]["dice"]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"volume Dice mean {interval(val)}, median {val['median']:.3f}." in text
+
+
+def test_sizes_in_the_model_card():
+    text = " ".join((ROOT / "docs/model-card.md").read_text(encoding="utf-8").split())
+    test, val = (REPORT[subset]["by_size"] for subset in ("test", "val"))
+    assert f"(mean volume Dice {test['large']['dice']:.3f} against {test['small']['dice']:.3f} for" in text
+    assert f"({val['small']['dice']:.3f} against {val['large']['dice']:.3f})" in text
+    assert TEST["volume"]["dice"]["mean"] - TEST["alone"]["flair_only_dice"] == pytest.approx(0.05, abs=0.005)

@@ -76,3 +76,11 @@ def test_a_misspelt_parameter_is_a_line_too(folder):
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("  engine: tensorflow", "  engin: tensorflow"))
     assert "WARN" in doctor.run(folder) and "train.engin is not a parameter. Fix: write engine" in doctor.run(folder)
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("avx2 fma", False), ("avx512f avx512_bf16", True), (None, True)])
+def test_processors_without_bfloat16_are_told(flags, expected, tmp_path):
+    path = tmp_path / "cpuinfo"
+    if flags:
+        path.write_text(f"flags: {flags}\n")
+    assert doctor.has_bfloat16(path) == expected

@@ -27,6 +27,14 @@ def test_replacing_a_folder(tmp_path):
     assert [p.name for p in path.iterdir()] == ["two"]
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("precious")
+    with pytest.raises(IsADirectoryError, match="a file was to be written"):
+        files.write_text(tmp_path / "mine", "page")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
+
+
 def test_text_has_the_same_bytes_everywhere(tmp_path):
     files.write_text(tmp_path / "a", "ä\n")
     assert (tmp_path / "a").read_bytes() == b"\xc3\xa4\n"

@@ -8,16 +8,16 @@ from brainseg import comparison, revision
 from brainseg.errors import DataError
 from tests import toy_pipeline
 
-HEAD = "patient,institution,subset,tumour_pixels,dice,iou,precision,recall\n"
+HEAD = "patient,institution,subset,slices,tumour_pixels,dice,iou,precision,recall\n"
 PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 256, "marks": [], "empty_rule": "undefined"}
 
 
-def score(folder, p2, name=""):
-    metrics = folder / "metrics" / name
-    metrics.mkdir(parents=True, exist_ok=True)
-    rows = "0012,NA,test,5,0.5,0.4,1,0.3\nv,X,val,9,0.1,0.1,0.1,0.1\n" + f"P2,,test,0,{p2},,,\n"
+def score(folder, p2):
+    metrics = folder / "metrics"
+    rows = "0012,NA,test,9,5,0.5,0.4,1,0.3\nv,X,val,9,9,0.1,0.1,0.1,0.1\n" + f"P2,,test,9,0,{p2},,,\n"
     (metrics / "per_patient.csv").write_text(HEAD + rows)
-    (metrics / ("summary.json" if name else "evaluation.json")).write_text(json.dumps({"protocol": PROTOCOL}))
+    facts = {"protocol": PROTOCOL}
+    (metrics / "evaluation.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +53,28 @@ def test_an_experiment_is_read_by_its_name(toy):
     assert c.differences[0].ties == 2
 
 
-def test_patients_out_of_fold(toy):
-    with pytest.raises(DataError, match=r"workspace:metrics/cross_validation/per_patient\.csv: there is no such file"):
-        revision.scores("workspace", toy, cross_validation=True)
-    score(toy, 0.25, "cross_validation")
-    assert revision.scores("workspace", toy, cross_validation=True).patients["dice"].tolist() == [0.5, 0.25]
-
-
-def test_an_unknown_revision_says_where_to_look(toy):
+def test_no_cross_validation_names_the_command(toy):
     with pytest.raises(DataError) as error:
-        revision.scores("nope", toy)
+        revision.scores("workspace", toy, cross_validation=True)
     (line,) = error.value.lines()
-    assert line.startswith("ERROR 2 nope: there is no such revision, branch or experiment. Fix: ")
+    assert "workspace:metrics/cross_validation/per_patient.csv: there is no such file. Fix: run make cross-val" in line
+
+
+def test_parameters_are_those_that_made_the_scores(toy):
+    """An edited params.yaml has made nothing yet; single keys of a block are put together."""
+    params = toy / "params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("dice", "jaccard"))
+    assert revision.scores("workspace", toy).params == {"train": {"epochs": 2, "loss": "dice"}}
+    params.write_text(text)
+    lock = "stages: {a: {params: {params.yaml: {split: {seed: 1}}}}, b: {params: {params.yaml: {split.unit: patient}}}}"
+    assert revision.params(lambda path: lock) == {"split": {"seed": 1, "unit": "patient"}}
+
+
+@pytest.mark.parametrize("name", ["nope", "HEAD:params.yaml", ""])
+def test_an_unknown_revision_says_where_to_look(toy, name):
+    with pytest.raises(DataError) as error:
+        revision.scores(name, toy)
+    (line,) = error.value.lines()
+    assert line.startswith(f"ERROR 2 {name or '(no name)'}: there is no such revision, branch or experiment (")
     assert "dvc exp list" in line

@@ -1,6 +1,7 @@
 """The command `brainseg`: one verb each, whose modules are imported only when it is asked for."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ from brainseg import __version__, errors
 def main() -> None:
     """Entry point. A fault is printed as ``ERROR <CODE> <path>: <what>. Fix: <action>``; its code is the exit code."""
     arguments = parser().parse_args()
-    errors.run(lambda: arguments.action(arguments))
+    errors.run(lambda: _act(arguments))
+
+
+def _act(arguments: argparse.Namespace) -> None:
+    here = Path.cwd()
+    top = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
+    if top != here:
+        fix = f"cd {top}" if top else "cd to the folder that holds dvc.yaml and params.yaml"
+        raise errors.DataError(here, "is not the project's top folder", fix)
+    arguments.action(arguments)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,6 +46,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     print(comparison_page.as_json(compared) if arguments.json else comparison_page.table(compared))
     if arguments.html:
         comparison_page.write(compared, arguments.html)
+        print(f"page: {arguments.html}", file=sys.stderr)
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:
@@ -73,6 +84,8 @@ def _track(arguments: argparse.Namespace) -> None:
         done.append(tracking.log_evaluation(once=True))
     if Path("metrics/report.html").exists():
         done.append(tracking.log_figures())
+    if Path("metrics/cross_validation/summary.json").exists():
+        done.append(tracking.log_cross_validation())
     if not all(done):
         raise errors.MachineError(tracking.store_uri(), "not all could be logged", "see the warning above, try again")
     print(f"runs are in {tracking.store_uri()}; make ui shows them")
@@ -85,7 +98,7 @@ def _verify_data(arguments: argparse.Namespace) -> None:
 
 
 VERBS = {
-    "compare": (_compare, "say whether run B is better than run A, patient by patient"),
+    "compare": (_compare, "say whether run B is better than run A, or by luck: brainseg compare HEAD my-experiment"),
     "cross-validate": (_cross_validate, "score every patient by a model that never saw it, a DVC experiment a fold"),
     "demo": (_demo, "run the whole pipeline on phantoms, in .demo/"),
     "doctor": (_doctor, "say what this machine and this folder have, lack, and need"),
@@ -104,7 +117,10 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "cross-validate": {
         "recipe": RECIPE,
-        "--scheme": {"choices": ["patient", "institution"], "default": "patient", "help": "what is left out together"},
+        "--scheme": {
+            "choices": ["patient", "institution"],
+            "help": "what is left out together; split.unit says otherwise",
+        },
         "--jobs": {"type": int, "default": 1, "metavar": "N", "help": "folds at once"},
     },
     "repro": {"recipe": RECIPE},

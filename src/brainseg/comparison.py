@@ -18,6 +18,9 @@ from brainseg.errors import DataError, Problem, raise_all
 METRICS = ("dice", "iou", "precision", "recall")  # columns of per_patient.csv; the first decides
 RESAMPLES, SEED = 10_000, 3
 LEVEL, POWER = 0.05, 0.8
+BETTER, WORSE, NOT_TOLD_APART, IDENTICAL = "better", "worse", "not told apart", "identical"
+FEWEST = 6  # differences with which a verdict is possible at all: 2 / 2**6 < LEVEL
+ABSENT = "absent"  # what a parameter is in a run that does not know it
 SAME_PROTOCOL = ("source", "unit", "marks", "empty_rule")  # two runs that differ here answer different questions
 
 
@@ -90,44 +93,46 @@ def compare(a: Scores, b: Scores) -> Comparison:
 def difference(a: pd.Series, b: pd.Series, metric: str = "dice") -> Difference:
     """B - A of one metric, both indexed by patient; NaN where a patient's score is undefined."""
     both = a.notna() & b.notna()
+    same = bool(both.any()) and a.equals(b)
     a, b = a[both].to_numpy(float), b[both].to_numpy(float)
     d = b - a
     lo, hi = statistics.interval(d, both.index[both].astype(str), resamples=RESAMPLES, seed=SEED)
     p = float(stats.wilcoxon(d).pvalue) if np.any(d) else 1.0
-    mean_a, mean_b, mean, median = (float(f(v)) if len(d) else np.nan
-                                    for f, v in ((np.mean, a), (np.mean, b), (np.mean, d), (np.median, d)))  # fmt: skip
+    mean_a, mean_b, mean = (float(np.mean(values)) if len(d) else np.nan for values in (a, b, d))
+    median = float(np.median(d)) if len(d) else np.nan
+    wins, losses, ties = (int(np.sum(sign)) for sign in (d > 0, d < 0, d == 0))
     return Difference(
-        metric, len(d), int((~both).sum()), mean_a, mean_b, mean, lo, hi, median, p,
-        int((d > 0).sum()), int((d < 0).sum()), int((d == 0).sum()), detectable(d), verdict(lo, hi, p),
+        metric, len(d), int((~both).sum()), mean_a, mean_b, mean, lo, hi, median, p, wins, losses, ties, detectable(d),
+        IDENTICAL if same else verdict(lo, hi, p),
     )  # fmt: skip
 
 
 def verdict(lo: float, hi: float, p: float) -> str:
-    """ "better", "worse" or "not told apart": interval and test must agree that there is a difference."""
+    """BETTER, WORSE or NOT_TOLD_APART: interval and test must agree that there is a difference."""
     if p < LEVEL and lo > 0:
-        return "better"
+        return BETTER
     if p < LEVEL and hi < 0:
-        return "worse"
-    return "not told apart"
+        return WORSE
+    return NOT_TOLD_APART
 
 
 def detectable(differences: np.ndarray) -> float:
     """The mean difference that so many patients, varying like these, would show in 4 of 5 comparisons.
 
     ``(z(0.975) + z(0.8)) s / sqrt(n)``, the usual approximation for paired means (Julious 2004,
-    Stat. Med. 23:1921); NaN for fewer than two patients.
+    Stat. Med. 23:1921). NaN where fewer than six differ: Wilcoxon's p cannot fall below LEVEL then.
     """
-    if len(differences) < 2:
+    if np.count_nonzero(differences) < FEWEST:
         return float("nan")
     z = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
     return float(z * np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
 
 def changed(a: Mapping, b: Mapping, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """``{"train": {"loss": "bce"}}`` against ``"dice"`` → ``{"train.loss": ("bce", "dice")}``; None: not there."""
+    """``{"train": {"loss": "bce"}}`` against ``"dice"`` → ``{"train.loss": ("bce", "dice")}``."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in [*a, *(key for key in b if key not in a)]:
-        old, new = a.get(key), b.get(key)
+        old, new = a.get(key, ABSENT), b.get(key, ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found |= changed(old, new, f"{prefix}{key}.")
         elif old != new:
@@ -147,11 +152,12 @@ def _check(a: Scores, b: Scores) -> None:
     if a.protocol["grid"] != b.protocol["grid"]:
         what = f"its grid is {b.protocol['grid']} pixels, {a.name} has {a.protocol['grid']}"
         raise DataError(b.name, what, "set preprocess.size alike; a network may work at half of it by network.stem")
-    pixels = a.patients.merge(b.patients, on="patient", suffixes=("_a", "_b"))
-    other_masks = pixels.loc[pixels["tumour_pixels_a"] != pixels["tumour_pixels_b"], "patient"]
-    if len(other_masks):
-        what = f"{len(other_masks)} patients were scored against other masks than in {a.name}: {_listed(other_masks)}"
-        raise DataError(b.name, what, "run dvc repro in both on the same data")
+    pairs = a.patients.merge(b.patients, on="patient", suffixes=("_a", "_b"))
+    other = (pairs["tumour_pixels_a"] != pairs["tumour_pixels_b"]) | (pairs["slices_a"] != pairs["slices_b"])
+    if other.any():
+        what = f"{other.sum()} patients were scored on other slices or masks than in {a.name}"
+        fix = "compare runs of the same data and one split"
+        raise DataError(b.name, f"{what}: {_listed(pairs.loc[other, 'patient'])}", fix)
 
 
 def _listed(patients: pd.Series, most: int = 20) -> str:

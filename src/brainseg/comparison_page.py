@@ -5,11 +5,12 @@ import json
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from brainseg import figures, files, pages
-from brainseg.comparison import Comparison, Difference
+from brainseg.comparison import ABSENT, IDENTICAL, NOT_TOLD_APART, Comparison, Difference
 
 MOVED = 5  # patients that moved most, named in the terminal
 DECIMALS = 6
@@ -18,11 +19,13 @@ DECIMALS = 6
 def sentence(c: Comparison) -> str:
     """The verdict in words, with what it rests on."""
     d = c.differences[0]
-    if d.n and d.ties == d.n and not d.undefined:
-        return f"{c.b} and {c.a} score the same in each of {d.n} patients."
+    if d.verdict == IDENTICAL:
+        return f"{c.b} and {c.a} score the same in each of {d.n + d.undefined} patients."
     what = f"volume Dice {signed(d.mean)} [{signed(d.lo)}, {signed(d.hi)}], p {probability(d.p)}, {d.n} patients"
-    if d.verdict != "not told apart":
+    if d.verdict != NOT_TOLD_APART:
         return f"{c.b} is {d.verdict} than {c.a}: {what}."
+    if pd.isna(d.detectable):
+        return f"{c.b} and {c.a} are not told apart: {what}. So few patients that differ can never be."
     return (
         f"{c.b} and {c.a} are not told apart: {what}. "
         f"So many patients show a mean difference of {number(d.detectable)} in 4 of 5 comparisons, smaller ones rarely."
@@ -42,6 +45,7 @@ def table(c: Comparison) -> str:
         "",
         *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
         "",
+        "Volume Dice decides. Detectable: the mean difference found in 4 of 5 comparisons of such patients.",
         *([] if c.params else ["Parameters: the same"]),
         *(f"Parameter {key}: {shown(old)} -> {shown(new)}" for key, (old, new) in c.params.items()),
         *(["Moved most (volume Dice):"] if len(moved) else []),
@@ -84,8 +88,8 @@ def _row(d: Difference) -> tuple[str, ...]:
     interval = f"{signed(d.mean)} [{signed(d.lo)}, {signed(d.hi)}]"
     counts = f"{d.wins}/{d.losses}/{d.ties}" + (f" ({d.undefined} undefined)" if d.undefined else "")
     name = "volume Dice" if d.metric == "dice" else "volume IoU" if d.metric == "iou" else d.metric
-    return (name, number(d.mean_a), number(d.mean_b), interval, signed(d.median), probability(d.p), counts,
-            number(d.detectable))  # fmt: skip
+    seen = "-" if d.verdict == IDENTICAL else number(d.detectable)
+    return name, number(d.mean_a), number(d.mean_b), interval, signed(d.median), probability(d.p), counts, seen
 
 
 def number(value: float) -> str:
@@ -100,8 +104,8 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def shown(value: object) -> str:
-    return "not there" if value is None else json.dumps(value) if isinstance(value, str | bool | list) else str(value)
+def shown(value: Any) -> str:
+    return value if value is ABSENT else json.dumps(value)
 
 
 def _strict(value: object) -> object:

@@ -150,8 +150,12 @@ def load(*blocks: str, path: Path | str = "params.yaml") -> Params:
         DataError: every fault of the file at once, with the key, what is allowed and the nearest name.
     """
     path = Path(path)
+    return check(read_yaml(path), path, *blocks)
+
+
+def check(raw: dict, path: Path, *blocks: str) -> Any:
+    """``load`` of what was read already; errors call it ``path``."""
     fields = {name: (Params.model_fields[name].annotation, ...) for name in blocks or Params.model_fields}
-    raw = read_yaml(path)
     try:
         raise_all(_conflicts(path, Params.model_validate(raw)))
         model = create_model("Params", __base__=Block, **fields)  # type: ignore[call-overload]

@@ -1,10 +1,10 @@
 """Every patient scored once, by a model that never saw it. A fold is a DVC experiment, here they are run and collected.
 
-An experiment's name holds a digest of what determines its results: the pipeline, the code it depends on and the
-parameters. A fold whose experiment is there is not run again, whatever stopped the others.
+An experiment's name holds a digest of what determines its numbers: data, code and parameters. A fold whose experiment
+is there, and is what its name says, is not run again, whatever stopped the others.
 """
 
-import hashlib
+import io
 import json
 import math
 import shlex
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from brainseg import config, evaluation, figures, files, metrics, repro, revision, scoring, splitting, statistics
 from brainseg.errors import DataError, IntegrityError, Problem, RunError, raise_all
@@ -34,72 +33,82 @@ class Fold(NamedTuple):
     overrides: dict
 
 
-def run(recipe: str | None = None, scheme: str = "patient", jobs: int = 1, root: Path = Path()) -> str:
+def run(recipe: str | None = None, scheme: str | None = None, jobs: int = 1, root: Path = Path()) -> str:
     """Run the folds that are missing, ``jobs`` at once, and write metrics/cross_validation/.
 
     Args:
         recipe: recipes/<recipe>.yaml applied to each fold.
-        scheme: ``patient``: params' folds; ``institution``: each is left out in turn, the small ones together.
+        scheme: ``patient``: params' folds; ``institution``: each is left out in turn, the small ones together;
+            None: as ``split.unit`` says.
 
     Returns:
         The closing line.
 
     Raises:
         RunError: folds failed; the others are kept.
+        IntegrityError: something was edited while they ran.
     """
     repro.heal(root)
-    folds = plan(recipe, scheme, root)
+    overrides = changes(recipe, scheme, root)
+    if subprocess.run([sys.executable, "-m", "dvc", "repro", "split"], cwd=root, env=repro.environment()).returncode:
+        raise RunError("dvc repro split", "the data could not be prepared", "read the first ERROR above")
+    folds = plan(overrides, root)
     missing = [fold for fold in folds if not is_done(fold, root)]
     for fold in folds:
         if fold not in missing:
             print(f"fold {fold.number}: {fold.name} is there")
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         codes = list(pool.map(partial(_run_fold, root=root), missing))
-    failed = [fold for fold, code in zip(missing, codes, strict=True) if code]
     raise_all([
         Problem(str(log_of(fold, root)), f"fold {fold.number} failed; the others are kept", "read its ERROR, run again")
-        for fold in failed
+        for fold, code in zip(missing, codes, strict=True) if code
     ], RunError)  # fmt: skip
+    changed = [fold.name for fold in missing if not is_done(fold, root)]
+    what = "data, code or parameters were edited while the folds ran"
+    raise_all([Problem(name, what, f"dvc exp remove {name}, run again") for name in changed], IntegrityError)
     return collect(folds, root)
 
 
-def plan(recipe: str | None, scheme: str, root: Path = Path()) -> list[Fold]:
-    """The folds as experiments."""
-    changes = repro.load(recipe, root) if recipe else {}
-    changes["split"] = changes.get("split", {}) | {"unit": scheme}
-    params = config.load(path=root / "params.yaml").model_dump()
-    for block, values in changes.items():
-        params[block] |= values
-    split = config.Params.model_validate(params).split
+def changes(recipe: str | None, scheme: str | None, root: Path = Path()) -> dict:
+    """What a recipe and the scheme override in params.yaml, the number of the fold apart.
+
+    Raises:
+        DataError: they do not fit params.yaml, mix slices of a patient, bring a split, or change the data.
+    """
+    path = root / "recipes" / f"{recipe}.yaml" if recipe else root / "params.yaml"
+    overrides = repro.load(recipe, root) if recipe else {}
+    unit = scheme or overrides.get("split", {}).get("unit")
+    if unit:
+        overrides = revision.merged(overrides, {"split": {"unit": unit}})
+    split = config.check(revision.merged(config.read_yaml(root / "params.yaml"), overrides), path).split
+    if split.unit == "slice":
+        what = "split.unit is slice: a patient would be tested in several folds"
+        raise DataError(path, what, "ask for --scheme patient (make: SCHEME=patient)")
     if split.file:
-        raise DataError("params.yaml", "split.file has one split, no folds", "set split.file: null")
+        raise DataError(path, "split.file has one split, no folds", "set split.file: null")
+    if other := sorted({"download", "phantom", "preprocess"} & set(overrides)):
+        fix = "set these in params.yaml, so that the folds are of the data in the workspace"
+        raise DataError(path, f"changes {', '.join(other)}", fix)
+    return overrides
+
+
+def plan(overrides: dict, root: Path = Path()) -> list[Fold]:
+    """The folds of the data in the workspace, as experiments."""
+    read = revision.reader(revision.WORKSPACE, root)
+    raw = revision.merged(config.read_yaml(root / "params.yaml"), overrides)
+    split = config.check(raw, root / "params.yaml").split
+    name = f"cv-{revision.key(read, overrides)}"
     count = splitting.fold_count(root / "data/processed/slices.csv", split)
-    key = _key(params, root)
-    return [
-        Fold(number, f"cv-{key}-{number}", {**changes, "split": changes["split"] | {"test_fold": number}})
-        for number in range(count)
-    ]
-
-
-def _key(params: dict, root: Path) -> str:
-    """A digest of everything that determines the folds' results, the number of the test fold apart."""
-    pipeline = (root / "dvc.yaml").read_text(encoding="utf-8")
-    code = {
-        dep: files.sha256(root / dep)
-        for stage in YAML(typ="safe").load(pipeline)["stages"].values()
-        for dep in stage["deps"]
-        if dep.startswith(("src/", "stages/"))
-    }
-    split = {**params["split"], "test_fold": None}
-    facts = json.dumps([pipeline, code, {**params, "split": split}], sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()[:8]
+    own = overrides.get("split", {})
+    return [Fold(k, f"{name}-{k}", {**overrides, "split": {**own, "test_fold": k}}) for k in range(count)]
 
 
 def is_done(fold: Fold, root: Path = Path()) -> bool:
-    """Whether the experiment is there with its numbers."""
+    """Whether the experiment is there with its numbers, made from what its name says."""
     try:
-        revision.reader(fold.name, root)("metrics/per_patient.csv")
-        return True
+        read = revision.reader(fold.name, root)
+        read("metrics/per_patient.csv")
+        return fold.name == f"cv-{revision.key(read, {})}-{fold.number}"
     except DataError:
         return False
 
@@ -111,7 +120,7 @@ def log_of(fold: Fold, root: Path) -> Path:
 def _run_fold(fold: Fold, root: Path) -> int:
     """``dvc exp run`` in a folder of its own; what it prints goes to a log, what people wait for to the screen."""
     overrides = [flag for pair in repro.flags(fold.overrides) for flag in ("-S", pair)]
-    command = ["dvc", "exp", "run", "--temp", "--name", fold.name, *overrides]
+    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", fold.name, *overrides]
     log = log_of(fold, root)
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"fold {fold.number}: + {shlex.join(command)}", flush=True)
@@ -133,20 +142,22 @@ class Scored(NamedTuple):
     fold: Fold
     patients: pd.DataFrame
     slices: pd.DataFrame
+    bins: pd.DataFrame
     report: dict
+    params: dict
 
 
 def collect(folds: Sequence[Fold], root: Path = Path()) -> str:
     """Read every fold's numbers and write per_patient.csv, summary.json and two figures.
 
     Raises:
-        IntegrityError: a patient was tested twice, or not at all, or the folds' protocols differ.
+        IntegrityError: a patient was tested twice, or not at all.
     """
     scored = [_read(fold, root) for fold in folds]
     _check(scored)
     patients = pd.concat([s.patients.assign(fold=s.fold.number) for s in scored], ignore_index=True)
     patients = patients.sort_values("patient", ignore_index=True)
-    summary = summarise(scored, config.load("evaluate", path=root / "params.yaml").evaluate)
+    summary = summarise(scored)
     folder = root / FOLDER
     files.write_text(folder / "per_patient.csv", patients.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -164,8 +175,15 @@ def _read(fold: Fold, root: Path) -> Scored:
     read = revision.reader(fold.name, root)
     patients = revision.parse_table(read("metrics/per_patient.csv"))
     slices = revision.parse_table(read("metrics/per_slice.csv"))
+    bins = pd.read_csv(io.StringIO(read("metrics/calibration.csv")))
     report = json.loads(read("metrics/evaluation.json"))
-    return Scored(fold, patients[patients["subset"] == "test"], slices[slices["subset"] == "test"], report)
+    made_with = without_test_fold(revision.params(read))
+    tested = [table[table["subset"] == "test"] for table in (patients, slices)]
+    return Scored(fold, tested[0], tested[1], bins, report, made_with)
+
+
+def without_test_fold(params: dict) -> dict:
+    return {**params, "split": {name: value for name, value in params["split"].items() if name != "test_fold"}}
 
 
 def _check(scored: Sequence[Scored]) -> None:
@@ -179,13 +197,13 @@ def _check(scored: Sequence[Scored]) -> None:
     raise_all(problems, IntegrityError)
 
 
-def summarise(scored: Sequence[Scored], params: config.Evaluate) -> dict:
-    """The protocol, the folds, and ``test`` in the shape of evaluation.json's, over all patients out of fold."""
-    first = scored[0].report
+def summarise(scored: Sequence[Scored]) -> dict:
+    """Protocol, folds, parameters, and ``test`` in the shape of evaluation.json's over all patients out of fold."""
+    fold, first, made_with = scored[0].fold, scored[0].report, scored[0].params
+    params = config.Evaluate.model_validate(made_with["evaluate"])
     slices = pd.concat([s.slices for s in scored], ignore_index=True)
     unit = first["test"]["slice"]["unit"]
     summarised = partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed)
-    pixels = [len(s.slices) for s in scored]
     batches = [math.ceil(len(s.slices) / metrics.KERAS_BATCH) for s in scored]
     defined = [s.report["test"]["volume"]["dice"]["n"] for s in scored]
     patients = scoring.per_patient(slices)
@@ -198,18 +216,28 @@ def summarise(scored: Sequence[Scored], params: config.Evaluate) -> dict:
             "alone": _weighted([s.report["test"]["alone"] for s in scored], defined),
             "by_institution": scoring.institution_block(patients, slices, summarised),
             "by_size": scoring.size_block(patients, summarised),
-            "calibration": _weighted([s.report["test"]["calibration"] for s in scored], pixels),
+            "calibration": scoring.calibration_block(_pooled([s.bins for s in scored])),
         },
         "folds": [_fold_facts(s) for s in scored],
+        "params": made_with,
+        "key": fold.name.split("-")[1],
+        "overrides": without_test_fold(fold.overrides),
     })  # fmt: skip
 
 
-def _weighted(parts: list[dict[str, float]], weights: list[int]) -> dict[str, float]:
-    """Means over the folds, weighted by what each fold's own number is a mean over."""
-    return {
-        name: sum(part[name] * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
-        for name in parts[0]
-    }
+def _weighted(parts: list[dict[str, float | None]], weights: list[int]) -> dict[str, float]:
+    """Means over the folds, weighted by what each fold's own number is a mean over; undefined ones left out."""
+    table = pd.DataFrame(parts, dtype=float)
+    weight = table.notna().mul(weights, axis=0)
+    return (table.fillna(0) * weight).sum().div(weight.sum()).to_dict()
+
+
+def _pooled(bins: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The folds' calibration.csv as one: counts added up, means weighted by them."""
+    means = ["mean_probability", "observed_frequency"]
+    sums = pd.concat([table.assign(**table[means].mul(table["count"], axis=0)) for table in bins])
+    table = sums.groupby(["lower", "upper"], as_index=False)[["count", *means]].sum()
+    return table.assign(**table[means].div(table["count"].where(table["count"] > 0), axis=0))
 
 
 def _fold_facts(scored: Scored) -> dict:

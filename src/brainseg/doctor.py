@@ -65,7 +65,15 @@ def compute(root: Path) -> Finding:
     running = engine.start(train.engine, device=train.device, precision=train.precision, threads=train.threads)
     packages = ("keras", "tensorflow-cpu", "tensorflow", "jax")
     versions = ", ".join(f"{name} {_version(name)}" for name in packages if _version(name))
-    return Finding("engine", f"{running} ({versions})")
+    slow = running.precision == "bfloat16" and running.device == "cpu" and not has_bfloat16()
+    fix = "this processor has no bfloat16 instructions: train.precision: float32 is faster here" if slow else ""
+    return Finding("engine", f"{running} ({versions})", fix)
+
+
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bfloat16 itself; where Linux does not tell, it is taken to."""
+    flags = cpuinfo.read_text() if cpuinfo.exists() else "bf16"
+    return "bf16" in flags  # avx512_bf16, amx_bf16, on ARM bf16
 
 
 def disk(root: Path) -> Finding:

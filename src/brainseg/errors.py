@@ -92,7 +92,8 @@ def _as_fault(error: Exception) -> BrainsegError:
         free = files.free_bytes(error.filename or ".")
         return MachineError(error.filename or ".", f"the disk is full ({free:,} bytes free)", "free space, run again")
     if isinstance(error, OSError) and error.filename and error.errno in _PLACE:
-        return MachineError(error.filename or ".", str(error.strerror), "check the path and its permissions")
+        fix = "check the path and its permissions; what a stage reads, dvc repro makes"
+        return MachineError(error.filename or ".", str(error.strerror), fix)
     if is_out_of_memory(error):
         return RunError("memory", "out of memory", "lower train.batch_size or close other programs")
     where = traceback.extract_tb(error.__traceback__)[-1]

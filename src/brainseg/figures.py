@@ -97,7 +97,7 @@ def threshold(curve: pd.DataFrame, chosen: float, path: Path, dpi: int) -> None:
         ax = figure.subplots()
         for (column, label), colour, line in zip(series.items(), SERIES, ("-", "-.", "--", ":"), strict=False):
             ax.plot(curve["threshold"], curve[column], line, color=colour, label=label)
-        ax.plot(curve["threshold"], curve["test_dice"], color=GREY, linewidth=1, label="Dice, test: not looked at")
+        ax.plot(curve["threshold"], curve["test_dice"], color=GREY, linewidth=1, label="Dice, test: no say in it")
         ax.axvline(chosen, color=BLACK, linewidth=1.2)
         on_left = chosen > 0.6
         ax.annotate(f" chosen: {chosen:.3g} ", (chosen, 0.02), xycoords=("data", "axes fraction"),
@@ -153,13 +153,14 @@ def paired(table: pd.DataFrame, names: tuple[str, str], path: Path, dpi: int) ->
         ax = figure.subplots()
         for place, row in table.iterrows():
             ax.plot((row["a"], row["b"]), (place, place), color=BLUE if row["b"] >= row["a"] else VERMILLION, zorder=1)
-        ax.scatter(table["a"], table.index, 40, facecolors="white", edgecolors=BLACK, label=f"A: {short(names[0])}")
-        ax.scatter(table["b"], table.index, 30, color=BLACK, label=f"B: {short(names[1])}", zorder=2)
+        ax.scatter(table["a"], table.index, 60, facecolors="white", edgecolors=BLACK, label=f"A: {short(names[0])}")
+        ax.scatter(table["b"], table.index, 16, color=BLACK, label=f"B: {short(names[1])}", zorder=2)
         for column, line in (("a", "--"), ("b", "-")):
             if len(table):
                 ax.axvline(table[column].mean(), color=BLACK, linewidth=1, ls=line, label=f"mean of {column.upper()}")
         ax.set_yticks(table.index if named else [], [short(p) for p in table["patient"]] if named else [], fontsize=9)
-        ax.set(xlabel="Dice of the volume", xlim=(-0.02, 1.02), ylim=(-0.7, len(table) - 0.3))
+        least = min(table["a"].min(), table["b"].min()) if len(table) else 0
+        ax.set(xlabel="Dice of the volume", xlim=(least - 0.04, 1.02), ylim=(-0.7, len(table) - 0.3))
         ax.grid(axis="y", visible=False)
         figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2, handletextpad=0.5)
 

@@ -1,5 +1,6 @@
 """Files on disk: where the project's state lives, writes that never leave half a file, digests."""
 
+import errno
 import glob
 import hashlib
 import os
@@ -39,6 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield inner
         sync(inner)
         if path.is_dir():
+            if not inner.is_dir():  # a file never takes the place of a folder and all that is in it
+                raise IsADirectoryError(errno.EISDIR, "is a folder, a file was to be written", str(path))
             shutil.rmtree(path)
         os.replace(inner, path)
         sync(path.parent)

@@ -21,6 +21,7 @@ from brainseg import figures
 from brainseg.manifest import FLAIR
 
 TP, FP, FN = figures.SKY, figures.VERMILLION, figures.YELLOW  # the three furthest apart, also for the colour-blind
+HEADINGS = {"best": "Best", "median": "Median", "worst": "The worst, downwards"}
 ERRORS = {TP: "tumour found (TP)", FP: "false alarm (FP)", FN: "tumour missed (FN)"}
 MASK = figures.ORANGE
 COLUMNS = 4
@@ -108,7 +109,7 @@ def cases(picked: pd.DataFrame, images: np.ndarray, truth: np.ndarray, predictio
         cells = [grey, marked(grey, mask), marked(grey, answer), errors(flair, mask, answer)]
         left = f"{figures.short(case.patient)}, slice {case.slice}"
         right = f"Dice: volume {case.volume_dice:.2f}, slice {case.dice:.2f}".replace("nan", "undefined")
-        rows.append(Row(cells, left, right, "" if case.group == group else case.group.capitalize()))
+        rows.append(Row(cells, left, right, "" if case.group == group else HEADINGS[case.group]))
         group = case.group
     return rows
 
@@ -120,7 +121,7 @@ def gallery(rows: list[Row], path: Path, dpi: int) -> None:
 
 def overview(rows: list[Row], path: Path, dpi: int) -> None:
     """The best, the median and the very worst of what ``gallery`` shows."""
-    first = [row for row in rows[:-1] if row.heading in ("Best", "Median")]
+    first = [row for row in rows[:-1] if row.heading in (HEADINGS["best"], HEADINGS["median"])]
     last = [replace(row, heading="Worst") for row in rows[-1:]] if len(rows) > 1 else rows
     gallery([*first, *last], path, dpi)
 

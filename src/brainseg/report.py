@@ -66,7 +66,7 @@ FIGURES = {  # in the report's order: heading, and how to read it
         "The thin line is the test patients' Dice, which had no say in it.",
     ),
     "patients": ("Every test patient", "One line a patient, best on top; colour and shape name the institution."),
-    "size": ("Tumour size", "One point a patient; low points on the left mean that small tumours are the hard ones."),
+    "size": ("Tumour size", "One point a patient: are the small tumours the hard ones, or the large?"),
     "calibration": (
         "Calibration",
         "On the diagonal a probability of 0.7 means tumour in 7 of 10 pixels; below it the model is too sure. "

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil
 from brainseg import config
 from brainseg.errors import DataError, MachineError
 
+EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment apart from the workspace
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -78,6 +80,29 @@ def heal(root: Path) -> None:
     for process in orphans(root.resolve()):
         what = f"{process.cmdline()[1]} of a run that was killed is still at work"
         raise MachineError(f"process {process.pid}", what, f"wait for its end, or: kill {process.pid}")
+    _remove_left_experiments(root.resolve() / EXPERIMENTS)
+
+
+def _remove_left_experiments(folder: Path) -> None:
+    """Folders of ``dvc exp run --temp`` that was killed: full copies of the data, in which nobody works any more."""
+    left = list(folder.glob("standalone/tmp*"))
+    if left and any(_is_dvc(process.cmdline()) for process in _processes_in(folder.parents[2])):
+        return  # one of them may be its
+    for experiment in left:
+        shutil.rmtree(experiment, ignore_errors=True)
+        print(f"removed {experiment}, which a killed experiment left", file=sys.stderr)
+
+
+def _processes_in(root: Path) -> Iterator[psutil.Process]:
+    """Processes that work in the project's folder or below."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(root):
+                yield process
+
+
+def _is_dvc(command: list[str]) -> bool:
+    return "dvc" in [Path(part).name for part in command[:3]]  # .../bin/dvc or python -m dvc
 
 
 def _remove_broken_lock(folder: Path) -> None:
@@ -112,11 +137,12 @@ def _is_whole(lock: Path) -> bool:
 
 
 def orphans(root: Path) -> Iterator[psutil.Process]:
-    """Running stages of this project that no DVC watches any more."""
-    for process in psutil.process_iter():
+    """Running stages of this project, or of an experiment of it, that no DVC watches any more."""
+    for process in _processes_in(root):
         with contextlib.suppress(psutil.Error):
-            if not any(part.startswith("stages/") for part in process.cmdline()[1:2]) or Path(process.cwd()) != root:
+            here = Path(process.cwd())
+            mine = here == root or here.is_relative_to(root / EXPERIMENTS)
+            if not mine or not any(part.startswith("stages/") for part in process.cmdline()[1:2]):
                 continue
-            above = [Path(part).name for parent in process.parents() for part in parent.cmdline()[:3]]
-            if "dvc" not in above:  # .../bin/dvc or python -m dvc
+            if not any(_is_dvc(parent.cmdline()) for parent in process.parents()):
                 yield process

@@ -1,5 +1,6 @@
 """What a Git revision, a branch, a DVC experiment or the workspace scored, read through DVC."""
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -13,11 +14,14 @@ from brainseg.errors import DataError
 
 WORKSPACE = "workspace"
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
+NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
 OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_validation/summary.json")
 
 
 def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) -> Scores:
     """The test patients of ``name`` ("workspace", or what ``git`` or ``dvc exp`` calls it), or all out of fold.
+
+    The parameters are those that made the scores, whatever params.yaml says by now.
 
     Raises:
         DataError: no such revision, or nothing was evaluated there.
@@ -25,9 +29,52 @@ def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) ->
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
     patients = parse_table(read(table))
-    protocol = json.loads(read(report))["protocol"]
-    params = config.parse_yaml(read("params.yaml"), f"{name}:params.yaml")
-    return Scores(name, patients[patients["subset"] == "test"].reset_index(drop=True), protocol, params)
+    facts = json.loads(read(report))
+    if cross_validation and facts["key"] != key(read, facts["overrides"]):
+        what = "its cross-validation was made with other data, code or parameters than it has"
+        raise DataError(name, what, "run make cross-validate there and commit what it writes")
+    made_with = facts["params"] if cross_validation else params(read)
+    return Scores(name, patients[patients["subset"] == "test"].reset_index(drop=True), facts["protocol"], made_with)
+
+
+def params(read: Callable[[str], str]) -> dict:
+    """The parameters in dvc.lock, nested as in params.yaml: of a stage that was run, not of a file that was edited."""
+    found: dict = {}
+    for stage in config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"].values():
+        for key, value in stage.get("params", {}).get("params.yaml", {}).items():
+            *blocks, last = key.split(".")
+            place = found
+            for block in blocks:
+                place = place.setdefault(block, {})
+            place[last] = {**place.get(last, {}), **value} if isinstance(value, dict) else value
+    return found
+
+
+def merged(params: dict, overrides: dict) -> dict:
+    """``params`` with the values of ``overrides`` in their blocks."""
+    blocks = {name: {**params.get(name, {}), **values} for name, values in overrides.items()}
+    return {**params, **blocks}
+
+
+def key(read: Callable[[str], str], overrides: dict) -> str:
+    """A digest of what determines a cross-validation's numbers: data, code and parameters, not which fold is tested.
+
+    Args:
+        read: from a path to the text of a revision, an experiment or the workspace, see ``revision.reader``.
+    """
+    raw = merged(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
+    params = config.check(raw, Path("params.yaml")).model_dump()
+    params["split"]["test_fold"] = None
+    pipeline = config.parse_yaml(read("dvc.yaml"), "dvc.yaml")["stages"]
+    stages = [pipeline[name] for name in NUMBERS]
+    code = sorted({dep for stage in stages for dep in stage["deps"] if dep.startswith(("src/", "stages/"))})
+    facts = {
+        "data": [out["md5"] for out in config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]["preprocess"]["outs"]],
+        "code": {path: hashlib.sha256(read(path).encode()).hexdigest() for path in code},
+        "commands": [stage["cmd"] for stage in stages],
+        "params": {block: params[block] for block in ("split", "train", "network", "augmentation", "evaluate")},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def parse_table(text: str) -> pd.DataFrame:
@@ -39,7 +86,6 @@ def parse_table(text: str) -> pd.DataFrame:
 
 def reader(name: str, root: Path = Path()) -> Callable[[str], str]:
     """A function from a path in the repository to its text in ``name``."""
-    fix = "run dvc repro there, and commit metrics/" if name != WORKSPACE else "run dvc repro"
     filesystem = None if name == WORKSPACE else _filesystem(name, root)
 
     def read(path: str) -> str:
@@ -48,6 +94,8 @@ def reader(name: str, root: Path = Path()) -> Callable[[str], str]:
                 return (root / path).read_text(encoding="utf-8")
             return filesystem.read_text(path, encoding="utf-8")
         except FileNotFoundError:
+            command = "make cross-validate" if path in OUT_OF_FOLD else "dvc repro"
+            fix = f"run {command}" if name == WORKSPACE else f"run {command} there and commit what it writes"
             raise DataError(f"{name}:{path}", "there is no such file", fix) from None
 
     return read
@@ -55,12 +103,15 @@ def reader(name: str, root: Path = Path()) -> Callable[[str], str]:
 
 def _filesystem(name: str, root: Path):
     from dvc.api import DVCFileSystem
-    from dvc.scm import RevError
+    from dvc.scm import RevError, SCMError
 
-    filesystem = DVCFileSystem(str(root.resolve()), rev=name)
-    try:
-        assert filesystem.repo  # opened only now
-    except RevError:
-        fix = "git log --oneline --all lists revisions, dvc exp list experiments"
-        raise DataError(name, "there is no such revision, branch or experiment", fix) from None
-    return filesystem
+    reason = "a name of one is needed"
+    if name and ":" not in name:  # REVISION:PATH is no revision
+        filesystem = DVCFileSystem(str(root.resolve()), rev=name)
+        try:
+            if filesystem.repo:  # opened only now
+                return filesystem
+        except (RevError, SCMError) as error:
+            reason = " ".join(str(error).split())
+    fix = "git log --oneline --all lists revisions, dvc exp list --all experiments"
+    raise DataError(name or "(no name)", f"there is no such revision, branch or experiment ({reason})", fix)

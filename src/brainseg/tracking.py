@@ -124,10 +124,10 @@ def log_cross_validation(tree: Path = Path()) -> None:
         with store.run(tree, tags | {"marks": "; ".join(summary["protocol"]["marks"])}) as run:
             store.log_metrics(run, {0: _flat({"test": summary["test"]})})
             store.log_artifacts(run, folder, *sorted(path.name for path in folder.iterdir()))
-        for fold in summary["folds"]:
-            if not store.adopt(fold["experiment"], run):
-                with store.run(tree, {"stage": "fold"}, run, fold["experiment"]) as child:
-                    store.log_metrics(child, {0: _flat({"test": {"volume": {"dice": fold["volume_dice"]}}})})
+            for fold in summary["folds"]:
+                if not store.adopt(fold["experiment"], run):
+                    with store.run(tree, {"stage": "fold"}, run, fold["experiment"]) as child:
+                        store.log_metrics(child, {0: _flat({"test": {"volume": {"dice": fold["volume_dice"]}}})})
 
 
 @contextlib.contextmanager
@@ -169,8 +169,9 @@ class Store:
         return found.experiment_id
 
     def find(self, tags: dict[str, str]) -> str | None:
-        """The id of the newest run with all these tags."""
+        """The id of the newest run with all these tags that was logged to its end."""
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        wanted += " and attributes.status = 'FINISHED'"
         newest = ["attributes.start_time DESC"]
         runs = self.client.search_runs([self.experiment], wanted, max_results=1, order_by=newest)
         return runs[0].info.run_id if runs else None
@@ -195,7 +196,9 @@ class Store:
         commit = _commit(tree)
         name = name or os.environ.get("DVC_EXP_NAME") or commit[:7] or None
         tags = tags | ({"mlflow.source.git.commit": commit} if commit else {})
-        with mlflow.start_run(experiment_id=self.experiment, run_name=name, tags=tags, parent_run_id=parent) as run:
+        with mlflow.start_run(
+            experiment_id=self.experiment, run_name=name, tags=tags, parent_run_id=parent, nested=True
+        ) as run:  # fmt: skip
             yield run.info.run_id
 
     def log_params(self, run: str, params: dict[str, Any]) -> None:
