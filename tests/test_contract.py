@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from brainseg import config, demo
+from brainseg import config, demo, training
+from brainseg.engine import Engine
 from tests.locked import declared_outs
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +72,13 @@ def test_code_dependencies_are_the_imports(stage):
     code = {dep for dep in DVC["stages"][stage]["deps"] if dep.startswith(("src/", "stages/"))}
     modules = modules_of(ROOT / script)
     assert code == {script} | {f"src/brainseg/{name}.py" for name in modules} | packaged(modules)
+
+
+def test_a_checkpoint_knows_all_code_that_takes_part():
+    """training.identity names the modules of the train stage; checkpoints have a format number of their own."""
+    params = config.load(path=ROOT / "params.yaml")
+    known = training.identity(params, {}, Engine("tensorflow", "cpu", "float32", 2))["code"]
+    assert set(known) == {f"{name}.py" for name in modules_of(ROOT / "stages/train.py") - {"checkpoints"}}
 
 
 def test_every_packaged_file_is_named_by_a_module():

@@ -17,6 +17,7 @@ from brainseg import (
     files,
     inference,
     losses,
+    manifest,
     metrics,
     networks,
     sampling,
@@ -67,7 +68,7 @@ class Batches(keras.utils.PyDataset):
 
 def identity(params: Params, digests: dict[str, str], running: engine.Engine) -> dict:
     """What determines a training: parameters, data, device, versions and the code of the modules that take part."""
-    modules = (augmentation, dataset, engine, inference, losses, metrics, networks, sampling, segmenter)
+    modules = (augmentation, dataset, engine, inference, losses, manifest, metrics, networks, sampling, segmenter)
     code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return {
         **{name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")},
