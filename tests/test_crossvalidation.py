@@ -191,10 +191,8 @@ def test_side_by_side_as_one_by_one(tmp_path):
         assert "9 patients out of fold" in output
         folder = repository.folder / crossvalidation.FOLDER
         found[jobs] = {path.name: path.read_bytes() for path in folder.iterdir()}
-        assert set(repository.git("status", "--porcelain").splitlines()) - set(before.splitlines()) == {
-            "?? dvc.lock",
-            "?? metrics/",
-        }
+        after = set(repository.git("status", "--porcelain").splitlines()) - set(before.splitlines())
+        assert after == {"?? dvc.lock", "?? metrics/cross_validation/"}
         code, output = repository.brainseg("cross-validate")
         assert code == 0, output
         assert output.count("is there") == 3
