@@ -67,9 +67,11 @@ def test_every_name_it_uses_of_the_package_is_there(tour):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             assert hasattr(modules[node.value.id], node.attr), ast.unparse(node)
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for call in [call for call in calls if ast.unparse(call.func).split(".")[0] in modules]:
-        module, *attributes = ast.unparse(call.func).split(".")
+    calls = [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for name, call in [(name, call) for name, call in calls if re.fullmatch(r"\w+(\.\w+)+", name)]:
+        module, *attributes = name.split(".")
+        if module not in modules:
+            continue
         function = functools.reduce(getattr, attributes, modules[module])
         inspect.signature(function).bind(*call.args, **{keyword.arg: None for keyword in call.keywords})
 
