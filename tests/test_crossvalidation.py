@@ -1,7 +1,6 @@
 """Cross-validation: folds as experiments, collected so that every patient counts once."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -46,13 +45,8 @@ PATIENTS = [
     Patient("B", "test", [Slice(SQUARE, SQUARE)], "Y"),
     Patient("C", "test", [Slice(SQUARE, [])], "Y"),
 ]
-FOLDS = [Fold(k, f"cv-abcdef01-{k}", {"split": {"unit": "patient", "test_fold": k}}) for k in range(2)]
-
-
-@pytest.fixture
-def root(tmp_path):
-    shutil.copy("params.yaml", tmp_path)
-    return tmp_path
+SMALL = {"train": {"learning_rate": 1.2e-7}}  # more decimals than a score is given
+FOLDS = [Fold(k, f"cv-abcdef01-{k}", SMALL | {"split": {"unit": "patient", "test_fold": k}}) for k in range(2)]
 
 
 def experiments(monkeypatch, *contents: dict[str, str]) -> None:
@@ -60,13 +54,13 @@ def experiments(monkeypatch, *contents: dict[str, str]) -> None:
     monkeypatch.setattr(revision, "reader", lambda name, root: held[name].__getitem__)
 
 
-def test_every_patient_once_in_the_shape_of_a_test(root, monkeypatch):
+def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     """A in one fold, B and C in the other: Dice 0.5, 1 and 0, as if one model had been tested on all three."""
     first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)
     experiments(monkeypatch, first, second)
-    line = crossvalidation.collect(FOLDS, root)
+    line = crossvalidation.collect(FOLDS, tmp_path)
     assert "3 patients out of fold: volume Dice 0.500" in line
-    folder = root / crossvalidation.FOLDER
+    folder = tmp_path / crossvalidation.FOLDER
     table = pd.read_csv(folder / "per_patient.csv")
     assert table["patient"].tolist() == ["A", "B", "C"]
     assert table["fold"].tolist() == [0, 1, 1]
@@ -78,7 +72,7 @@ def test_every_patient_once_in_the_shape_of_a_test(root, monkeypatch):
     assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
     assert summary["protocol"]["patients"] == 3
     assert summary["params"]["split"] == {"seed": 5}
-    assert (summary["key"], summary["overrides"]) == ("abcdef01", {"split": {"unit": "patient"}})
+    assert (summary["key"], summary["overrides"]) == ("abcdef01", SMALL | {"split": {"unit": "patient"}})
     for name in ("patients.png", "folds.png"):
         assert (folder / name).stat().st_size > 5000
 
@@ -89,17 +83,17 @@ def test_keras_numbers_are_weighted_by_batches():
     assert np.isnan(crossvalidation._weighted([{"x": None}], [2])["x"])
 
 
-def test_a_patient_tested_twice_is_named(root, monkeypatch):
+def test_a_patient_tested_twice_is_named(tmp_path, monkeypatch):
     experiments(monkeypatch, fold_files(PATIENTS[:2], 3), fold_files(PATIENTS[1:], 3))
     with pytest.raises(IntegrityError, match="B: is tested in two folds"):
-        crossvalidation.collect(FOLDS, root)
-    assert not (root / crossvalidation.FOLDER).exists()
+        crossvalidation.collect(FOLDS, tmp_path)
+    assert not (tmp_path / crossvalidation.FOLDER).exists()
 
 
-def test_a_patient_never_tested_is_noticed(root, monkeypatch):
+def test_a_patient_never_tested_is_noticed(tmp_path, monkeypatch):
     experiments(monkeypatch, fold_files(PATIENTS[:1], 4), fold_files(PATIENTS[1:], 4))
     with pytest.raises(IntegrityError, match="3 patients are tested, there are 4"):
-        crossvalidation.collect(FOLDS, root)
+        crossvalidation.collect(FOLDS, tmp_path)
 
 
 @pytest.fixture

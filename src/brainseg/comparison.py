@@ -61,7 +61,6 @@ class Comparison(NamedTuple):
 
     a: str
     b: str
-    grid: int
     differences: list[Difference]
     patients: pd.DataFrame
     params: dict[str, tuple[Any, Any]]
@@ -85,7 +84,7 @@ def compare(a: Scores, b: Scores) -> Comparison:
     table["difference"] = table["b"] - table["a"]
     order = table["difference"].abs().sort_values(ascending=False, kind="stable", na_position="last").index
     return Comparison(
-        a.name, b.name, a.protocol["grid"], differences, table.loc[order].reset_index(),
+        a.name, b.name, differences, table.loc[order].reset_index(),
         changed(a.params, b.params), _warnings(a.protocol, b.protocol),
     )  # fmt: skip
 

@@ -2,18 +2,17 @@
 
 import base64
 import json
-import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from brainseg import figures, files, pages
+from brainseg import evaluation, figures, files, pages
 from brainseg.comparison import ABSENT, IDENTICAL, NOT_TOLD_APART, Comparison, Difference
+from brainseg.report import number
 
 MOVED = 5  # patients that moved most, named in the terminal
-DECIMALS = 6
 
 
 def sentence(c: Comparison) -> str:
@@ -66,9 +65,9 @@ def as_json(c: Comparison) -> str:
         "sentence": sentence(c),
         "warnings": c.warnings,
         "params": {key: {"a": old, "b": new} for key, (old, new) in c.params.items()},
-        "metrics": {d.metric: {name: _strict(value) for name, value in list(d._asdict().items())[1:]}
-                    for d in c.differences},
-        "patients": [{name: _strict(value) for name, value in row.items()} for row in c.patients.to_dict("records")],
+        "metrics": evaluation.strict({d.metric: {k: v for k, v in d._asdict().items() if k != "metric"}
+                                      for d in c.differences}),
+        "patients": evaluation.strict(c.patients.to_dict("records")),
     }  # fmt: skip
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
 
@@ -92,10 +91,6 @@ def _row(d: Difference) -> tuple[str, ...]:
     return name, number(d.mean_a), number(d.mean_b), interval, signed(d.median), probability(d.p), counts, seen
 
 
-def number(value: float) -> str:
-    return "undefined" if pd.isna(value) else f"{value:.3f}"
-
-
 def signed(value: float) -> str:
     return "undefined" if pd.isna(value) else f"{value + 0.0:+.3f}"
 
@@ -106,9 +101,3 @@ def probability(p: float) -> str:
 
 def shown(value: Any) -> str:
     return value if value is ABSENT else json.dumps(value)
-
-
-def _strict(value: object) -> object:
-    if isinstance(value, float):
-        return round(value, DECIMALS) if math.isfinite(value) else None
-    return value

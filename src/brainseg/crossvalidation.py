@@ -119,8 +119,8 @@ def log_of(fold: Fold, root: Path) -> Path:
 
 def _run_fold(fold: Fold, root: Path) -> int:
     """``dvc exp run`` in a folder of its own; what it prints goes to a log, what people wait for to the screen."""
-    overrides = [flag for pair in repro.flags(fold.overrides) for flag in ("-S", pair)]
-    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", fold.name, *overrides]
+    options = repro.options(fold.overrides)
+    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", fold.name, *options]
     log = log_of(fold, root)
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"fold {fold.number}: + {shlex.join(command)}", flush=True)
@@ -209,7 +209,7 @@ def summarise(scored: Sequence[Scored]) -> dict:
     patients = scoring.per_patient(slices)
     protocol = {name: first["protocol"][name] for name in ("source", "unit", "grid", "tta", "empty_rule", "marks")}
     counts = {"patients": len(patients), "slices": len(slices), "folds": len(scored)}
-    return evaluation.strict({
+    numbers = evaluation.strict({
         "protocol": protocol | counts,
         "test": scoring.blocks(slices, unit, summarised) | {
             "keras": _weighted([s.report["test"]["keras"] for s in scored], batches),
@@ -219,10 +219,9 @@ def summarise(scored: Sequence[Scored]) -> dict:
             "calibration": scoring.calibration_block(_pooled([s.bins for s in scored])),
         },
         "folds": [_fold_facts(s) for s in scored],
-        "params": made_with,
-        "key": fold.name.split("-")[1],
-        "overrides": without_test_fold(fold.overrides),
     })  # fmt: skip
+    made = {"params": made_with, "key": fold.name.split("-")[1], "overrides": without_test_fold(fold.overrides)}
+    return numbers | made  # parameters as they are: a small learning rate is not rounded away
 
 
 def _weighted(parts: list[dict[str, float | None]], weights: list[int]) -> dict[str, float]:

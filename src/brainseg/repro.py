@@ -23,8 +23,7 @@ DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 def run(recipe: str | None, root: Path = Path()) -> None:
     """Become ``dvc repro``, or ``dvc exp run`` with a recipe's overrides; does not return."""
     heal(root)
-    overrides = [flag for pair in flags(load(recipe, root)) for flag in ("-S", pair)] if recipe else []
-    command = ["dvc", "exp", "run", *overrides] if recipe else ["dvc", "repro"]
+    command = ["dvc", "exp", "run", *options(load(recipe, root))] if recipe else ["dvc", "repro"]
     print("+", shlex.join(command), file=sys.stderr, flush=True)
     os.chdir(root)
     os.execve(sys.executable, [sys.executable, "-m", *command], environment())
@@ -47,6 +46,11 @@ def load(recipe: str, root: Path = Path()) -> dict:
         known = ", ".join(sorted(p.stem for p in (root / "recipes").glob("*.yaml"))) or "none"
         raise DataError(path, "there is no such recipe", f"choose one of: {known}")
     return config.read_yaml(path)
+
+
+def options(overrides: dict) -> list[str]:
+    """Arguments of ``dvc exp run`` that set these parameters."""
+    return [argument for pair in flags(overrides) for argument in ("-S", pair)]
 
 
 def flags(overrides: dict) -> list[str]:

@@ -178,13 +178,10 @@ class Store:
 
     def adopt(self, name: str, parent: str) -> bool:
         """Make the training that ran under this name a child of ``parent``; whether there is one."""
-        wanted = f"attributes.run_name = '{name}' and tags.stage = 'train'"
-        runs = self.client.search_runs(
-            [self.experiment], wanted, max_results=1, order_by=["attributes.start_time DESC"]
-        )
-        for run in runs:
-            self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
-        return bool(runs)
+        found = self.find({"stage": "train", "mlflow.runName": name})
+        if found:
+            self.client.set_tag(found, "mlflow.parentRunId", parent)
+        return found is not None
 
     @contextlib.contextmanager
     def run(
