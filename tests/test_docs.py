@@ -7,9 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from brainseg import config
+
 ROOT = Path(__file__).parents[1]
 REPORT = json.loads((ROOT / "metrics/evaluation.json").read_text(encoding="utf-8"))
 TEST = REPORT["test"]
+OUT_OF_FOLD = json.loads((ROOT / "metrics/cross_validation/summary.json").read_text(encoding="utf-8"))
 SLICES = pd.read_csv(ROOT / "metrics/per_slice.csv").query("subset == 'test'")
 
 
@@ -65,9 +68,53 @@ def test_results_in_the_readme():
     assert f"volume Dice mean {interval(val)}, median {val['median']:.3f}." in text
 
 
+def test_cross_validation_in_the_readme():
+    table, test = rows("README.md"), OUT_OF_FOLD["test"]
+    for name, block, digits in (
+        ("volume Dice, all 110 patients", test["volume"]["dice"], 3),
+        ("volume IoU, all 110 patients", test["volume"]["iou"], 3),
+        ("Dice of slices with tumour, all 110 patients", test["slice"]["dice_tumour"], 3),
+    ):
+        assert table[name] == [interval(block, digits), f"{block['median']:.{digits}f}"], name
+    detection = test["detection"]
+    for name, value in (
+        ("slices with tumour where any is marked, all 110 patients", detection["slice_sensitivity"]),
+        ("slices without tumour where any is marked, all 110 patients", detection["slice_false_positive_rate"]),
+    ):
+        assert table[name][0] == f"{value:.3f}", name
+    folds = [fold["volume_dice"]["mean"] for fold in OUT_OF_FOLD["folds"]]
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"The five folds: {', '.join(f'{mean:.3f}' for mean in folds)}." in text
+    for name, group in test["by_institution"].items():
+        assert f"{name} {group['dice']:.3f} ({group['n']})" in text
+
+
+def test_cross_validation_is_of_these_parameters():
+    """Else its numbers are those of another recipe, and the README must not show them as this one's."""
+    recipe = config.read_yaml(ROOT / "params.yaml")
+    differ = [
+        f"{block}.{name}"
+        for block, values in OUT_OF_FOLD["params"].items()
+        for name, value in values.items()
+        if recipe[block][name] != value
+    ]
+    assert differ == []
+
+
+def test_cross_validation_has_each_patient_once():
+    patients = pd.read_csv(ROOT / "metrics/cross_validation/per_patient.csv")
+    assert patients["patient"].is_unique
+    assert len(patients) == OUT_OF_FOLD["protocol"]["patients"] == 110
+    assert patients["dice"].mean() == pytest.approx(OUT_OF_FOLD["test"]["volume"]["dice"]["mean"], abs=1e-5)
+
+
 def test_sizes_in_the_model_card():
     text = " ".join((ROOT / "docs/model-card.md").read_text(encoding="utf-8").split())
-    test, val = (REPORT[subset]["by_size"] for subset in ("test", "val"))
-    assert f"(mean volume Dice {test['large']['dice']:.3f} against {test['small']['dice']:.3f} for" in text
-    assert f"({val['small']['dice']:.3f} against {val['large']['dice']:.3f})" in text
-    assert TEST["volume"]["dice"]["mean"] - TEST["alone"]["flair_only_dice"] == pytest.approx(0.05, abs=0.005)
+    test, out_of_fold = TEST["by_size"], OUT_OF_FOLD["test"]
+    sizes = {size: block["dice"] for size, block in out_of_fold["by_size"].items()}
+    assert min(sizes, key=sizes.get) == "small"
+    assert f"(mean volume Dice {sizes['small']:.3f} against {sizes['large']:.3f} for the largest third)" in text
+    assert f"institution CS ({out_of_fold['by_institution']['CS']['dice']:.3f})" in text
+    assert f"({test['large']['dice']:.3f} for the largest third, {test['small']['dice']:.3f} for the smallest)" in text
+    loss = out_of_fold["volume"]["dice"]["mean"] - out_of_fold["alone"]["flair_only_dice"]
+    assert f"it loses {loss:.2f} out of fold" in text
