@@ -18,11 +18,15 @@ def test_the_copy_holds_what_is_tracked_as_it_is_now(tmp_path):
     (toy.folder / "untracked.txt").touch()
     (toy.folder / "params.yaml").write_text("train: {epochs: 9, loss: dice}\n")
     (toy.folder / "stages/data.py").unlink()
+    (toy.folder / "metrics/cross_validation").mkdir()
+    (toy.folder / "metrics/cross_validation/summary.json").touch()
+    toy.git("add", "--force", "metrics/cross_validation")
     copy = toy.folder / demo.FOLDER
     (copy / "left/over").mkdir(parents=True)
     demo.copy_tracked(toy.folder, copy)
     assert {path.name for path in copy.iterdir()} == {".dvc", ".gitignore", "dvc.lock", "dvc.yaml", "metrics",
                                                       "models", "params.yaml", "recipes", "stages", "data"}  # fmt: skip
+    assert not (copy / "metrics/cross_validation").exists()
     assert not (copy / "models/unet.json").exists() and not (copy / "stages/data.py").exists()
     assert (copy / "params.yaml").read_text() == "train: {epochs: 9, loss: dice}\n"
 

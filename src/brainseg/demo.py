@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from brainseg import evaluation, repro
+from brainseg import crossvalidation, evaluation, repro
 from brainseg.errors import MachineError, RunError
 
 FOLDER = ".demo"
@@ -38,10 +38,13 @@ def run(root: Path = Path()) -> str:
 
 
 def copy_tracked(root: Path, copy: Path) -> None:
-    """Copy what git tracks under ``root``, as it is in the workspace, to an emptied ``copy``."""
+    """Copy what git tracks under ``root``, as it is in the workspace, to an emptied ``copy``.
+
+    The cross-validation stays behind: no stage replaces it, and beside the copy's results it would be of other data.
+    """
     shutil.rmtree(copy, ignore_errors=True)
     for name in git(root, "ls-files", "-z").split("\0"):
-        if name and (root / name).is_file():
+        if (root / name).is_file() and not Path(name).is_relative_to(crossvalidation.FOLDER):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
 
