@@ -64,6 +64,15 @@ def test_json_is_strict_and_whole(compared):
     assert json.loads(comparison_page.as_json(nothing), parse_constant=refuse)["metrics"]["dice"]["mean"] is None
 
 
+def test_json_keeps_all_digits():
+    """p of 110 patients who all gain: 1e-20 is not 0."""
+    a = np.linspace(0.3, 0.8, 110)
+    c = comparison.compare(scores(a), scores(a + np.linspace(0.01, 0.02, 110), "B"))
+    p = json.loads(comparison_page.as_json(c))["metrics"]["dice"]["p"]
+    assert p == c.differences[0].p
+    assert 0 < p < 1e-15
+
+
 def test_the_page_stands_alone_and_is_escaped(compared, tmp_path):
     path = tmp_path / "pages" / "compared.html"
     comparison_page.write(compared, path)

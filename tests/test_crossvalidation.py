@@ -1,6 +1,10 @@
 """Cross-validation: folds as experiments, collected so that every patient counts once."""
 
+import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pandas as pd
@@ -17,7 +21,10 @@ PARAMS = config.load("evaluate")
 PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": True, "marks": []}
 
 
+STAGE = {"cmd": "python a.py", "deps": ["src/brainseg/losses.py", "data/splits/split.csv"]}
+PIPELINE = json.dumps({"stages": dict.fromkeys(revision.NUMBERS, STAGE)})
 LOCK = json.dumps({"stages": {
+    "preprocess": {"outs": [{"path": "data/processed/images.npy", "md5": "0a"}]},
     "split": {"params": {"params.yaml": {"split": {"test_fold": 1, "seed": 5}}}},
     "evaluate": {"params": {"params.yaml": {"evaluate": PARAMS.evaluate.model_dump()}}},
 }})  # fmt: skip
@@ -33,6 +40,8 @@ def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
     result = evaluation.evaluate(cases, masks, arrays, params, protocol)
     return {
         "dvc.lock": LOCK,
+        "dvc.yaml": PIPELINE,
+        "src/brainseg/losses.py": "# losses",
         "metrics/evaluation.json": json.dumps(result.report),
         "metrics/per_patient.csv": result.per_patient.to_csv(index=False),
         "metrics/per_slice.csv": result.per_slice.to_csv(index=False),
@@ -72,7 +81,12 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
     assert summary["protocol"]["patients"] == 3
     assert summary["params"]["split"] == {"seed": 5}
-    assert (summary["key"], summary["overrides"]) == ("abcdef01", SMALL | {"split": {"unit": "patient"}})
+    assert summary["overrides"] == SMALL | {"split": {"unit": "patient"}}
+    assert summary["made_from"] == {
+        "data": ["0a"],
+        "code": {"src/brainseg/losses.py": hashlib.sha256(b"# losses").hexdigest()},
+        "commands": ["python a.py"] * 3,
+    }
     for name in ("patients.png", "folds.png"):
         assert (folder / name).stat().st_size > 5000
 
@@ -155,19 +169,86 @@ def test_what_a_recipe_must_not_change(prepared, recipe, scheme, what):
     assert "recipes/mine.yaml" in str(error.value)
 
 
-def test_a_cross_validation_of_other_parameters_is_refused(prepared):
-    """It was committed and then a parameter changed: it is inherited, not made."""
+@pytest.mark.parametrize(
+    ("given", "listed", "jobs", "wanted"),
+    [
+        ("3,5", "", 2, ["3", "5"]),
+        ("3", "", 2, ["3", "3"]),
+        ("", "0\n1\n", 2, ["", ""]),  # asked to see none
+        (None, "0\n1\n2\n", 2, ["0", "1"]),
+        (None, "", 2, [None, None]),
+    ],
+)
+def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, jobs, wanted):
+    """Two at once, of six: none starts on a device that another has, as long as there are enough."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    free, running, seen = crossvalidation._devices(jobs), Barrier(jobs), []
+
+    def shown(fold, root, device):
+        seen.append(device.get("CUDA_VISIBLE_DEVICES"))
+        running.wait(20)
+        return 0
+
+    monkeypatch.setattr(crossvalidation, "_shown", shown)
+    folds = [Fold(k, f"cv-{k}", {}) for k in range(6)]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda fold: crossvalidation._run_fold(fold, tmp_path, free), folds))
+    pairs = [sorted(seen[start : start + jobs], key=str) for start in range(0, 6, jobs)]
+    assert pairs == [wanted] * 3
+
+
+@pytest.fixture
+def inherited(prepared):
+    """A cross-validation that was committed, and then something else changed: what ``change`` makes of it."""
+    overrides = {"train": {"loss": "bce"}}
     read = revision.reader("workspace", prepared)
+    made_with = {"train": {"loss": "bce", "seed": 1}, "split": {"seed": 2019}}
+    facts = {"protocol": PROTOCOL, "params": made_with, "overrides": overrides, "made_from": revision.sources(read)}
     folder = prepared / crossvalidation.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"protocol": PROTOCOL, "params": {}, "overrides": {"train": {"loss": "bce"}}}
-    facts["key"] = revision.key(read, facts["overrides"])
     (folder / "summary.json").write_text(json.dumps(facts))
     (folder / "per_patient.csv").write_text("patient,institution,subset,dice\nA,X,test,0.5\n")
-    assert revision.scores("workspace", prepared, cross_validation=True).patients["dice"].tolist() == [0.5]
-    tiny_pipeline.demo.override(prepared / "params.yaml", {"train": {"seed": 9}})
-    with pytest.raises(DataError, match="made with other data, code or parameters than it has"):
-        revision.scores("workspace", prepared, cross_validation=True)
+    return prepared
+
+
+def test_a_cross_validation_is_compared_by_what_made_it(inherited):
+    scores = revision.scores("workspace", inherited, cross_validation=True)
+    assert scores.patients["dice"].tolist() == [0.5]
+    assert (scores.params["train"]["loss"], scores.warnings) == ("bce", [])
+
+
+def test_a_cross_validation_of_other_parameters_is_refused_by_name(inherited):
+    tiny_pipeline.demo.override(inherited / "params.yaml", {"train": {"seed": 9}, "render": {"dpi": 70}})
+    with pytest.raises(DataError, match=r"made with other values of train\.seed$"):
+        revision.scores("workspace", inherited, cross_validation=True)
+
+
+def test_a_cross_validation_of_other_data_is_refused(inherited):
+    lock = inherited / "dvc.lock"
+    lock.write_text(lock.read_text().replace("0a", "0b"))
+    with pytest.raises(DataError, match="other values of the data"):
+        revision.scores("workspace", inherited, cross_validation=True)
+
+
+def test_a_cross_validation_older_than_its_code_is_said_loudly(inherited):
+    """A comment invalidates nothing; who knows whether it was a comment is warned and told where to look."""
+    losses = inherited / "src/brainseg/losses.py"
+    losses.write_text(losses.read_text() + "# a comment\n")
+    (warning,) = revision.scores("workspace", inherited, cross_validation=True).warnings
+    assert warning == "the cross-validation of workspace is older than its code: src/brainseg/losses.py changed since"
+
+
+def test_parameters_of_another_version_are_read_as_they_are(inherited):
+    """An old revision may lack a parameter of today, or have one more."""
+    params = inherited / "params.yaml"
+    params.write_text(params.read_text().replace("  patience:", "  impatience:"))
+    assert revision.scores("workspace", inherited, cross_validation=True).warnings == []
 
 
 FEW = {**TINY, "split": {"folds": 3}, "phantom": {**TINY["phantom"], "patients": 9}}

@@ -118,3 +118,9 @@ def test_sizes_in_the_model_card():
     assert f"({test['large']['dice']:.3f} for the largest third, {test['small']['dice']:.3f} for the smallest)" in text
     loss = out_of_fold["volume"]["dice"]["mean"] - out_of_fold["alone"]["flair_only_dice"]
     assert f"it loses {loss:.2f} out of fold" in text
+
+
+def test_every_module_has_a_room_on_the_map():
+    text = (ROOT / "docs/maintaining.md").read_text(encoding="utf-8").partition("## Pins")[0]
+    modules = {path.stem for path in (ROOT / "src/brainseg").glob("*.py")} - {"__init__"}
+    assert modules - set(re.findall(r"`(\w+)`", text)) == set()

@@ -40,12 +40,18 @@ def bins(count) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def pairs(a, b) -> pd.DataFrame:
+    return pd.DataFrame({"patient": [f"P{i}" for i in range(len(a))], "a": a, "b": b})
+
+
 CHARTS = {
     "curves": lambda path: figures.curves(training(5), 4, path, DPI),
     "threshold": lambda path: figures.threshold(curve(), 0.45, path, DPI),
     "patients": lambda path: figures.patients(patients([0.9, 0.5, 0.1]), path, DPI),
     "size": lambda path: figures.size(patients([0.9, 0.5, 0.1]), path, DPI),
     "calibration": lambda path: figures.calibration(bins(1000), path, DPI),
+    "folds": lambda path: figures.folds(patients([0.9, 0.5, 0.1]).assign(fold=[0, 1, 1]), path, DPI),
+    "paired": lambda path: figures.paired(pairs([0.9, 0.5], [0.8, 0.6]), ("A", "B"), path, DPI),
 }
 ODD = {
     "one epoch": lambda path: figures.curves(training(1), None, path, DPI),
@@ -54,6 +60,10 @@ ODD = {
     "undefined curve": lambda path: figures.threshold(curve().assign(dice=np.nan, iou=np.nan), 0.5, path, DPI),
     "one patient": lambda path: figures.patients(patients([0.5]), path, DPI),
     "none defined": lambda path: figures.patients(patients([np.nan, np.nan]), path, DPI),
+    "folds: undefined": lambda path: figures.folds(patients([np.nan, 0.5]).assign(fold=[0, 1]), path, DPI),
+    "folds: many patients": lambda path: figures.folds(patients([0.5] * 300).assign(fold=0), path, DPI),
+    "pairs: none defined": lambda path: figures.paired(pairs([np.nan], [0.5]), ("A", "B"), path, DPI),
+    "pairs: many": lambda path: figures.paired(pairs([0.5] * 300, [0.6] * 300), ("$x_", "<i>" * 90), path, DPI),
     "many patients": lambda path: figures.patients(patients([0.5] * 300), path, DPI),
     "names": lambda path: figures.patients(
         patients([0.1, 0.2, 0.3], names=["$x_", "a\nb\\", "<i>" * 90], institutions=["", "_no", "$"]), path, DPI
@@ -110,9 +120,21 @@ def test_an_institution_has_one_colour_in_all_charts(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figures.Axes, "scatter", noted)
     table = patients([np.nan, np.nan, 0.5, 0.6, 0.7], institutions=list("AAABB"))
-    for chart in (figures.patients, figures.size):
-        chart(table, tmp_path / "a.png", DPI)
-    assert seen == 2 * [("A", figures.SERIES[0], "o"), ("B", figures.SERIES[1], "s")]
+    for chart in (figures.patients, figures.size, figures.folds):
+        chart(table.assign(fold=0), tmp_path / "a.png", DPI)
+    assert seen == 3 * [("A", figures.SERIES[0], "o"), ("B", figures.SERIES[1], "s")]
+
+
+def test_a_patient_who_lost_is_vermillion(tmp_path, monkeypatch):
+    drawn, plot = [], figures.Axes.plot
+
+    def noted(*arguments, **look):
+        drawn.append((arguments[1], look["color"]))
+        return plot(*arguments, **look)
+
+    monkeypatch.setattr(figures.Axes, "plot", noted)
+    figures.paired(pairs([0.9, 0.5, 0.7], [0.8, 0.6, 0.7]), ("A", "B"), tmp_path / "a.png", DPI)
+    assert drawn == [((0.5, 0.6), figures.BLUE), ((0.7, 0.7), figures.BLUE), ((0.9, 0.8), figures.VERMILLION)]
 
 
 def test_colours_are_okabe_and_itos():

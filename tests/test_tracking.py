@@ -149,13 +149,15 @@ def test_a_cross_validation_takes_in_its_folds(tree, client, monkeypatch):
     folder = tree / "metrics/cross_validation"
     folder.mkdir()
     folds = [{"experiment": f"cv-0a-{k}", "volume_dice": {"mean": 0.5 + k / 4, "lo": None}} for k in range(2)]
-    summary = {"protocol": {"marks": ["a mark"]}, "test": VOLUME, "folds": folds}
+    params = {"train": {"loss": "dice", "seed": 1}}
+    summary = {"protocol": {"marks": ["a mark"]}, "test": VOLUME, "folds": folds, "params": params}
     (folder / "summary.json").write_text(json.dumps(summary))
     for _ in range(2):
         assert tracking.log_cross_validation(tree)
     (parent,) = runs(client, "cross-validation")
     assert parent.data.metrics == {"test.volume.dice.mean": 0.75}
-    assert parent.data.tags["marks"] == "a mark"
+    assert parent.data.params == {"train.loss": "dice", "train.seed": "1"}
+    assert (parent.info.run_name, parent.data.tags["marks"]) == ("cv-0a", "a mark")
     (trained,), (fold,) = runs(client, "train"), runs(client, "fold")
     assert trained.data.tags["mlflow.parentRunId"] == fold.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert fold.info.run_name == "cv-0a-1"

@@ -111,7 +111,10 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "compare": {
         "a": {"metavar": "A", "help": "a Git revision, a branch or a DVC experiment"},
         "b": {"metavar": "B", "nargs": "?", "default": "workspace", "help": "likewise; left out: the workspace"},
-        "--cross-validation": {"action": "store_true", "help": "the patients out of fold, not the test fold alone"},
+        "--cross-validation": {
+            "action": "store_true",
+            "help": "all patients out of fold, as make cross-validate wrote them",
+        },
         "--json": {"action": "store_true", "help": "print JSON"},
         "--html": {"metavar": "FILE", "type": Path, "help": "write a page with a paired dot plot"},
     },

@@ -1,11 +1,12 @@
 """Is B better than A, or was it luck? Two models' scores of the same test patients, paired.
 
 "Better" and "worse" need both: a 95 % BCa interval of the mean difference that leaves out zero, and
-Wilcoxon's signed-rank test below 5 %. Either alone errs too often on a few dozen skewed differences;
-docs/comparability.md has the simulated rates. Volume Dice decides; the other metrics are shown.
+Wilcoxon's signed-rank test below 5 %. The interval alone errs too often on a few dozen skewed differences
+(docs/comparability.md has the simulated rates), and the test alone is of ranks, not of the mean that is
+reported. Volume Dice decides; the other metrics are shown.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,12 +26,13 @@ SAME_PROTOCOL = ("source", "unit", "marks", "empty_rule")  # two runs that diffe
 
 
 class Scores(NamedTuple):
-    """One side: its name, the rows of its test patients (per_patient.csv), its protocol and parameters."""
+    """One side: its name, the rows of its test patients (per_patient.csv), its protocol and parameters, warnings."""
 
     name: str
     patients: pd.DataFrame
     protocol: dict
     params: dict
+    warnings: Sequence[str] = ()
 
 
 class Difference(NamedTuple):
@@ -85,7 +87,7 @@ def compare(a: Scores, b: Scores) -> Comparison:
     order = table["difference"].abs().sort_values(ascending=False, kind="stable", na_position="last").index
     return Comparison(
         a.name, b.name, differences, table.loc[order].reset_index(),
-        changed(a.params, b.params), _warnings(a.protocol, b.protocol),
+        changed(a.params, b.params), [*_warnings(a.protocol, b.protocol), *a.warnings, *b.warnings],
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainseg import evaluation, figures, files, pages
+from brainseg import figures, files, pages
 from brainseg.comparison import ABSENT, IDENTICAL, NOT_TOLD_APART, Comparison, Difference
 from brainseg.report import number
 
@@ -27,7 +27,8 @@ def sentence(c: Comparison) -> str:
         return f"{c.b} and {c.a} are not told apart: {what}. So few patients that differ can never be."
     return (
         f"{c.b} and {c.a} are not told apart: {what}. "
-        f"So many patients show a mean difference of {number(d.detectable)} in 4 of 5 comparisons, smaller ones rarely."
+        f"So many patients show a mean difference of {number(d.detectable)} in 4 of 5 comparisons, "
+        "smaller ones less often."
     )
 
 
@@ -65,11 +66,15 @@ def as_json(c: Comparison) -> str:
         "sentence": sentence(c),
         "warnings": c.warnings,
         "params": {key: {"a": old, "b": new} for key, (old, new) in c.params.items()},
-        "metrics": evaluation.strict({d.metric: {k: v for k, v in d._asdict().items() if k != "metric"}
-                                      for d in c.differences}),
-        "patients": evaluation.strict(c.patients.to_dict("records")),
-    }  # fmt: skip
+        "metrics": {d.metric: _defined({k: v for k, v in d._asdict().items() if k != "metric"}) for d in c.differences},
+        "patients": [_defined(row) for row in c.patients.to_dict("records")],
+    }
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _defined(values: dict[str, Any]) -> dict[str, Any]:
+    """All digits (a p of 1e-20 is not 0), null for NaN."""
+    return {name: None if pd.isna(value) else value for name, value in values.items()}
 
 
 def write(c: Comparison, path: Path) -> None:

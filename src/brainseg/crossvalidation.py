@@ -7,13 +7,16 @@ is there, and is what its name says, is not run again, whatever stopped the othe
 import io
 import json
 import math
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import pandas as pd
@@ -57,8 +60,9 @@ def run(recipe: str | None = None, scheme: str | None = None, jobs: int = 1, roo
     for fold in folds:
         if fold not in missing:
             print(f"fold {fold.number}: {fold.name} is there")
+    free = _devices(max(1, jobs))
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        codes = list(pool.map(partial(_run_fold, root=root), missing))
+        codes = list(pool.map(partial(_run_fold, root=root, free=free), missing))
     raise_all([
         Problem(str(log_of(fold, root)), f"fold {fold.number} failed; the others are kept", "read its ERROR, run again")
         for fold, code in zip(missing, codes, strict=True) if code
@@ -117,15 +121,42 @@ def log_of(fold: Fold, root: Path) -> Path:
     return root / ".brainseg" / "cross_validation" / f"{fold.name}.log"
 
 
-def _run_fold(fold: Fold, root: Path) -> int:
+def _devices(jobs: int) -> SimpleQueue[dict[str, str]]:
+    """One environment for each of ``jobs`` folds at once: a GPU each, in turn where there are fewer; else nothing."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = _gpus() if given is None else given.split(",")
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for job in range(jobs):
+        free.put({"CUDA_VISIBLE_DEVICES": found[job % len(found)]} if found else {})
+    return free
+
+
+def _gpus() -> list[str]:
+    """Numbers of the GPUs that NVIDIA's driver lists; asked without starting an engine, which would take them all."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+def _run_fold(fold: Fold, root: Path, free: SimpleQueue[dict[str, str]]) -> int:
     """``dvc exp run`` in a folder of its own; what it prints goes to a log, what people wait for to the screen."""
+    device = free.get()
+    try:
+        return _shown(fold, root, device)
+    finally:
+        free.put(device)
+
+
+def _shown(fold: Fold, root: Path, device: dict[str, str]) -> int:
     options = repro.options(fold.overrides)
     command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", fold.name, *options]
     log = log_of(fold, root)
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"fold {fold.number}: + {shlex.join(command)}", flush=True)
     with open(log, "w", encoding="utf-8") as kept, subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=root, env=repro.environment() | {"PYTHONUNBUFFERED": "1"},
+        [sys.executable, "-m", *command], cwd=root, env=repro.environment() | {"PYTHONUNBUFFERED": "1"} | device,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     ) as process:  # fmt: skip
         for line in process.stdout or ():
@@ -145,6 +176,7 @@ class Scored(NamedTuple):
     bins: pd.DataFrame
     report: dict
     params: dict
+    made_from: dict
 
 
 def collect(folds: Sequence[Fold], root: Path = Path()) -> str:
@@ -179,7 +211,7 @@ def _read(fold: Fold, root: Path) -> Scored:
     report = json.loads(read("metrics/evaluation.json"))
     made_with = without_test_fold(revision.params(read))
     tested = [table[table["subset"] == "test"] for table in (patients, slices)]
-    return Scored(fold, tested[0], tested[1], bins, report, made_with)
+    return Scored(fold, tested[0], tested[1], bins, report, made_with, revision.sources(read))
 
 
 def without_test_fold(params: dict) -> dict:
@@ -220,7 +252,8 @@ def summarise(scored: Sequence[Scored]) -> dict:
         },
         "folds": [_fold_facts(s) for s in scored],
     })  # fmt: skip
-    made = {"params": made_with, "key": fold.name.split("-")[1], "overrides": without_test_fold(fold.overrides)}
+    overrides = without_test_fold(fold.overrides)
+    made = {"params": made_with, "overrides": overrides, "made_from": scored[0].made_from}
     return numbers | made  # parameters as they are: a small learning rate is not rounded away
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from brainseg import config
-from brainseg.comparison import Scores
+from brainseg.comparison import Scores, changed
 from brainseg.errors import DataError
 
 WORKSPACE = "workspace"
@@ -24,17 +24,37 @@ def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) ->
     The parameters are those that made the scores, whatever params.yaml says by now.
 
     Raises:
-        DataError: no such revision, or nothing was evaluated there.
+        DataError: no such revision, nothing was evaluated there, or a cross-validation of other data or parameters.
     """
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
     patients = parse_table(read(table))
     facts = json.loads(read(report))
-    if cross_validation and facts["key"] != key(read, facts["overrides"]):
-        what = "its cross-validation was made with other data, code or parameters than it has"
-        raise DataError(name, what, "run make cross-validate there and commit what it writes")
     made_with = facts["params"] if cross_validation else params(read)
-    return Scores(name, patients[patients["subset"] == "test"].reset_index(drop=True), facts["protocol"], made_with)
+    warnings = _inherited(name, facts, read) if cross_validation else []
+    tested = patients[patients["subset"] == "test"].reset_index(drop=True)
+    return Scores(name, tested, facts["protocol"], made_with, warnings)
+
+
+def _inherited(name: str, summary: dict, read: Callable[[str], str]) -> list[str]:
+    """A cross-validation is committed beside params.yaml and code, which may have moved on since.
+
+    Returns:
+        What to warn of: code that was edited since, which may or may not change the numbers.
+
+    Raises:
+        DataError: data or parameters differ: the numbers are those of something else.
+    """
+    now, then = sources(read), summary["made_from"]
+    recipe = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), summary["overrides"])
+    here = {block: {key: recipe.get(block, {}).get(key) for key in made} for block, made in summary["params"].items()}
+    differ = sorted(changed(summary["params"], here)) + (["the data"] if now["data"] != then["data"] else [])
+    if differ:
+        what = f"its cross-validation was made with other values of {', '.join(differ)}"
+        raise DataError(name, what, "run make cross-validate there and commit what it writes")
+    edited = sorted({path for path, _ in now["code"].items() ^ then["code"].items()})
+    since = f"the cross-validation of {name} is older than its code: {', '.join(edited)} changed since"
+    return [since] if edited else []
 
 
 def params(read: Callable[[str], str]) -> dict:
@@ -65,16 +85,21 @@ def key(read: Callable[[str], str], overrides: dict) -> str:
     raw = merged(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"]["test_fold"] = None
+    used = {block: params[block] for block in ("split", "train", "network", "augmentation", "evaluate")}
+    facts = sources(read) | {"params": used}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def sources(read: Callable[[str], str]) -> dict:
+    """What numbers are made from beside parameters: digests of the prepared data and of each file of code, commands."""
     pipeline = config.parse_yaml(read("dvc.yaml"), "dvc.yaml")["stages"]
     stages = [pipeline[name] for name in NUMBERS]
     code = sorted({dep for stage in stages for dep in stage["deps"] if dep.startswith(("src/", "stages/"))})
-    facts = {
+    return {
         "data": [out["md5"] for out in config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]["preprocess"]["outs"]],
         "code": {path: hashlib.sha256(read(path).encode()).hexdigest() for path in code},
         "commands": [stage["cmd"] for stage in stages],
-        "params": {block: params[block] for block in ("split", "train", "network", "augmentation", "evaluate")},
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def parse_table(text: str) -> pd.DataFrame:

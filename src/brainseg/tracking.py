@@ -121,7 +121,9 @@ def log_cross_validation(tree: Path = Path()) -> None:
     with _store() as store:
         if store.find(tags):
             return
-        with store.run(tree, tags | {"marks": "; ".join(summary["protocol"]["marks"])}) as run:
+        name = summary["folds"][0]["experiment"].rpartition("-")[0]
+        with store.run(tree, tags | {"marks": "; ".join(summary["protocol"]["marks"])}, name=name) as run:
+            store.log_params(run, _flat(summary["params"]))
             store.log_metrics(run, {0: _flat({"test": summary["test"]})})
             store.log_artifacts(run, folder, *sorted(path.name for path in folder.iterdir()))
             for fold in summary["folds"]:
