@@ -208,7 +208,7 @@ def inherited(prepared):
     """A cross-validation that was committed, and then something else changed: what ``change`` makes of it."""
     overrides = {"train": {"loss": "bce"}}
     read = revision.reader("workspace", prepared)
-    made_with = {"train": {"loss": "bce", "seed": 1}, "split": {"seed": 2019}}
+    made_with = {block: {} for block in revision.BLOCKS} | {"train": {"loss": "bce", "seed": 1}, "render": {"dpi": 1}}
     facts = {"protocol": PROTOCOL, "params": made_with, "overrides": overrides, "made_from": revision.sources(read)}
     folder = prepared / crossvalidation.FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from brainseg.errors import DataError
 WORKSPACE = "workspace"
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
 NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
+BLOCKS = ("split", "train", "network", "augmentation", "evaluate")  # their parameters, but for the number of the fold
 OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_validation/summary.json")
 
 
@@ -47,8 +48,9 @@ def _inherited(name: str, summary: dict, read: Callable[[str], str]) -> list[str
     """
     now, then = sources(read), summary["made_from"]
     recipe = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), summary["overrides"])
-    here = {block: {key: recipe.get(block, {}).get(key) for key in made} for block, made in summary["params"].items()}
-    differ = sorted(changed(summary["params"], here)) + (["the data"] if now["data"] != then["data"] else [])
+    made = {block: summary["params"][block] for block in BLOCKS}
+    here = {block: {key: recipe.get(block, {}).get(key) for key in values} for block, values in made.items()}
+    differ = sorted(changed(made, here)) + (["the data"] if now["data"] != then["data"] else [])
     if differ:
         what = f"its cross-validation was made with other values of {', '.join(differ)}"
         raise DataError(name, what, "run make cross-validate there and commit what it writes")
@@ -85,8 +87,7 @@ def key(read: Callable[[str], str], overrides: dict) -> str:
     raw = merged(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"]["test_fold"] = None
-    used = {block: params[block] for block in ("split", "train", "network", "augmentation", "evaluate")}
-    facts = sources(read) | {"params": used}
+    facts = sources(read) | {"params": {block: params[block] for block in BLOCKS}}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
