@@ -244,6 +244,15 @@ def test_a_cross_validation_older_than_its_code_is_said_loudly(inherited):
     assert warning == "the cross-validation of workspace is older than its code: src/brainseg/losses.py changed since"
 
 
+def test_a_cross_validation_of_an_early_version_is_refused(inherited):
+    path = inherited / crossvalidation.FOLDER / "summary.json"
+    facts = json.loads(path.read_text())
+    del facts["made_from"]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="did not note what it was made from"):
+        revision.scores("workspace", inherited, cross_validation=True)
+
+
 def test_parameters_of_another_version_are_read_as_they_are(inherited):
     """An old revision may lack a parameter of today, or have one more."""
     params = inherited / "params.yaml"

@@ -46,6 +46,9 @@ def _inherited(name: str, summary: dict, read: Callable[[str], str]) -> list[str
     Raises:
         DataError: data or parameters differ: the numbers are those of something else.
     """
+    if "made_from" not in summary:
+        what = "its cross-validation is of a version that did not note what it was made from"
+        raise DataError(name, what, "make it anew there, or compare with a later revision")
     now, then = sources(read), summary["made_from"]
     recipe = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), summary["overrides"])
     made = {block: summary["params"][block] for block in BLOCKS}
