@@ -66,6 +66,9 @@ def test_results_in_the_readme():
     val = REPORT["val"]["volume"]["dice"]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"volume Dice mean {interval(val)}, median {val['median']:.3f}." in text
+    volume = TEST["volume"]["dice"]
+    first_seed = (volume["mean"], volume["median"], TEST["slice"]["dice_tumour"]["mean"], val["mean"])
+    assert table["1, the committed run"] == [f"{value:.3f}" for value in first_seed]
 
 
 def test_cross_validation_in_the_readme():
