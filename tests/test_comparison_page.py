@@ -28,13 +28,16 @@ def test_the_table_has_numbers_verdict_and_what_changed(compared):
     moved = re.findall(r"^  (P\d+) ", text, re.M)
     assert moved == compared.patients["patient"].tolist()[:5]
     assert text.splitlines()[-1].startswith(f"<b> is better than main: volume Dice {d.mean:+.3f} [")
+    assert text.endswith("Mind the warnings: this may not be a fair comparison.")
 
 
 def test_not_told_apart_says_what_could_have_been_seen():
     c = comparison.compare(scores([0.5, 0.6] * 4), scores([0.6, 0.5] * 4, "B"))
     said = comparison_page.sentence(c)
     assert said.startswith("B and A are not told apart: volume Dice +0.000 [")
-    assert f"a mean difference of {c.differences[0].detectable:.3f} in 4 of 5" in said
+    assert f"a true difference of {c.differences[0].detectable:.3f} is found in 4 of 5" in said
+    few = comparison.compare(scores([0.5, 0.6, 0.7]), scores([0.6, 0.6, 0.7], "B"))
+    assert comparison_page.sentence(few).endswith("1 patients differ; with fewer than 6 no verdict is possible.")
 
 
 def test_the_same_scores_are_called_so():

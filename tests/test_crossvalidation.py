@@ -18,7 +18,7 @@ from tests.scored_cohort import SHIFTED, SQUARE, Patient, Slice
 from tests.tiny_pipeline import TINY
 
 PARAMS = config.load("evaluate")
-PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": True, "marks": []}
+PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": True, "marks": [], "empty_rule": "undefined"}
 
 
 STAGE = {"cmd": "python a.py", "deps": ["src/brainseg/losses.py", "data/splits/split.csv"]}
@@ -213,7 +213,8 @@ def inherited(prepared):
     folder = prepared / crossvalidation.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(facts))
-    (folder / "per_patient.csv").write_text("patient,institution,subset,dice\nA,X,test,0.5\n")
+    columns = "patient,institution,subset,slices,tumour_pixels,dice,iou,precision,recall"
+    (folder / "per_patient.csv").write_text(f"{columns}\nA,X,test,9,5,0.5,0.4,1,0.3\n")
     return prepared
 
 
@@ -241,7 +242,7 @@ def test_a_cross_validation_older_than_its_code_is_said_loudly(inherited):
     losses = inherited / "src/brainseg/losses.py"
     losses.write_text(losses.read_text() + "# a comment\n")
     (warning,) = revision.scores("workspace", inherited, cross_validation=True).warnings
-    assert warning == "the cross-validation of workspace is older than its code: src/brainseg/losses.py changed since"
+    assert warning == "the numbers of workspace are older than its src/brainseg/losses.py"
 
 
 def test_a_cross_validation_of_an_early_version_is_refused(inherited):

@@ -65,10 +65,50 @@ def test_parameters_are_those_that_made_the_scores(toy):
     params = toy / "params.yaml"
     text = params.read_text()
     params.write_text(text.replace("dice", "jaccard"))
-    assert revision.scores("workspace", toy).params == {"train": {"epochs": 2, "loss": "dice"}}
+    scores = revision.scores("workspace", toy)
     params.write_text(text)
+    assert scores.params == {"train": {"epochs": 2, "loss": "dice"}}
+    assert scores.warnings == ["the numbers of workspace are older than its train.loss"]
     lock = "stages: {a: {params: {params.yaml: {split: {seed: 1}}}}, b: {params: {params.yaml: {split.unit: patient}}}}"
     assert revision.params(lambda path: lock) == {"split": {"seed": 1, "unit": "patient"}}
+
+
+def test_numbers_older_than_the_code_are_said_loudly(toy):
+    script = toy / "stages/train.py"
+    text = script.read_text()
+    script.write_text(text + "# a comment\n")
+    scores = revision.scores("workspace", toy)
+    script.write_text(text)
+    assert scores.warnings == ["the numbers of workspace are older than its stages/train.py"]
+    assert revision.scores("before", toy).warnings == revision.scores("overlap", toy).warnings == []
+
+
+TABLE = HEAD + "A,X,test,9,5,0.5,0.4,1,0.3\n"
+DAMAGED = [
+    ("per_patient.csv", "", "No columns to parse"),
+    ("per_patient.csv", TABLE.replace("iou", "jaccard"), "has no column iou"),
+    ("per_patient.csv", TABLE.replace("0.5", "abc"), "could not convert string to float"),
+    ("per_patient.csv", TABLE.replace("0.5", "2.5"), "not within 0 and 1"),
+    ("per_patient.csv", TABLE + "<<<<<<< HEAD\n", "is of no subset"),
+    ("per_patient.csv", TABLE + TABLE.splitlines()[1], "patient A is in it twice"),
+    ("evaluation.json", "{", "JSONDecodeError"),
+    ("evaluation.json", "[]", "TypeError"),
+    ("evaluation.json", "{}", "KeyError 'protocol'"),
+    ("evaluation.json", '{"protocol": {"grid": 256}}', "its protocol is not whole"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "what"), DAMAGED)
+def test_damaged_numbers_are_named_with_their_file(toy, name, content, what):
+    """What a bad merge leaves behind."""
+    path = toy / "metrics" / name
+    text = path.read_text()
+    path.write_text(content)
+    with pytest.raises(DataError, match=what) as error:
+        revision.scores("workspace", toy)
+    path.write_text(text)
+    assert error.value.lines()[0].startswith(f"ERROR 2 workspace:metrics/{name}: ")
+    assert "git restore" in error.value.lines()[0]
 
 
 @pytest.mark.parametrize("name", ["nope", "HEAD:params.yaml", ""])

@@ -97,6 +97,12 @@ def _verify_data(arguments: argparse.Namespace) -> None:
     print(integrity.run())
 
 
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("1 or more")
+    return int(text)
+
+
 VERBS = {
     "compare": (_compare, "say whether run B is better than run A, or by luck: brainseg compare HEAD my-experiment"),
     "cross-validate": (_cross_validate, "score every patient by a model that never saw it, a DVC experiment a fold"),
@@ -110,7 +116,12 @@ RECIPE = {"nargs": "?", "help": "recipes/<recipe>.yaml: overrides for dvc exp ru
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "compare": {
         "a": {"metavar": "A", "help": "a Git revision, a branch or a DVC experiment"},
-        "b": {"metavar": "B", "nargs": "?", "default": "workspace", "help": "likewise; left out: the workspace"},
+        "b": {
+            "metavar": "B",
+            "nargs": "?",
+            "default": "workspace",
+            "help": "likewise; left out: workspace, which is a name too",
+        },
         "--cross-validation": {
             "action": "store_true",
             "help": "all patients out of fold, as make cross-validate wrote them",
@@ -124,7 +135,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
             "choices": ["patient", "institution"],
             "help": "what is left out together; split.unit says otherwise",
         },
-        "--jobs": {"type": int, "default": 1, "metavar": "N", "help": "folds at once"},
+        "--jobs": {"type": _positive, "default": 1, "metavar": "N", "help": "folds at once"},
     },
     "repro": {"recipe": RECIPE},
 }

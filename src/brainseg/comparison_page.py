@@ -9,14 +9,18 @@ from typing import Any
 import pandas as pd
 
 from brainseg import figures, files, pages
-from brainseg.comparison import ABSENT, IDENTICAL, NOT_TOLD_APART, Comparison, Difference
+from brainseg.comparison import ABSENT, FEWEST, IDENTICAL, NOT_TOLD_APART, Comparison, Difference
 from brainseg.report import number
 
 MOVED = 5  # patients that moved most, named in the terminal
 
 
 def sentence(c: Comparison) -> str:
-    """The verdict in words, with what it rests on."""
+    """The verdict in words, with what it rests on, and that there are warnings."""
+    return _verdict(c) + (" Mind the warnings: this may not be a fair comparison." if c.warnings else "")
+
+
+def _verdict(c: Comparison) -> str:
     d = c.differences[0]
     if d.verdict == IDENTICAL:
         return f"{c.b} and {c.a} score the same in each of {d.n + d.undefined} patients."
@@ -24,11 +28,11 @@ def sentence(c: Comparison) -> str:
     if d.verdict != NOT_TOLD_APART:
         return f"{c.b} is {d.verdict} than {c.a}: {what}."
     if pd.isna(d.detectable):
-        return f"{c.b} and {c.a} are not told apart: {what}. So few patients that differ can never be."
+        few = f"{d.wins + d.losses} patients differ; with fewer than {FEWEST} no verdict is possible."
+        return f"{c.b} and {c.a} are not told apart: {what}. {few}"
     return (
-        f"{c.b} and {c.a} are not told apart: {what}. "
-        f"So many patients show a mean difference of {number(d.detectable)} in 4 of 5 comparisons, "
-        "smaller ones less often."
+        f"{c.b} and {c.a} are not told apart: {what}. With so many such patients a true difference of "
+        f"{number(d.detectable)} is found in 4 of 5 comparisons, a smaller one less often."
     )
 
 
@@ -45,7 +49,7 @@ def table(c: Comparison) -> str:
         "",
         *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
         "",
-        "Volume Dice decides. Detectable: the mean difference found in 4 of 5 comparisons of such patients.",
+        "Volume Dice decides. Detectable: the true mean difference that 4 of 5 comparisons of such patients find.",
         *([] if c.params else ["Parameters: the same"]),
         *(f"Parameter {key}: {shown(old)} -> {shown(new)}" for key, (old, new) in c.params.items()),
         *(["Moved most (volume Dice):"] if len(moved) else []),

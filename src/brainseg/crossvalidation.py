@@ -60,8 +60,8 @@ def run(recipe: str | None = None, scheme: str | None = None, jobs: int = 1, roo
     for fold in folds:
         if fold not in missing:
             print(f"fold {fold.number}: {fold.name} is there")
-    free = _devices(max(1, jobs))
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    free = _devices(jobs)
+    with ThreadPoolExecutor(jobs) as pool:
         codes = list(pool.map(partial(_run_fold, root=root, free=free), missing))
     raise_all([
         Problem(str(log_of(fold, root)), f"fold {fold.number} failed; the others are kept", "read its ERROR, run again")

@@ -145,20 +145,22 @@ def folds(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
         figure.legend(loc="outside upper center", ncols=6, columnspacing=1.2, handletextpad=0.3)
 
 
-def paired(table: pd.DataFrame, names: tuple[str, str], path: Path, dpi: int) -> None:
+def paired(table: pd.DataFrame, sides: tuple[str, str], path: Path, dpi: int) -> None:
     """Volume Dice of each patient with two models, joined by a line; ``table`` has columns patient, a, b."""
     table = table.dropna(subset=["a", "b"]).sort_values(["a", "patient"]).reset_index(drop=True)
-    named = len(table) <= 60
-    with page(path, dpi, WIDTH, 1.4 + min(12.0, 0.25 * len(table))) as figure:
+    named, many = len(table) <= 120, len(table) > 60
+    with page(path, dpi, WIDTH, 1.4 + min(18.0, (0.15 if many else 0.25) * len(table))) as figure:
         ax = figure.subplots()
         for place, row in table.iterrows():
             ax.plot((row["a"], row["b"]), (place, place), color=BLUE if row["b"] >= row["a"] else VERMILLION, zorder=1)
-        ax.scatter(table["a"], table.index, 60, facecolors="white", edgecolors=BLACK, label=f"A: {short(names[0])}")
-        ax.scatter(table["b"], table.index, 16, color=BLACK, label=f"B: {short(names[1])}", zorder=2)
+        ax.scatter(table["a"], table.index, 60, facecolors="white", edgecolors=BLACK, label=f"A: {short(sides[0])}")
+        ax.scatter(table["b"], table.index, 16, color=BLACK, label=f"B: {short(sides[1])}", zorder=2)
         for column, line in (("a", "--"), ("b", "-")):
             if len(table):
                 ax.axvline(table[column].mean(), color=BLACK, linewidth=1, ls=line, label=f"mean of {column.upper()}")
-        ax.set_yticks(table.index if named else [], [short(p) for p in table["patient"]] if named else [], fontsize=9)
+        names = [short(patient) for patient in table["patient"]] if named else []
+        ax.set_yticks(table.index if named else [], names, fontsize=6.5 if many else 9)
+        ax.tick_params(labeltop=many)
         least = min(table["a"].min(), table["b"].min()) if len(table) else 0
         ax.set(xlabel="Dice of the volume", xlim=(least - 0.04, 1.02), ylim=(-0.7, len(table) - 0.3))
         ax.grid(axis="y", visible=False)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from brainseg import config
-from brainseg.comparison import Scores, changed
-from brainseg.errors import DataError
+from brainseg.comparison import METRICS, SAME_PROTOCOL, Scores, changed
+from brainseg.errors import DataError, Problem, raise_all
 
+Reader = Callable[[str], str]  # from a path to the text of a revision, an experiment or the workspace
 WORKSPACE = "workspace"
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
 NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
@@ -22,47 +23,96 @@ OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_valida
 def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) -> Scores:
     """The test patients of ``name`` ("workspace", or what ``git`` or ``dvc exp`` calls it), or all out of fold.
 
-    The parameters are those that made the scores, whatever params.yaml says by now.
+    The parameters are those that made the scores, whatever params.yaml says by now. Numbers older than the
+    parameters or the code beside them are warned of.
 
     Raises:
-        DataError: no such revision, nothing was evaluated there, or a cross-validation of other data or parameters.
+        DataError: no such revision, nothing was evaluated there, damaged files, or a cross-validation of other
+            data or parameters.
     """
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
-    patients = parse_table(read(table))
-    facts = json.loads(read(report))
+    patients, facts = _patients(read, name, table), _report(read, name, report)
     made_with = facts["params"] if cross_validation else params(read)
-    warnings = _inherited(name, facts, read) if cross_validation else []
+    since = (_since_cross_validation if cross_validation else _since_repro)(name, facts, read)
+    warnings = [f"the numbers of {name} are older than its {', '.join(since)}"] if since else []
     tested = patients[patients["subset"] == "test"].reset_index(drop=True)
     return Scores(name, tested, facts["protocol"], made_with, warnings)
 
 
-def _inherited(name: str, summary: dict, read: Callable[[str], str]) -> list[str]:
-    """A cross-validation is committed beside params.yaml and code, which may have moved on since.
+def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
+    fix = "git restore it, or make it anew as the README says"
+    try:
+        table = parse_table(read(path))
+        missing = {"patient", "subset", "institution", "slices", "tumour_pixels", *METRICS} - set(table)
+        if missing:
+            raise ValueError(f"has no column {', '.join(sorted(missing))}")
+        if not table["subset"].isin(("train", "val", "test")).all():
+            raise ValueError("has a row that is of no subset")
+        measures = table[list(METRICS)].astype(float)
+        if ((measures < 0) | (measures > 1)).any(axis=None):
+            raise ValueError("has a score that is not within 0 and 1")
+    except (ValueError, pd.errors.ParserError) as error:  # an empty file, letters for a number
+        raise DataError(f"{name}:{path}", f"is damaged: {' '.join(str(error).split())}", fix) from None
+    twice = sorted(table.loc[table["patient"].duplicated(), "patient"])
+    raise_all([Problem(f"{name}:{path}", f"patient {patient} is in it twice", fix) for patient in twice])
+    return table
 
-    Returns:
-        What to warn of: code that was edited since, which may or may not change the numbers.
 
-    Raises:
-        DataError: data or parameters differ: the numbers are those of something else.
-    """
+def _report(read: Reader, name: str, path: str) -> dict:
+    try:
+        facts = json.loads(read(path))
+        if not {"grid", *SAME_PROTOCOL} <= facts["protocol"].keys():
+            raise ValueError("its protocol is not whole")
+        return facts
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"is damaged: {type(error).__name__} {error}"
+        raise DataError(f"{name}:{path}", what, "git restore it, or make it anew as the README says") from None
+
+
+def _since_repro(name: str, report: dict, read: Reader) -> list[str]:
+    """Parameters and code that are not those in dvc.lock, from which the numbers were made."""
+    stages = config.parse_yaml(read("dvc.lock"), f"{name}:dvc.lock")["stages"]
+    locked = {dep["path"]: dep["md5"] for stage in set(stages) - {"render"} for dep in stages[stage].get("deps", [])}
+    code = [path for path, digest in sorted(locked.items()) if _is_code(path) and _md5(read, path) != digest]
+    return _other_values(name, params(read), {}, read) + code
+
+
+def _since_cross_validation(name: str, summary: dict, read: Reader) -> list[str]:
+    """Code that is not what it was made from. Other data or parameters are refused: the numbers would be theirs."""
     if "made_from" not in summary:
         what = "its cross-validation is of a version that did not note what it was made from"
         raise DataError(name, what, "make it anew there, or compare with a later revision")
     now, then = sources(read), summary["made_from"]
-    recipe = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), summary["overrides"])
-    made = {block: summary["params"][block] for block in BLOCKS}
-    here = {block: {key: recipe.get(block, {}).get(key) for key in values} for block, values in made.items()}
-    differ = sorted(changed(made, here)) + (["the data"] if now["data"] != then["data"] else [])
+    differ = _other_values(name, summary["params"], summary["overrides"], read)
+    differ += ["the data"] if now["data"] != then["data"] else []
     if differ:
         what = f"its cross-validation was made with other values of {', '.join(differ)}"
-        raise DataError(name, what, "run make cross-validate there and commit what it writes")
-    edited = sorted({path for path, _ in now["code"].items() ^ then["code"].items()})
-    since = f"the cross-validation of {name} is older than its code: {', '.join(edited)} changed since"
-    return [since] if edited else []
+        fix = "run make cross-validate there and commit it (an experiment becomes a branch by: dvc exp branch)"
+        raise DataError(name, what, fix)
+    return sorted({path for path, _ in now["code"].items() ^ then["code"].items()})
 
 
-def params(read: Callable[[str], str]) -> dict:
+def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[str]:
+    """Names of the parameters that are not in params.yaml as they were ``then``; what only pictures show apart."""
+    now = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
+    made = {block: values for block, values in then.items() if block != "render"}
+    here = {block: {key: now.get(block, {}).get(key) for key in values} for block, values in made.items()}
+    return sorted(changed(made, here))
+
+
+def _is_code(path: str) -> bool:
+    return path.startswith(("src/", "stages/"))
+
+
+def _md5(read: Reader, path: str) -> str | None:
+    try:
+        return hashlib.md5(read(path).encode(), usedforsecurity=False).hexdigest()
+    except DataError:  # gone
+        return None
+
+
+def params(read: Reader) -> dict:
     """The parameters in dvc.lock, nested as in params.yaml: of a stage that was run, not of a file that was edited."""
     found: dict = {}
     for stage in config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"].values():
@@ -81,12 +131,8 @@ def merged(params: dict, overrides: dict) -> dict:
     return {**params, **blocks}
 
 
-def key(read: Callable[[str], str], overrides: dict) -> str:
-    """A digest of what determines a cross-validation's numbers: data, code and parameters, not which fold is tested.
-
-    Args:
-        read: from a path to the text of a revision, an experiment or the workspace, see ``revision.reader``.
-    """
+def key(read: Reader, overrides: dict) -> str:
+    """A digest of what determines a cross-validation's numbers: data, code and parameters, not which fold is tested."""
     raw = merged(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"]["test_fold"] = None
@@ -94,11 +140,11 @@ def key(read: Callable[[str], str], overrides: dict) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def sources(read: Callable[[str], str]) -> dict:
+def sources(read: Reader) -> dict:
     """What numbers are made from beside parameters: digests of the prepared data and of each file of code, commands."""
     pipeline = config.parse_yaml(read("dvc.yaml"), "dvc.yaml")["stages"]
     stages = [pipeline[name] for name in NUMBERS]
-    code = sorted({dep for stage in stages for dep in stage["deps"] if dep.startswith(("src/", "stages/"))})
+    code = sorted({dep for stage in stages for dep in stage["deps"] if _is_code(dep)})
     return {
         "data": [out["md5"] for out in config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]["preprocess"]["outs"]],
         "code": {path: hashlib.sha256(read(path).encode()).hexdigest() for path in code},
@@ -113,7 +159,7 @@ def parse_table(text: str) -> pd.DataFrame:
     return table.fillna(dict.fromkeys(names, ""))
 
 
-def reader(name: str, root: Path = Path()) -> Callable[[str], str]:
+def reader(name: str, root: Path = Path()) -> Reader:
     """A function from a path in the repository to its text in ``name``."""
     filesystem = None if name == WORKSPACE else _filesystem(name, root)
 
@@ -124,7 +170,9 @@ def reader(name: str, root: Path = Path()) -> Callable[[str], str]:
             return filesystem.read_text(path, encoding="utf-8")
         except FileNotFoundError:
             command = "make cross-validate" if path in OUT_OF_FOLD else "dvc repro"
-            fix = f"run {command}" if name == WORKSPACE else f"run {command} there and commit what it writes"
+            made = path in (*OUT_OF_FOLD, *TEST)
+            fix = f"run {command}" if made else f"it belongs to the project: git restore {path}"
+            fix = fix if name == WORKSPACE or not made else f"{fix} there and commit what it writes"
             raise DataError(f"{name}:{path}", "there is no such file", fix) from None
 
     return read
