@@ -73,6 +73,18 @@ def test_parameters_are_those_that_made_the_scores(toy):
     assert revision.params(lambda path: lock) == {"split": {"seed": 1, "unit": "patient"}}
 
 
+def test_a_folder_of_numbers_is_read_as_it_is(toy, tmp_path):
+    """What cross-validate --output kept, and the metrics of a run that lie somewhere."""
+    for report in ("summary.json", "evaluation.json"):
+        folder = tmp_path / report
+        folder.mkdir()
+        (folder / "per_patient.csv").write_text(TABLE)
+        (folder / report).write_text(json.dumps({"protocol": PROTOCOL, "params": {"train": {"seed": 7}}}))
+        scores = revision.scores(str(folder), toy)
+        assert (scores.name, scores.patients["dice"].tolist()) == (str(folder), [0.5])
+        assert (scores.params, scores.warnings) == ({"train": {"seed": 7}}, ())
+
+
 def test_numbers_older_than_the_code_are_said_loudly(toy):
     script = toy / "stages/train.py"
     text = script.read_text()

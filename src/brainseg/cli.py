@@ -52,8 +52,10 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _cross_validate(arguments: argparse.Namespace) -> None:
     from brainseg import crossvalidation, tracking
 
-    print(crossvalidation.run(arguments.recipe, arguments.scheme, arguments.jobs))
-    tracking.log_cross_validation()
+    folder = arguments.output or crossvalidation.FOLDER
+    print(crossvalidation.run(arguments.recipe, arguments.scheme, arguments.jobs, folder=folder))
+    if not arguments.output:
+        tracking.log_cross_validation()
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -115,7 +117,7 @@ VERBS = {
 RECIPE = {"nargs": "?", "help": "recipes/<recipe>.yaml: overrides for dvc exp run -S"}
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "compare": {
-        "a": {"metavar": "A", "help": "a Git revision, a branch or a DVC experiment"},
+        "a": {"metavar": "A", "help": "a Git revision, a branch, a DVC experiment or a folder with per_patient.csv"},
         "b": {
             "metavar": "B",
             "nargs": "?",
@@ -136,6 +138,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "what is left out together; split.unit says otherwise",
         },
         "--jobs": {"type": _positive, "default": 1, "metavar": "N", "help": "folds at once"},
+        "--output": {"metavar": "DIR", "type": Path, "help": "where to, instead of metrics/cross_validation"},
     },
     "repro": {"recipe": RECIPE},
 }

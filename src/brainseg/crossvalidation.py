@@ -36,8 +36,10 @@ class Fold(NamedTuple):
     overrides: dict
 
 
-def run(recipe: str | None = None, scheme: str | None = None, jobs: int = 1, root: Path = Path()) -> str:
-    """Run the folds that are missing, ``jobs`` at once, and write metrics/cross_validation/.
+def run(
+    recipe: str | None = None, scheme: str | None = None, jobs: int = 1, root: Path = Path(), folder: Path = FOLDER
+) -> str:  # fmt: skip
+    """Run the folds that are missing, ``jobs`` at once, and write ``folder``.
 
     Args:
         recipe: recipes/<recipe>.yaml applied to each fold.
@@ -70,7 +72,7 @@ def run(recipe: str | None = None, scheme: str | None = None, jobs: int = 1, roo
     changed = [fold.name for fold in missing if not is_done(fold, root)]
     what = "data, code or parameters were edited while the folds ran"
     raise_all([Problem(name, what, f"dvc exp remove {name}, run again") for name in changed], IntegrityError)
-    return collect(folds, root)
+    return collect(folds, root, folder)
 
 
 def changes(recipe: str | None, scheme: str | None, root: Path = Path()) -> dict:
@@ -179,7 +181,7 @@ class Scored(NamedTuple):
     made_from: dict
 
 
-def collect(folds: Sequence[Fold], root: Path = Path()) -> str:
+def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -> str:
     """Read every fold's numbers and write per_patient.csv, summary.json and two figures.
 
     Raises:
@@ -190,7 +192,7 @@ def collect(folds: Sequence[Fold], root: Path = Path()) -> str:
     patients = pd.concat([s.patients.assign(fold=s.fold.number) for s in scored], ignore_index=True)
     patients = patients.sort_values("patient", ignore_index=True)
     summary = summarise(scored)
-    folder = root / FOLDER
+    folder = root / folder
     files.write_text(folder / "per_patient.csv", patients.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     files.write_text(folder / "summary.json", text)

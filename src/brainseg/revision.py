@@ -21,7 +21,10 @@ OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_valida
 
 
 def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) -> Scores:
-    """The test patients of ``name`` ("workspace", or what ``git`` or ``dvc exp`` calls it), or all out of fold.
+    """The test patients of ``name``, or all out of fold.
+
+    ``name``: "workspace", what ``git`` or ``dvc exp`` calls it, or a folder that holds what evaluate or
+    ``cross-validate --output`` wrote.
 
     The parameters are those that made the scores, whatever params.yaml says by now. Numbers older than the
     parameters or the code beside them are warned of.
@@ -30,14 +33,29 @@ def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) ->
         DataError: no such revision, nothing was evaluated there, damaged files, or a cross-validation of other
             data or parameters.
     """
+    if (root / name / "per_patient.csv").is_file() and name != WORKSPACE:
+        return _kept(name, root)
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
     patients, facts = _patients(read, name, table), _report(read, name, report)
     made_with = facts["params"] if cross_validation else params(read)
     since = (_since_cross_validation if cross_validation else _since_repro)(name, facts, read)
     warnings = [f"the numbers of {name} are older than its {', '.join(since)}"] if since else []
-    tested = patients[patients["subset"] == "test"].reset_index(drop=True)
-    return Scores(name, tested, facts["protocol"], made_with, warnings)
+    return Scores(name, _tested(patients), facts["protocol"], made_with, warnings)
+
+
+def _kept(folder: str, root: Path) -> Scores:
+    """Numbers by themselves, beside no parameters or code that they could be older than."""
+    report = "evaluation.json" if (root / folder / "evaluation.json").exists() else "summary.json"
+    read = reader(WORKSPACE, root / folder)
+    facts = _report(read, folder, report)
+    return Scores(
+        folder, _tested(_patients(read, folder, "per_patient.csv")), facts["protocol"], facts.get("params", {})
+    )
+
+
+def _tested(patients: pd.DataFrame) -> pd.DataFrame:
+    return patients[patients["subset"] == "test"].reset_index(drop=True)
 
 
 def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
