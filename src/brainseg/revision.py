@@ -14,6 +14,7 @@ from brainseg.errors import DataError, Problem, raise_all
 
 Reader = Callable[[str], str]  # from a path to the text of a revision, an experiment or the workspace
 WORKSPACE = "workspace"
+REMEDY = "git restore it, or make it anew as the README says"  # of damaged numbers
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
 NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
 BLOCKS = ("split", "train", "network", "augmentation", "evaluate")  # their parameters, but for the number of the fold
@@ -38,8 +39,10 @@ def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) ->
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
     patients, facts = _patients(read, name, table), _report(read, name, report)
-    made_with = facts["params"] if cross_validation else params(read)
-    since = (_since_cross_validation if cross_validation else _since_repro)(name, facts, read)
+    if cross_validation:
+        made_with, since = facts["params"], _since_cross_validation(name, facts, read)
+    else:
+        made_with, since = _since_repro(name, read)
     warnings = [f"the numbers of {name} are older than its {', '.join(since)}"] if since else []
     return Scores(name, _tested(patients), facts["protocol"], made_with, warnings)
 
@@ -59,7 +62,6 @@ def _tested(patients: pd.DataFrame) -> pd.DataFrame:
 
 
 def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
-    fix = "git restore it, or make it anew as the README says"
     try:
         table = parse_table(read(path))
         missing = {"patient", "subset", "institution", "slices", "tumour_pixels", *METRICS} - set(table)
@@ -71,9 +73,9 @@ def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
         if ((measures < 0) | (measures > 1)).any(axis=None):
             raise ValueError("has a score that is not within 0 and 1")
     except (ValueError, pd.errors.ParserError) as error:  # an empty file, letters for a number
-        raise DataError(f"{name}:{path}", f"is damaged: {' '.join(str(error).split())}", fix) from None
+        raise DataError(f"{name}:{path}", f"is damaged: {' '.join(str(error).split())}", REMEDY) from None
     twice = sorted(table.loc[table["patient"].duplicated(), "patient"])
-    raise_all([Problem(f"{name}:{path}", f"patient {patient} is in it twice", fix) for patient in twice])
+    raise_all([Problem(f"{name}:{path}", f"patient {patient} is in it twice", REMEDY) for patient in twice])
     return table
 
 
@@ -84,16 +86,16 @@ def _report(read: Reader, name: str, path: str) -> dict:
             raise ValueError("its protocol is not whole")
         return facts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"is damaged: {type(error).__name__} {error}"
-        raise DataError(f"{name}:{path}", what, "git restore it, or make it anew as the README says") from None
+        raise DataError(f"{name}:{path}", f"is damaged: {type(error).__name__} {error}", REMEDY) from None
 
 
-def _since_repro(name: str, report: dict, read: Reader) -> list[str]:
-    """Parameters and code that are not those in dvc.lock, from which the numbers were made."""
-    stages = config.parse_yaml(read("dvc.lock"), f"{name}:dvc.lock")["stages"]
+def _since_repro(name: str, read: Reader) -> tuple[dict, list[str]]:
+    """The parameters in dvc.lock, from which the numbers were made; parameters and code that are others by now."""
+    stages = _locked(read)
+    made_with = _params(stages)
     locked = {dep["path"]: dep["md5"] for stage in set(stages) - {"render"} for dep in stages[stage].get("deps", [])}
     code = [path for path, digest in sorted(locked.items()) if _is_code(path) and _md5(read, path) != digest]
-    return _other_values(name, params(read), {}, read) + code
+    return made_with, _other_values(name, made_with, {}, read) + code
 
 
 def _since_cross_validation(name: str, summary: dict, read: Reader) -> list[str]:
@@ -132,8 +134,17 @@ def _md5(read: Reader, path: str) -> str | None:
 
 def params(read: Reader) -> dict:
     """The parameters in dvc.lock, nested as in params.yaml: of a stage that was run, not of a file that was edited."""
+    return _params(_locked(read))
+
+
+def _locked(read: Reader) -> dict:
+    """The stages of dvc.lock."""
+    return config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]
+
+
+def _params(stages: dict) -> dict:
     found: dict = {}
-    for stage in config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"].values():
+    for stage in stages.values():
         for key, value in stage.get("params", {}).get("params.yaml", {}).items():
             *blocks, last = key.split(".")
             place = found
@@ -164,7 +175,7 @@ def sources(read: Reader) -> dict:
     stages = [pipeline[name] for name in NUMBERS]
     code = sorted({dep for stage in stages for dep in stage["deps"] if _is_code(dep)})
     return {
-        "data": [out["md5"] for out in config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]["preprocess"]["outs"]],
+        "data": [out["md5"] for out in _locked(read)["preprocess"]["outs"]],
         "code": {path: hashlib.sha256(read(path).encode()).hexdigest() for path in code},
         "commands": [stage["cmd"] for stage in stages],
     }
