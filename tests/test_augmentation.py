@@ -82,6 +82,22 @@ def test_translation_is_a_share_of_the_side():
     assert 3 < np.abs(shift).max() <= 6.5
 
 
+def test_a_window_is_a_part_of_the_slice_anywhere_in_it():
+    images, masks = sample(count=32)
+    images[:, :, :, 0] = np.arange(64)[:, None]  # rows
+    images[:, :, :, 2] = np.arange(64)  # columns
+    shown, moved = augment(params(window=0.5), images, masks)
+    assert shown.shape == (32, 32, 32, 3)
+    assert moved.shape == (32, 32, 32)
+    top, left = shown[:, 0, 0, 0], shown[:, 0, 0, 2]
+    rows, columns = np.mgrid[:32, :32]
+    np.testing.assert_allclose(shown[..., 0] - rows, np.broadcast_to(top[:, None, None], moved.shape), atol=1e-3)
+    np.testing.assert_allclose(shown[..., 2] - columns, np.broadcast_to(left[:, None, None], moved.shape), atol=1e-3)
+    for corner in (top, left):
+        assert -1e-3 <= corner.min() < 4
+        assert 28 < corner.max() <= 32.001
+
+
 def test_zoom_changes_the_area():
     images, masks = sample(count=32)
     _, zoomed = augment(params(zoom=0.5), images, masks)

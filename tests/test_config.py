@@ -33,11 +33,11 @@ def test_a_stage_gets_only_the_blocks_it_names(tmp_path):
 T1 = [
     ("  loss: bce_dice", "  los: bce_dice", ["train.los is not a parameter", "write loss", "train.loss is missing"]),
     ("  loss: bce_dice", "  loss: jacard", ["train.loss is 'jacard'", "write jaccard"]),
-    ("  depth: 4", "  depth: four", ["network.depth is 'four'", "integer"]),
-    ("  depth: 4", "  depth: 9", ["network.depth is 9", "less than or equal to 5"]),
+    ("  depth: 3", "  depth: four", ["network.depth is 'four'", "integer"]),
+    ("  depth: 3", "  depth: 9", ["network.depth is 9", "less than or equal to 5"]),
     ("  flip_vertical: 0.0", "  flip_vertical: 1.5", ["augmentation.flip_vertical is 1.5", "less than or equal to 1"]),
-    ("  depth: 4\n", "", ["network.depth is missing"]),
-    ("  depth: 4\n", "  depth: 4\n  depth: 3\n", ["not valid YAML", "duplicate key", "depth"]),
+    ("  depth: 3\n", "", ["network.depth is missing"]),
+    ("  depth: 3\n", "  depth: 3\n  depth: 4\n", ["not valid YAML", "duplicate key", "depth"]),
     ("\nsplit:", "\nsplits:", ["splits is not a parameter", "write split", "split is missing"]),
     ("  patient: folder", "  patient: '(a)(b)'", ["one group, has 2"]),
 ]
@@ -57,14 +57,15 @@ def test_t1_wrong_parameters_are_named_with_range_and_nearest_name(tmp_path, old
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("  size: 256               # pixels", "  size: 224 # pixels", "halves it 6 times"),
+        ("  size: 256               # pixels", "  size: 224 # pixels", "need a multiple of 64"),
+        ("  window: 0.75", "  window: 0.7", "a multiple of 0.125"),
         ("norm: batch ", "norm: group ", "to a multiple of 8"),
         ("  test_fold: 0", "  test_fold: 5", "set split.test_fold to 0..4"),
     ],
 )
 def test_t1_values_that_do_not_go_together(tmp_path, old, new, said):
-    text = TEXT.replace(old, new, 1).replace("  depth: 4", "  depth: 5" if "224" in new else "  depth: 4")
-    text = text.replace("  filters: 16", "  filters: 12" if "group" in new else "  filters: 16")
+    text = TEXT.replace(old, new, 1).replace("  depth: 3", "  depth: 4" if "224" in new else "  depth: 3")
+    text = text.replace("  filters: 32", "  filters: 12" if "group" in new else "  filters: 32")
     assert text != TEXT
     with pytest.raises(DataError) as caught:
         load(tmp_path, text, "render")
@@ -77,7 +78,7 @@ def test_t1_dvc_writes_small_numbers_in_yaml_1_2(tmp_path):
 
 
 def test_t1_every_fault_at_once(tmp_path):
-    text = TEXT.replace("  depth: 4", "  depth: 9").replace("  loss: bce_dice", "  loss: x")
+    text = TEXT.replace("  depth: 3", "  depth: 9").replace("  loss: bce_dice", "  loss: x")
     with pytest.raises(DataError) as caught:
         load(tmp_path, text)
     assert len(caught.value.problems) == 2

@@ -9,7 +9,7 @@ import pytest
 from brainseg import networks
 from brainseg.config import Network
 
-TINY = Network(name="unet", filters=4, depth=2, norm="batch", dropout=0.1, upsampling="transpose", stem=False)
+TINY = Network(name="unet", scaling="full", filters=4, depth=2, norm="batch", dropout=0.1, upsampling="transpose", stem=0)
 
 
 def tiny(**changes):
@@ -18,13 +18,42 @@ def tiny(**changes):
 
 @pytest.mark.parametrize(
     ("norm", "upsampling", "stem"),
-    list(itertools.product(["batch", "group", "none"], ["transpose", "resize"], [True, False])),
+    list(itertools.product(["batch", "group", "none"], ["transpose", "resize"], [0, 2, 4])),
 )
 def test_every_variant_answers_one_float32_logit_a_pixel(norm, upsampling, stem):
     network = tiny(norm=norm, upsampling=upsampling, stem=stem)
     answer = network.predict_on_batch(np.zeros((2, 32, 32, 3), np.uint8))
     assert answer.shape == (2, 32, 32, 1)
     assert answer.dtype == np.float32
+
+
+def test_blocks_put_each_channel_in_its_place():
+    """Row by row within the block, as OpenCV and NumPy lay out an image."""
+    values = np.arange(2 * 3 * 4).reshape(1, 2, 3, 4).astype("float32")
+    laid_out = np.asarray(networks.Blocks(2)(values))[0, :, :, 0]
+    for row, column in np.ndindex(2, 3):
+        block = laid_out[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        np.testing.assert_array_equal(block.ravel(), values[0, row, column])
+
+
+def test_one_network_answers_every_size():
+    """Trained on windows, asked for whole slices: the same weights."""
+    any_size, fixed = networks.build(TINY, None, 3), tiny()
+    fixed.set_weights(any_size.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(any_size.predict_on_batch(images), fixed.predict_on_batch(images), atol=1e-5)
+    assert any_size.predict_on_batch(images[:, :16, :24]).shape == (1, 16, 24, 1)
+
+
+def test_gain_of_the_scanner_does_not_matter():
+    images = np.random.default_rng(0).integers(1, 120, (2, 32, 32, 3)).astype("float32")
+    images[:, :8] = 0  # air
+    scaled = np.asarray(networks.Gain()(images))
+    np.testing.assert_allclose(np.asarray(networks.Gain()(images * [0.5, 1.0, 2.0])), scaled, rtol=1e-5)
+    assert (scaled[:, :8] == 0).all()
+    bright = images[0, :, :, 1][images[0, :, :, 1] > images[0, :, :, 1].mean()]
+    np.testing.assert_allclose(scaled[0, :, :, 1], images[0, :, :, 1] / bright.mean(), rtol=1e-5)
+    assert np.isfinite(np.asarray(networks.Gain()(np.zeros((1, 32, 32, 3))))).all()
 
 
 def test_weight_count_by_hand():

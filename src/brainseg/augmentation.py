@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from brainseg import engine
 from brainseg.config import Augmentation
 from brainseg.manifest import FLAIR
 
@@ -47,29 +48,28 @@ class Augmenter(keras.layers.Layer):
 
     def _geometry(self, images, masks):
         p = self.params
-        if not any((p.rotation, p.translation, p.zoom, p.shear, p.flip_horizontal, p.flip_vertical)):
+        side = images.shape[1]
+        window = round(p.window * side) or side
+        if not any((p.rotation, p.translation, p.zoom, p.shear, p.flip_horizontal, p.flip_vertical, side - window)):
             return images, masks
-        count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
-        stacked = ops.image.affine_transform(
-            ops.concatenate([images, masks], -1), self._transforms(count, height, width),
-            interpolation="bilinear", fill_mode="constant", fill_value=0.0,
-        )  # fmt: skip
+        transforms = self._transforms(ops.shape(images)[0], side, window)
+        stacked = engine.affine(ops.concatenate([images, masks], -1), transforms, window)
         return stacked[..., :-1], ops.cast(stacked[..., -1:] >= 0.5, "float32")
 
-    def _transforms(self, count, height: int, width: int):
-        """(B, 8) maps from output to input pixels, about the centre of the image."""
+    def _transforms(self, count, side: int, window: int):
+        """(B, 8) maps from pixels of the window to those of the image; the window's centre is drawn as well."""
         p = self.params
         angle = self._uniform((count,), -1.0, 1.0) * math.radians(p.rotation)
         shear = ops.tan(self._uniform((count,), -1.0, 1.0) * math.radians(p.shear))
         zoom = ops.exp(self._uniform((2, count), -1.0, 1.0) * math.log1p(p.zoom))
         flips = [1 - 2 * self._happens((count,), chance) for chance in (p.flip_horizontal, p.flip_vertical)]
-        shift = self._uniform((2, count), -1.0, 1.0) * p.translation
+        shift = self._uniform((2, count), -1.0, 1.0) * (p.translation * side + (side - window) / 2)
         sx, sy = flips[0] / zoom[0], flips[1] / zoom[1]
         a, b = ops.cos(angle) * sx, (ops.cos(angle) * shear - ops.sin(angle)) * sy
         c, d = ops.sin(angle) * sx, (ops.sin(angle) * shear + ops.cos(angle)) * sy
-        cx, cy = (width - 1) / 2, (height - 1) / 2
-        tx = cx - a * cx - b * cy + shift[0] * width
-        ty = cy - c * cx - d * cy + shift[1] * height
+        old, new = (side - 1) / 2, (window - 1) / 2
+        tx = old - (a + b) * new + shift[0]
+        ty = old - (c + d) * new + shift[1]
         zero = ops.zeros_like(a)
         return ops.stack([a, b, tx, c, d, ty, zero, zero], axis=-1)
 

@@ -90,15 +90,17 @@ class Train(Block):
 
 class Network(Block):
     name: Literal["unet"]
+    scaling: Literal["full", "slice"]
     filters: Annotated[int, Field(ge=1, le=512)]
     depth: Annotated[int, Field(ge=1, le=5)]
     norm: Literal["batch", "group", "none"]
     dropout: Fraction
     upsampling: Literal["transpose", "resize"]
-    stem: bool
+    stem: Literal[0, 2, 4]
 
 
 class Augmentation(Block):
+    window: Annotated[float, Field(ge=0, le=1)]
     rotation: Annotated[float, Field(ge=0, le=180)]
     translation: Annotated[float, Field(ge=0, le=0.5)]
     zoom: Annotated[float, Field(ge=0, le=0.9)]
@@ -191,11 +193,15 @@ def parse_yaml(text: str, name: object) -> dict:
 def _conflicts(path: Path, params: Params) -> list[Problem]:
     """Values that are allowed each by itself but not together."""
     network, split, size = params.network, params.split, params.preprocess.size
-    halvings = network.depth + network.stem
+    window = params.augmentation.window * size
+    step = max(1, network.stem) * 2**network.depth  # pixels of the grid to one of the deepest level
+    needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
     found = {
-        f"preprocess.size is {size}, network (depth {network.depth}, stem {network.stem}) halves it {halvings} times": (
-            size % 2**halvings != 0,
-            f"set preprocess.size to a multiple of {2**halvings}, or lower network.depth",
+        f"preprocess.size is {size}, {needs}": (
+            size % step != 0, f"set preprocess.size to a multiple of {step}, or lower network.depth"
+        ),
+        f"augmentation.window is {window:g} of {size} pixels, {needs}": (
+            window % step != 0, f"set it to a multiple of {step / size:g}, or to 0 for whole slices"
         ),
         f"network.filters is {network.filters}, network.norm group makes 8 groups of them": (
             network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,

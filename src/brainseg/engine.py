@@ -145,6 +145,28 @@ def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
     return y, batch_mean, batch_variance
 
 
+def affine(images: Any, transforms: Any, window: int) -> Any:
+    """Bilinear samples of (B, H, W, C) at ``window`` x ``window`` pixels, zero outside.
+
+    Args:
+        transforms: (B, 8), from output to input pixels, as in ``keras.ops.image.affine_transform``, whose
+            output has always the size of its input: TensorFlow's kernel computes the window alone.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images, transforms=transforms, output_shape=[window, window], fill_value=0.0,
+            interpolation="BILINEAR", fill_mode="CONSTANT",
+        )  # fmt: skip
+    whole = keras.ops.image.affine_transform(
+        images, transforms, interpolation="bilinear", fill_mode="constant", fill_value=0.0
+    )
+    return whole[:, :window, :window]
+
+
 def versions() -> dict[str, str]:
     """Versions of the engines that are installed."""
     found = {}

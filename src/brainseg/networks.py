@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from brainseg import engine, manifest
 from brainseg.config import Network
@@ -25,7 +25,37 @@ class BatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-def build(params: Network, size: int, channels: int) -> keras.Model:
+class Gain(layers.Layer):
+    """Each channel of each slice divided by the mean of its brighter pixels: scanners differ in gain, air stays 0.
+
+    Brighter: above the mean of all, which leaves out the air around the head.
+    """
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        bright = ops.cast(x > ops.mean(x, (1, 2), keepdims=True), "float32")
+        level = ops.sum(x * bright, (1, 2), keepdims=True) / ops.maximum(ops.sum(bright, (1, 2), keepdims=True), 1)
+        return ops.cast(x / ops.maximum(level, 1), self.compute_dtype)
+
+
+class Blocks(layers.Layer):
+    """(B, H, W, side**2) → (B, side H, side W, 1): each pixel's channels laid out as a block of pixels.
+
+    Sub-pixel convolution (Shi et al., 2016, arXiv:1609.05158).
+    """
+
+    def __init__(self, side: int, **kwargs):
+        super().__init__(**kwargs)
+        self.side = side
+
+    def call(self, inputs):
+        _, height, width, _ = ops.shape(inputs)
+        x = ops.reshape(inputs, (-1, height, width, self.side, self.side))
+        x = ops.transpose(x, (0, 1, 3, 2, 4))
+        return ops.reshape(x, (-1, height * self.side, width * self.side, 1))
+
+
+def build(params: Network, size: int | None, channels: int) -> keras.Model:
     """The network that ``params`` name for a square grid of ``size`` pixels.
 
     Raises:
@@ -49,7 +79,7 @@ def restore(model: dict, weights: Path, size: tuple[int, int] | None = None) -> 
     return network
 
 
-def unet(params: Network, size: int, channels: int) -> keras.Model:
+def unet(params: Network, size: int | None, channels: int) -> keras.Model:
     """U-Net (Ronneberger, Fischer, Brox, 2015, arXiv:1505.04597) with normalisation and dropout.
 
     Each level is two 3x3 convolutions, normalised and rectified; the skip is taken behind the second.
@@ -57,9 +87,9 @@ def unet(params: Network, size: int, channels: int) -> keras.Model:
     the full one, a quarter of the work.
     """
     inputs = keras.Input((size, size, channels), name="image")
-    x = layers.Rescaling(1 / 255, name="scale")(inputs)
+    x = Gain(name="gain")(inputs) if params.scaling == "slice" else layers.Rescaling(1 / 255, name="scale")(inputs)
     if params.stem:
-        x = _convolution(x, params.filters, params, "stem", kernel=4, strides=2)
+        x = _convolution(x, params.filters, params, "stem", kernel=4, strides=params.stem)
     skips = []
     for level in range(params.depth):
         x = _block(x, params.filters * 2**level, params, f"down{level}")
@@ -105,7 +135,5 @@ def _head(x, params: Network):
     bias = keras.initializers.Constant(-4.6)
     if not params.stem:
         return layers.Conv2D(1, 1, bias_initializer=bias, dtype="float32", name="logits")(x)
-    if params.upsampling == "transpose":
-        return layers.Conv2DTranspose(1, 2, strides=2, bias_initializer=bias, dtype="float32", name="logits")(x)
-    x = layers.Conv2D(1, 1, bias_initializer=bias, dtype="float32", name="logits_half")(x)
-    return layers.UpSampling2D(interpolation="bilinear", dtype="float32", name="logits")(x)
+    x = layers.Conv2D(params.stem**2, 1, bias_initializer=bias, dtype="float32", name="logits_blocks")(x)
+    return Blocks(params.stem, dtype="float32", name="logits")(x)

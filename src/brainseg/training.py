@@ -99,8 +99,9 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
         book.resume()
         if not book.finished():
             _fit(model, batches, book, params.train)
-        book.load_best()
-    return Trained(model.network, pd.DataFrame(book.history), book.best_epoch, directory)
+    network = networks.build(params.network, *data.images.shape[2:])
+    network.set_weights(book.best)
+    return Trained(network, pd.DataFrame(book.history), book.best_epoch, directory)
 
 
 def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
@@ -118,7 +119,7 @@ def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) 
 def build(params: Params, size: int, channels: int, steps: int) -> Segmenter:
     """The compiled model, all its variables made from the seed. ``steps``: batches of one epoch."""
     keras.utils.set_random_seed(params.train.seed)
-    network = networks.build(params.network, size, channels)
+    network = networks.build(params.network, None, channels)
     augmenter = Augmenter(params.augmentation, seed=params.train.seed)
     model = Segmenter(network, augmenter, losses.build(params.train))
     model.compile(optimizer=optimizer(params.train, steps), jit_compile=engine.jit_compile())
@@ -187,9 +188,6 @@ class Bookkeeper(keras.callbacks.Callback):
         """All epochs done, or none better for ``patience`` of them."""
         done = len(self.history)
         return done >= self.settings.epochs or (done > 0 and done - self.best_epoch >= self.settings.patience)
-
-    def load_best(self) -> None:
-        self.segmenter.network.set_weights(self.best)
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one, and say so."""
