@@ -21,24 +21,25 @@ SCALE = 255.0  # full scale of the intensities
 
 
 class Augmenter(keras.layers.Layer):
-    """(images (B, H, W, C) 0..255, masks (B, H, W) {0, 1}) → the same, float32, each sample drawn anew.
+    """(images (B, H, W, K C) 0..255, masks (B, H, W, M) {0, 1}) → the same, float32, each sample drawn anew.
 
-    Masks come back as (B, H, W, 1). With ``training=False`` nothing but the type and shape changes.
+    The K slices of a sample are changed alike, ``channels`` (C) each by itself. With ``training=False``
+    nothing but the type changes; in training H and W may become smaller (``window``).
     """
 
-    def __init__(self, params: Augmentation, seed: int, **kwargs):
+    def __init__(self, params: Augmentation, seed: int, channels: int = 3, **kwargs):
         super().__init__(dtype="float32", **kwargs)
-        self.params = params
+        self.params, self.channels = params, channels
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, masks, training=False):
         images = ops.cast(images, "float32")
-        masks = ops.cast(ops.expand_dims(masks, -1), "float32")
+        masks = ops.cast(masks, "float32")
         if not training:
             return images, masks
         images, masks = self._geometry(images, masks)
-        images = self._intensity(images)
-        return self._sequence_dropout(images), masks
+        images = self._sequence_dropout(self._intensity(images))
+        return self._context_dropout(images), masks
 
     def _uniform(self, shape, low, high):
         return keras.random.uniform(shape, low, high, seed=self.generator)
@@ -54,7 +55,8 @@ class Augmenter(keras.layers.Layer):
             return images, masks
         transforms = self._transforms(ops.shape(images)[0], side, window)
         stacked = engine.affine(ops.concatenate([images, masks], -1), transforms, window)
-        return stacked[..., :-1], ops.cast(stacked[..., -1:] >= 0.5, "float32")
+        given = images.shape[-1]
+        return stacked[..., :given], ops.cast(stacked[..., given:] >= 0.5, "float32")
 
     def _transforms(self, count, side: int, window: int):
         """(B, 8) maps from pixels of the window to those of the image; the window's centre is drawn as well."""
@@ -63,37 +65,50 @@ class Augmenter(keras.layers.Layer):
         shear = ops.tan(self._uniform((count,), -1.0, 1.0) * math.radians(p.shear))
         zoom = ops.exp(self._uniform((2, count), -1.0, 1.0) * math.log1p(p.zoom))
         flips = [1 - 2 * self._happens((count,), chance) for chance in (p.flip_horizontal, p.flip_vertical)]
-        shift = self._uniform((2, count), -1.0, 1.0) * (p.translation * side + (side - window) / 2)
+        shift = self._uniform((2, count), -1.0, 1.0) * (p.translation + (side - window) / 2 / side)
         sx, sy = flips[0] / zoom[0], flips[1] / zoom[1]
         a, b = ops.cos(angle) * sx, (ops.cos(angle) * shear - ops.sin(angle)) * sy
         c, d = ops.sin(angle) * sx, (ops.sin(angle) * shear + ops.cos(angle)) * sy
         old, new = (side - 1) / 2, (window - 1) / 2
-        tx = old - (a + b) * new + shift[0]
-        ty = old - (c + d) * new + shift[1]
+        tx = old - a * new - b * new + shift[0] * side
+        ty = old - c * new - d * new + shift[1] * side
         zero = ops.zeros_like(a)
         return ops.stack([a, b, tx, c, d, ty, zero, zero], axis=-1)
 
+    def _of_each_channel(self, images, low, high):
+        """(B, 1, 1, K C) numbers, the same for the K slices of a sample."""
+        drawn = self._uniform((ops.shape(images)[0], 1, 1, self.channels), low, high)
+        return ops.tile(drawn, (1, 1, 1, images.shape[-1] // self.channels))
+
     def _intensity(self, images):
         p = self.params
-        shape = (ops.shape(images)[0], 1, 1, images.shape[-1])
         if p.gamma:
-            exponent = ops.exp(self._uniform(shape, -1.0, 1.0) * math.log1p(p.gamma))
+            exponent = ops.exp(self._of_each_channel(images, -1.0, 1.0) * math.log1p(p.gamma))
             images = SCALE * ops.power(ops.clip(images / SCALE, 1e-6, 1.0), exponent)
         if p.contrast:
             mean = ops.mean(images, axis=(1, 2), keepdims=True)
-            images = (images - mean) * (1 + self._uniform(shape, -1.0, 1.0) * p.contrast) + mean
+            images = (images - mean) * (1 + self._of_each_channel(images, -1.0, 1.0) * p.contrast) + mean
         if p.brightness:
-            images = images + self._uniform(shape, -1.0, 1.0) * p.brightness * SCALE
+            images = images + self._of_each_channel(images, -1.0, 1.0) * p.brightness * SCALE
         if p.noise:
             images = images + keras.random.normal(ops.shape(images), seed=self.generator) * (p.noise * SCALE)
         return ops.clip(images, 0.0, SCALE)
 
     def _sequence_dropout(self, images):
-        if not self.params.sequence_dropout or images.shape[-1] != 3:
+        if not self.params.sequence_dropout or self.channels != 3:
             return images
-        flair = images[..., FLAIR : FLAIR + 1]
-        missing = self._uniform((ops.shape(images)[0], 1, 1, 3), 0.0, 1.0) < self.params.sequence_dropout
+        flair = ops.repeat(images[..., FLAIR :: self.channels], self.channels, axis=-1)
+        missing = self._of_each_channel(images, 0.0, 1.0) < self.params.sequence_dropout
         return ops.where(missing, flair, images)
+
+    def _context_dropout(self, images):
+        """Last: a slice that stands alone has exact copies of itself for neighbours."""
+        slices = images.shape[-1] // self.channels
+        if not self.params.context_dropout or slices == 1:
+            return images
+        first = slices // 2 * self.channels
+        middle = ops.tile(images[..., first : first + self.channels], (1, 1, 1, slices))
+        return ops.where(self._happens((ops.shape(images)[0], 1, 1, 1), self.params.context_dropout) > 0, middle, images)
 
 
 def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: int = 4) -> dict[str, tuple]:
@@ -105,10 +120,10 @@ def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: i
     Returns:
         Name → (images (count, H, W, C) uint8, masks (count, H, W) uint8), those with 0 left out, ``all`` last.
     """
-    images, masks = np.repeat(image[None], count, 0), np.repeat(mask[None], count, 0)
+    images, masks = np.repeat(image[None], count, 0), np.repeat(mask[None, ..., None], count, 0)
     drawn = {}
     for name, alone in _one_at_a_time(params):
-        new_images, new_masks = Augmenter(alone, seed=1)(images, masks, training=True)
+        new_images, new_masks = Augmenter(alone, seed=1, channels=image.shape[-1])(images, masks, training=True)
         drawn[name] = (
             np.round(ops.convert_to_numpy(new_images)).astype(np.uint8),
             ops.convert_to_numpy(new_masks)[..., 0].astype(np.uint8),

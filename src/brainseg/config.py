@@ -89,7 +89,8 @@ class Train(Block):
 
 
 class Network(Block):
-    name: Literal["unet"]
+    name: Literal["unet", "attention_unet", "residual_unet", "unet3d"]
+    context: Annotated[int, Field(ge=0, le=8)]
     scaling: Literal["full", "slice"]
     filters: Annotated[int, Field(ge=1, le=512)]
     depth: Annotated[int, Field(ge=1, le=5)]
@@ -112,6 +113,7 @@ class Augmentation(Block):
     gamma: Annotated[float, Field(ge=0, le=2)]
     noise: Annotated[float, Field(ge=0, le=1)]
     sequence_dropout: Probability
+    context_dropout: Probability
 
 
 class Evaluate(Block):
