@@ -36,8 +36,8 @@ T1 = [
     ("  depth: 3", "  depth: four", ["network.depth is 'four'", "integer"]),
     ("  depth: 3", "  depth: 9", ["network.depth is 9", "less than or equal to 5"]),
     ("  flip_vertical: 0.0", "  flip_vertical: 1.5", ["augmentation.flip_vertical is 1.5", "less than or equal to 1"]),
-    ("  depth: 3\n", "", ["network.depth is missing"]),
-    ("  depth: 3\n", "  depth: 3\n  depth: 4\n", ["not valid YAML", "duplicate key", "depth"]),
+    ("  dropout: 0.1\n", "", ["network.dropout is missing"]),
+    ("  dropout: 0.1\n", "  dropout: 0.1\n  dropout: 0.2\n", ["not valid YAML", "duplicate key", "dropout"]),
     ("\nsplit:", "\nsplits:", ["splits is not a parameter", "write split", "split is missing"]),
     ("  patient: folder", "  patient: '(a)(b)'", ["one group, has 2"]),
 ]
@@ -61,6 +61,7 @@ def test_t1_wrong_parameters_are_named_with_range_and_nearest_name(tmp_path, old
         ("  window: 0.75", "  window: 0.7", "a multiple of 0.125"),
         ("norm: batch ", "norm: group ", "to a multiple of 8"),
         ("  test_fold: 0", "  test_fold: 5", "set split.test_fold to 0..4"),
+        ("  name: unet   ", "  name: unet3d   ", "set network.context to 1 or more"),
     ],
 )
 def test_t1_values_that_do_not_go_together(tmp_path, old, new, said):

@@ -30,6 +30,15 @@ def train(data, settings):
     return trained
 
 
+def release(trained, data, settings, folder):
+    """Weights and manifest as the train stage leaves them."""
+    weights, path = folder / "unet.weights.h5", folder / "unet.json"
+    training.save(trained, weights)
+    running = Engine("tensorflow", "cpu", "float32", 2)
+    manifest.write(path, manifest.describe(trained, weights, data, {}, running, settings))
+    return weights, path
+
+
 @pytest.fixture
 def data(tmp_path):
     return dataset.load(*write_cohort(tmp_path), "patient")
@@ -67,12 +76,32 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert scores.max() > 0.6
     assert trained.best_epoch == scores.idxmax() + 1
     rows = data.rows("val")
-    answer = np.concatenate([a for _, a in inference.logits(trained.network, data.images, rows, 8)]) >= 0
+    answer = np.concatenate([a for _, a in inference.logits(trained.network, data, rows, 8)]) >= 0
     dice = [
         metrics.dice(metrics.counts(data.masks[rows][p], answer[p]))
         for p in (data.slices["patient"].to_numpy()[rows] == name for name in ("P4", "P5"))
     ]
     assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "context"), [("unet", 1), ("attention_unet", 0), ("residual_unet", 1), ("unet3d", 1)]
+)
+def test_every_network_learns_and_is_restored(data, tmp_path, name, context):
+    """With its neighbours, early answers, masks of a whole window: trained, validated, written, read, used."""
+    settings = params(epochs=4, batch_size=4)
+    changes = {"name": name, "context": context, "norm": "group"}
+    settings = settings.model_copy(update={"network": settings.network.model_copy(update=changes)})
+    trained = train(data, settings)
+    assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
+    assert trained.history["val_loss"].notna().all()
+    weights, path = release(trained, data, settings, tmp_path)
+    facts = manifest.read(path)
+    assert facts["contract"]["slices"] == 2 * context + 1
+    again = networks.restore(facts, weights, (32, 32))
+    first, second = (inference.scored(network, data, mirror=True).arrays for network in (trained.network, again))
+    for array in first:
+        np.testing.assert_array_equal(first[array], second[array])
 
 
 @pytest.mark.slow
@@ -197,12 +226,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def released(trained, tmp_path):
-    """Weights and manifest as the train stage leaves them."""
-    weights, path = tmp_path / "unet.weights.h5", tmp_path / "unet.json"
-    training.save(trained[0], weights)
-    running = Engine("tensorflow", "cpu", "float32", 2)
-    manifest.write(path, manifest.describe(trained[0], weights, trained[1], {}, running, params()))
-    return weights, path
+    return release(*trained, params(), tmp_path)
 
 
 def test_model_and_manifest_from_disk_answer_the_same(trained, released):

@@ -209,6 +209,13 @@ def _conflicts(path: Path, params: Params) -> list[Problem]:
             network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,
             "set network.filters to a multiple of 8",
         ),
+        f"network.name is {network.name}, network.context {network.context}": (
+            network.name == "unet3d" and network.context == 0, "set network.context to 1 or more: 3D of one slice is none"
+        ),
+        f"network.name is {network.name}, split.unit {split.unit}": (
+            network.name == "unet3d" and split.unit == "slice",
+            "set split.unit: patient; it answers a slice's neighbours too, which may be test slices",
+        ),
         f"split.test_fold is {split.test_fold}, split.folds {split.folds}": (
             split.test_fold >= split.folds and split.file is None and split.unit != "institution",
             f"set split.test_fold to 0..{split.folds - 1}",

@@ -71,9 +71,9 @@ def logits(
         answered.ravel()[_repeated(answered.ravel())] = NOWHERE
         answered[~np.isin(answered, rows)] = NOWHERE
     for part, batch in _batches(data.images, windows, batch_size):
-        answers = np.moveaxis(np.asarray(network.predict_on_batch(batch))[: len(part)], -1, 1)
-        wanted = answered[part] != NOWHERE
-        yield answered[part][wanted], answers[wanted]
+        given = answered[part]
+        answers = np.moveaxis(np.asarray(network.predict_on_batch(batch))[: len(given)], -1, 1)
+        yield given[given != NOWHERE], answers[given != NOWHERE]
 
 
 def of_patients(

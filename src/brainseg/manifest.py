@@ -37,7 +37,7 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
         "weights_sha256": files.sha256(weights),
         "parameters": trained.network.count_params(),
         "network": params.network.model_dump(),
-        "contract": contract(trained.network.input_shape),
+        "contract": contract(trained.network.input_shape, data.images.shape[-1]),
         "protocol": {
             "source": params.download.source,
             "unit": params.split.unit,
@@ -58,11 +58,17 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
     }
 
 
-def contract(input_shape: tuple) -> dict:
-    """What the network takes and answers, for whoever feeds it. ``input_shape``: (None, H, W, C)."""
-    _, height, width, channels = input_shape
+def contract(input_shape: tuple, channels: int) -> dict:
+    """What the network takes and answers, for whoever feeds it.
+
+    Args:
+        input_shape: (None, H, W, K C), each slice in the middle of its K - 1 neighbours.
+        channels: C, of one slice.
+    """
+    _, height, width, depth = input_shape
     return {
         "size": [height, width],
+        "slices": depth // channels,
         "channels": CHANNELS if channels == len(CHANNELS) else [f"channel {i}" for i in range(channels)],
         "intensities": "0..255, as in the processed slices; scaled inside the network",
         "output": "one logit a pixel; its sigmoid is the probability of FLAIR abnormality",

@@ -18,24 +18,32 @@ from brainseg.unet3d import unet3d
 KNOWN = {"unet": unet, "attention_unet": attention_unet, "residual_unet": residual_unet, "unet3d": unet3d}
 
 
-def build(params: Network, size: int | None, channels: int, supervised: bool = False) -> keras.Model:
-    """The network that ``params`` name, for a square grid of ``size`` pixels (None: any).
+def build(params: Network, size: int | None, channels: int) -> keras.Model:
+    """The network that ``params`` name, as it is used, for a square grid of ``size`` pixels (None: any).
 
     Args:
         channels: of one slice; the network takes those of its neighbours as well.
-        supervised: with the further outputs that deep supervision trains.
 
     Raises:
         KeyError: no such network (params.yaml's check comes first).
     """
-    network = KNOWN[params.name](params, size, channels * (2 * params.context + 1))
-    if not supervised and network.output.name != (kept := network.get_layer("logits").output).name:
-        network = keras.Model(network.input, kept, name=network.name)
+    return without_early(supervised(params, size, channels))
+
+
+def supervised(params: Network, size: int | None, channels: int) -> keras.Model:
+    """The network as it is trained: with the further answers, behind the last, that deep supervision asks for."""
+    return KNOWN[params.name](params, size, channels * (2 * params.context + 1))
+
+
+def without_early(network: keras.Model) -> keras.Model:
+    """The same layers, up to the last answer."""
+    last = network.get_layer("logits").output
+    network = network if network.output is last else keras.Model(network.input, last, name=network.name)
     network.compile(jit_compile=engine.jit_compile())  # predict() would compile with XLA on its own account
     return network
 
 
-def answering(trained: keras.Model, params: Network, size: int, channels: int) -> keras.Model:
+def fixed(trained: keras.Model, params: Network, size: int, channels: int) -> keras.Model:
     """The network for use on a grid of ``size`` pixels, with the weights of one that was trained."""
     network = build(params, size, channels)
     for layer in network.layers:

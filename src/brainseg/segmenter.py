@@ -37,10 +37,12 @@ class Segmenter(keras.Model):
     the same mask; each weighs half of the one before.
     """
 
-    def __init__(self, network: keras.Model, augmenter: Augmenter, loss, answers: int = 1):
+    def __init__(self, network: keras.Model, answering: keras.Model, augmenter: Augmenter, loss):
+        """``answering``: the same layers without the early answers, for validation."""
         super().__init__()
-        self.network, self.augmenter, self.objective, self.overlap = network, augmenter, loss, Overlap()
-        self.answers = answers
+        self.network, self.answering = network, answering
+        self.augmenter, self.objective, self.overlap = augmenter, loss, Overlap()
+        self.answers = network.output_shape[-1] // answering.output_shape[-1]
 
     def call(self, inputs, training=False):
         images, masks = self.augmenter(inputs["image"], inputs["mask"], training=training)

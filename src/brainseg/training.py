@@ -52,9 +52,10 @@ class Batches(keras.utils.PyDataset):
     middle, or of all of them where the network answers all.
     """
 
-    def __init__(self, data: Dataset, params: Train, context: int = 0, volumetric: bool = False):
+    def __init__(self, data: Dataset, params: Params):
         super().__init__()
-        self.data, self.params, self.context, self.volumetric, self.epoch = data, params, context, volumetric, 0
+        self.data, self.params, self.epoch = data, params.train, 0
+        self.context, self.volumetric = params.network.context, networks.is_volumetric(params.network)
         self.rows = data.rows("train")
         self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0
         self.order = self._order()
@@ -106,7 +107,7 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
     """
     key = checkpoints.key(facts)
     directory = checkpoints.folder(key)
-    batches = Batches(data, params.train, params.network.context, networks.is_volumetric(params.network))
+    batches = Batches(data, params)
     model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
     with checkpoints.alone(directory):
         book = Bookkeeper(model, data, batches, params.train, directory, key)
@@ -114,7 +115,8 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
         if not book.finished():
             _fit(model, batches, book, params.train)
     model.network.set_weights(book.best)
-    return Trained(networks.answering(model.network, params.network, *data.images.shape[2:]), pd.DataFrame(book.history), book.best_epoch, directory)
+    network = networks.fixed(model.network, params.network, *data.images.shape[2:])
+    return Trained(network, pd.DataFrame(book.history), book.best_epoch, directory)
 
 
 def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
@@ -132,14 +134,13 @@ def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) 
 def build(params: Params, size: int, channels: int, steps: int) -> Segmenter:
     """The compiled model, all its variables made from the seed. ``steps``: batches of one epoch."""
     keras.utils.set_random_seed(params.train.seed)
-    given = channels * (2 * params.network.context + 1)
-    answered = given // channels if networks.is_volumetric(params.network) else 1
-    network = networks.build(params.network, None, channels, supervised=True)
+    network = networks.supervised(params.network, None, channels)
+    answering = networks.without_early(network)
     augmenter = Augmenter(params.augmentation, seed=params.train.seed, channels=channels)
-    answers = network.output_shape[-1] // answered
-    model = Segmenter(network, augmenter, losses.build(params.train), answers)
+    model = Segmenter(network, answering, augmenter, losses.build(params.train))
     model.compile(optimizer=optimizer(params.train, steps), jit_compile=engine.jit_compile())
-    model({"image": np.zeros((1, size, size, given), "uint8"), "mask": np.zeros((1, size, size, answered), "uint8")})
+    depths = {"image": network.input_shape[-1], "mask": answering.output_shape[-1]}
+    model({name: np.zeros((1, size, size, depth), "uint8") for name, depth in depths.items()})
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -264,7 +265,7 @@ def validate(model: Segmenter, data: Dataset, batch_size: int) -> dict[str, floa
     """Scores of the validation slices at threshold 0.5: loss, pooled Dice, IoU, accuracy, mean Dice per volume."""
     rows = data.rows("val")
     counts, answered, loss, done = np.zeros((4, len(rows)), np.int64), rows.copy(), 0.0, 0
-    for part, logits in inference.logits(model.network, data, rows, batch_size):
+    for part, logits in inference.logits(model.answering, data, rows, batch_size):
         masks = data.masks[part]
         answered[done : done + len(part)] = part
         counts[:, done : done + len(part)] = metrics.counts(masks, logits >= 0, axis=(1, 2))
