@@ -146,7 +146,7 @@ def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
 
 
 def affine(images: Any, transforms: Any, window: int) -> Any:
-    """Bilinear samples of (B, H, W, C) at ``window`` x ``window`` pixels, zero outside.
+    """Bilinear samples of (B, H, W, C) at ``window`` x ``window`` pixels, zero outside, of the same type.
 
     Args:
         transforms: (B, 8), from output to input pixels, as in ``keras.ops.image.affine_transform``, whose
@@ -162,9 +162,9 @@ def affine(images: Any, transforms: Any, window: int) -> Any:
             interpolation="BILINEAR", fill_mode="CONSTANT",
         )  # fmt: skip
     whole = keras.ops.image.affine_transform(
-        images, transforms, interpolation="bilinear", fill_mode="constant", fill_value=0.0
+        keras.ops.cast(images, "float32"), transforms, interpolation="bilinear", fill_mode="constant", fill_value=0.0
     )
-    return whole[:, :window, :window]
+    return keras.ops.cast(whole[:, :window, :window], images.dtype)
 
 
 def versions() -> dict[str, str]:
