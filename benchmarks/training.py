@@ -103,7 +103,7 @@ def _fit(model, batches, mark: Mark, steps: int) -> None:
 
     batches.order = batches.order[: steps * batches.params.batch_size]
     each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mark())
-    model.fit(batches, shuffle=False, verbose=0, callbacks=[each])
+    model.fit(engine.streamed(batches), shuffle=False, verbose=0, callbacks=[each])
 
 
 def pytorch(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
@@ -141,7 +141,7 @@ def our_seconds(where: Where) -> float:
     model = training.build(params, *data.images.shape[2:], len(batches))
     for epoch in range(params.train.epochs):
         batches.start(epoch)
-        model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0)
+        model.fit(engine.streamed(batches), initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0)
         with training.averaged(model):
             dice = training.validate(model, data, params.train.batch_size)["val_volume_dice"]
         seconds = time.perf_counter() - start

@@ -10,7 +10,15 @@ from brainseg import blocks, networks, unet3d
 from brainseg.config import Network
 
 TINY = Network(
-    name="unet", context=0, scaling="full", filters=4, depth=2, norm="batch", dropout=0.1, upsampling="transpose", stem=0
+    name="unet",
+    context=0,
+    scaling="full",
+    filters=4,
+    depth=2,
+    norm="batch",
+    dropout=0.1,
+    upsampling="transpose",
+    stem=0,
 )
 
 
@@ -30,7 +38,9 @@ def test_every_variant_answers_one_float32_logit_a_pixel(norm, upsampling, stem)
 
 
 @pytest.mark.parametrize("stem", [0, 2, 4])
-@pytest.mark.parametrize(("name", "answered"), [("unet", 1), ("attention_unet", 1), ("residual_unet", 1), ("unet3d", 5)])
+@pytest.mark.parametrize(
+    ("name", "answered"), [("unet", 1), ("attention_unet", 1), ("residual_unet", 1), ("unet3d", 5)]
+)
 def test_every_network_takes_neighbours(name, answered, stem):
     network = tiny(name=name, context=2, stem=stem)
     answer = network.predict_on_batch(np.zeros((2, 32, 32, 15), np.uint8))

@@ -84,9 +84,7 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("name", "context"), [("unet", 1), ("attention_unet", 0), ("residual_unet", 1), ("unet3d", 1)]
-)
+@pytest.mark.parametrize(("name", "context"), [("unet", 1), ("attention_unet", 0), ("residual_unet", 1), ("unet3d", 1)])
 def test_every_network_learns_and_is_restored(data, tmp_path, name, context):
     """With its neighbours, early answers, masks of a whole window: trained, validated, written, read, used."""
     settings = params(epochs=4, batch_size=4)

@@ -116,7 +116,8 @@ class Augmenter(keras.layers.Layer):
             return images
         first = slices // 2 * self.channels
         middle = ops.tile(images[..., first : first + self.channels], (1, 1, 1, slices))
-        return ops.where(self._happens((ops.shape(images)[0], 1, 1, 1), self.params.context_dropout) > 0, middle, images)
+        alone = self._happens((ops.shape(images)[0], 1, 1, 1), self.params.context_dropout)
+        return ops.where(alone > 0, middle, images)
 
 
 def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: int = 4) -> dict[str, tuple]:

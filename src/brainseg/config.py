@@ -200,17 +200,20 @@ def _conflicts(path: Path, params: Params) -> list[Problem]:
     needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
     found = {
         f"preprocess.size is {size}, {needs}": (
-            size % step != 0, f"set preprocess.size to a multiple of {step}, or lower network.depth"
+            size % step != 0,
+            f"set preprocess.size to a multiple of {step}, or lower network.depth",
         ),
         f"augmentation.window is {window:g} of {size} pixels, {needs}": (
-            window % step != 0, f"set it to a multiple of {step / size:g}, or to 0 for whole slices"
+            window % step != 0,
+            f"set it to a multiple of {step / size:g}, or to 0 for whole slices",
         ),
         f"network.filters is {network.filters}, network.norm group makes 8 groups of them": (
             network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,
             "set network.filters to a multiple of 8",
         ),
         f"network.name is {network.name}, network.context {network.context}": (
-            network.name == "unet3d" and network.context == 0, "set network.context to 1 or more: 3D of one slice is none"
+            network.name == "unet3d" and network.context == 0,
+            "set network.context to 1 or more: one slice is flat",
         ),
         f"network.name is {network.name}, split.unit {split.unit}": (
             network.name == "unet3d" and split.unit == "slice",

@@ -59,7 +59,9 @@ class Dataset:
 
 def stacked(images: np.ndarray, windows: np.ndarray) -> np.ndarray:
     """(n, H, W, K C): the slices of each window (n, K) of row numbers, one behind the other along the channels."""
-    return np.concatenate([images[rows] for rows in windows.T], axis=-1) if windows.shape[1] > 1 else images[windows[:, 0]]
+    if windows.shape[1] == 1:
+        return images[windows[:, 0]]
+    return np.concatenate([images[rows] for rows in windows.T], axis=-1)
 
 
 def load(processed: Path, split: Path, unit: str) -> Dataset:

@@ -167,6 +167,28 @@ def affine(images: Any, transforms: Any, window: int) -> Any:
     return keras.ops.cast(whole[:, :window, :window], images.dtype)
 
 
+def streamed(batches: Any) -> Any:
+    """A ``keras.utils.PyDataset`` of dicts of arrays, one shape for all, for ``fit``: read ahead while a step runs.
+
+    Keras feeds TensorFlow from a Python generator, whose kernel reads nothing ahead and tells the C library to
+    give memory back after each step (TensorFlow 2.21, generator_dataset_op.cc): 5 % of a step on two cores.
+    """
+    if os.environ.get("KERAS_BACKEND") != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    first = batches[0]
+    names, kinds = list(first), [array.dtype for array in first.values()]
+
+    def read(index):
+        values = tf.numpy_function(lambda i: [batches[int(i)][name] for name in names], [index], kinds)
+        for value, array in zip(values, first.values(), strict=True):
+            value.set_shape(array.shape)
+        return dict(zip(names, values, strict=True))
+
+    return tf.data.Dataset.range(len(batches)).map(read).prefetch(2)
+
+
 def versions() -> dict[str, str]:
     """Versions of the engines that are installed."""
     found = {}

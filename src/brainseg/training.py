@@ -121,8 +121,9 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
 
 def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
     try:
-        model.fit(batches, initial_epoch=len(book.history), epochs=params.epochs, shuffle=False, verbose=0,
-                  callbacks=[book, Progress(params.epochs, len(batches), params.batch_size, book)])  # fmt: skip
+        progress = Progress(params.epochs, len(batches), params.batch_size, book)
+        settings = {"epochs": params.epochs, "shuffle": False, "verbose": 0, "callbacks": [book, progress]}
+        model.fit(engine.streamed(batches), initial_epoch=len(book.history), **settings)
     except Exception as error:
         if is_out_of_memory(error):
             what = f"out of memory with batches of {params.batch_size}"
