@@ -167,7 +167,7 @@ def test_the_slices_of_a_window_are_changed_alike():
 
 
 def test_a_sequence_is_missing_in_every_slice_of_a_window_or_in_none():
-    images, masks, neighbours = window_of_slices(count=32)
+    _, masks, neighbours = window_of_slices(count=32)
     changed, _ = augment(params(sequence_dropout=0.5), neighbours, masks)
     slices = changed.reshape(*changed.shape[:3], 3, 3)
     missing = (slices == slices[..., 1:2]).all(axis=(1, 2))  # sample, slice, channel: equal to that slice's FLAIR
