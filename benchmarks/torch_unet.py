@@ -33,12 +33,20 @@ def normalised(given: int, filters: int, kernel: int, stride: int, padding: int)
     return [convolution, nn.BatchNorm2d(filters, momentum=0.01), nn.ReLU(inplace=True)]
 
 
+def gain(x: torch.Tensor) -> torch.Tensor:
+    """``blocks.Gain``: each channel of each slice divided by the mean of its brighter pixels."""
+    bright = x > x.mean((2, 3), keepdim=True)
+    level = (x * bright).sum((2, 3), keepdim=True) / bright.sum((2, 3), keepdim=True).clamp(min=1)
+    return x / level.clamp(min=1)
+
+
 class UNet(nn.Module):
     """``networks.build`` with norm batch and upsampling resize."""
 
     def __init__(self, p: Network, channels: int):
         super().__init__()
-        assert p.norm == "batch" and p.upsampling == "resize" and p.name == "unet"
+        assert (p.name, p.norm, p.upsampling, p.context) == ("unet", "batch", "resize", 0)
+        self.scaling = {"gain": gain, "full": lambda x: x / 255}[p.scaling]
         widths = [p.filters * 2**level for level in range(p.depth + 1)]
         side = max(1, p.stem)
         self.stem = (
@@ -55,7 +63,7 @@ class UNet(nn.Module):
         nn.init.constant_(self.answer.bias, RARITY)
 
     def forward(self, x):
-        x = self.stem(x / 255)
+        x = self.stem(self.scaling(x))
         skips = []
         for block in self.down[:-1]:
             x = block(x)

@@ -116,7 +116,7 @@ def pytorch(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int
 
 
 def time_to_dice(where: Where, runs: int) -> list[results.Row]:
-    """Seconds from the first batch, compilation included, until the validation volumes' mean Dice is 0.80."""
+    """Seconds from the first batch, compilation included, until the mean Dice of ``fixed_split`` is 0.80."""
     sides = {"ours": our_seconds} | ({"pytorch": pytorch_seconds} if _has_torch() else {})
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(runs):
@@ -130,9 +130,16 @@ def time_to_dice(where: Where, runs: int) -> list[results.Row]:
     return rows
 
 
+def fixed_split(where: Where) -> dataset.Dataset:
+    """Fold 1 validates, fold 0 stays unseen, the others train: 22 volumes tell more than the 11 of split.csv."""
+    data = dataset.load(*where, "patient")
+    subsets = data.slices["fold"].map({0: "unused", 1: "val"}).fillna("train")
+    return dataset.Dataset(data.images, data.masks, data.slices.assign(subset=subsets))
+
+
 def our_seconds(where: Where) -> float:
     """Infinite where it is never reached."""
-    data, params = dataset.load(*where, "patient"), config.load()
+    data, params = fixed_split(where), config.load()
     _start(params)
     from brainseg import training
 
@@ -155,7 +162,7 @@ def pytorch_seconds(where: Where) -> float:
     """Infinite where it is never reached."""
     import torch_unet
 
-    data, params = dataset.load(*where, "patient"), config.load()
+    data, params = fixed_split(where), config.load()
     start = time.perf_counter()
     trainer = torch_unet.Trainer(data, params)
     rows = data.rows("val")

@@ -33,14 +33,35 @@ class Gain(layers.Layer):
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
-        bright = ops.cast(x > ops.mean(x, (1, 2), keepdims=True), "float32")
-        level = ops.sum(x * bright, (1, 2), keepdims=True) / ops.maximum(ops.sum(bright, (1, 2), keepdims=True), 1)
+        _, level = _brighter(x)
         return ops.cast(x / ops.maximum(level, 1), self.compute_dtype)
 
 
+class ZScore(layers.Layer):
+    """Each channel of each slice less the mean of its brighter pixels, by their standard deviation."""
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        bright, level = _brighter(x)
+        spread = ops.sqrt(_mean_of(ops.square(x - level), bright))
+        return ops.cast((x - level) / ops.maximum(spread, 1), self.compute_dtype)
+
+
+def _brighter(x):
+    """Where (B, H, W, C) is above the mean of its channel, 0 or 1, and the mean there, (B, 1, 1, C)."""
+    bright = ops.cast(x > ops.mean(x, (1, 2), keepdims=True), "float32")
+    return bright, _mean_of(x, bright)
+
+
+def _mean_of(x, where):
+    return ops.sum(x * where, (1, 2), keepdims=True) / ops.maximum(ops.sum(where, (1, 2), keepdims=True), 1)
+
+
 def scaled(inputs, params: Network):
-    """Intensities 0..255 to numbers around 1."""
-    return Gain(name="gain")(inputs) if params.scaling == "slice" else layers.Rescaling(1 / 255, name="scale")(inputs)
+    """Intensities 0..255 to numbers around 1, or around 0 with ``zscore``."""
+    if params.scaling == "full":
+        return layers.Rescaling(1 / 255, name="scale")(inputs)
+    return {"gain": Gain, "zscore": ZScore}[params.scaling](name=params.scaling)(inputs)
 
 
 def convolution(x, filters: int, params: Network, name: str, kernel: int = 3, strides: int = 1, active: bool = True):
