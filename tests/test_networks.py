@@ -115,6 +115,16 @@ def test_gain_of_the_scanner_does_not_matter():
     assert np.isfinite(np.asarray(blocks.Gain()(np.zeros((1, 32, 32, 3))))).all()
 
 
+def test_zscores_do_not_mind_gain_and_shift():
+    images = np.random.default_rng(0).integers(20, 120, (2, 32, 32, 3)).astype("float32")
+    scores = np.asarray(blocks.ZScore()(images))
+    np.testing.assert_allclose(np.asarray(blocks.ZScore()(images * 1.5 + 10)), scores, atol=1e-4)
+    one = images[1, :, :, 2]
+    bright = one[one > one.mean()]
+    np.testing.assert_allclose(scores[1, :, :, 2], (one - bright.mean()) / bright.std(), atol=1e-4)
+    assert np.isfinite(np.asarray(blocks.ZScore()(np.zeros((1, 32, 32, 3))))).all()
+
+
 def test_weight_count_by_hand():
     """Filters 2, depth 1, no norm. Down: 3x3x3x2+2, 3x3x2x2+2. Bottom: 3x3x2x4+4, 3x3x4x4+4.
 

@@ -61,7 +61,7 @@ def scaled(inputs, params: Network):
     """Intensities 0..255 to numbers around 1, or around 0 with ``zscore``."""
     if params.scaling == "full":
         return layers.Rescaling(1 / 255, name="scale")(inputs)
-    return {"gain": Gain, "zscore": ZScore}[params.scaling](name=params.scaling)(inputs)
+    return Gain(name="gain")(inputs) if params.scaling == "gain" else ZScore(name="zscore")(inputs)
 
 
 def convolution(x, filters: int, params: Network, name: str, kernel: int = 3, strides: int = 1, active: bool = True):

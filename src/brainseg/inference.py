@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -85,7 +85,7 @@ def of_patients(
     A volumetric network answers windows that overlap by half; where several answer a slice, their mean counts.
     """
     context = context_of(network, data.images)
-    settings = {"mirror": mirror, "only": only, "batch_size": batch_size, "title": title}
+    settings: dict[str, Any] = {"mirror": mirror, "only": only, "batch_size": batch_size, "title": title}
     if not is_volumetric(network):
         return probabilities(network, data.images, data.around(rows, context), **settings)
     windows = data.tiles(rows, context, max(1, context))
