@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from brainseg import config
+from brainseg import comparison, config, revision
 
 ROOT = Path(__file__).parents[1]
 REPORT = json.loads((ROOT / "metrics/evaluation.json").read_text(encoding="utf-8"))
@@ -17,10 +17,10 @@ SLICES = pd.read_csv(ROOT / "metrics/per_slice.csv").query("subset == 'test'")
 
 
 def rows(name: str) -> dict[str, list[str]]:
-    """First cell → the others, of every table in a Markdown file."""
+    """First cell → the others, of every table in a Markdown file; of rows with one name the first."""
     lines = re.findall(r"^\|(.+)\|$", (ROOT / name).read_text(encoding="utf-8"), re.M)
     cells = [[cell.strip(" *") for cell in line.split("|")] for line in lines]
-    return {first: rest for first, *rest in cells}
+    return {first: rest for first, *rest in reversed(cells)}
 
 
 def interval(block: dict, digits: int = 3) -> str:
@@ -66,9 +66,6 @@ def test_results_in_the_readme():
     val = REPORT["val"]["volume"]["dice"]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"volume Dice mean {interval(val)}, median {val['median']:.3f}." in text
-    volume = TEST["volume"]["dice"]
-    first_seed = (volume["mean"], volume["median"], TEST["slice"]["dice_tumour"]["mean"], val["mean"])
-    assert table["1, the committed run"] == [f"{value:.3f}" for value in first_seed]
 
 
 def test_cross_validation_in_the_readme():
@@ -121,6 +118,28 @@ def test_sizes_in_the_model_card():
     assert f"({test['large']['dice']:.3f} for the largest third, {test['small']['dice']:.3f} for the smallest)" in text
     loss = out_of_fold["volume"]["dice"]["mean"] - out_of_fold["alone"]["flair_only_dice"]
     assert f"it loses {loss:.2f} out of fold" in text
+
+
+LADDER = {first.strip("`"): rest for first, rest in rows("docs/experiments.md").items() if first.startswith("`")}
+
+
+def kept(rung: str) -> comparison.Scores:
+    return revision.scores(f"metrics/experiments/{rung}", ROOT)
+
+
+def test_the_ladder_has_the_rungs_that_are_kept():
+    assert sorted(LADDER) == sorted(folder.name for folder in (ROOT / "metrics/experiments").iterdir())
+
+
+@pytest.mark.parametrize("rung", LADDER)
+def test_rungs_of_the_ladder(rung):
+    _, mean, median, beside, difference, verdict = LADDER[rung]
+    dice = kept(rung).patients["dice"]
+    assert [mean, median] == [f"{dice.mean():.3f}", f"{dice.median():.3f}"]
+    if beside:
+        found = comparison.compare(kept(beside.strip("`")), kept(rung)).differences[0]
+        assert difference == f"{found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]"
+        assert verdict == found.verdict
 
 
 def test_every_module_has_a_room_on_the_map():
