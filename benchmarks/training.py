@@ -122,7 +122,12 @@ def time_to_dice(where: Where, runs: int) -> list[results.Row]:
     for _ in range(runs):
         for name, side in sides.items():
             found[name].append(alone(side, where))
-            print(f"{name}: volume Dice {DICE} after {found[name][-1]:.0f} s", flush=True)
+            print(f"{name}: volume Dice {DICE} after {found[name][-1]:.0f} s", flush=True)  # inf: never
+    for name in [name for name, seconds in found.items() if np.isinf(seconds).any()]:
+        print(f"{name}: volume Dice {DICE} was not reached in every run: no row of it")
+        del found[name]
+    if "ours" not in found:
+        return []
     rows = [results.absolute("time_to_dice80_s", found["ours"], "s", higher_is_better=False)]
     if "pytorch" in found:
         pair = found["ours"], found["pytorch"]
