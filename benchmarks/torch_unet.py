@@ -34,9 +34,8 @@ def normalised(given: int, filters: int, kernel: int, stride: int, padding: int)
 
 
 def gain(x: torch.Tensor) -> torch.Tensor:
-    """``blocks.Gain``: each channel of each slice divided by the mean of its brighter pixels."""
-    bright = x > x.mean((2, 3), keepdim=True)
-    level = (x * bright).sum((2, 3), keepdim=True) / bright.sum((2, 3), keepdim=True).clamp(min=1)
+    """``blocks.Gain``: each channel of each slice divided by its contraharmonic mean."""
+    level = x.square().sum((2, 3), keepdim=True) / x.sum((2, 3), keepdim=True).clamp(min=1)
     return x / level.clamp(min=1)
 
 

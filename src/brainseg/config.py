@@ -91,7 +91,7 @@ class Train(Block):
 class Network(Block):
     name: Literal["unet", "attention_unet", "residual_unet", "unet3d"]
     context: Annotated[int, Field(ge=0, le=8)]
-    scaling: Literal["full", "gain", "zscore"]
+    scaling: Literal["full", "gain"]
     filters: Annotated[int, Field(ge=1, le=512)]
     depth: Annotated[int, Field(ge=1, le=5)]
     norm: Literal["batch", "group", "none"]

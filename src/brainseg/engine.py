@@ -181,7 +181,7 @@ def streamed(batches: Any) -> Any:
     names, kinds = list(first), [array.dtype for array in first.values()]
 
     def read(index):
-        values = tf.numpy_function(lambda i: [batches[int(i)][name] for name in names], [index], kinds)
+        values = tf.numpy_function(lambda i: list(batches[int(i)].values()), [index], kinds, stateful=False)
         for value, array in zip(values, first.values(), strict=True):
             value.set_shape(array.shape)
         return dict(zip(names, values, strict=True))
