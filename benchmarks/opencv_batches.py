@@ -23,14 +23,16 @@ class Batches(training.Batches):
 
 
 def augmented(image: np.ndarray, mask: np.ndarray, p: Augmentation, rng: np.random.Generator):
-    """One slice (H, W, C) and its mask through one affine map."""
+    """One slice (H, W, C) and its mask through one affine map, to the window that ours trains on."""
     side = image.shape[0]
+    window = round(p.window * side) or side
     angle, zoom = rng.uniform(-p.rotation, p.rotation), np.exp(rng.uniform(-1, 1) * np.log1p(p.zoom))
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), angle, zoom)
     matrix[0, 1] += np.tan(np.radians(rng.uniform(-p.shear, p.shear)))
-    matrix[:, 2] += rng.uniform(-p.translation, p.translation, 2) * side
-    image = cv2.warpAffine(image.astype(np.float32), matrix, (side, side))
-    mask = cv2.warpAffine(mask, matrix, (side, side), flags=cv2.INTER_NEAREST)
+    room = (side - window) / 2
+    matrix[:, 2] += rng.uniform(-1, 1, 2) * (p.translation * side + room) - room
+    image = cv2.warpAffine(image.astype(np.float32), matrix, (window, window))
+    mask = cv2.warpAffine(mask, matrix, (window, window), flags=cv2.INTER_NEAREST)
     if rng.random() < p.flip_horizontal:
         image, mask = image[:, ::-1], mask[:, ::-1]
     return image, mask.astype(np.float32)

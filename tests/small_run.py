@@ -82,7 +82,7 @@ def layers() -> list[dict]:
 def manifest(protocol: dict) -> dict:
     """models/unet.json for ``layers``."""
     return {
-        "format": 1, "weights_sha256": "a" * 64, "parameters": 833,
+        "format": 2, "weights_sha256": "a" * 64, "parameters": 833,
         "network": {"name": "unet", "filters": 4, "depth": 1},
         "contract": {"size": [SIDE, SIDE], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
         "protocol": protocol, "training": {"name": "tensorflow", "seed": 1, "epochs": 3, "best_epoch": 3},

@@ -195,7 +195,7 @@ def parse_yaml(text: str, name: object) -> dict:
 def _conflicts(path: Path, params: Params) -> list[Problem]:
     """Values that are allowed each by itself but not together."""
     network, split, size = params.network, params.split, params.preprocess.size
-    window = params.augmentation.window * size
+    window = round(params.augmentation.window * size)  # as augmentation.py has it
     step = max(1, network.stem) * 2**network.depth  # pixels of the grid to one of the deepest level
     needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
     found = {
@@ -203,9 +203,9 @@ def _conflicts(path: Path, params: Params) -> list[Problem]:
             size % step != 0,
             f"set preprocess.size to a multiple of {step}, or lower network.depth",
         ),
-        f"augmentation.window is {window:g} of {size} pixels, {needs}": (
+        f"augmentation.window is {window} of {size} pixels, {needs}": (
             window % step != 0,
-            f"set it to a multiple of {step / size:g}, or to 0 for whole slices",
+            f"set it to a multiple of {step / size:.4f}, or to 0 for whole slices",
         ),
         f"network.filters is {network.filters}, network.norm group makes 8 groups of them": (
             network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,
@@ -214,6 +214,10 @@ def _conflicts(path: Path, params: Params) -> list[Problem]:
         f"network.name is {network.name}, network.context {network.context}": (
             network.name == "unet3d" and network.context == 0,
             "set network.context to 1 or more: one slice is flat",
+        ),
+        f"network.name is {network.name}, augmentation.context_dropout {params.augmentation.context_dropout}": (
+            network.name == "unet3d" and params.augmentation.context_dropout > 0,
+            "set augmentation.context_dropout: 0; the neighbours' outlines would no longer fit their images",
         ),
         f"network.name is {network.name}, split.unit {split.unit}": (
             network.name == "unet3d" and split.unit == "slice",

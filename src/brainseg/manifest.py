@@ -7,7 +7,7 @@ from brainseg import files
 from brainseg.config import Download, Network, Split
 from brainseg.errors import IntegrityError, Problem, raise_all
 
-FORMAT = 1
+FORMAT = 2
 CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
 FLAIR = CHANNELS.index("FLAIR")
 REMEDY = "run: make pull (the released model), or dvc repro train"
@@ -76,7 +76,7 @@ def contract(input_shape: tuple, channels: int) -> dict:
 
 
 def layers(network) -> list[dict]:
-    """The layers of a functional Keras model as name, type, shape [H, W, C], parameters and names of their inputs."""
+    """The layers of a functional Keras model as name, type, shape ([K,] H, W, C), parameters, names of inputs."""
     return [
         {
             "name": layer.name,

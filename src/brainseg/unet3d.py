@@ -32,7 +32,7 @@ class Slices(layers.Layer):
 def unet3d(params: Network, size: int | None, channels: int) -> keras.Model:
     """The U-Net's plan with 3x3x3 convolutions; pooled within the slices alone, so any number of them fits.
 
-    All slices of the window are answered; used, windows slide along the patient.
+    All slices of the window are answered; used, windows slide along the patient. Upsampling is always transposed.
     """
     inputs = keras.Input((size, size, channels), name="image")
     x = Volume(2 * params.context + 1, name="volume")(blocks.scaled(inputs, params))

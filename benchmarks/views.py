@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pandas as pd
 
@@ -29,7 +28,7 @@ def main() -> None:
             revision.fetched(files_of[2], fold.name) as split,
         ):
             model = manifest.read(about)
-            engine.start(**manifest.engine(model), precision="bfloat16")
+            engine.start(**manifest.engine(model))
             from brainseg import networks
 
             data = dataset.load(Path("data/processed"), split, "patient")
@@ -37,7 +36,7 @@ def main() -> None:
         print(pd.DataFrame(rows).groupby("views").dice.agg(["mean", "median", "count"]).round(4), flush=True)
 
 
-def of_fold(network: keras.Model, data: dataset.Dataset) -> list[dict]:
+def of_fold(network, data: dataset.Dataset) -> list[dict]:
     """Dice of each test patient, by set of views."""
     tested = data.slices[data.slices["subset"] == "test"]
     found = []
@@ -51,7 +50,7 @@ def of_fold(network: keras.Model, data: dataset.Dataset) -> list[dict]:
     return found
 
 
-def probabilities(network: keras.Model, images: np.ndarray) -> np.ndarray:
+def probabilities(network, images: np.ndarray) -> np.ndarray:
     logits = np.concatenate([network.predict_on_batch(images[i : i + 32])[..., 0] for i in range(0, len(images), 32)])
     return 1 / (1 + np.exp(-logits.astype(np.float32)))
 
