@@ -30,7 +30,7 @@ class Block(nn.Sequential):
 def normalised(given: int, filters: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
     convolution = nn.Conv2d(given, filters, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(convolution.weight)
-    return [convolution, nn.BatchNorm2d(filters, momentum=0.01), nn.ReLU(inplace=True)]
+    return [convolution, nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True)]
 
 
 def gain(x: torch.Tensor) -> torch.Tensor:
@@ -112,7 +112,8 @@ def augment(p: Augmentation, images: torch.Tensor, masks: torch.Tensor) -> tuple
     x = 255 * (x / 255).clamp(1e-6, 1) ** torch.exp(drawn(math.log1p(p.gamma)))
     mean = x.mean((2, 3), keepdim=True)
     x = (x - mean) * (1 + drawn(p.contrast)) + mean + drawn(p.brightness * 255)
-    x = (x + torch.randn_like(x) * (p.noise * 255)).clamp(0, 255)
+    field = torch.randn(1, 1, window, window) * (p.noise * 255)  # one for all with either sign, as the pipeline's
+    x = (x + field * torch.sign(torch.rand(count, channels, 1, 1) - 0.5)).clamp(0, 255)
     missing = torch.rand(count, channels, 1, 1) < p.sequence_dropout
     return torch.where(missing, x[:, FLAIR : FLAIR + 1], x), masks
 

@@ -1,10 +1,12 @@
 """Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
 
+import time
+
 import numpy as np
 import pytest
 from keras import ops
 
-from brainseg import checkpoints, config, dataset, files, inference, manifest, metrics, networks, training
+from brainseg import checkpoints, config, dataset, engine, files, inference, manifest, metrics, networks, training
 from brainseg.config import Augmentation
 from brainseg.engine import Engine
 from brainseg.errors import IntegrityError, RunError
@@ -263,3 +265,29 @@ def test_history_has_the_columns_of_the_docs(trained, tmp_path):
     assert header == (
         "epoch,loss,dice,iou,binary_accuracy,val_loss,val_dice,val_iou,val_binary_accuracy,val_volume_dice,learning_rate"
     )
+
+
+def test_batches_are_read_ahead_each_once_and_in_order(data):
+    """While a step runs the next batch is read: the first that is asked for brings others with it."""
+    batches = training.Batches(data, params(batch_size=2))
+    expected = [batches[index] for index in range(len(batches))]
+    asked = []
+
+    class Watched(training.Batches):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    stream = iter(engine.streamed(Watched(data, params(batch_size=2))))
+    asked.clear()  # one is built beforehand, for the shapes
+    seen = [next(stream)]
+    for _ in range(100):
+        if len(asked) > 1:
+            break
+        time.sleep(0.05)
+    assert asked[:2] == [0, 1]
+    seen += list(stream)
+    assert sorted(asked) == list(range(len(batches)))
+    for given, made in zip(seen, expected, strict=True):
+        for name in made:
+            np.testing.assert_array_equal(given[name], made[name])
