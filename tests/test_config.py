@@ -35,8 +35,8 @@ def test_a_stage_gets_only_the_blocks_it_names(tmp_path):
 T1 = [
     ("  loss: bce_dice", "  los: bce_dice", ["train.los is not a parameter", "write loss", "train.loss is missing"]),
     ("  loss: bce_dice", "  loss: jacard", ["train.loss is 'jacard'", "write jaccard"]),
-    ("  depth: 3", "  depth: four", ["network.depth is 'four'", "integer"]),
-    ("  depth: 3", "  depth: 9", ["network.depth is 9", "less than or equal to 5"]),
+    ("  depth: 4", "  depth: four", ["network.depth is 'four'", "integer"]),
+    ("  depth: 4", "  depth: 9", ["network.depth is 9", "less than or equal to 5"]),
     ("  flip_vertical: 0.0", "  flip_vertical: 1.5", ["augmentation.flip_vertical is 1.5", "less than or equal to 1"]),
     ("  dropout: 0.1\n", "", ["network.dropout is missing"]),
     ("  dropout: 0.1\n", "  dropout: 0.1\n  dropout: 0.2\n", ["not valid YAML", "duplicate key", "dropout"]),
@@ -105,7 +105,7 @@ def test_t1_dvc_writes_small_numbers_in_yaml_1_2(tmp_path):
 
 
 def test_t1_every_fault_at_once(tmp_path):
-    text = TEXT.replace("  depth: 3", "  depth: 9").replace("  loss: bce_dice", "  loss: x")
+    text = TEXT.replace("  depth: 4", "  depth: 9").replace("  loss: bce_dice", "  loss: x")
     with pytest.raises(DataError) as caught:
         load(tmp_path, text)
     assert len(caught.value.problems) == 2
