@@ -142,6 +142,16 @@ def test_rungs_of_the_ladder(rung):
         assert verdict == found.verdict
 
 
+def test_the_patients_that_fail_are_the_worst_out_of_fold():
+    patients = pd.read_csv(ROOT / "metrics/cross_validation/per_patient.csv").nsmallest(12, "dice")
+    table = rows("docs/experiments.md")
+    named = {name: cells for name, cells in table.items() if re.fullmatch(r"[A-Z]{2}_\w{4}", name)}
+    assert list(named)[::-1] == [patient[5:12] for patient in patients["patient"]]
+    for name, worst in zip(reversed(named), patients.itertuples(), strict=True):
+        scores = [f"{score:.2f}" for score in (worst.dice, worst.precision, worst.recall)]
+        assert named[name][:4] == [*scores, str(worst.tumour_slices)]
+
+
 def test_every_module_has_a_room_on_the_map():
     text = (ROOT / "docs/maintaining.md").read_text(encoding="utf-8").partition("## Pins")[0]
     modules = {path.stem for path in (ROOT / "src/brainseg").glob("*.py")} - {"__init__"}
