@@ -112,8 +112,7 @@ def augment(p: Augmentation, images: torch.Tensor, masks: torch.Tensor) -> tuple
     x = 255 * (x / 255).clamp(1e-6, 1) ** torch.exp(drawn(math.log1p(p.gamma)))
     mean = x.mean((2, 3), keepdim=True)
     x = (x - mean) * (1 + drawn(p.contrast)) + mean + drawn(p.brightness * 255)
-    field = torch.randn(1, 1, window, window) * (p.noise * 255)  # one for all with either sign, as the pipeline's
-    x = (x + field * torch.sign(torch.rand(count, channels, 1, 1) - 0.5)).clamp(0, 255)
+    x = (x + torch.randn_like(x) * (p.noise * 255)).clamp(0, 255)
     missing = torch.rand(count, channels, 1, 1) < p.sequence_dropout
     return torch.where(missing, x[:, FLAIR : FLAIR + 1], x), masks
 

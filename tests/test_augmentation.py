@@ -195,3 +195,12 @@ def test_masks_of_several_slices_go_through_the_same_map():
     _, alone = augment(params(**STRONG), np.tile(images, (1, 1, 1, 3)), masks)
     for place in (0, 1):
         np.testing.assert_array_equal(ops.convert_to_numpy(moved)[..., place], alone)
+
+
+def test_noise_is_drawn_for_each_sample_and_channel():
+    """A field that they share, even with another sign, the network could take away again."""
+    flat = np.full((4, 64, 64, 3), 128, np.uint8)
+    noisy, _ = augment(params(noise=0.05), flat, np.zeros((4, 64, 64), np.uint8))
+    fields = (noisy - 128).transpose(0, 3, 1, 2).reshape(12, -1)
+    assert fields.std(axis=1) == pytest.approx(np.full(12, 0.05 * 255), rel=0.05)
+    assert np.abs(np.corrcoef(fields) - np.eye(12)).max() < 0.1

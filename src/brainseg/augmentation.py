@@ -104,9 +104,9 @@ class Augmenter(keras.layers.Layer):
         gain, shift = 1 + drawn(p.contrast), drawn(p.brightness)
         shift = shift + ops.mean(images, axis=(1, 2), keepdims=True) * (1 - gain)
         images = images * (SCALE * gain) + SCALE * shift
-        if p.noise:  # one field for all samples and channels, with either sign: drawing it is what takes the time
-            field = keras.random.normal((1, *images.shape[1:3], 1), seed=self.generator) * (p.noise * SCALE)
-            images = images + field * ops.sign(drawn(1.0))
+        if p.noise:  # of each pixel of each channel: a field that channels share could be told from the signal
+            field = keras.random.normal(ops.shape(images), seed=self.generator) * (p.noise * SCALE)
+            images = images + (field if missing is None else ops.where(missing, self._flair(field), field))
         return ops.clip(images, 0.0, SCALE)
 
     def _context_dropout(self, images):
