@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from brainseg import config
+from brainseg import comparison, config, revision
 
 ROOT = Path(__file__).parents[1]
 REPORT = json.loads((ROOT / "metrics/evaluation.json").read_text(encoding="utf-8"))
@@ -121,6 +121,49 @@ def test_sizes_in_the_model_card():
     assert f"({test['large']['dice']:.3f} for the largest third, {test['small']['dice']:.3f} for the smallest)" in text
     loss = out_of_fold["volume"]["dice"]["mean"] - out_of_fold["alone"]["flair_only_dice"]
     assert f"it loses {loss:.2f} out of fold" in text
+
+
+LADDER = {first.strip("`"): rest for first, rest in rows("docs/experiments.md").items() if first.startswith("`")}
+
+
+def kept(rung: str) -> comparison.Scores:
+    return revision.scores(f"metrics/experiments/{rung}", ROOT)
+
+
+def test_the_ladder_has_the_rungs_that_are_kept():
+    kept_folders = {folder.name for folder in (ROOT / "metrics/experiments").iterdir()}
+    assert set(LADDER) == kept_folders - {"shared_noise"}
+
+
+def test_what_the_shared_noise_cost():
+    text = " ".join((ROOT / "docs/experiments.md").read_text(encoding="utf-8").split())
+    worse = kept("shared_noise")
+    block = json.loads((ROOT / "metrics/experiments/shared_noise/evaluation.json").read_text(encoding="utf-8"))["test"]
+    dice = block["volume"]["dice"]
+    assert f"scored {interval(dice)}, median {dice['median']:.3f}," in text
+    found = comparison.compare(revision.scores("metrics", ROOT), worse).differences[0]
+    assert f"worse by {found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]" in text and found.verdict == "worse"
+
+
+@pytest.mark.parametrize("rung", LADDER)
+def test_rungs_of_the_ladder(rung):
+    _, mean, median, beside, difference, verdict = LADDER[rung]
+    dice = kept(rung).patients["dice"]
+    assert [mean, median] == [f"{dice.mean():.3f}", f"{dice.median():.3f}"]
+    if beside:
+        found = comparison.compare(kept(beside.strip("`")), kept(rung)).differences[0]
+        assert difference == f"{found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]"
+        assert verdict == found.verdict
+
+
+def test_the_patients_that_fail_are_the_worst_out_of_fold():
+    patients = pd.read_csv(ROOT / "metrics/cross_validation/per_patient.csv").nsmallest(12, "dice")
+    table = rows("docs/experiments.md")
+    named = {name: cells for name, cells in table.items() if re.fullmatch(r"[A-Z]{2}_\w{4}", name)}
+    assert list(named) == [patient[5:12] for patient in patients["patient"]]
+    for name, worst in zip(named, patients.itertuples(), strict=True):
+        scores = [f"{score:.2f}" for score in (worst.dice, worst.precision, worst.recall)]
+        assert named[name][:4] == [*scores, str(worst.tumour_slices)]
 
 
 def test_every_module_has_a_room_on_the_map():
