@@ -52,8 +52,8 @@ class Augmenter(keras.layers.Layer):
         if not any((p.rotation, p.translation, p.zoom, p.shear, p.flip_horizontal, p.flip_vertical, side - window)):
             return images, masks
         transforms = self._transforms(ops.shape(images)[0], side, window)
-        masks = engine.affine(ops.cast(masks, "uint8") * 255, transforms, window) >= 128
-        return engine.affine(ops.cast(images, "uint8"), transforms, window), masks
+        images, masks = ops.cast(images, "float32"), ops.cast(masks, "float32")  # uint8 would be cut off, not rounded
+        return engine.affine(images, transforms, window), engine.affine(masks, transforms, window) >= 0.5
 
     def _transforms(self, count, side: int, window: int):
         """(B, 8) maps from pixels of the window to those of the image; the window's centre is drawn as well."""
