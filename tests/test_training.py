@@ -86,11 +86,15 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
 
 
-@pytest.mark.parametrize(("name", "context"), [("unet", 1), ("attention_unet", 0), ("residual_unet", 1), ("unet3d", 1)])
-def test_every_network_learns_and_is_restored(data, tmp_path, name, context):
+@pytest.mark.parametrize(
+    ("name", "context", "norm"),
+    [*(("unet", 1, "group"), ("attention_unet", 0, "group"), ("residual_unet", 1, "group")),
+     *(("unet3d", 1, "group"), ("unet3d", 1, "batch"))],
+)  # fmt: skip
+def test_every_network_learns_and_is_restored(data, tmp_path, name, context, norm):
     """With its neighbours, early answers, masks of a whole window: trained, validated, written, read, used."""
     settings = params(epochs=4, batch_size=4)
-    changes = {"name": name, "context": context, "norm": "group"}
+    changes = {"name": name, "context": context, "norm": norm}
     settings = settings.model_copy(update={"network": settings.network.model_copy(update=changes)})
     trained = train(data, settings)
     assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
