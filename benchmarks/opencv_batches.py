@@ -28,7 +28,8 @@ def augmented(image: np.ndarray, mask: np.ndarray, p: Augmentation, rng: np.rand
     window = round(p.window * side) or side
     angle, zoom = rng.uniform(-p.rotation, p.rotation), np.exp(rng.uniform(-1, 1) * np.log1p(p.zoom))
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), angle, zoom)
-    matrix[0, 1] += np.tan(np.radians(rng.uniform(-p.shear, p.shear)))
+    shear = np.tan(np.radians(rng.uniform(-p.shear, p.shear)))
+    matrix[0, 1:] += shear, -shear * side / 2
     room = (side - window) / 2
     matrix[:, 2] += rng.uniform(-1, 1, 2) * (p.translation * side + room) - room
     image = cv2.warpAffine(image.astype(np.float32), matrix, (window, window))

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 (everybody's name for it)
 from brainseg import sampling
 from brainseg.config import Augmentation, Network, Params
 from brainseg.dataset import Dataset
+from brainseg.errors import DataError, Problem, raise_all
 from brainseg.manifest import FLAIR
 
 RARITY = -4.6
@@ -44,7 +45,6 @@ class UNet(nn.Module):
 
     def __init__(self, p: Network, channels: int):
         super().__init__()
-        assert (p.name, p.norm, p.upsampling, p.context) == ("unet", "batch", "resize", 0)
         self.scaling = {"gain": gain, "full": lambda x: x / 255}[p.scaling]
         widths = [p.filters * 2**level for level in range(p.depth + 1)]
         side = max(1, p.stem)
@@ -121,11 +121,10 @@ def _transforms(p: Augmentation, count: int, side: int, window: int) -> torch.Te
     """(B, 2, 3) in the coordinates of ``affine_grid``: -1 to 1 over the sides."""
     uniform = lambda: 2 * torch.rand(count) - 1  # noqa: E731
     angle, shear = uniform() * math.radians(p.rotation), torch.tan(uniform() * math.radians(p.shear))
-    flip = 1 - 2 * (torch.rand(count) < p.flip_horizontal).float()
+    flips = [1 - 2 * (torch.rand(count) < chance).float() for chance in (p.flip_horizontal, p.flip_vertical)]
     share = window / side
-    sx, sy = (share * torch.exp(-uniform() * math.log1p(p.zoom)) for _ in range(2))
+    sx, sy = (flip * share * torch.exp(-uniform() * math.log1p(p.zoom)) for flip in flips)
     room = 2 * p.translation + (1 - share)
-    sx = sx * flip
     rows = [
         torch.stack([angle.cos() * sx, (angle.cos() * shear - angle.sin()) * sy, uniform() * room], -1),
         torch.stack([angle.sin() * sx, (angle.sin() * shear + angle.cos()) * sy, uniform() * room], -1),
@@ -141,18 +140,37 @@ def bce_dice(masks: torch.Tensor, logits: torch.Tensor, smooth: float) -> torch.
     return F.binary_cross_entropy_with_logits(logits, masks) + 1 - dice
 
 
+def refuse_others(params: Params) -> None:
+    """What the peer does not have is named, before it would be left out in silence."""
+    wanted = {
+        "network": {"name": "unet", "norm": "batch", "upsampling": "resize", "context": 0},
+        "train": {"loss": "bce_dice", "loss_reduction": "batch", "optimizer": "adamw", "schedule": "cosine"},
+    }
+    problems = [
+        Problem("params.yaml", f"the peer in PyTorch has no {block}.{name}: {given}", f"set it to {value} to compare")
+        for block, values in wanted.items()
+        for name, value in values.items()
+        if (given := getattr(getattr(params, block), name)) != value
+    ]
+    raise_all(problems, DataError)
+
+
 class Trainer:
     """One epoch after the other; ``network`` is trained, ``average`` (EMA) is validated."""
 
     def __init__(self, data: Dataset, params: Params):
         torch.manual_seed(params.train.seed)
         torch.set_num_threads(params.train.threads)
+        refuse_others(params)
         self.data, self.params = data, params
         self.network = UNet(params.network, data.images.shape[-1]).to(memory_format=torch.channels_last)
         p = params.train
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), p.learning_rate, weight_decay=p.weight_decay)
+        kernels = [weight for weight in self.network.parameters() if weight.ndim > 1]
+        others = {"params": [weight for weight in self.network.parameters() if weight.ndim == 1], "weight_decay": 0.0}
+        groups = [{"params": kernels, "weight_decay": p.weight_decay}, others]
+        self.optimizer = torch.optim.AdamW(groups, p.learning_rate, eps=1e-7)
         average = torch.optim.swa_utils.get_ema_multi_avg_fn(p.ema)
-        self.average = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.average = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=average)
         steps = p.epochs * (len(data.rows("train")) // p.batch_size)
         warmup = max(1, round(p.warmup * steps))
         rate = lambda t: t / warmup if t < warmup else 0.5 + 0.5 * math.cos(math.pi * (t - warmup) / (steps - warmup))  # noqa: E731

@@ -67,7 +67,11 @@ def throughput(side: Callable, where: Where, steps: int) -> tuple[float, float]:
     data, params = dataset.load(*where, "patient"), config.load()
     marks: list[float] = []
     side(data, params, lambda: marks.append(time.perf_counter()), WARM_UP + steps)
-    return steps * params.train.batch_size / (marks[-1] - marks[-1 - steps]), peak_mebibytes()
+    timed = min(steps, len(marks) - WARM_UP)
+    if timed < 1:
+        what = f"{len(marks)} batches an epoch: too few to be timed behind {WARM_UP} that warm up"
+        raise errors.DataError("params.yaml", what, "lower train.batch_size, or use more slices")
+    return timed * params.train.batch_size / (marks[-1] - marks[-1 - timed]), peak_mebibytes()
 
 
 def ours(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:

@@ -99,19 +99,21 @@ def experiments_pictured(tmp_path, monkeypatch) -> None:
     cases, masks, probability = scored_cohort.arrays([scored_cohort.VAL, *PATIENTS])
     rows = cases.set_index("patient")["row"]
     parts = []
-    for tested in (PATIENTS[:1], PATIENTS[1:]):
+    for fold, tested in zip(FOLDS, (PATIENTS[:1], PATIENTS[1:]), strict=True):
         held = fold_files(tested, 3)
         slices = pd.read_csv(io.StringIO(held["metrics/per_slice.csv"]))
         slices["row"] = slices["patient"].map(rows.groupby("patient").min()) + slices.groupby("patient").cumcount()
         parts.append(held | {"metrics/per_slice.csv": slices.to_csv(index=False)})
+        mine = cases["patient"].isin([scored_cohort.VAL, *tested]).to_numpy()
+        stored = {"row": cases["row"][mine], "probability": probability[mine]}
+        np.savez(tmp_path / f"{fold.name}.npz", **stored)  # type: ignore[arg-type]
     experiments(monkeypatch, *parts)
     (tmp_path / "data/processed").mkdir(parents=True)
     first = int(cases["row"].min())
     masks = np.concatenate([np.zeros((first, *masks.shape[1:]), masks.dtype), masks])
     np.save(tmp_path / "data/processed/images.npy", np.zeros((*masks.shape, 3), np.uint8))
     np.save(tmp_path / "data/processed/masks.npy", masks)
-    np.savez(tmp_path / "stored.npz", row=cases["row"], probability=probability)
-    monkeypatch.setattr(revision, "fetched", lambda path, name, root: nullcontext(tmp_path / "stored.npz"))
+    monkeypatch.setattr(revision, "fetched", lambda path, name, root: nullcontext(tmp_path / f"{name}.npz"))
 
 
 def test_the_gallery_shows_each_patient_as_the_fold_that_never_saw_it_did(tmp_path, monkeypatch):

@@ -171,3 +171,20 @@ def test_fused_normalisation_is_keras_own():
     np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, atol=1e-5)
     # The fused kernel keeps the unbiased variance (n / (n - 1)), as PyTorch does.
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-3)
+
+
+def test_the_gain_is_taken_of_what_the_augmentation_gives():
+    """Keras would round it to bfloat16 first, to whole numbers above 128."""
+    images = np.full((1, 8, 8, 3), 200.5, "float32")
+    images[:, ::2] = 20.25
+    level = (images[0, :, :, 0] ** 2).sum() / images[0, :, :, 0].sum()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inputs = keras.Input((8, 8, 3))
+        scaled = keras.Model(inputs, blocks.Gain()(inputs))(images)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert keras.backend.standardize_dtype(scaled.dtype) == "bfloat16"
+    exact = keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.cast(images / level, "bfloat16"), "float32"))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(keras.ops.cast(scaled, "float32")), exact)

@@ -179,23 +179,6 @@ def test_a_dice_that_was_never_reached_makes_no_row(bench_training, monkeypatch,
     assert "pytorch: volume Dice 0.8 was not reached" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("stem", "scaling"), [(0, "full"), (2, "gain"), (4, "gain")])
-def test_the_peer_in_pytorch_is_the_same_network(monkeypatch, stem, scaling):
-    torch = pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(PROJECT / "benchmarks")
-    import torch_unet
-
-    from brainseg import config, networks
-
-    changes = {"name": "unet", "context": 0, "norm": "batch", "upsampling": "resize", "stem": stem, "scaling": scaling}
-    params = config.load("network").network.model_copy(update={**changes, "filters": 8, "depth": 2})
-    peer = torch_unet.UNet(params, 3)
-    ours = networks.build(params, 32, 3)
-    trained = sum(weight.numel() for weight in peer.parameters())
-    assert trained == sum(int(np.prod(weight.shape)) for weight in ours.trainable_weights)
-    assert peer(torch.zeros(2, 3, 32, 32)).shape == (2, 1, 32, 32)
-
-
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """A repository with benchmarks/results.json; a call records one row and returns the file."""

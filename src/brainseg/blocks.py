@@ -29,8 +29,12 @@ class Gain(layers.Layer):
     """Each channel of each slice divided by its level: scanners differ in gain, air stays 0.
 
     The level is the mean of the intensities weighted by themselves (contraharmonic mean). Air weighs nothing in it,
-    so that it is the same, within a percent on average, for a window and for the whole slice.
+    so that a window and the whole slice have nearly the same. Taken of float32 where the network computes in bfloat16
+    too: there intensities above 128 are whole numbers.
     """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
@@ -74,7 +78,7 @@ def answer(x, params: Network):
     """One float32 logit a pixel of the full grid.
 
     A stem of 4 is undone by a learned 4x4 block of logits (sub-pixel convolution, Shi et al., 2016,
-    arXiv:1609.05158): a resized mask of a quarter of the resolution has but 0.974 of Dice with itself.
+    arXiv:1609.05158): a mask resized from a quarter of the resolution has lost its border.
     """
     last = {"bias_initializer": keras.initializers.Constant(RARITY), "dtype": "float32"}
     if not params.stem:

@@ -204,8 +204,8 @@ def _conflicts(path: Path, params: Params) -> list[Problem]:
             f"set preprocess.size to a multiple of {step}, or lower network.depth",
         ),
         f"augmentation.window is {window} of {size} pixels, {needs}": (
-            window % step != 0,
-            f"set it to a multiple of {step / size:.4f}, or to 0 for whole slices",
+            window % step != 0 or (window == 0 < params.augmentation.window),
+            f"set it to {max(1, round(window / step)) * step / size:.4g}, or to 0 for whole slices",
         ),
         f"network.filters is {network.filters}, network.norm group makes 8 groups of them": (
             network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,

@@ -231,6 +231,8 @@ def _gallery(scored: Sequence[Scored], root: Path, path: Path) -> None:
     """The best patient of all, the median and the worst, each as the model that never saw it outlined it."""
     slices = pd.concat([s.slices for s in scored], ignore_index=True)
     picked = gallery.pick(pd.concat([s.patients for s in scored]), slices, PICTURED)
+    if picked.empty:  # no patient has a Dice
+        return
     arrays: dict[int, tuple] = {}
     for s in scored:
         mine = picked[picked["patient"].isin(s.patients["patient"])]

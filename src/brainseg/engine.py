@@ -171,7 +171,7 @@ def streamed(batches: Any) -> Any:
     """A ``keras.utils.PyDataset`` of dicts of arrays, one shape for all, for ``fit``: read ahead while a step runs.
 
     Keras feeds TensorFlow from a Python generator, whose kernel reads nothing ahead and tells the C library to
-    give memory back after each step (TensorFlow 2.21, generator_dataset_op.cc): 5 % of a step on two cores.
+    give memory back after each step (TensorFlow 2.21, generator_dataset_op.cc).
     """
     if os.environ.get("KERAS_BACKEND") != "tensorflow":
         return batches
