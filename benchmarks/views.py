@@ -1,7 +1,7 @@
 """What averaging more views of a slice at test time brings: out of fold, every patient by the model that never saw it.
 
 Needs the folds' experiments in the cache (`make cross-validate`). Nothing is chosen: one threshold, no components.
-Docs: docs/experiments.md has what it printed.
+Docs: docs/experiments.md has what its first version printed of the former default.
 """
 
 from collections.abc import Callable

@@ -104,7 +104,7 @@ def experiments_pictured(tmp_path, monkeypatch) -> None:
         slices = pd.read_csv(io.StringIO(held["metrics/per_slice.csv"]))
         slices["row"] = slices["patient"].map(rows.groupby("patient").min()) + slices.groupby("patient").cumcount()
         parts.append(held | {"metrics/per_slice.csv": slices.to_csv(index=False)})
-        mine = cases["patient"].isin([scored_cohort.VAL, *tested]).to_numpy()
+        mine = cases["patient"].isin([patient.name for patient in (scored_cohort.VAL, *tested)]).to_numpy()
         stored = {"row": cases["row"][mine], "probability": probability[mine]}
         np.savez(tmp_path / f"{fold.name}.npz", **stored)  # type: ignore[arg-type]
     experiments(monkeypatch, *parts)
@@ -126,6 +126,15 @@ def test_the_gallery_shows_each_patient_as_the_fold_that_never_saw_it_did(tmp_pa
     colours = [crossvalidation.gallery._rgb(c) for c in crossvalidation.gallery.ERRORS]
     seen = [[(row.cells[3] == colour).all(-1).any() for colour in colours] for row in drawn]
     assert seen == [[True, False, False], [True, True, True], [False, False, True]]
+
+
+def test_numbers_come_without_pictures_where_no_patient_has_a_dice(tmp_path, monkeypatch):
+    experiments_pictured(tmp_path, monkeypatch)
+    pick = crossvalidation.gallery.pick
+    nobody = lambda patients, *rest: pick(patients.assign(dice=np.nan), *rest)  # noqa: E731
+    monkeypatch.setattr(crossvalidation.gallery, "pick", nobody)
+    assert "3 patients out of fold" in crossvalidation.collect(FOLDS, tmp_path)
+    assert not (tmp_path / crossvalidation.FOLDER / "gallery.png").exists()
 
 
 def test_numbers_come_without_pictures_where_the_cache_has_no_predictions(tmp_path, monkeypatch, capsys):

@@ -128,7 +128,36 @@ def kept(rung: str) -> comparison.Scores:
 
 
 def test_the_ladder_has_the_rungs_that_are_kept():
-    assert sorted(LADDER) == sorted(folder.name for folder in (ROOT / "metrics/experiments").iterdir())
+    folders = {folder.name for folder in (ROOT / "metrics/experiments").iterdir()}
+    assert set(LADDER) == folders - {"former", "former_folds", "shared_noise"}
+
+
+def test_full_length_in_the_experiments():
+    """The former default, what it scored with the trials' augmentation, and the present one; fold 0 and out of fold."""
+    table, text = rows("docs/experiments.md"), " ".join((ROOT / "docs/experiments.md").read_text("utf-8").split())
+    for name, folder in (
+        ("the former default: whole slices, half of the resolution, `full`", "metrics/experiments/former"),
+        ("the same, augmented as the first trials are (commit `0f8c1a6`)", "metrics/experiments/shared_noise"),
+        ("the default", "metrics"),
+    ):
+        report = json.loads((ROOT / folder / "evaluation.json").read_text(encoding="utf-8"))
+        dice, val = report["test"]["volume"]["dice"], report["val"]["volume"]["dice"]
+        assert table[name][1:] == [f"{value:.3f}" for value in (val["mean"], dice["mean"], dice["median"])]
+    former, now = kept("former_folds"), revision.scores("metrics/cross_validation", ROOT)
+    assert f"mean {now.patients['dice'].mean():.3f} for {former.patients['dice'].mean():.3f}" in text
+    for pair, words in (((former, now), "All 110"), ((kept("former"), kept("shared_noise")), "Augmented so")):
+        found = comparison.compare(*pair).differences[0]
+        assert f"{words}: {found.verdict}, {found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]" in text
+
+
+def test_out_of_fold_without_the_patients_that_the_recipe_was_chosen_on():
+    chosen_on = set(kept("long").patients["patient"])
+    patients = pd.read_csv(ROOT / "metrics/cross_validation/per_patient.csv")
+    others = patients[~patients["patient"].isin(chosen_on)]["dice"]
+    on_test = sum(patient in chosen_on for patient in revision.scores("metrics", ROOT).patients["patient"])
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    words = f"the other {len(others)} have a mean of {others.mean():.3f} and a median of {others.median():.3f}"
+    assert words in text and f"{on_test} of these 22" in text
 
 
 @pytest.mark.parametrize("rung", LADDER)
