@@ -52,8 +52,9 @@ lint: setup ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: setup ## speed and memory of the preprocessing
+bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms; DICE=1: time to 0.80
 	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python benchmarks/training.py $(addprefix --dice=,$(DICE))
 
 ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1

@@ -7,16 +7,12 @@ Both sides end with images and masks in .npy files; the pipeline's are also flus
 """
 
 import argparse
-import multiprocessing
 import os
-import resource
 import shutil
-import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +20,7 @@ import cv2
 import numpy as np
 import psutil
 import results
+from alone import alone, peak_mebibytes
 
 from brainseg import archive, config, errors, files, phantom, preprocessing
 
@@ -61,8 +58,8 @@ def compare(source: Path, work: Path, runs: int) -> list[results.Row]:
     pairs = unpack(source, work / "unpacked")
     ours, peer = [], []
     for number in range(runs):
-        ours.append(alone(pipeline, source, work / "out"))
-        peer.append(alone(serial, pairs, work / "out"))
+        ours.append(alone(measured, pipeline, source, work / "out"))
+        peer.append(alone(measured, serial, pairs, work / "out"))
         print(f"run {number + 1}: pipeline {ours[-1][0]:.1f} s, serial loop {peer[-1][0]:.1f} s", flush=True)
     rates = [[len(index) / seconds for seconds, _ in side] for side in (ours, peer)]
     peaks = [[mebibytes for _, mebibytes in side] for side in (ours, peer)]
@@ -79,26 +76,19 @@ def grow(source: Path, work: Path, scale: int) -> None:
     archive.require(work, 2 * scale * source.stat().st_size + 2**30)
     large = work / "large.zip"
     archive.write(large, repeated(source, scale))
-    small = alone(pipeline, source, work / "out")
-    big = alone(pipeline, large, work / "out")
+    small = alone(measured, pipeline, source, work / "out")
+    big = alone(measured, pipeline, large, work / "out")
     print(f"\n{'slices':>12}{'seconds':>12}{'ms a slice':>12}{'peak MiB':>12}")
     for path, (seconds, peak) in ((source, small), (large, big)):
         count = len(archive.read_index(path))
         print(f"{count:>12,}{seconds:>12.1f}{1000 * seconds / count:>12.2f}{peak:>12,.0f}")
 
 
-def alone(function: Callable, *arguments) -> tuple[float, float]:
-    """Seconds, and the peak of memory in MiB, of ``function`` in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measured, function, *arguments).result()
-
-
 def measured(function: Callable, *arguments) -> tuple[float, float]:
+    """Seconds, and the peak of memory in MiB."""
     start = time.perf_counter()
     function(*arguments)
-    seconds = time.perf_counter() - start
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kibibytes elsewhere
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return time.perf_counter() - start, peak_mebibytes()
 
 
 def pipeline(source: Path, out: Path) -> None:

@@ -16,12 +16,12 @@ PATH = Path(__file__).with_name("results.json")
 
 
 class Row(NamedTuple):
-    """``ratio`` is ours / peer, both medians of ``runs`` alternating runs."""
+    """``ratio`` is ours / peer, both medians of ``runs`` alternating runs; None where there is no peer."""
 
     id: str
     ours: float
-    peer: float
-    ratio: float
+    peer: float | None
+    ratio: float | None
     unit: str
     runs: int
     higher_is_better: bool
@@ -33,11 +33,17 @@ def row(name: str, ours: list[float], peer: list[float], unit: str, higher_is_be
     return Row(name, round(mine, 3), round(other, 3), round(mine / other, 3), unit, len(ours), higher_is_better)
 
 
+def absolute(name: str, ours: list[float], unit: str, higher_is_better: bool) -> Row:
+    """A row without a peer."""
+    return Row(name, round(median(ours), 3), None, None, unit, len(ours), higher_is_better)
+
+
 def show(rows: list[Row]) -> None:
     """Print the table."""
     print(f"\n{'benchmark':<24}{'ours':>12}{'peer':>12}{'ratio':>8}  {'unit':<10}runs  better")
     for each in rows:
-        numbers = f"{each.ours:>12,.1f}{each.peer:>12,.1f}{each.ratio:>8.2f}  {each.unit:<10}{each.runs:>4}"
+        peer = f"{'-':>12}{'-':>8}" if each.peer is None else f"{each.peer:>12,.1f}{each.ratio:>8.2f}"
+        numbers = f"{each.ours:>12,.1f}{peer}  {each.unit:<10}{each.runs:>4}"
         print(f"{each.id:<24}{numbers}  {'higher' if each.higher_is_better else 'lower'}")
 
 

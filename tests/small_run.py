@@ -38,7 +38,7 @@ def build(root: Path, *, test_patients: int = 6, source: str = "phantom", marks:
         "source": source, "unit": "patient", "grid": SIDE, "patients": counts,
         "slices": {name: SLICES * n for name, n in counts.items()}, "marks": marks,
     }  # fmt: skip
-    arrays = {"model": answers, "flair_only": answers, "flair": images[..., 1]}
+    arrays = {"model": answers, "one_slice": answers, "flair_only": answers, "flair": images[..., 1]}
     evaluation.write(evaluation.evaluate(table, truth, arrays, EVALUATE, {**protocol, "tta": "none"}), root / "metrics")
     for folder in ("data/processed", "data/predictions", "models"):
         (root / folder).mkdir(parents=True)
@@ -82,7 +82,7 @@ def layers() -> list[dict]:
 def manifest(protocol: dict) -> dict:
     """models/unet.json for ``layers``."""
     return {
-        "format": 1, "weights_sha256": "a" * 64, "parameters": 833,
+        "format": 2, "weights_sha256": "a" * 64, "parameters": 833,
         "network": {"name": "unet", "filters": 4, "depth": 1},
         "contract": {"size": [SIDE, SIDE], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
         "protocol": protocol, "training": {"name": "tensorflow", "seed": 1, "epochs": 3, "best_epoch": 3},

@@ -1,9 +1,11 @@
 """params.yaml: strict, frozen, and helpful when it is wrong."""
 
+import io
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from brainseg import config
 from brainseg.errors import DataError
@@ -33,11 +35,11 @@ def test_a_stage_gets_only_the_blocks_it_names(tmp_path):
 T1 = [
     ("  loss: bce_dice", "  los: bce_dice", ["train.los is not a parameter", "write loss", "train.loss is missing"]),
     ("  loss: bce_dice", "  loss: jacard", ["train.loss is 'jacard'", "write jaccard"]),
-    ("  depth: 4", "  depth: four", ["network.depth is 'four'", "integer"]),
-    ("  depth: 4", "  depth: 9", ["network.depth is 9", "less than or equal to 5"]),
+    ("  depth: ", "  depth: four #", ["network.depth is 'four'", "integer"]),
+    ("  depth: ", "  depth: 9 #", ["network.depth is 9", "less than or equal to 5"]),
     ("  flip_vertical: 0.0", "  flip_vertical: 1.5", ["augmentation.flip_vertical is 1.5", "less than or equal to 1"]),
-    ("  depth: 4\n", "", ["network.depth is missing"]),
-    ("  depth: 4\n", "  depth: 4\n  depth: 3\n", ["not valid YAML", "duplicate key", "depth"]),
+    ("  dropout: 0.1\n", "", ["network.dropout is missing"]),
+    ("  dropout: 0.1\n", "  dropout: 0.1\n  dropout: 0.2\n", ["not valid YAML", "duplicate key", "dropout"]),
     ("\nsplit:", "\nsplits:", ["splits is not a parameter", "write split", "split is missing"]),
     ("  patient: folder", "  patient: '(a)(b)'", ["one group, has 2"]),
 ]
@@ -54,21 +56,48 @@ def test_t1_wrong_parameters_are_named_with_range_and_nearest_name(tmp_path, old
         assert part in text
 
 
+PLAIN = {"preprocess.size": 256, "network.depth": 4, "network.stem": 2, "augmentation.window": 0.0}
+
+
+def changed(values: dict) -> str:
+    """params.yaml with other values, given as block.key."""
+    content = YAML().load(TEXT)
+    for key, value in values.items():
+        block, name = key.split(".")
+        assert name in content[block]
+        content[block][name] = value
+    written = io.StringIO()
+    YAML().dump(content, written)
+    return written.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("values", "said"),
     [
-        ("  size: 256               # pixels", "  size: 224 # pixels", "halves it 6 times"),
-        ("norm: batch ", "norm: group ", "to a multiple of 8"),
-        ("  test_fold: 0", "  test_fold: 5", "set split.test_fold to 0..4"),
+        ({"preprocess.size": 224, "network.depth": 5}, "need a multiple of 64"),
+        ({"augmentation.window": 0.7}, "set it to 0.75,"),
+        ({"preprocess.size": 224, "augmentation.window": 0.5}, "set it to 0.5714,"),
+        ({"augmentation.window": 0.001}, "augmentation.window is 0 of 256 pixels"),
+        ({"network.norm": "group", "network.filters": 12}, "to a multiple of 8"),
+        ({"split.test_fold": 5}, "set split.test_fold to 0..4"),
+        ({"network.name": "unet3d"}, "set network.context to 1 or more"),
+        ({"network.name": "unet3d", "network.context": 1, "split.unit": "slice"}, "set split.unit: patient"),
+        (
+            {"network.name": "unet3d", "network.context": 1, "augmentation.context_dropout": 0.1},
+            "set augmentation.context_dropout: 0",
+        ),
     ],
 )
-def test_t1_values_that_do_not_go_together(tmp_path, old, new, said):
-    text = TEXT.replace(old, new, 1).replace("  depth: 4", "  depth: 5" if "224" in new else "  depth: 4")
-    text = text.replace("  filters: 16", "  filters: 12" if "group" in new else "  filters: 16")
-    assert text != TEXT
+def test_t1_values_that_do_not_go_together(tmp_path, values, said):
     with pytest.raises(DataError) as caught:
-        load(tmp_path, text, "render")
+        load(tmp_path, changed(PLAIN | values), "render")
     assert said in "\n".join(caught.value.lines())
+
+
+@pytest.mark.parametrize(("size", "window"), [(192, 0.6667), (224, 0.5714), (256, 0.75)])
+def test_a_window_is_whole_pixels_as_the_refusal_advises(tmp_path, size, window):
+    text = changed(PLAIN | {"preprocess.size": size, "augmentation.window": window})
+    assert load(tmp_path, text).augmentation.window == window
 
 
 def test_t1_dvc_writes_small_numbers_in_yaml_1_2(tmp_path):
@@ -77,7 +106,7 @@ def test_t1_dvc_writes_small_numbers_in_yaml_1_2(tmp_path):
 
 
 def test_t1_every_fault_at_once(tmp_path):
-    text = TEXT.replace("  depth: 4", "  depth: 9").replace("  loss: bce_dice", "  loss: x")
+    text = TEXT.replace("  depth: ", "  depth: 9 #").replace("  loss: ", "  loss: x #")
     with pytest.raises(DataError) as caught:
         load(tmp_path, text)
     assert len(caught.value.problems) == 2

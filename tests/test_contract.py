@@ -173,6 +173,7 @@ WALLS = {
     "keras": {
         *("augmentation", "checkpoints", "engine", "inference", "losses"),
         *("networks", "progress", "segmenter", "training"),
+        *("attention_unet", "blocks", "residual_unet", "unet", "unet3d"),
     },
 }
 

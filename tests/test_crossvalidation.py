@@ -1,9 +1,11 @@
 """Cross-validation: folds as experiments, collected so that every patient counts once."""
 
 import hashlib
+import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Barrier
 
 import numpy as np
@@ -35,7 +37,7 @@ def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
     cases, masks, probability = scored_cohort.arrays([scored_cohort.VAL, *tested])
     counts = {"train": everybody - 1 - len(tested), "val": 1, "test": len(tested)}
     protocol = PROTOCOL | {"patients": counts, "slices": counts}
-    arrays = {"model": probability, "flair_only": probability, "flair": probability}
+    arrays = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), probability)
     params = PARAMS.evaluate.model_copy(update={"min_component": 0, "threshold": 0.5})
     result = evaluation.evaluate(cases, masks, arrays, params, protocol)
     return {
@@ -67,6 +69,7 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     """A in one fold, B and C in the other: Dice 0.5, 1 and 0, as if one model had been tested on all three."""
     first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)
     experiments(monkeypatch, first, second)
+    monkeypatch.setattr(crossvalidation, "_gallery", lambda *_: None)
     line = crossvalidation.collect(FOLDS, tmp_path)
     assert "3 patients out of fold: volume Dice 0.500" in line
     folder = tmp_path / crossvalidation.FOLDER
@@ -89,6 +92,64 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     }
     for name in ("patients.png", "folds.png"):
         assert (folder / name).stat().st_size > 5000
+
+
+def experiments_pictured(tmp_path, monkeypatch) -> None:
+    """All patients in the folds' one data set, and each fold's predictions as DVC would fetch them."""
+    cases, masks, probability = scored_cohort.arrays([scored_cohort.VAL, *PATIENTS])
+    rows = cases.set_index("patient")["row"]
+    parts = []
+    for fold, tested in zip(FOLDS, (PATIENTS[:1], PATIENTS[1:]), strict=True):
+        held = fold_files(tested, 3)
+        slices = pd.read_csv(io.StringIO(held["metrics/per_slice.csv"]))
+        slices["row"] = slices["patient"].map(rows.groupby("patient").min()) + slices.groupby("patient").cumcount()
+        parts.append(held | {"metrics/per_slice.csv": slices.to_csv(index=False)})
+        mine = cases["patient"].isin([patient.name for patient in (scored_cohort.VAL, *tested)]).to_numpy()
+        stored = {"row": cases["row"][mine], "probability": probability[mine]}
+        np.savez(tmp_path / f"{fold.name}.npz", **stored)  # type: ignore[arg-type]
+    experiments(monkeypatch, *parts)
+    (tmp_path / "data/processed").mkdir(parents=True)
+    first = int(cases["row"].min())
+    masks = np.concatenate([np.zeros((first, *masks.shape[1:]), masks.dtype), masks])
+    np.save(tmp_path / "data/processed/images.npy", np.zeros((*masks.shape, 3), np.uint8))
+    np.save(tmp_path / "data/processed/masks.npy", masks)
+    monkeypatch.setattr(revision, "fetched", lambda path, name, root: nullcontext(tmp_path / f"{name}.npz"))
+
+
+def test_the_gallery_shows_each_patient_as_the_fold_that_never_saw_it_did(tmp_path, monkeypatch):
+    """B is right, A half right, C missed: found, false and missed pixels in the colours of the last column."""
+    experiments_pictured(tmp_path, monkeypatch)
+    drawn = []
+    monkeypatch.setattr(crossvalidation.gallery, "gallery", lambda rows, *_, **__: drawn.extend(rows))
+    crossvalidation.collect(FOLDS, tmp_path)
+    assert [row.left[0] for row in drawn] == ["B", "A", "C"]
+    colours = [crossvalidation.gallery._rgb(c) for c in crossvalidation.gallery.ERRORS]
+    seen = [[(row.cells[3] == colour).all(-1).any() for colour in colours] for row in drawn]
+    assert seen == [[True, False, False], [True, True, True], [False, False, True]]
+
+
+def test_numbers_come_without_pictures_where_no_patient_has_a_dice(tmp_path, monkeypatch):
+    experiments_pictured(tmp_path, monkeypatch)
+    pick = crossvalidation.gallery.pick
+    nobody = lambda patients, *rest: pick(patients.assign(dice=np.nan), *rest)  # noqa: E731
+    monkeypatch.setattr(crossvalidation.gallery, "pick", nobody)
+    assert "3 patients out of fold" in crossvalidation.collect(FOLDS, tmp_path)
+    assert not (tmp_path / crossvalidation.FOLDER / "gallery.png").exists()
+
+
+def test_numbers_come_without_pictures_where_the_cache_has_no_predictions(tmp_path, monkeypatch, capsys):
+    experiments(monkeypatch, fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3))
+
+    def fetched(path, name, root):
+        raise DataError(f"{name}:{path}", "is not in DVC's cache", "run it again")
+
+    monkeypatch.setattr(revision, "fetched", fetched)
+    folder = tmp_path / crossvalidation.FOLDER
+    folder.mkdir(parents=True)
+    (folder / "gallery.png").write_text("of other folds")
+    assert "3 patients out of fold" in crossvalidation.collect(FOLDS, tmp_path)
+    assert "gallery.png is left out" in capsys.readouterr().out
+    assert not (folder / "gallery.png").exists()
 
 
 def test_keras_numbers_are_weighted_by_batches():

@@ -57,3 +57,38 @@ def test_empty_subset(tmp_path):
     edit(split, "val", "train")
     with pytest.raises(DataError, match="no val slices"):
         dataset.load(processed, split, "patient")
+
+
+def of_lengths(*lengths):
+    slices = pd.DataFrame({"patient": [f"P{i}" for i, length in enumerate(lengths) for _ in range(length)]})
+    return dataset.Dataset(np.zeros((len(slices), 1, 1, 3), np.uint8), np.zeros((len(slices), 1, 1), np.uint8), slices)
+
+
+def test_neighbours_are_the_patients_own_and_the_ends_are_repeated():
+    data = of_lengths(3, 1, 4)
+    assert data.around(np.arange(8), 1).tolist() == [
+        [0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 3], [4, 4, 5], [4, 5, 6], [5, 6, 7], [6, 7, 7],
+    ]  # fmt: skip
+    assert data.around(np.array([6, 0]), 2).tolist() == [[4, 5, 6, 7, 7], [0, 0, 0, 1, 2]]
+    assert data.around(np.array([2]), 0).tolist() == [[2]]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+@pytest.mark.parametrize("lengths", [(5,), (6,), (11, 1, 4), (3, 20, 5)])
+def test_tiles_cover_every_slice_within_its_patient(lengths, stride):
+    data = of_lengths(*lengths)
+    windows = data.tiles(np.arange(sum(lengths)), 2, stride)
+    assert set(windows.ravel()) == set(range(sum(lengths)))
+    patients = data.slices["patient"].to_numpy()
+    assert (patients[windows] == patients[windows[:, :1]]).all()
+    assert (np.isin(np.diff(windows), [0, 1])).all()
+    assert len({tuple(window) for window in windows}) == len(windows)
+
+
+def test_slices_of_a_window_stand_behind_one_another():
+    images = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
+    made = dataset.stacked(images, np.array([[0, 1, 2], [1, 2, 2]]))
+    assert made.shape == (2, 2, 2, 9)
+    np.testing.assert_array_equal(made[1, ..., :3], images[1])
+    np.testing.assert_array_equal(made[1, ..., 3:6], images[2])
+    np.testing.assert_array_equal(dataset.stacked(images, np.array([[3], [0]])), images[[3, 0]])

@@ -3,7 +3,9 @@
 import pytest
 from PIL import Image
 
-from brainseg import diagram
+from brainseg import diagram, networks
+from brainseg import manifest as described
+from brainseg.config import Network
 from tests.small_run import layers, manifest
 
 
@@ -37,6 +39,21 @@ def test_drawn_the_same_each_time(kept, tmp_path):
     diagram.network(network, tmp_path / "b.png", 50)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
+        assert image.width == round(diagram.WIDTH * 50)
+
+
+@pytest.mark.parametrize("name", networks.KNOWN)
+def test_every_network_is_drawn_whole(name, tmp_path):
+    """Gates, early answers, volumes: each layer stands in one block, at its resolution."""
+    params = Network(
+        name=name, context=1, scaling="gain", filters=4, depth=2, norm="batch", dropout=0.1, upsampling="resize", stem=2
+    )  # fmt: skip
+    network = networks.build(params, 32, 3)
+    drawn = diagram.blocks(described.layers(network))
+    assert sum(b.parameters for b in drawn) == network.count_params()
+    assert {b.size for b in drawn} == {(32, 32), (16, 16), (8, 8), (4, 4)}
+    diagram.network({**manifest({}), "layers": described.layers(network)}, tmp_path / "network.png", 50)
+    with Image.open(tmp_path / "network.png") as image:
         assert image.width == round(diagram.WIDTH * 50)
 
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import ops
 
@@ -21,6 +22,11 @@ def expected(values):
     return np.rint(255 / (1 + np.exp(-(values / 255 * 8 - 4))))
 
 
+def one_patient():
+    slices = pd.DataFrame({"patient": ["A"] * len(IMAGES)})
+    return dataset.Dataset(IMAGES, np.zeros(IMAGES.shape[:3], np.uint8), slices)
+
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
 
 
@@ -36,7 +42,7 @@ def test_the_last_batch_is_neither_dropped_nor_padded():
     found = inference.probabilities(channel_network(0), IMAGES, rows, mirror=False, batch_size=4)
     assert found.shape == (6, 32, 32)
     assert np.abs(found - expected(IMAGES[rows, ..., 0])).max() <= 1
-    parts = [part for part, _ in inference.logits(channel_network(0), IMAGES, rows, 4)]
+    parts = [part for part, _ in inference.logits(channel_network(0), one_patient(), rows, 4)]
     assert np.concatenate(parts).tolist() == rows.tolist()
 
 
@@ -66,3 +72,53 @@ def test_scored_and_written(tmp_path):
     with np.load(tmp_path / "p.npz", allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["row"], predictions.rows)
         np.testing.assert_array_equal(kept["probability"], predictions.arrays["model"])
+
+
+def lambda_network(function, depth: int) -> keras.Model:
+    inputs = keras.Input((32, 32, depth))
+    network = keras.Model(inputs, keras.layers.Lambda(lambda x: function(x / 255 * 8 - 4))(inputs))
+    network.compile(jit_compile=False)
+    return network
+
+
+def test_neighbours_are_given_in_order(tmp_path):
+    """A network that answers with FLAIR of the slice after: the last slice of a patient sees itself there."""
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    network = lambda_network(lambda x: x[..., 7:8], 9)
+    rows = data.rows("test")
+    after = np.minimum(rows + 1, rows // 4 * 4 + 3)
+    found = inference.of_patients(network, data, rows, mirror=True, batch_size=3)
+    assert np.abs(found - expected(data.images[after, ..., 1])).max() <= 1
+    alone = inference.probabilities(network, data.images, rows, mirror=False)
+    assert np.abs(alone - expected(data.images[rows, ..., 1])).max() <= 1
+    scored = inference.scored(network, data, mirror=False).arrays
+    np.testing.assert_array_equal(scored["one_slice"][8:], alone)
+    assert (scored["one_slice"] != scored["model"]).any()
+
+
+@pytest.mark.parametrize("depth", [3, 5, 9])
+def test_windows_of_a_volumetric_network_agree_with_its_slices(tmp_path, depth):
+    """Each slice of a window answered with its own FLAIR: whatever the windows, the patient's FLAIR comes out."""
+    data = dataset.load(*write_cohort(tmp_path, slices=7), "patient")
+    network = lambda_network(lambda x: x[..., 1::3], 3 * depth)
+    rows = data.rows("val", "test")
+    found = inference.of_patients(network, data, rows, mirror=True, batch_size=4)
+    assert np.abs(found - expected(data.images[rows, ..., 1])).max() <= 1
+    parts = list(inference.logits(network, data, rows, 4))
+    answered = np.concatenate([part for part, _ in parts])
+    assert sorted(answered) == rows.tolist()
+    logits = np.concatenate([answer for _, answer in parts])
+    np.testing.assert_allclose(logits, data.images[answered, ..., 1] / 255 * 8 - 4, atol=1e-4)
+    assert np.abs(inference.scored(network, data, mirror=False).arrays["one_slice"] - found).max() <= 1
+
+
+def test_overlapping_windows_are_averaged(tmp_path):
+    """A network that answers the place in the window: each slice gets the mean of the places it had."""
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    places = np.array([-2.0, 0.0, 2.0], "float32")
+    network = lambda_network(lambda x: 0 * x[..., ::3] + ops.convert_to_tensor(places), 9)
+    found = inference.of_patients(network, data, data.rows("test"), mirror=False)[:4, 0, 0]
+    p = 255 / (1 + np.exp(-places))
+    windows = [[0, 1, 2], [1, 2, 3]]  # rows of the first patient
+    wanted = [np.mean([p[w.index(row)] for w in windows if row in w]) for row in range(4)]
+    assert np.abs(found - wanted).max() <= 1

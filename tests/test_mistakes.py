@@ -107,7 +107,7 @@ MISTAKES = [
     ),
     Mistake(
         "skip connections taken before normalisation and activation",
-        f"{SRC}networks.py",
+        f"{SRC}unet.py",
         "        skips.append(x)\n",
         "        skips.append(x._keras_history.operation.input)\n",
         "test_networks.py::test_the_skip_is_taken_after_norm_and_activation",
@@ -130,8 +130,8 @@ MISTAKES = [
     Mistake(
         "augment=True that does nothing",
         f"{SRC}augmentation.py",
-        "        if not training:\n",
-        "        if True:\n",
+        "        if training:\n",
+        "        if False:\n",
         "test_augmentation.py::test_each_does_something_by_itself",
     ),
 ]

@@ -136,9 +136,9 @@ def release(models: Path) -> None:
     network.save_weights(models / "unet.weights.h5")
     model = {
         "network": params.model_dump(),
-        "format": 1,
+        "format": 2,
         "weights_sha256": files.sha256(models / "unet.weights.h5"),
-        "contract": manifest.contract(network.input_shape),
+        "contract": manifest.contract(network.input_shape, 3),
         "protocol": {"patients": {"train": 77}, "source": "kaggle"},
     }
     manifest.write(models / "unet.json", model)

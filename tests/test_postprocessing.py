@@ -100,6 +100,29 @@ def test_choice_of_the_best_rule_and_of_the_simpler_one(dice, rule):
     assert postprocessing.choose(found(dice, (0.4, 0.5, 0.6), (0, 20))) == rule
 
 
+def several(*dice: list[float]) -> Search:
+    """A search over patients by threshold 0.5, 0.6, 0.9, one size."""
+    tp = np.round(np.array(dice)[..., None] * 1000).astype(int)
+    return Search((0.5, 0.6, 0.9), (0,), metrics.Counts(tp, 1000 - tp, 1000 - tp, tp * 0))
+
+
+def test_a_best_threshold_that_one_patient_makes_is_not_taken():
+    """0.9 is ahead of 0.5 by 0, -0.02, 0.12, 0: 0.025 in the mean, with a standard error of 0.032.
+
+    Were all patients as much better, it would be taken.
+    """
+    search = several([0.80, 0.80, 0.80], [0.80, 0.80, 0.78], [0.70, 0.72, 0.82], [0.92, 0.92, 0.92])
+    assert search.mean_dice()[:, 0].tolist() == pytest.approx([0.805, 0.81, 0.83])
+    assert postprocessing.steady_threshold(search) == 0.5
+    search = several([0.80, 0.80, 0.83], [0.80, 0.80, 0.82], [0.70, 0.70, 0.73], [0.90, 0.90, 0.92])
+    assert postprocessing.steady_threshold(search) == 0.9
+
+
+def test_patients_without_a_dice_have_no_say_in_the_threshold():
+    counts = metrics.Counts(*(np.zeros((2, 3, 1), int) for _ in range(4)))
+    assert postprocessing.steady_threshold(Search((0.4, 0.5, 0.6), (0,), counts)) == 0.5
+
+
 def test_gains_below_a_thousandth_do_not_count():
     tp = np.array([[[99_950], [99_900]]])  # Dice 0.9995 at threshold 0.1, 0.9990 at 0.5
     counts = metrics.Counts(tp, 100_000 - tp, 100_000 - tp, tp * 0)

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -123,6 +125,58 @@ def test_bench_removes_what_killed_runs_left(bench, project_root):
         (folder / "large.zip").touch()
     bench[0].main()
     assert sorted((project_root / ".brainseg").iterdir()) == sorted([running, other])
+
+
+@pytest.fixture
+def bench_training(monkeypatch):
+    """benchmarks/training.py, whose runs take no time: a rate for each side, seconds to the Dice, a peak of memory."""
+    monkeypatch.syspath_prepend(PROJECT / "benchmarks")
+    monkeypatch.setattr("sys.argv", ["training.py", "--runs=3", "--dice=1"])
+    import training
+
+    rates = {"ours": iter([60.0, 90.0, 80.0]), "legacy_keras": iter([20.0] * 3), "pytorch": iter([100.0] * 3)}
+    seconds = {"our_seconds": 200.0, "pytorch_seconds": 400.0}
+
+    def alone(function, *arguments):
+        if function.__name__ in seconds:
+            return seconds[function.__name__]
+        return next(rates[arguments[0].__name__]), 1000.0
+
+    saved = []
+    monkeypatch.setattr(training, "alone", alone)
+    monkeypatch.setattr(training, "_has_torch", lambda: True)
+    monkeypatch.setattr(training, "phantoms", lambda folder: (folder, folder))
+    monkeypatch.setattr(training.results, "save", saved.extend)
+    return training, saved
+
+
+def test_bench_of_training_takes_medians_of_runs_in_turn(bench_training, monkeypatch, tmp_path):
+    training, saved = bench_training
+    monkeypatch.setattr(training, "REAL", (tmp_path, tmp_path))
+    training.main()
+    found = {row.id: (row.ours, row.peer, row.ratio, row.runs, row.higher_is_better) for row in saved}
+    assert found == {
+        "train_vs_legacy_keras": (80.0, 20.0, 4.0, 3, True),
+        "train_vs_pytorch": (80.0, 100.0, 0.8, 3, True),
+        "train_rss_mib": (1000.0, None, None, 3, False),
+        "time_to_dice80_s": (200.0, None, None, 1, False),
+        "time_to_dice80_vs_pytorch": (200.0, 400.0, 0.5, 1, False),
+    }
+
+
+def test_quick_bench_of_training_records_nothing(bench_training, monkeypatch, tmp_path):
+    training, saved = bench_training
+    monkeypatch.setattr(training, "REAL", (tmp_path, tmp_path))
+    monkeypatch.setenv("QUICK", "1")
+    training.main()
+    assert saved == []
+
+
+def test_a_dice_that_was_never_reached_makes_no_row(bench_training, monkeypatch, capsys):
+    training, _ = bench_training
+    monkeypatch.setattr(training, "alone", lambda function, *_: 200.0 if function.__name__ == "our_seconds" else np.inf)
+    assert [row.id for row in training.time_to_dice((Path(), Path()), 1)] == ["time_to_dice80_s"]
+    assert "pytorch: volume Dice 0.8 was not reached" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ import pytest
 from brainseg import config, files, networks, tracking
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-NETWORK = config.Network(name="unet", filters=2, depth=1, norm="batch", dropout=0.0, upsampling="resize", stem=False)
+NETWORK = config.Network(
+    name="unet", context=0, scaling="full", filters=2, depth=1, norm="batch", dropout=0.0, upsampling="resize", stem=0
+)
 VOLUME = {"volume": {"dice": {"mean": 0.75, "hi": None}}}
 
 

@@ -1,10 +1,12 @@
 """Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
 
+import time
+
 import numpy as np
 import pytest
 from keras import ops
 
-from brainseg import checkpoints, config, dataset, files, inference, manifest, metrics, networks, training
+from brainseg import checkpoints, config, dataset, engine, files, inference, manifest, metrics, networks, training
 from brainseg.config import Augmentation
 from brainseg.engine import Engine
 from brainseg.errors import IntegrityError, RunError
@@ -19,7 +21,7 @@ def params(augment=True, **changes):
     off = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
     return PARAMS.model_copy(update={
         "train": PARAMS.train.model_copy(update={**quick, **changes}),
-        "network": PARAMS.network.model_copy(update={"filters": 4, "depth": 2, "stem": False}),
+        "network": PARAMS.network.model_copy(update={"filters": 4, "depth": 2, "stem": 0}),
         "augmentation": PARAMS.augmentation if augment else off,
     })  # fmt: skip
 
@@ -28,6 +30,15 @@ def train(data, settings):
     trained = training.run(data, settings, IDENTITY)
     training.finish(trained)
     return trained
+
+
+def release(trained, data, settings, folder):
+    """Weights and manifest as the train stage leaves them."""
+    weights, path = folder / "unet.weights.h5", folder / "unet.json"
+    training.save(trained, weights)
+    running = Engine("tensorflow", "cpu", "float32", 2)
+    manifest.write(path, manifest.describe(trained, weights, data, {}, running, settings))
+    return weights, path
 
 
 @pytest.fixture
@@ -67,12 +78,34 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert scores.max() > 0.6
     assert trained.best_epoch == scores.idxmax() + 1
     rows = data.rows("val")
-    answer = np.concatenate([a for _, a in inference.logits(trained.network, data.images, rows, 8)]) >= 0
+    answer = np.concatenate([a for _, a in inference.logits(trained.network, data, rows, 8)]) >= 0
     dice = [
         metrics.dice(metrics.counts(data.masks[rows][p], answer[p]))
         for p in (data.slices["patient"].to_numpy()[rows] == name for name in ("P4", "P5"))
     ]
     assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "context", "norm"),
+    [*(("unet", 1, "group"), ("attention_unet", 0, "group"), ("residual_unet", 1, "group")),
+     *(("unet3d", 1, "group"), ("unet3d", 1, "batch"))],
+)  # fmt: skip
+def test_every_network_learns_and_is_restored(data, tmp_path, name, context, norm):
+    """With its neighbours, early answers, masks of a whole window: trained, validated, written, read, used."""
+    settings = params(epochs=4, batch_size=4)
+    changes = {"name": name, "context": context, "norm": norm}
+    settings = settings.model_copy(update={"network": settings.network.model_copy(update=changes)})
+    trained = train(data, settings)
+    assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
+    assert trained.history["val_loss"].notna().all()
+    weights, path = release(trained, data, settings, tmp_path)
+    facts = manifest.read(path)
+    assert facts["contract"]["slices"] == 2 * context + 1
+    again = networks.restore(facts, weights, (32, 32))
+    first, second = (inference.scored(network, data, mirror=True).arrays for network in (trained.network, again))
+    for array in first:
+        np.testing.assert_array_equal(first[array], second[array])
 
 
 @pytest.mark.slow
@@ -197,12 +230,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def released(trained, tmp_path):
-    """Weights and manifest as the train stage leaves them."""
-    weights, path = tmp_path / "unet.weights.h5", tmp_path / "unet.json"
-    training.save(trained[0], weights)
-    running = Engine("tensorflow", "cpu", "float32", 2)
-    manifest.write(path, manifest.describe(trained[0], weights, trained[1], {}, running, params()))
-    return weights, path
+    return release(*trained, params(), tmp_path)
 
 
 def test_model_and_manifest_from_disk_answer_the_same(trained, released):
@@ -241,3 +269,29 @@ def test_history_has_the_columns_of_the_docs(trained, tmp_path):
     assert header == (
         "epoch,loss,dice,iou,binary_accuracy,val_loss,val_dice,val_iou,val_binary_accuracy,val_volume_dice,learning_rate"
     )
+
+
+def test_batches_are_read_ahead_each_once_and_in_order(data):
+    """While a step runs the next batch is read: the first that is asked for brings others with it."""
+    batches = training.Batches(data, params(batch_size=2))
+    expected = [batches[index] for index in range(len(batches))]
+    asked = []
+
+    class Watched(training.Batches):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    stream = iter(engine.streamed(Watched(data, params(batch_size=2))))
+    asked.clear()  # one is built beforehand, for the shapes
+    seen = [next(stream)]
+    for _ in range(100):
+        if len(asked) > 1:
+            break
+        time.sleep(0.05)
+    assert asked[:2] == [0, 1]
+    seen += list(stream)
+    assert sorted(asked) == list(range(len(batches)))
+    for given, made in zip(seen, expected, strict=True):
+        for name in made:
+            np.testing.assert_array_equal(given[name], made[name])

@@ -2,8 +2,8 @@
 
 Rotation, translation, zoom, shear and flips are composed into one affine map and resampled once;
 the mask goes through the same map and is thresholded again, so it stays in {0, 1}. Intensities are
-changed for each sequence by itself. Sequence dropout comes last, so that a missing contrast is an
-exact copy of FLAIR, as in the data set.
+changed for each sequence by itself, but for one that is made to be missing: that stays a copy of
+FLAIR, as in the data set.
 """
 
 import math
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from brainseg import engine
 from brainseg.config import Augmentation
 from brainseg.manifest import FLAIR
 
@@ -20,24 +21,23 @@ SCALE = 255.0  # full scale of the intensities
 
 
 class Augmenter(keras.layers.Layer):
-    """(images (B, H, W, C) 0..255, masks (B, H, W) {0, 1}) → the same, float32, each sample drawn anew.
+    """(images (B, H, W, K C) 0..255, masks (B, H, W, M) {0, 1}) → the same, float32, each sample drawn anew.
 
-    Masks come back as (B, H, W, 1). With ``training=False`` nothing but the type and shape changes.
+    The K slices of a sample are changed alike, ``channels`` (C) each by itself. With ``training=False``
+    nothing but the type changes; in training H and W may become smaller (``window``).
     """
 
-    def __init__(self, params: Augmentation, seed: int, **kwargs):
+    def __init__(self, params: Augmentation, seed: int, channels: int = 3, **kwargs):
         super().__init__(dtype="float32", **kwargs)
-        self.params = params
+        self.params, self.channels = params, channels
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, masks, training=False):
-        images = ops.cast(images, "float32")
-        masks = ops.cast(ops.expand_dims(masks, -1), "float32")
-        if not training:
-            return images, masks
-        images, masks = self._geometry(images, masks)
-        images = self._intensity(images)
-        return self._sequence_dropout(images), masks
+        if training:
+            images, masks = self._geometry(images, masks)
+            images, missing = self._missing_sequences(images)
+            images = self._context_dropout(self._intensity(images, missing))
+        return ops.cast(images, "float32"), ops.cast(masks, "float32")
 
     def _uniform(self, shape, low, high):
         return keras.random.uniform(shape, low, high, seed=self.generator)
@@ -47,53 +47,77 @@ class Augmenter(keras.layers.Layer):
 
     def _geometry(self, images, masks):
         p = self.params
-        if not any((p.rotation, p.translation, p.zoom, p.shear, p.flip_horizontal, p.flip_vertical)):
+        side = images.shape[1]
+        window = round(p.window * side) or side
+        if not any((p.rotation, p.translation, p.zoom, p.shear, p.flip_horizontal, p.flip_vertical, side - window)):
             return images, masks
-        count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
-        stacked = ops.image.affine_transform(
-            ops.concatenate([images, masks], -1), self._transforms(count, height, width),
-            interpolation="bilinear", fill_mode="constant", fill_value=0.0,
-        )  # fmt: skip
-        return stacked[..., :-1], ops.cast(stacked[..., -1:] >= 0.5, "float32")
+        transforms = self._transforms(ops.shape(images)[0], side, window)
+        images, masks = ops.cast(images, "float32"), ops.cast(masks, "float32")  # uint8 would be cut off, not rounded
+        return engine.affine(images, transforms, window), engine.affine(masks, transforms, window) >= 0.5
 
-    def _transforms(self, count, height: int, width: int):
-        """(B, 8) maps from output to input pixels, about the centre of the image."""
+    def _transforms(self, count, side: int, window: int):
+        """(B, 8) maps from pixels of the window to those of the image; the window's centre is drawn as well."""
         p = self.params
         angle = self._uniform((count,), -1.0, 1.0) * math.radians(p.rotation)
         shear = ops.tan(self._uniform((count,), -1.0, 1.0) * math.radians(p.shear))
         zoom = ops.exp(self._uniform((2, count), -1.0, 1.0) * math.log1p(p.zoom))
         flips = [1 - 2 * self._happens((count,), chance) for chance in (p.flip_horizontal, p.flip_vertical)]
-        shift = self._uniform((2, count), -1.0, 1.0) * p.translation
+        shift = self._uniform((2, count), -1.0, 1.0) * (p.translation + (side - window) / 2 / side)
         sx, sy = flips[0] / zoom[0], flips[1] / zoom[1]
         a, b = ops.cos(angle) * sx, (ops.cos(angle) * shear - ops.sin(angle)) * sy
         c, d = ops.sin(angle) * sx, (ops.sin(angle) * shear + ops.cos(angle)) * sy
-        cx, cy = (width - 1) / 2, (height - 1) / 2
-        tx = cx - a * cx - b * cy + shift[0] * width
-        ty = cy - c * cx - d * cy + shift[1] * height
+        old, new = (side - 1) / 2, (window - 1) / 2
+        tx = old - a * new - b * new + shift[0] * side
+        ty = old - c * new - d * new + shift[1] * side
         zero = ops.zeros_like(a)
         return ops.stack([a, b, tx, c, d, ty, zero, zero], axis=-1)
 
-    def _intensity(self, images):
+    def _of_each_channel(self, images, low, high):
+        """(B, 1, 1, K C) numbers, the same for the K slices of a sample."""
+        drawn = self._uniform((ops.shape(images)[0], 1, 1, self.channels), low, high)
+        return ops.tile(drawn, (1, 1, 1, images.shape[-1] // self.channels))
+
+    def _missing_sequences(self, images):
+        """FLAIR in place of sequences that are made to be missing, and which those are, (B, 1, 1, K C)."""
+        if not self.params.sequence_dropout or self.channels != 3:
+            return images, None
+        missing = self._of_each_channel(images, 0.0, 1.0) < self.params.sequence_dropout
+        return ops.where(missing, self._flair(images), images), missing
+
+    def _flair(self, images):
+        """(B, H, W, K C) → the same, each channel replaced by its slice's FLAIR."""
+        return ops.repeat(images[..., FLAIR :: self.channels], self.channels, axis=-1)
+
+    def _intensity(self, images, missing):
+        """Gamma, contrast, brightness, noise: each channel by itself, a missing one exactly as its FLAIR."""
+
+        def drawn(scale):
+            values = self._of_each_channel(images, -scale, scale)
+            return values if missing is None else ops.where(missing, self._flair(values), values)
+
         p = self.params
-        shape = (ops.shape(images)[0], 1, 1, images.shape[-1])
-        if p.gamma:
-            exponent = ops.exp(self._uniform(shape, -1.0, 1.0) * math.log1p(p.gamma))
-            images = SCALE * ops.power(ops.clip(images / SCALE, 1e-6, 1.0), exponent)
-        if p.contrast:
-            mean = ops.mean(images, axis=(1, 2), keepdims=True)
-            images = (images - mean) * (1 + self._uniform(shape, -1.0, 1.0) * p.contrast) + mean
-        if p.brightness:
-            images = images + self._uniform(shape, -1.0, 1.0) * p.brightness * SCALE
-        if p.noise:
-            images = images + keras.random.normal(ops.shape(images), seed=self.generator) * (p.noise * SCALE)
+        if not any((p.gamma, p.contrast, p.brightness, p.noise)):
+            return images
+        images = ops.cast(images, "float32") / SCALE
+        if p.gamma:  # exp and log: much faster than power on a processor
+            images = ops.exp(ops.exp(drawn(math.log1p(p.gamma))) * ops.log(ops.maximum(images, 1e-6)))
+        gain, shift = 1 + drawn(p.contrast), drawn(p.brightness)
+        shift = shift + ops.mean(images, axis=(1, 2), keepdims=True) * (1 - gain)
+        images = images * (SCALE * gain) + SCALE * shift
+        if p.noise:  # of each pixel of each channel: a field that channels share could be told from the signal
+            field = keras.random.normal(ops.shape(images), seed=self.generator) * (p.noise * SCALE)
+            images = images + (field if missing is None else ops.where(missing, self._flair(field), field))
         return ops.clip(images, 0.0, SCALE)
 
-    def _sequence_dropout(self, images):
-        if not self.params.sequence_dropout or images.shape[-1] != 3:
+    def _context_dropout(self, images):
+        """Last: a slice that stands alone has exact copies of itself for neighbours."""
+        slices = images.shape[-1] // self.channels
+        if not self.params.context_dropout or slices == 1:
             return images
-        flair = images[..., FLAIR : FLAIR + 1]
-        missing = self._uniform((ops.shape(images)[0], 1, 1, 3), 0.0, 1.0) < self.params.sequence_dropout
-        return ops.where(missing, flair, images)
+        first = slices // 2 * self.channels
+        middle = ops.tile(images[..., first : first + self.channels], (1, 1, 1, slices))
+        alone = self._happens((ops.shape(images)[0], 1, 1, 1), self.params.context_dropout)
+        return ops.where(alone > 0, middle, images)
 
 
 def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: int = 4) -> dict[str, tuple]:
@@ -105,10 +129,10 @@ def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: i
     Returns:
         Name → (images (count, H, W, C) uint8, masks (count, H, W) uint8), those with 0 left out, ``all`` last.
     """
-    images, masks = np.repeat(image[None], count, 0), np.repeat(mask[None], count, 0)
+    images, masks = np.repeat(image[None], count, 0), np.repeat(mask[None, ..., None], count, 0)
     drawn = {}
     for name, alone in _one_at_a_time(params):
-        new_images, new_masks = Augmenter(alone, seed=1)(images, masks, training=True)
+        new_images, new_masks = Augmenter(alone, seed=1, channels=image.shape[-1])(images, masks, training=True)
         drawn[name] = (
             np.round(ops.convert_to_numpy(new_images)).astype(np.uint8),
             ops.convert_to_numpy(new_masks)[..., 0].astype(np.uint8),
@@ -121,6 +145,6 @@ def _one_at_a_time(params: Augmentation) -> Iterator[tuple[str, Augmentation]]:
     off = dict.fromkeys(Augmentation.model_fields, 0.0)
     rare = ("flip_horizontal", "flip_vertical", "sequence_dropout")
     for name, value in params:
-        if value:
+        if value and name != "context_dropout":  # of neighbours, which one slice does not have
             yield name, Augmentation(**{**off, name: 0.5 if name in rare else value})
     yield "all", params

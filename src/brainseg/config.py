@@ -89,16 +89,19 @@ class Train(Block):
 
 
 class Network(Block):
-    name: Literal["unet"]
+    name: Literal["unet", "attention_unet", "residual_unet", "unet3d"]
+    context: Annotated[int, Field(ge=0, le=8)]
+    scaling: Literal["full", "gain"]
     filters: Annotated[int, Field(ge=1, le=512)]
     depth: Annotated[int, Field(ge=1, le=5)]
     norm: Literal["batch", "group", "none"]
     dropout: Fraction
     upsampling: Literal["transpose", "resize"]
-    stem: bool
+    stem: Literal[0, 2, 4]
 
 
 class Augmentation(Block):
+    window: Annotated[float, Field(ge=0, le=1)]
     rotation: Annotated[float, Field(ge=0, le=180)]
     translation: Annotated[float, Field(ge=0, le=0.5)]
     zoom: Annotated[float, Field(ge=0, le=0.9)]
@@ -110,6 +113,7 @@ class Augmentation(Block):
     gamma: Annotated[float, Field(ge=0, le=2)]
     noise: Annotated[float, Field(ge=0, le=1)]
     sequence_dropout: Probability
+    context_dropout: Probability
 
 
 class Evaluate(Block):
@@ -191,15 +195,33 @@ def parse_yaml(text: str, name: object) -> dict:
 def _conflicts(path: Path, params: Params) -> list[Problem]:
     """Values that are allowed each by itself but not together."""
     network, split, size = params.network, params.split, params.preprocess.size
-    halvings = network.depth + network.stem
+    window = round(params.augmentation.window * size)  # as augmentation.py has it
+    step = max(1, network.stem) * 2**network.depth  # pixels of the grid to one of the deepest level
+    needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
     found = {
-        f"preprocess.size is {size}, network (depth {network.depth}, stem {network.stem}) halves it {halvings} times": (
-            size % 2**halvings != 0,
-            f"set preprocess.size to a multiple of {2**halvings}, or lower network.depth",
+        f"preprocess.size is {size}, {needs}": (
+            size % step != 0,
+            f"set preprocess.size to a multiple of {step}, or lower network.depth",
+        ),
+        f"augmentation.window is {window} of {size} pixels, {needs}": (
+            window % step != 0 or (window == 0 < params.augmentation.window),
+            f"set it to {max(1, round(window / step)) * step / size:.4g}, or to 0 for whole slices",
         ),
         f"network.filters is {network.filters}, network.norm group makes 8 groups of them": (
             network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,
             "set network.filters to a multiple of 8",
+        ),
+        f"network.name is {network.name}, network.context {network.context}": (
+            network.name == "unet3d" and network.context == 0,
+            "set network.context to 1 or more: one slice is flat",
+        ),
+        f"network.name is {network.name}, augmentation.context_dropout {params.augmentation.context_dropout}": (
+            network.name == "unet3d" and params.augmentation.context_dropout > 0,
+            "set augmentation.context_dropout: 0; the neighbours' outlines would no longer fit their images",
+        ),
+        f"network.name is {network.name}, split.unit {split.unit}": (
+            network.name == "unet3d" and split.unit == "slice",
+            "set split.unit: patient; it answers a slice's neighbours too, which may be test slices",
         ),
         f"split.test_fold is {split.test_fold}, split.folds {split.folds}": (
             split.test_fold >= split.folds and split.file is None and split.unit != "institution",

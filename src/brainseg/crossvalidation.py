@@ -19,12 +19,28 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from brainseg import config, evaluation, figures, files, metrics, repro, revision, scoring, splitting, statistics
+from brainseg import (
+    config,
+    evaluation,
+    figures,
+    files,
+    gallery,
+    metrics,
+    rendering,
+    repro,
+    revision,
+    scoring,
+    splitting,
+    statistics,
+)
 from brainseg.errors import DataError, IntegrityError, Problem, RunError, raise_all
 
 FOLDER = Path("metrics/cross_validation")
+PREDICTIONS = "data/predictions/probabilities.npz"
+PICTURED = 14  # patients in the gallery
 SHOWN = ("epoch ", "Running stage", "resumed ", "trained ", "test:", "ERROR")  # lines of a fold worth showing
 
 
@@ -182,7 +198,7 @@ class Scored(NamedTuple):
 
 
 def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -> str:
-    """Read every fold's numbers and write per_patient.csv, summary.json and two figures.
+    """Read every fold's numbers and write per_patient.csv, summary.json and three figures.
 
     Raises:
         IntegrityError: a patient was tested twice, or not at all.
@@ -198,11 +214,33 @@ def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -
     files.write_text(folder / "summary.json", text)
     figures.patients(patients, folder / "patients.png", dpi=110)
     figures.folds(patients, folder / "folds.png", dpi=110)
+    pictures = folder / "gallery.png"
+    pictures.unlink(missing_ok=True)  # those of other folds
+    try:
+        _gallery(scored, root, pictures)
+    except DataError as error:  # the numbers are there; predictions are not pulled with them
+        print(f"{pictures} is left out: {error}")
     dice = summary["test"]["volume"]["dice"]
     return (
         f"{len(patients)} patients out of fold: volume Dice {dice['mean']:.3f} [{dice['lo']:.3f}, {dice['hi']:.3f}], "
         f"median {dice['median']:.3f}; {folder}"
     )
+
+
+def _gallery(scored: Sequence[Scored], root: Path, path: Path) -> None:
+    """The best patient of all, the median and the worst, each as the model that never saw it outlined it."""
+    slices = pd.concat([s.slices for s in scored], ignore_index=True)
+    picked = gallery.pick(pd.concat([s.patients for s in scored]), slices, PICTURED)
+    if picked.empty:  # no patient has a Dice
+        return
+    arrays: dict[int, tuple] = {}
+    for s in scored:
+        mine = picked[picked["patient"].isin(s.patients["patient"])]
+        with revision.fetched(PREDICTIONS, s.fold.name, root) as predictions:
+            found = rendering.scored(mine, s.slices, s.report["protocol"], root / "data/processed", predictions)
+        arrays |= zip(mine.index, zip(*found, strict=True), strict=True)
+    in_order = zip(*(arrays[i] for i in picked.index), strict=True)
+    gallery.gallery(gallery.cases(picked, *map(np.stack, in_order)), path, dpi=100)
 
 
 def _read(fold: Fold, root: Path) -> Scored:

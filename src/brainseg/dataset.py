@@ -26,9 +26,42 @@ class Dataset:
         """Row numbers of the given subsets, in order."""
         return np.flatnonzero(self.slices["subset"].isin(subsets))
 
+    def around(self, rows: np.ndarray, context: int) -> np.ndarray:
+        """(n, 2 context + 1) row numbers: each row between its neighbours of the same patient, the ends repeated."""
+        first, last = self._ends()
+        windows = np.asarray(rows)[:, None] + np.arange(-context, context + 1)
+        return np.clip(windows, first[rows][:, None], last[rows][:, None])
+
+    def tiles(self, rows: np.ndarray, context: int, stride: int) -> np.ndarray:
+        """(n, 2 context + 1) row numbers that cover ``rows``, whole patients, every ``stride`` slices.
+
+        The last window of a patient ends with its last slice; of a patient with fewer slices the last is repeated.
+        """
+        size = 2 * context + 1
+        first, last = self._ends()
+        windows = []
+        for start, end in sorted({(int(first[row]), int(last[row])) for row in rows}):
+            starts = [*range(start, end + 1 - size, stride), max(start, end + 1 - size)]
+            windows += [np.minimum(np.arange(begin, begin + size), end) for begin in starts]
+        return np.stack(windows)
+
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last row of each row's patient; a patient's rows follow each other."""
+        patients = self.slices["patient"].to_numpy()
+        starts = np.flatnonzero(np.r_[True, patients[1:] != patients[:-1]])
+        member = np.searchsorted(starts, np.arange(len(patients)), side="right") - 1
+        return starts[member], np.r_[starts[1:], len(patients)][member] - 1
+
     def counts(self, of: str) -> dict[str, int]:
         """Patients (``of="patient"``) or slices (``of="row"``) in train, val and test."""
         return {s: int(self.slices.loc[self.slices["subset"] == s, of].nunique()) for s in ("train", "val", "test")}
+
+
+def stacked(images: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """(n, H, W, K C): the slices of each window (n, K) of row numbers, one behind the other along the channels."""
+    if windows.shape[1] == 1:
+        return images[windows[:, 0]]
+    return np.concatenate([images[rows] for rows in windows.T], axis=-1)
 
 
 def load(processed: Path, split: Path, unit: str) -> Dataset:

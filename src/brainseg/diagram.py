@@ -46,12 +46,12 @@ class Block:
 
 
 def blocks(layers: list[dict]) -> list[Block]:
-    """Group ``layers`` ({name, type, shape: [H, W, C], parameters, inputs}) in order of computation."""
+    """Group ``layers`` ({name, type, shape: [..., H, W, C], parameters, inputs}) in order of computation."""
     made: list[Block] = []
     home: dict[str, int] = {}
     for layer in layers:
         sources = sorted({home[name] for name in layer["inputs"] if name in home})
-        size = tuple(layer["shape"][:2])
+        size = tuple(layer["shape"][-3:-1])
         if not sources or made[sources[-1]].size != size:
             made.append(Block(size))
             place = len(made) - 1

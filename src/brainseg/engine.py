@@ -145,6 +145,50 @@ def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
     return y, batch_mean, batch_variance
 
 
+def affine(images: Any, transforms: Any, window: int) -> Any:
+    """Bilinear samples of (B, H, W, C) at ``window`` x ``window`` pixels, zero outside, of the same type.
+
+    Args:
+        transforms: (B, 8), from output to input pixels, as in ``keras.ops.image.affine_transform``, whose
+            output has always the size of its input: TensorFlow's kernel computes the window alone.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images, transforms=transforms, output_shape=[window, window], fill_value=0.0,
+            interpolation="BILINEAR", fill_mode="CONSTANT",
+        )  # fmt: skip
+    whole = keras.ops.image.affine_transform(
+        keras.ops.cast(images, "float32"), transforms, interpolation="bilinear", fill_mode="constant", fill_value=0.0
+    )
+    return keras.ops.cast(whole[:, :window, :window], images.dtype)
+
+
+def streamed(batches: Any) -> Any:
+    """A ``keras.utils.PyDataset`` of dicts of arrays, one shape for all, for ``fit``: read ahead while a step runs.
+
+    Keras feeds TensorFlow from a Python generator, whose kernel reads nothing ahead and tells the C library to
+    give memory back after each step (TensorFlow 2.21, generator_dataset_op.cc).
+    """
+    if os.environ.get("KERAS_BACKEND") != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    first = batches[0]
+    names, kinds = list(first), [array.dtype for array in first.values()]
+
+    def read(index):
+        values = tf.numpy_function(lambda i: list(batches[int(i)].values()), [index], kinds, stateful=False)
+        for value, array in zip(values, first.values(), strict=True):
+            value.set_shape(array.shape)
+        return dict(zip(names, values, strict=True))
+
+    return tf.data.Dataset.range(len(batches)).map(read).prefetch(2)
+
+
 def versions() -> dict[str, str]:
     """Versions of the engines that are installed."""
     found = {}

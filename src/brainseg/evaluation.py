@@ -50,8 +50,8 @@ def evaluate(
         cases: one row a slice, aligned with the arrays: row, patient, institution, subset (val | test),
             slice, tumour_pixels, spacing ("row x column x slice" in mm, or empty).
         masks: (n, H, W), 0 and 1.
-        probabilities: three arrays (n, H, W) uint8, round(255 p): ``model``; ``flair_only``, the model
-            given FLAIR in all channels; ``flair``, the FLAIR channel itself.
+        probabilities: four arrays (n, H, W) uint8, round(255 p): ``model``; ``one_slice``, the model given
+            no neighbours; ``flair_only``, given FLAIR in all channels; ``flair``, the FLAIR channel itself.
         protocol: source, unit, grid, patients, slices, tta, marks.
 
     Raises:
@@ -162,7 +162,7 @@ def _as_written(threshold: float) -> float:
 
 def _alone(cohort: Cohort, probabilities: dict[str, np.ndarray], rule: Rule) -> dict[str, float]:
     """Mean volume Dice of the same model given less: each slice by itself; FLAIR in all channels."""
-    one_slice = cohort.search(probabilities["model"], [rule.threshold], [0], "one slice")
+    one_slice = cohort.search(probabilities["one_slice"], [rule.threshold], [0], "one slice")
     flair_only = cohort.search(probabilities["flair_only"], [rule.threshold], [rule.min_component], "FLAIR only")
     return {"one_slice_dice": one_slice.mean_dice()[0, 0], "flair_only_dice": flair_only.mean_dice()[0, 0]}
 

@@ -7,7 +7,7 @@ from brainseg import files
 from brainseg.config import Download, Network, Split
 from brainseg.errors import IntegrityError, Problem, raise_all
 
-FORMAT = 1
+FORMAT = 2
 CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
 FLAIR = CHANNELS.index("FLAIR")
 REMEDY = "run: make pull (the released model), or dvc repro train"
@@ -37,7 +37,7 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
         "weights_sha256": files.sha256(weights),
         "parameters": trained.network.count_params(),
         "network": params.network.model_dump(),
-        "contract": contract(trained.network.input_shape),
+        "contract": contract(trained.network.input_shape, data.images.shape[-1]),
         "protocol": {
             "source": params.download.source,
             "unit": params.split.unit,
@@ -58,11 +58,17 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
     }
 
 
-def contract(input_shape: tuple) -> dict:
-    """What the network takes and answers, for whoever feeds it. ``input_shape``: (None, H, W, C)."""
-    _, height, width, channels = input_shape
+def contract(input_shape: tuple, channels: int) -> dict:
+    """What the network takes and answers, for whoever feeds it.
+
+    Args:
+        input_shape: (None, H, W, K C), each slice in the middle of its K - 1 neighbours.
+        channels: C, of one slice.
+    """
+    _, height, width, depth = input_shape
     return {
         "size": [height, width],
+        "slices": depth // channels,
         "channels": CHANNELS if channels == len(CHANNELS) else [f"channel {i}" for i in range(channels)],
         "intensities": "0..255, as in the processed slices; scaled inside the network",
         "output": "one logit a pixel; its sigmoid is the probability of FLAIR abnormality",
@@ -70,7 +76,7 @@ def contract(input_shape: tuple) -> dict:
 
 
 def layers(network) -> list[dict]:
-    """The layers of a functional Keras model as name, type, shape [H, W, C], parameters and names of their inputs."""
+    """The layers of a functional Keras model as name, type, shape ([K,] H, W, C), parameters, names of inputs."""
     return [
         {
             "name": layer.name,

@@ -1,39 +1,59 @@
-"""Networks as Keras functional models. Input: (B, H, W, C) intensities 0..255; output: (B, H, W, 1) float32 logits."""
+"""Networks as Keras functional models, by name.
+
+Input: (B, H, W, K C) intensities 0..255, a slice in the middle of its K - 1 neighbours, behind one
+another along the channels. Output: (B, H, W, M) float32 logits, of the slice (M = 1) or of all (M = K).
+"""
 
 from pathlib import Path
 
 import keras
-from keras import layers
 
 from brainseg import engine, manifest
+from brainseg.attention_unet import attention_unet
 from brainseg.config import Network
+from brainseg.residual_unet import residual_unet
+from brainseg.unet import unet
+from brainseg.unet3d import unet3d
+
+KNOWN = {"unet": unet, "attention_unet": attention_unet, "residual_unet": residual_unet, "unet3d": unet3d}
 
 
-class BatchNormalization(layers.BatchNormalization):
-    """Keras' layer with the engine's fused kernel where there is one; the same weights and meaning."""
+def build(params: Network, size: int | None, channels: int) -> keras.Model:
+    """The network that ``params`` name, as it is used, for a square grid of ``size`` pixels (None: any).
 
-    def call(self, inputs, training=None, mask=None):
-        fused = engine.batch_normalisation(
-            inputs, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon, bool(training)
-        )
-        if fused is None:
-            return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = fused
-        if training:
-            self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
-            self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
-        return outputs
-
-
-def build(params: Network, size: int, channels: int) -> keras.Model:
-    """The network that ``params`` name for a square grid of ``size`` pixels.
+    Args:
+        channels: of one slice; the network takes those of its neighbours as well.
 
     Raises:
         KeyError: no such network (params.yaml's check comes first).
     """
-    network = {"unet": unet}[params.name](params, size, channels)
+    return without_early(supervised(params, size, channels))
+
+
+def supervised(params: Network, size: int | None, channels: int) -> keras.Model:
+    """The network as it is trained: with the further answers, behind the last, that deep supervision asks for."""
+    return KNOWN[params.name](params, size, channels * (2 * params.context + 1))
+
+
+def without_early(network: keras.Model) -> keras.Model:
+    """The same layers, up to the last answer."""
+    last = network.get_layer("logits").output
+    network = network if network.output is last else keras.Model(network.input, last, name=network.name)
     network.compile(jit_compile=engine.jit_compile())  # predict() would compile with XLA on its own account
     return network
+
+
+def fixed(trained: keras.Model, params: Network, size: int, channels: int) -> keras.Model:
+    """The network for use on a grid of ``size`` pixels, with the weights of one that was trained."""
+    network = build(params, size, channels)
+    for layer in network.layers:
+        layer.set_weights(trained.get_layer(layer.name).get_weights())
+    return network
+
+
+def is_volumetric(params: Network) -> bool:
+    """Whether the network answers all slices that it is given."""
+    return params.name == "unet3d"
 
 
 def restore(model: dict, weights: Path, size: tuple[int, int] | None = None) -> keras.Model:
@@ -47,65 +67,3 @@ def restore(model: dict, weights: Path, size: tuple[int, int] | None = None) -> 
     network = build(manifest.network_params(model), contract["size"][0], len(contract["channels"]))
     network.load_weights(weights)
     return network
-
-
-def unet(params: Network, size: int, channels: int) -> keras.Model:
-    """U-Net (Ronneberger, Fischer, Brox, 2015, arXiv:1505.04597) with normalisation and dropout.
-
-    Each level is two 3x3 convolutions, normalised and rectified; the skip is taken behind the second.
-    With ``stem`` a strided convolution halves the resolution first and a learned upsampling answers at
-    the full one, a quarter of the work.
-    """
-    inputs = keras.Input((size, size, channels), name="image")
-    x = layers.Rescaling(1 / 255, name="scale")(inputs)
-    if params.stem:
-        x = _convolution(x, params.filters, params, "stem", kernel=4, strides=2)
-    skips = []
-    for level in range(params.depth):
-        x = _block(x, params.filters * 2**level, params, f"down{level}")
-        skips.append(x)
-        x = layers.MaxPooling2D(name=f"down{level}_pool")(x)
-    x = _block(x, params.filters * 2**params.depth, params, "bottom")
-    x = layers.Dropout(params.dropout, name="bottom_dropout")(x)
-    for level in reversed(range(params.depth)):
-        filters = params.filters * 2**level
-        x = _upsample(x, filters, params, f"up{level}")
-        x = layers.Concatenate(name=f"up{level}_skip")([x, skips[level]])
-        x = _block(x, filters, params, f"up{level}")
-    return keras.Model(inputs, _head(x, params), name="unet")
-
-
-def _block(x, filters: int, params: Network, name: str):
-    x = _convolution(x, filters, params, f"{name}_conv1")
-    return _convolution(x, filters, params, f"{name}_conv2")
-
-
-def _convolution(x, filters: int, params: Network, name: str, kernel: int = 3, strides: int = 1):
-    x = layers.Conv2D(
-        filters, kernel, strides, padding="same", use_bias=params.norm == "none",
-        kernel_initializer="he_normal", name=name,
-    )(x)  # fmt: skip
-    if params.norm == "batch":
-        x = BatchNormalization(name=f"{name}_norm")(x)
-    elif params.norm == "group":
-        x = layers.GroupNormalization(min(8, filters), name=f"{name}_norm")(x)
-    return layers.Activation("relu", name=f"{name}_relu")(x)
-
-
-def _upsample(x, filters: int, params: Network, name: str):
-    """Twice the resolution. ``resize``: 1x1 convolution, then bilinear (convolving the small side is cheaper)."""
-    if params.upsampling == "transpose":
-        return layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_transpose")(x)
-    x = layers.Conv2D(filters, 1, name=f"{name}_reduce")(x)
-    return layers.UpSampling2D(interpolation="bilinear", name=f"{name}_resize")(x)
-
-
-def _head(x, params: Network):
-    """One logit a pixel in float32, started at the rarity of tumour (1 % of the pixels)."""
-    bias = keras.initializers.Constant(-4.6)
-    if not params.stem:
-        return layers.Conv2D(1, 1, bias_initializer=bias, dtype="float32", name="logits")(x)
-    if params.upsampling == "transpose":
-        return layers.Conv2DTranspose(1, 2, strides=2, bias_initializer=bias, dtype="float32", name="logits")(x)
-    x = layers.Conv2D(1, 1, bias_initializer=bias, dtype="float32", name="logits_half")(x)
-    return layers.UpSampling2D(interpolation="bilinear", dtype="float32", name="logits")(x)

@@ -76,17 +76,31 @@ def search(
 
 
 def choose(found: Search, threshold: float | None = None) -> Rule:
-    """The rule of best mean volume Dice; of those within 0.001 of it, the simplest.
+    """The threshold by ``steady_threshold`` unless it is given; with it the size of best mean volume Dice.
 
-    Simplest: the smallest minimum size, then the threshold nearest 0.5, then the lower one. With
-    ``threshold`` given, only the size is chosen.
+    Of sizes within 0.001 of the best the smallest.
+    """
+    threshold = steady_threshold(found) if threshold is None else threshold
+    tried = np.nan_to_num(found.mean_dice(), nan=0.0)[found.thresholds.index(threshold)]
+    good = np.flatnonzero(tried.max() - tried < INDIFFERENT)
+    return Rule(threshold, min(found.min_components[m] for m in good))
+
+
+def steady_threshold(found: Search) -> float:
+    """The threshold nearest 0.5 that the patients cannot tell from the best one, each with its best size.
+
+    It may fall short of the best mean volume Dice by one standard error of the difference, taken patient by patient
+    (the one-standard-error rule, Breiman et al., Classification and Regression Trees, 1984), or by 0.001. The mean of a
+    few patients hardly depends on the threshold, and its highest point is mostly luck. Of two the lower.
     """
     tried = np.nan_to_num(found.mean_dice(), nan=0.0)
-    allowed = np.array([threshold in (None, t) for t in found.thresholds])
-    best = tried[allowed].max()
-    good = np.argwhere((best - tried < INDIFFERENT) & allowed[:, None])
-    rules = [Rule(found.thresholds[t], found.min_components[m]) for t, m in good]
-    return min(rules, key=lambda rule: (rule.min_component, round(abs(rule.threshold - 0.5), 6), rule.threshold))
+    dice = np.take_along_axis(metrics.dice(found.counts), tried.argmax(axis=1)[None, :, None], axis=2)[..., 0]
+    dice = dice[~np.isnan(dice).any(axis=1)]  # (patients, thresholds)
+    behind = dice[:, [tried.max(axis=1).argmax()]] - dice
+    error = behind.std(axis=0, ddof=1) / math.sqrt(len(dice)) if len(dice) > 1 else np.zeros(len(found.thresholds))
+    mean = tried.max() - tried.max(axis=1)
+    good = [t for t, near in zip(found.thresholds, mean < np.maximum(INDIFFERENT, error), strict=True) if near]
+    return min(good, key=lambda threshold: (round(abs(threshold - 0.5), 6), threshold))
 
 
 def _count(

@@ -49,7 +49,8 @@ def run(metrics_dir: Path, data_dir: Path, model_dir: Path, params: Render, augm
     evaluation = json.loads((metrics_dir / "evaluation.json").read_text(encoding="utf-8"))
     manifest = json.loads((model_dir / "unet.json").read_text(encoding="utf-8"))
     picked = gallery.pick(tables.per_patient, tables.per_slice, params.patients)
-    slices = _slices(picked, tables.per_slice, evaluation["protocol"], data_dir)
+    predictions = data_dir / "predictions" / "probabilities.npz"
+    slices = scored(picked, tables.per_slice, evaluation["protocol"], data_dir / "processed", predictions)
     with files.replacing(metrics_dir / "plots") as plots:
         plots.mkdir()
         _charts(tables, evaluation["protocol"]["threshold"], manifest, plots, params.dpi)
@@ -81,11 +82,19 @@ def _table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
 
 
-def _slices(picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: dict, data_dir: Path) -> Slices:
-    path = data_dir / "predictions" / "probabilities.npz"
+def scored(picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: dict, processed: Path, path: Path) -> Slices:
+    """What ``gallery.pick`` picked out of ``per_slice``, as it was scored.
+
+    Args:
+        protocol: of evaluation.json: threshold and smallest component.
+        processed: holds images.npy and masks.npy. path: the probabilities that evaluate wrote.
+
+    Raises:
+        IntegrityError: they are not those that the table counts.
+    """
     rows = picked["row"].to_numpy(int)
-    images = np.load(data_dir / "processed" / "images.npy", mmap_mode="r", allow_pickle=False)[rows]
-    truth = np.load(data_dir / "processed" / "masks.npy", mmap_mode="r", allow_pickle=False)[rows] > 0
+    images = np.load(processed / "images.npy", mmap_mode="r", allow_pickle=False)[rows]
+    truth = np.load(processed / "masks.npy", mmap_mode="r", allow_pickle=False)[rows] > 0
     prediction = _predictions(picked, per_slice, protocol, path, truth)
     hits, alarms, misses = truth & prediction, ~truth & prediction, truth & ~prediction
     seen = np.stack([kind.sum(axis=(1, 2)) for kind in (hits, alarms, misses)], axis=1)

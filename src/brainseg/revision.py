@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
@@ -205,6 +207,22 @@ def reader(name: str, root: Path = Path()) -> Reader:
             raise DataError(f"{name}:{path}", "there is no such file", fix) from None
 
     return read
+
+
+@contextmanager
+def fetched(path: str, name: str, root: Path = Path()) -> Iterator[Path]:
+    """A file that ``name`` has in DVC's cache, as one that is gone when the block ends.
+
+    Raises:
+        DataError: the cache does not have it.
+    """
+    with TemporaryDirectory() as folder:
+        local = Path(folder) / Path(path).name
+        try:
+            _filesystem(name, root).get_file(path, str(local))
+        except FileNotFoundError:
+            raise DataError(f"{name}:{path}", "is not in DVC's cache", f"dvc exp remove {name}, run again") from None
+        yield local
 
 
 def _filesystem(name: str, root: Path):

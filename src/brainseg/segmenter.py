@@ -30,22 +30,29 @@ class Overlap(keras.metrics.Metric):
 
 
 class Segmenter(keras.Model):
-    """Trains ``network`` on ``{"image": (B, H, W, C), "mask": (B, H, W)}``, both uint8.
+    """Trains ``network`` on ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8.
 
     The mask is augmented with the image, so the model answers it beside the logits, and the loss
-    reads both from the answer.
+    reads both from the answer. Further channels of a deeply supervised network are further answers to
+    the same mask; each weighs half of the one before.
     """
 
-    def __init__(self, network: keras.Model, augmenter: Augmenter, loss):
+    def __init__(self, network: keras.Model, answering: keras.Model, augmenter: Augmenter, loss):
+        """``answering``: the same layers without the early answers, for validation."""
         super().__init__()
-        self.network, self.augmenter, self.objective, self.overlap = network, augmenter, loss, Overlap()
+        self.network, self.answering = network, answering
+        self.augmenter, self.objective, self.overlap = augmenter, loss, Overlap()
+        self.answers = network.output_shape[-1] // answering.output_shape[-1]
 
     def call(self, inputs, training=False):
         images, masks = self.augmenter(inputs["image"], inputs["mask"], training=training)
-        return {"logits": self.network(images, training=training), "mask": masks}
+        answers = ops.split(self.network(images, training=training), self.answers, axis=-1)
+        return {"logits": answers[0], "early": answers[1:], "mask": masks}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return self.objective(y_pred["mask"], y_pred["logits"])
+        losses = [self.objective(y_pred["mask"], logits) for logits in (y_pred["logits"], *y_pred["early"])]
+        weights = [0.5**place for place in range(len(losses))]
+        return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self.overlap.update_state(y_pred["mask"], y_pred["logits"])

@@ -10,7 +10,9 @@ import pandas as pd
 from keras import ops
 
 from brainseg import (
+    attention_unet,
     augmentation,
+    blocks,
     checkpoints,
     dataset,
     engine,
@@ -20,12 +22,15 @@ from brainseg import (
     manifest,
     metrics,
     networks,
+    residual_unet,
     sampling,
     segmenter,
+    unet,
+    unet3d,
 )
 from brainseg.augmentation import Augmenter
 from brainseg.config import Params, Train
-from brainseg.dataset import Dataset
+from brainseg.dataset import Dataset, stacked
 from brainseg.errors import RunError, is_out_of_memory
 from brainseg.progress import Progress
 from brainseg.segmenter import Segmenter
@@ -41,11 +46,16 @@ class Trained(NamedTuple):
 
 
 class Batches(keras.utils.PyDataset):
-    """The batches of one epoch, read from the memory maps; ``epoch`` is set before each."""
+    """The batches of one epoch, read from the memory maps; ``epoch`` is set before each.
 
-    def __init__(self, data: Dataset, params: Train):
+    Images (B, H, W, K C), each slice among its neighbours; masks (B, H, W, M): of the slice in the
+    middle, or of all of them where the network answers all.
+    """
+
+    def __init__(self, data: Dataset, params: Params):
         super().__init__()
-        self.data, self.params, self.epoch = data, params, 0
+        self.data, self.params, self.epoch = data, params.train, 0
+        self.context, self.volumetric = params.network.context, networks.is_volumetric(params.network)
         self.rows = data.rows("train")
         self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0
         self.order = self._order()
@@ -63,12 +73,17 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rows = self.order[index * self.params.batch_size : (index + 1) * self.params.batch_size]
-        return {"image": self.data.images[rows], "mask": self.data.masks[rows]}
+        windows = self.data.around(rows, self.context)
+        answered = windows if self.volumetric else rows[:, None]
+        return {"image": stacked(self.data.images, windows), "mask": stacked(self.data.masks[..., None], answered)}
 
 
 def identity(params: Params, digests: dict[str, str], running: engine.Engine) -> dict:
     """What determines a training: parameters, data, device, versions and the code of the modules that take part."""
-    modules = (augmentation, dataset, engine, inference, losses, manifest, metrics, networks, sampling, segmenter)
+    modules = (
+        *(augmentation, dataset, engine, inference, losses, manifest, metrics, sampling, segmenter),
+        *(networks, blocks, unet, attention_unet, residual_unet, unet3d),
+    )
     code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return {
         **{name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")},
@@ -92,21 +107,23 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
     """
     key = checkpoints.key(facts)
     directory = checkpoints.folder(key)
-    batches = Batches(data, params.train)
+    batches = Batches(data, params)
     model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
     with checkpoints.alone(directory):
         book = Bookkeeper(model, data, batches, params.train, directory, key)
         book.resume()
         if not book.finished():
             _fit(model, batches, book, params.train)
-        book.load_best()
-    return Trained(model.network, pd.DataFrame(book.history), book.best_epoch, directory)
+    model.network.set_weights(book.best)
+    network = networks.fixed(model.network, params.network, *data.images.shape[2:])
+    return Trained(network, pd.DataFrame(book.history), book.best_epoch, directory)
 
 
 def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
     try:
-        model.fit(batches, initial_epoch=len(book.history), epochs=params.epochs, shuffle=False, verbose=0,
-                  callbacks=[book, Progress(params.epochs, len(batches), params.batch_size, book)])  # fmt: skip
+        progress = Progress(params.epochs, len(batches), params.batch_size, book)
+        settings = {"epochs": params.epochs, "shuffle": False, "verbose": 0, "callbacks": [book, progress]}
+        model.fit(engine.streamed(batches), initial_epoch=len(book.history), **settings)
     except Exception as error:
         if is_out_of_memory(error):
             what = f"out of memory with batches of {params.batch_size}"
@@ -118,11 +135,13 @@ def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) 
 def build(params: Params, size: int, channels: int, steps: int) -> Segmenter:
     """The compiled model, all its variables made from the seed. ``steps``: batches of one epoch."""
     keras.utils.set_random_seed(params.train.seed)
-    network = networks.build(params.network, size, channels)
-    augmenter = Augmenter(params.augmentation, seed=params.train.seed)
-    model = Segmenter(network, augmenter, losses.build(params.train))
+    network = networks.supervised(params.network, None, channels)
+    answering = networks.without_early(network)
+    augmenter = Augmenter(params.augmentation, seed=params.train.seed, channels=channels)
+    model = Segmenter(network, answering, augmenter, losses.build(params.train))
     model.compile(optimizer=optimizer(params.train, steps), jit_compile=engine.jit_compile())
-    model({"image": np.zeros((1, size, size, channels), "uint8"), "mask": np.zeros((1, size, size), "uint8")})
+    depths = {"image": network.input_shape[-1], "mask": answering.output_shape[-1]}
+    model({name: np.zeros((1, size, size, depth), "uint8") for name, depth in depths.items()})
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -188,9 +207,6 @@ class Bookkeeper(keras.callbacks.Callback):
         done = len(self.history)
         return done >= self.settings.epochs or (done > 0 and done - self.best_epoch >= self.settings.patience)
 
-    def load_best(self) -> None:
-        self.segmenter.network.set_weights(self.best)
-
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one, and say so."""
         found = checkpoints.latest(self.directory, self.key)
@@ -249,14 +265,15 @@ def averaged(model: Segmenter):
 def validate(model: Segmenter, data: Dataset, batch_size: int) -> dict[str, float]:
     """Scores of the validation slices at threshold 0.5: loss, pooled Dice, IoU, accuracy, mean Dice per volume."""
     rows = data.rows("val")
-    counts, loss, done = np.zeros((4, len(rows)), np.int64), 0.0, 0
-    for part, logits in inference.logits(model.network, data.images, rows, batch_size):
+    counts, answered, loss, done = np.zeros((4, len(rows)), np.int64), rows.copy(), 0.0, 0
+    for part, logits in inference.logits(model.answering, data, rows, batch_size):
         masks = data.masks[part]
+        answered[done : done + len(part)] = part
         counts[:, done : done + len(part)] = metrics.counts(masks, logits >= 0, axis=(1, 2))
         loss += float(model.objective(masks[..., None].astype("float32"), logits[..., None])) * len(part)
         done += len(part)
     pooled = metrics.Counts(*counts.sum(1))
-    patients = data.slices["patient"].to_numpy()[rows]
+    patients = data.slices["patient"].to_numpy()[answered]
     volumes = metrics.Counts(*pd.DataFrame(counts.T).groupby(patients).sum().to_numpy().T)
     return {
         "val_loss": loss / len(rows),

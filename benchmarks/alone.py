@@ -1,0 +1,20 @@
+"""A function in a process of its own: nothing of an earlier run is warm, and its peak of memory is its own."""
+
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+
+def alone(function: Callable, *arguments: Any) -> Any:
+    """What ``function`` returns in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_mebibytes() -> float:
+    """The most memory this process has held."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

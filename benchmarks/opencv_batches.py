@@ -1,0 +1,39 @@
+"""The older projects' generator: each slice warped and flipped by OpenCV, one after the other, where it trains."""
+
+import cv2
+import numpy as np
+
+from brainseg import training
+from brainseg.config import Augmentation
+
+
+class Batches(training.Batches):
+    """Float32 images as they made them; rotation, shift, zoom, shear and flip as in ``augmentation``."""
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch = super().__getitem__(index)
+        rng = np.random.default_rng((self.epoch, index))
+        pairs = [augmented(*pair, self.augmentation, rng) for pair in zip(batch["image"], batch["mask"], strict=True)]
+        images, masks = zip(*pairs, strict=True)
+        return {"image": np.stack(images), "mask": np.stack(masks)[..., None]}
+
+    def __init__(self, data, params):
+        super().__init__(data, params)
+        self.augmentation = params.augmentation
+
+
+def augmented(image: np.ndarray, mask: np.ndarray, p: Augmentation, rng: np.random.Generator):
+    """One slice (H, W, C) and its mask through one affine map, to the window that ours trains on."""
+    side = image.shape[0]
+    window = round(p.window * side) or side
+    angle, zoom = rng.uniform(-p.rotation, p.rotation), np.exp(rng.uniform(-1, 1) * np.log1p(p.zoom))
+    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), angle, zoom)
+    shear = np.tan(np.radians(rng.uniform(-p.shear, p.shear)))
+    matrix[0, 1:] += shear, -shear * side / 2
+    room = (side - window) / 2
+    matrix[:, 2] += rng.uniform(-1, 1, 2) * (p.translation * side + room) - room
+    image = cv2.warpAffine(image.astype(np.float32), matrix, (window, window))
+    mask = cv2.warpAffine(mask, matrix, (window, window), flags=cv2.INTER_NEAREST)
+    if rng.random() < p.flip_horizontal:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    return image, mask.astype(np.float32)

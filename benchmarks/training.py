@@ -1,0 +1,232 @@
+"""Training against PyTorch and against the older Keras recipe: images a second, seconds to a Dice, memory.
+
+Each run is a process of its own, in turn, on the slices and the split that `dvc repro split` made (without them, or
+with QUICK=1: on phantoms, and nothing is recorded). End to end: loading, augmentation, step, averaged weights.
+PyTorch is an extra, `pip install torch==2.13.0`; without it its rows are left out.
+"""
+
+import argparse
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import results
+from alone import alone, peak_mebibytes
+
+from brainseg import archive, config, dataset, engine, errors, phantom, preprocessing, splitting
+
+Mark = Callable[[], None]  # called behind each step
+Where = tuple[Path, Path]  # of processed slices and split.csv
+REAL = Path("data/processed"), Path("data/splits/split.csv")
+WARM_UP = 8  # steps that compile and fill caches
+FEW = 12  # steps that are timed on phantoms, whose epochs are short
+DICE = 0.80
+
+
+def main() -> None:
+    options = _options()
+    quick = os.environ.get("QUICK", "0") not in ("", "0")
+    real = all(path.exists() for path in REAL) and not quick
+    with tempfile.TemporaryDirectory() as folder:
+        where = REAL if real else phantoms(Path(folder))
+        rows = speed(where, options.runs, options.steps if real else FEW)
+        if real and options.dice:
+            rows += time_to_dice(where, options.dice)
+    results.show(rows)
+    if real:
+        results.save(rows)
+
+
+def speed(where: Where, runs: int, steps: int) -> list[results.Row]:
+    """Images a second of ours and of the peers, one run of each in turn; our peak of memory."""
+    sides: dict[str, Callable] = {"ours": ours, "legacy_keras": legacy_keras}
+    if _has_torch():
+        sides["pytorch"] = pytorch
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    peaks = []
+    for number in range(runs):
+        for name, side in sides.items():
+            rate, peak = alone(throughput, side, where, steps)
+            found[name].append(rate)
+            peaks += [peak] if name == "ours" else []
+        said = ", ".join(f"{name} {rates[-1]:.1f}" for name, rates in found.items())
+        print(f"run {number + 1}: {said} images/s", flush=True)
+    rows = [
+        results.row(f"train_vs_{peer}", found["ours"], found[peer], "images/s", higher_is_better=True)
+        for peer in found if peer != "ours"
+    ]  # fmt: skip
+    return [*rows, results.absolute("train_rss_mib", peaks, "MiB", higher_is_better=False)]
+
+
+def throughput(side: Callable, where: Where, steps: int) -> tuple[float, float]:
+    """Images a second over ``steps`` steps behind the warm-up, and the process's peak of memory in MiB."""
+    data, params = dataset.load(*where, "patient"), config.load()
+    marks: list[float] = []
+    side(data, params, lambda: marks.append(time.perf_counter()), WARM_UP + steps)
+    timed = min(steps, len(marks) - WARM_UP)
+    if timed < 1:
+        what = f"{len(marks)} batches an epoch: too few to be timed behind {WARM_UP} that warm up"
+        raise errors.DataError("params.yaml", what, "lower train.batch_size, or use more slices")
+    return timed * params.train.batch_size / (marks[-1] - marks[-1 - timed]), peak_mebibytes()
+
+
+def ours(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
+    """The pipeline's own model and batches."""
+    _start(params)
+    from brainseg import training
+
+    batches = training.Batches(data, params)
+    _fit(training.build(params, *data.images.shape[2:], len(batches)), batches, mark, steps)
+
+
+def legacy_keras(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
+    """The older recipe on the same network: float32, Keras' own layers, each slice augmented by OpenCV."""
+    from opencv_batches import Batches
+
+    off = config.Augmentation(**dict.fromkeys(config.Augmentation.model_fields, 0.0))
+    train = params.train.model_copy(update={"precision": "float32", "ema": 0.0})
+    plain = params.model_copy(update={"train": train, "augmentation": off})
+    _start(plain)
+    engine.batch_normalisation = lambda *arguments: None  # Keras' composition in place of the fused kernel
+    from brainseg import training
+
+    batches = Batches(data, params)
+    _fit(training.build(plain, *data.images.shape[2:], len(batches)), batches, mark, steps)
+
+
+def _start(params: config.Params) -> None:
+    t = params.train
+    engine.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
+
+
+def _fit(model, batches, mark: Mark, steps: int) -> None:
+    import keras
+
+    batches.order = batches.order[: steps * batches.params.batch_size]
+    each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mark())
+    model.fit(engine.streamed(batches), shuffle=False, verbose=0, callbacks=[each])
+
+
+def pytorch(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
+    """See torch_unet."""
+    import torch_unet
+
+    trainer = torch_unet.Trainer(data, params)
+    for _, _ in zip(range(steps), trainer.epoch(0), strict=False):
+        mark()
+
+
+def time_to_dice(where: Where, runs: int) -> list[results.Row]:
+    """Seconds from the first batch, compilation included, until the mean Dice of ``fixed_split`` is 0.80."""
+    sides = {"ours": our_seconds} | ({"pytorch": pytorch_seconds} if _has_torch() else {})
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(runs):
+        for name, side in sides.items():
+            found[name].append(alone(side, where))
+            print(f"{name}: volume Dice {DICE} after {found[name][-1]:.0f} s", flush=True)  # inf: never
+    for name in [name for name, seconds in found.items() if np.isinf(seconds).any()]:
+        print(f"{name}: volume Dice {DICE} was not reached in every run: no row of it")
+        del found[name]
+    if "ours" not in found:
+        return []
+    rows = [results.absolute("time_to_dice80_s", found["ours"], "s", higher_is_better=False)]
+    if "pytorch" in found:
+        pair = found["ours"], found["pytorch"]
+        rows.append(results.row("time_to_dice80_vs_pytorch", *pair, "s", higher_is_better=False))
+    return rows
+
+
+def fixed_split(where: Where) -> dataset.Dataset:
+    """Fold 1 validates, fold 0 stays unseen, the others train: 22 volumes tell more than the 11 of split.csv."""
+    data = dataset.load(*where, "patient")
+    subsets = data.slices["fold"].map({0: "unused", 1: "val"}).fillna("train")
+    return dataset.Dataset(data.images, data.masks, data.slices.assign(subset=subsets))
+
+
+def our_seconds(where: Where) -> float:
+    """Infinite where it is never reached."""
+    data, params = fixed_split(where), config.load()
+    _start(params)
+    import keras
+
+    from brainseg import training
+
+    start = time.perf_counter()
+    batches = training.Batches(data, params)
+    model = training.build(params, *data.images.shape[2:], len(batches))
+    reached = float("inf")
+
+    def validate(epoch: int, logs: dict) -> None:
+        nonlocal reached
+        with training.averaged(model):
+            dice = training.validate(model, data, params.train.batch_size)["val_volume_dice"]
+        seconds = time.perf_counter() - start
+        print(f"  epoch {epoch + 1}, {seconds:.0f} s: {dice:.3f}", flush=True)
+        if dice >= DICE:
+            reached, model.stop_training = seconds, True
+
+    around = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: batches.start(epoch), on_epoch_end=validate
+    )
+    model.fit(
+        engine.streamed(batches), epochs=params.train.epochs, shuffle=False, verbose=0, callbacks=[around]
+    )  # one call: Keras ends each with the averaged weights in place of the trained ones
+    return reached
+
+
+def pytorch_seconds(where: Where) -> float:
+    """Infinite where it is never reached."""
+    import torch_unet
+
+    data, params = fixed_split(where), config.load()
+    start = time.perf_counter()
+    trainer = torch_unet.Trainer(data, params)
+    rows = data.rows("val")
+    for epoch in range(params.train.epochs):
+        for _ in trainer.epoch(epoch):
+            pass
+        predicted = trainer.logits(rows) >= 0
+        dice = volume_dice(data, rows, predicted)
+        seconds = time.perf_counter() - start
+        print(f"  epoch {epoch + 1}, {seconds:.0f} s: {dice:.3f}", flush=True)
+        if dice >= DICE:
+            return seconds
+    return float("inf")
+
+
+def volume_dice(data: dataset.Dataset, rows: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean over the patients of ``rows``."""
+    from brainseg import metrics
+
+    patients = data.slices["patient"].to_numpy()[rows]
+    counts = [metrics.counts(data.masks[rows[patients == p]], predicted[patients == p]) for p in np.unique(patients)]
+    return float(np.nanmean([metrics.dice(c) for c in counts]))
+
+
+def phantoms(folder: Path) -> Where:
+    """Drawn, prepared and split as in the pipeline."""
+    params = config.load()
+    archive.write(folder / "slices.zip", phantom.pairs(params.phantom))
+    preprocessing.run(folder / "slices.zip", params.preprocess, folder / "processed")
+    splitting.run(folder / "processed/slices.csv", params.split, folder / "split.csv")
+    return folder / "processed", folder / "split.csv"
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--dice", type=int, default=0, metavar="RUNS", help="also time trainings to volume Dice 0.80")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    errors.run(main)
