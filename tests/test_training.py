@@ -289,7 +289,7 @@ def test_batches_are_read_ahead_each_once_and_in_order(data):
         if len(asked) > 1:
             break
         time.sleep(0.05)
-    assert asked[:2] == [0, 1]
+    assert len(asked) > 1  # in whatever order: tf.data may read two at once, and gives them in theirs
     seen += list(stream)
     assert sorted(asked) == list(range(len(batches)))
     for given, made in zip(seen, expected, strict=True):
