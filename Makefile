@@ -52,7 +52,7 @@ lint: setup ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms; DICE=1: time to 0.80
+bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=1: also the time to a Dice of 0.80
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/training.py $(addprefix --dice=,$(DICE))
 

@@ -23,6 +23,11 @@ def rows(name: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in reversed(cells)}
 
 
+def prose(name: str) -> str:
+    """A text with its lines joined."""
+    return " ".join((ROOT / name).read_text(encoding="utf-8").split())
+
+
 def interval(block: dict, digits: int = 3) -> str:
     return f"{block['mean']:.{digits}f} [{block['lo']:.{digits}f}, {block['hi']:.{digits}f}]"
 
@@ -83,7 +88,7 @@ def test_cross_validation_in_the_readme():
     ):
         assert table[name][0] == f"{value:.3f}", name
     folds = [fold["volume_dice"]["mean"] for fold in OUT_OF_FOLD["folds"]]
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = prose("README.md")
     assert f"The five folds: {', '.join(f'{mean:.3f}' for mean in folds)}." in text
     for name, group in test["by_institution"].items():
         assert f"{name} {group['dice']:.3f} ({group['n']})" in text
@@ -109,7 +114,7 @@ def test_cross_validation_has_each_patient_once():
 
 
 def test_sizes_in_the_model_card():
-    text = " ".join((ROOT / "docs/model-card.md").read_text(encoding="utf-8").split())
+    text = prose("docs/model-card.md")
     test, out_of_fold = TEST["by_size"], OUT_OF_FOLD["test"]
     sizes = {size: block["dice"] for size, block in out_of_fold["by_size"].items()}
     assert min(sizes, key=sizes.get) == "small"
@@ -134,7 +139,7 @@ def test_the_ladder_has_the_rungs_that_are_kept():
 
 def test_full_length_in_the_experiments():
     """The former default, what it scored with the trials' augmentation, and the present one; fold 0 and out of fold."""
-    table, text = rows("docs/experiments.md"), " ".join((ROOT / "docs/experiments.md").read_text("utf-8").split())
+    table, text = rows("docs/experiments.md"), prose("docs/experiments.md")
     for name, folder in (
         ("the former default: whole slices, half of the resolution, `full`", "metrics/experiments/former"),
         ("the same, augmented as the first trials are (commit `0f8c1a6`)", "metrics/experiments/shared_noise"),
@@ -155,7 +160,7 @@ def test_out_of_fold_without_the_patients_that_the_recipe_was_chosen_on():
     patients = pd.read_csv(ROOT / "metrics/cross_validation/per_patient.csv")
     others = patients[~patients["patient"].isin(chosen_on)]["dice"]
     on_test = sum(patient in chosen_on for patient in revision.scores("metrics", ROOT).patients["patient"])
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = prose("README.md")
     words = f"the other {len(others)} have a mean of {others.mean():.3f} and a median of {others.median():.3f}"
     assert words in text and f"{on_test} of these 22" in text
 

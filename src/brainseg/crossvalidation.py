@@ -240,7 +240,7 @@ def _gallery(scored: Sequence[Scored], root: Path, path: Path) -> None:
             found = rendering.scored(mine, s.slices, s.report["protocol"], root / "data/processed", predictions)
         arrays |= zip(mine.index, zip(*found, strict=True), strict=True)
     in_order = zip(*(arrays[i] for i in picked.index), strict=True)
-    gallery.gallery(gallery.cases(picked, *map(np.stack, in_order)), path, dpi=100)
+    gallery.gallery(gallery.cases(picked, *map(np.stack, in_order)), path, dpi=110)
 
 
 def _read(fold: Fold, root: Path) -> Scored:
