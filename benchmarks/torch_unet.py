@@ -35,9 +35,9 @@ def normalised(given: int, filters: int, kernel: int, stride: int, padding: int)
 
 
 def gain(x: torch.Tensor) -> torch.Tensor:
-    """``blocks.Gain``: each channel of each slice divided by its contraharmonic mean."""
+    """``blocks.Gain``: each channel of each slice divided by its contraharmonic mean, a twentieth of 255 at least."""
     level = x.square().sum((2, 3), keepdim=True) / x.sum((2, 3), keepdim=True).clamp(min=1)
-    return x / level.clamp(min=1)
+    return x / level.clamp(min=0.05 * 255)
 
 
 class UNet(nn.Module):

@@ -115,6 +115,13 @@ def test_gain_of_the_scanner_does_not_matter():
     assert np.isfinite(np.asarray(blocks.Gain()(np.zeros((1, 32, 32, 3))))).all()
 
 
+def test_a_slice_of_noise_stays_darker_than_a_head():
+    head = np.random.default_rng(0).integers(1, 120, (1, 32, 32, 3)).astype("float32")
+    scaled = [np.asarray(blocks.Gain()(images)).mean() for images in (head, 0.5 * head, 0.05 * head)]
+    assert scaled[0] == pytest.approx(scaled[1], rel=1e-5)
+    assert scaled[2] < 0.4 * scaled[0]
+
+
 def test_air_around_the_head_has_no_say_in_the_gain():
     """A window has less of it than the slice, and what it shows must come out alike."""
     head = np.random.default_rng(0).integers(1, 120, (1, 16, 16, 3)).astype("float32")

@@ -138,7 +138,7 @@ def release(models: Path) -> None:
         "network": params.model_dump(),
         "format": 2,
         "weights_sha256": files.sha256(models / "unet.weights.h5"),
-        "contract": manifest.contract(network.input_shape, 3),
+        "contract": manifest.contract(network.input_shape, network.output_shape, 3),
         "protocol": {"patients": {"train": 77}, "source": "kaggle"},
     }
     manifest.write(models / "unet.json", model)

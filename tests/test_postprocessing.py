@@ -97,7 +97,8 @@ def test_mean_dice_leaves_out_undefined_patients():
     ],
 )
 def test_choice_of_the_best_rule_and_of_the_simpler_one(dice, rule):
-    assert postprocessing.choose(found(dice, (0.4, 0.5, 0.6), (0, 20))) == rule
+    search = found(dice, (0.4, 0.5, 0.6), (0, 20))
+    assert postprocessing.choose(search, postprocessing.best_threshold(search)) == rule
 
 
 def several(*dice: list[float]) -> Search:
@@ -113,20 +114,21 @@ def test_a_best_threshold_that_one_patient_makes_is_not_taken():
     """
     search = several([0.80, 0.80, 0.80], [0.80, 0.80, 0.78], [0.70, 0.72, 0.82], [0.92, 0.92, 0.92])
     assert search.mean_dice()[:, 0].tolist() == pytest.approx([0.805, 0.81, 0.83])
-    assert postprocessing.steady_threshold(search) == 0.5
+    assert postprocessing.best_threshold(search, errors=1) == 0.5
+    assert postprocessing.best_threshold(search, errors=0.5) == postprocessing.best_threshold(search) == 0.9
     search = several([0.80, 0.80, 0.83], [0.80, 0.80, 0.82], [0.70, 0.70, 0.73], [0.90, 0.90, 0.92])
-    assert postprocessing.steady_threshold(search) == 0.9
+    assert postprocessing.best_threshold(search, errors=1) == 0.9
 
 
 def test_patients_without_a_dice_have_no_say_in_the_threshold():
     counts = metrics.Counts(*(np.zeros((2, 3, 1), int) for _ in range(4)))
-    assert postprocessing.steady_threshold(Search((0.4, 0.5, 0.6), (0,), counts)) == 0.5
+    assert postprocessing.best_threshold(Search((0.4, 0.5, 0.6), (0,), counts), errors=1) == 0.5
 
 
 def test_gains_below_a_thousandth_do_not_count():
     tp = np.array([[[99_950], [99_900]]])  # Dice 0.9995 at threshold 0.1, 0.9990 at 0.5
     counts = metrics.Counts(tp, 100_000 - tp, 100_000 - tp, tp * 0)
-    assert postprocessing.choose(Search((0.1, 0.5), (0,), counts)) == Rule(0.5, 0)
+    assert postprocessing.best_threshold(Search((0.1, 0.5), (0,), counts)) == 0.5
 
 
 def test_a_given_threshold_is_kept_and_the_size_still_chosen():

@@ -102,6 +102,7 @@ def test_every_network_learns_and_is_restored(data, tmp_path, name, context, nor
     weights, path = release(trained, data, settings, tmp_path)
     facts = manifest.read(path)
     assert facts["contract"]["slices"] == 2 * context + 1
+    assert ("of each slice" in facts["contract"]["output"]) == (name == "unet3d")
     again = networks.restore(facts, weights, (32, 32))
     first, second = (inference.scored(network, data, mirror=True).arrays for network in (trained.network, again))
     for array in first:

@@ -6,6 +6,7 @@ from keras import layers, ops
 from brainseg import engine
 from brainseg.config import Network
 
+NOISE = 0.05 * 255  # the level of a slice without a head; LGG's darkest slice with tumour has 15
 RARITY = -4.6  # logit of 1 %, the share of tumour among all pixels: where a network starts
 
 
@@ -29,8 +30,9 @@ class Gain(layers.Layer):
     """Each channel of each slice divided by its level: scanners differ in gain, air stays 0.
 
     The level is the mean of the intensities weighted by themselves (contraharmonic mean). Air weighs nothing in it,
-    so that a window and the whole slice have nearly the same. Taken of float32 where the network computes in bfloat16
-    too: there intensities above 128 are whole numbers.
+    so that a window and the whole slice have nearly the same. It is at least ``NOISE``: a slice above the head, divided
+    by its own level, would be as bright as a brain. Taken of float32 where the network computes in bfloat16 too: there
+    intensities above 128 are whole numbers.
     """
 
     def __init__(self, **kwargs):
@@ -39,7 +41,7 @@ class Gain(layers.Layer):
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
         level = ops.sum(ops.square(x), (1, 2), keepdims=True) / ops.maximum(ops.sum(x, (1, 2), keepdims=True), 1)
-        return ops.cast(x / ops.maximum(level, 1), self.compute_dtype)
+        return ops.cast(x / ops.maximum(level, NOISE), self.compute_dtype)
 
 
 def scaled(inputs, params: Network):

@@ -1,7 +1,8 @@
 """From probabilities to ``metrics/evaluation.json`` and its tables.
 
-The rule that turns probabilities into masks is chosen on validation patients only, for the model and
-for the FLAIR-threshold baseline by the same code; then validation, test and the baselines are scored.
+The rule that turns probabilities into masks is chosen on validation patients only, for the model (its
+threshold by the one-standard-error rule) and for the FLAIR-threshold baseline (the best on validation);
+then validation, test and the baselines are scored.
 """
 
 import json
@@ -65,7 +66,7 @@ def evaluate(
     threshold = None if params.threshold == "auto" else _as_written(params.threshold)
     size = None if params.min_component == "auto" else params.min_component
     found = _search(cohorts["val"], probabilities["model"], threshold, size)
-    rule = postprocessing.choose(found, threshold)
+    rule = postprocessing.choose(found, threshold or postprocessing.best_threshold(found, errors=1))
 
     slices, parts, bins = {}, {}, {}
     for subset, cohort in cohorts.items():
@@ -181,7 +182,8 @@ def _baselines(
     """What no network needs, scored on test alike: nothing predicted; a threshold on FLAIR, chosen on validation."""
     test, nothing = cohorts["test"], np.broadcast_to(np.uint8(0), flair.shape)
     empty = scoring.per_slice(test, nothing, Rule(0.5, 0), tolerance, unit, "empty baseline")
-    rule = postprocessing.choose(_search(cohorts["val"], flair, None, None))
+    found = _search(cohorts["val"], flair, None, None)
+    rule = postprocessing.choose(found, postprocessing.best_threshold(found))
     bright = scoring.per_slice(test, flair, rule, tolerance, unit, "FLAIR baseline")
     return {
         "empty": scoring.blocks(empty, unit, summarise),

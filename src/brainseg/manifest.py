@@ -37,7 +37,7 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
         "weights_sha256": files.sha256(weights),
         "parameters": trained.network.count_params(),
         "network": params.network.model_dump(),
-        "contract": contract(trained.network.input_shape, data.images.shape[-1]),
+        "contract": contract(trained.network.input_shape, trained.network.output_shape, data.images.shape[-1]),
         "protocol": {
             "source": params.download.source,
             "unit": params.split.unit,
@@ -58,20 +58,22 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
     }
 
 
-def contract(input_shape: tuple, channels: int) -> dict:
+def contract(input_shape: tuple, output_shape: tuple, channels: int) -> dict:
     """What the network takes and answers, for whoever feeds it.
 
     Args:
         input_shape: (None, H, W, K C), each slice in the middle of its K - 1 neighbours.
+        output_shape: (None, H, W, M), the slice in the middle or all of them.
         channels: C, of one slice.
     """
     _, height, width, depth = input_shape
+    of_each = " of each slice" if output_shape[-1] > 1 else ""
     return {
         "size": [height, width],
         "slices": depth // channels,
         "channels": CHANNELS if channels == len(CHANNELS) else [f"channel {i}" for i in range(channels)],
         "intensities": "0..255, as in the processed slices; scaled inside the network",
-        "output": "one logit a pixel; its sigmoid is the probability of FLAIR abnormality",
+        "output": f"one logit a pixel{of_each}; its sigmoid is the probability of FLAIR abnormality",
     }
 
 

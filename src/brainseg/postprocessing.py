@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from brainseg import metrics
 
@@ -75,32 +75,29 @@ def search(
     return Search(tuple(thresholds), tuple(sizes), stacked)
 
 
-def choose(found: Search, threshold: float | None = None) -> Rule:
-    """The threshold by ``steady_threshold`` unless it is given; with it the size of best mean volume Dice.
-
-    Of sizes within 0.001 of the best the smallest.
-    """
-    threshold = steady_threshold(found) if threshold is None else threshold
+def choose(found: Search, threshold: float) -> Rule:
+    """With this threshold, the size of best mean volume Dice; of sizes within 0.001 of it the smallest."""
     tried = np.nan_to_num(found.mean_dice(), nan=0.0)[found.thresholds.index(threshold)]
     good = np.flatnonzero(tried.max() - tried < INDIFFERENT)
     return Rule(threshold, min(found.min_components[m] for m in good))
 
 
-def steady_threshold(found: Search) -> float:
-    """The threshold nearest 0.5 that the patients cannot tell from the best one, each with its best size.
+def best_threshold(found: Search, errors: float = 0) -> float:
+    """The threshold nearest 0.5 that is as good as the best one, each with its best size; of two the lower.
 
-    It may fall short of the best mean volume Dice by one standard error of the difference, taken patient by patient
-    (the one-standard-error rule, Breiman et al., Classification and Regression Trees, 1984), or by 0.001. The mean of a
-    few patients hardly depends on the threshold, and its highest point is mostly luck. Of two the lower.
+    As good: its mean volume Dice falls short of the best by less than 0.001, or than ``errors`` standard errors of
+    the difference, taken patient by patient. One is the one-standard-error rule (Breiman et al., Classification and
+    Regression Trees, 1984): the mean of a few patients hardly depends on the threshold, and its highest point is
+    mostly luck.
     """
     tried = np.nan_to_num(found.mean_dice(), nan=0.0)
-    dice = np.take_along_axis(metrics.dice(found.counts), tried.argmax(axis=1)[None, :, None], axis=2)[..., 0]
-    dice = dice[~np.isnan(dice).any(axis=1)]  # (patients, thresholds)
-    behind = dice[:, [tried.max(axis=1).argmax()]] - dice
-    error = behind.std(axis=0, ddof=1) / math.sqrt(len(dice)) if len(dice) > 1 else np.zeros(len(found.thresholds))
-    mean = tried.max() - tried.max(axis=1)
-    good = [t for t, near in zip(found.thresholds, mean < np.maximum(INDIFFERENT, error), strict=True) if near]
-    return min(good, key=lambda threshold: (round(abs(threshold - 0.5), 6), threshold))
+    mean, size = tried.max(axis=1), tried.argmax(axis=1)
+    dice = metrics.dice(found.counts)[:, np.arange(len(size)), size]
+    dice = dice[~np.isnan(dice).any(axis=1)]
+    behind = dice[:, [mean.argmax()]] - dice
+    luck = errors * stats.sem(behind) if len(behind) > 1 else 0.0
+    good = np.array(found.thresholds)[mean.max() - mean < np.maximum(INDIFFERENT, luck)]
+    return float(min(good, key=lambda threshold: (round(abs(threshold - 0.5), 6), threshold)))
 
 
 def _count(
