@@ -85,7 +85,9 @@ def manifest(protocol: dict) -> dict:
         "format": 2, "weights_sha256": "a" * 64, "parameters": 833,
         "network": {"name": "unet", "filters": 4, "depth": 1},
         "contract": {"size": [SIDE, SIDE], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
-        "protocol": protocol, "training": {"name": "tensorflow", "seed": 1, "epochs": 3, "best_epoch": 3},
+        "protocol": protocol,
+        "training": {"name": "tensorflow", "seed": 1, "epochs": 3, "kept_epoch": 3,
+                     "parameters": {"train": {"keep": "best"}}},
         "data": {"images_sha256": "b" * 64}, "layers": layers(),
     }  # fmt: skip
 

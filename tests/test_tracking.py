@@ -62,7 +62,7 @@ def tree(tmp_path):
         "network": NETWORK.model_dump(),
         "contract": {"size": [32, 32], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
         "protocol": {"source": "phantom", "marks": ["phantom data"]},
-        "training": {"engine": "tensorflow"},
+        "training": {"engine": "tensorflow", "kept_epoch": 2},
         "data": {"images_sha256": "1" * 64, "masks_sha256": "2" * 64},
     }
     report = {"protocol": {"marks": ["phantom data"]}, "val": VOLUME, "test": VOLUME}
@@ -98,7 +98,7 @@ def test_a_training_is_logged_whole(tree, client):
     assert run.data.tags["data.images_sha256"] == "1" * 64
     assert run.data.tags["marks"] == "phantom data"
     assert run.data.params["train.epochs"] == str(config.load(path=PARAMS).train.epochs)
-    assert run.data.metrics["best_epoch"] == 2
+    assert run.data.metrics["kept_epoch"] == 2
     history = client.get_metric_history(run.info.run_id, "val_volume_dice")
     assert [(m.step, m.value) for m in history] == [(1, 0.2), (2, 0.6)]  # an undefined value is left out
     assert run.inputs.dataset_inputs[0].dataset.digest == "1" * 36

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from keras import ops
 
@@ -70,13 +71,13 @@ def kill_after(monkeypatch, epochs):
 
 
 def test_it_learns_and_the_best_epoch_is_kept(data):
-    settings = params(augment=False, epochs=12, batch_size=4, ema=0.0)
+    settings = params(augment=False, epochs=12, batch_size=4, ema=0.0, keep="best")
     network = settings.network.model_copy(update={"norm": "group"})  # batch statistics need more steps than this
     trained = train(data, settings.model_copy(update={"network": network}))
     scores = trained.history["val_volume_dice"]
     assert trained.history["loss"].iloc[-1] < 0.6 * trained.history["loss"].iloc[0]
     assert scores.max() > 0.6
-    assert trained.best_epoch == scores.idxmax() + 1
+    assert trained.kept_epoch == scores.idxmax() + 1
     rows = data.rows("val")
     answer = np.concatenate([a for _, a in inference.logits(trained.network, data, rows, 8)]) >= 0
     dice = [
@@ -191,8 +192,22 @@ def test_t2_out_of_memory_suggests_a_batch_size(data, monkeypatch):
 
 
 def test_early_stopping(data):
-    trained = train(data, params(epochs=30, learning_rate=1e-7, warmup=0.0, patience=2))
-    assert len(trained.history) == trained.best_epoch + 2
+    settings = {"epochs": 30, "learning_rate": 1e-7, "warmup": 0.0, "patience": 2}
+    trained = train(data, params(keep="best", **settings))
+    assert len(trained.history) == trained.kept_epoch + 2
+    assert train(data, params(keep="last", **settings)).kept_epoch == len(trained.history)
+
+
+def test_the_last_epoch_is_kept_if_asked_for(data):
+    """Weights of the same training: the last epoch's, which its own numbers are of."""
+    last, best = (train(data, params(epochs=6, batch_size=4, seed=4, keep=keep)) for keep in ("last", "best"))
+    pd.testing.assert_frame_equal(last.history, best.history)
+    assert last.kept_epoch == 6
+    rows = data.rows("val")
+    answers = [np.concatenate([a for _, a in inference.logits(t.network, data, rows, 8)]) for t in (last, best)]
+    pooled = metrics.dice(metrics.counts(data.masks[rows], answers[0] >= 0))
+    assert pooled == pytest.approx(last.history["val_dice"].iloc[-1], abs=1e-6)
+    assert (best.kept_epoch == 6) == np.array_equal(*answers)
 
 
 def test_validation_uses_the_averaged_weights_and_gives_them_back(data):

@@ -85,7 +85,8 @@ class Train(Block):
     warmup: Fraction
     ema: Fraction
     tumour_share: Annotated[float, Field(gt=0, lt=1)] | None
-    patience: Annotated[int, Field(ge=1)]
+    keep: Literal["best", "last"]
+    patience: Annotated[int, Field(ge=1)] | None
 
 
 class Network(Block):

@@ -58,7 +58,7 @@ def short(text: object, width: int = 26) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
-def curves(training: pd.DataFrame, best_epoch: int | None, path: Path, dpi: int) -> None:
+def curves(training: pd.DataFrame, kept_epoch: int | None, path: Path, dpi: int) -> None:
     """Loss, Dice, IoU, accuracy and learning rate by epoch; ``training`` is metrics/training.csv."""
     panels = {
         "Loss": ("loss", "val_loss"),
@@ -70,17 +70,17 @@ def curves(training: pd.DataFrame, best_epoch: int | None, path: Path, dpi: int)
     with page(path, dpi, WIDTH, 7.6) as figure:
         axes = figure.subplots(3, 2).ravel()
         for ax, (title, columns) in zip(axes, panels.items(), strict=False):
-            _epochs(ax, training, columns, best_epoch)
+            _epochs(ax, training, columns, kept_epoch)
             ax.set_title(title)
         axes[4].set_xlabel("epoch")
         axes[5].set_axis_off()
         axes[5].legend(*axes[1].get_legend_handles_labels(), loc="center", fontsize=12, labelspacing=0.9)
 
 
-def _epochs(ax: Axes, training: pd.DataFrame, columns: tuple[str, ...], best_epoch: int | None) -> None:
+def _epochs(ax: Axes, training: pd.DataFrame, columns: tuple[str, ...], kept_epoch: int | None) -> None:
     looks = (("training", BLUE, "-"), ("validation, slices", ORANGE, "-"), ("validation, volumes", VERMILLION, "--"))
-    if best_epoch is not None:
-        ax.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch ({best_epoch})")
+    if kept_epoch is not None:
+        ax.axvline(kept_epoch, color=GREY, linestyle=":", label=f"kept (epoch {kept_epoch})")
     marker = "o" if len(training) < 3 else None
     for column, (label, colour, line) in zip(columns, looks, strict=False):
         if column in training:

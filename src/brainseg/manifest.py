@@ -50,7 +50,7 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
             **running._asdict(),
             "seed": params.train.seed,
             "epochs": len(trained.history),
-            "best_epoch": trained.best_epoch,
+            "kept_epoch": trained.kept_epoch,
             "parameters": {"train": params.train.model_dump(), "augmentation": params.augmentation.model_dump()},
         },
         "data": digests,

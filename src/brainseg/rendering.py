@@ -68,7 +68,7 @@ def run(metrics_dir: Path, data_dir: Path, model_dir: Path, params: Render, augm
 
 def _charts(tables: Tables, threshold: float, manifest: dict, plots: Path, dpi: int) -> None:
     test = tables.per_patient[tables.per_patient["subset"] == "test"]
-    figures.curves(tables.training, manifest["training"]["best_epoch"], plots / "curves.png", dpi)
+    figures.curves(tables.training, manifest["training"]["kept_epoch"], plots / "curves.png", dpi)
     figures.threshold(tables.threshold_curve, threshold, plots / "threshold.png", dpi)
     figures.patients(test, plots / "patients.png", dpi)
     figures.size(test, plots / "size.png", dpi)

@@ -106,6 +106,7 @@ def write(path: Path, evaluation: dict, manifest: dict, per_patient: pd.DataFram
         "flair": evaluation["baselines"]["flair_threshold"],
         "network": manifest["network"]["name"],
         "parameters": manifest["parameters"],
+        "epoch_chosen": manifest["training"]["parameters"]["train"]["keep"] == "best",
         "metrics": [(m, _cell(evaluation["test"], m), _cell(evaluation["val"], m)) for m in METRICS],
         "baselines": _baselines(evaluation),
         "groups": _groups(evaluation["test"]),

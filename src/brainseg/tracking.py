@@ -77,8 +77,8 @@ def log_training(tree: Path = Path(), *, once: bool = False) -> None:
             return
         with store.run(tree, tags | _facts(manifest)) as run:
             store.log_params(run, _flat(config.read_yaml(tree / "params.yaml")))
-            best = history.loc[history["val_volume_dice"].idxmax()]
-            store.log_metrics(run, {0: {"best_epoch": best["epoch"], "best_val_volume_dice": best["val_volume_dice"]}})
+            kept = history.loc[history["epoch"] == manifest["training"]["kept_epoch"]].iloc[0]
+            store.log_metrics(run, {0: {"kept_epoch": kept["epoch"], "kept_val_volume_dice": kept["val_volume_dice"]}})
             store.log_dataset(run, manifest["protocol"]["source"], manifest["data"]["images_sha256"])
             store.log_model(tree / "models", manifest)  # takes over the metrics of step 0
             store.log_metrics(run, history.set_index("epoch").to_dict("index"))

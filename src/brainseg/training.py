@@ -1,4 +1,9 @@
-"""Training: epochs, validation by volume, averaged weights, early stopping, checkpoints to go on from."""
+"""Training: epochs, validation by volume, averaged weights, early stopping, checkpoints to go on from.
+
+Which weights are kept is ``train.keep``. With few validation patients their best epoch is largely luck, and may lie
+before the learning rate has come down: the last epoch of a cosine schedule is the safer choice, as in nnU-Net (Isensee
+et al., 2021).
+"""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,11 +42,11 @@ from brainseg.segmenter import Segmenter
 
 
 class Trained(NamedTuple):
-    """The network with its best weights, one row of numbers an epoch, and where its checkpoints are."""
+    """The network with the weights that are kept, one row of numbers an epoch, and where its checkpoints are."""
 
     network: keras.Model
     history: pd.DataFrame
-    best_epoch: int
+    kept_epoch: int
     checkpoints: Path
 
 
@@ -114,9 +119,9 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
         book.resume()
         if not book.finished():
             _fit(model, batches, book, params.train)
-    model.network.set_weights(book.best)
+    model.network.set_weights(book.kept)
     network = networks.fixed(model.network, params.network, *data.images.shape[2:])
-    return Trained(network, pd.DataFrame(book.history), book.best_epoch, directory)
+    return Trained(network, pd.DataFrame(book.history), book.kept_epoch, directory)
 
 
 def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
@@ -166,7 +171,7 @@ def optimizer(params: Train, steps: int) -> keras.optimizers.Optimizer:
 
 
 class Bookkeeper(keras.callbacks.Callback):
-    """Around each epoch: sets the samples, validates, keeps the best weights, saves, decides when to stop."""
+    """Around each epoch: sets the samples, validates, keeps the best or last weights, saves, decides when to stop."""
 
     def __init__(
         self, model: Segmenter, data: Dataset, batches: Batches, params: Train, directory: Path, key: str
@@ -175,8 +180,8 @@ class Bookkeeper(keras.callbacks.Callback):
         self.segmenter, self.data, self.batches, self.settings = model, data, batches, params
         self.directory, self.key = directory, key
         self.history: list[dict[str, float]] = []
-        self.best: list[np.ndarray] = []
-        self.best_epoch = 0
+        self.kept: list[np.ndarray] = []
+        self.kept_epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.start(epoch)
@@ -192,20 +197,27 @@ class Bookkeeper(keras.callbacks.Callback):
             row = {"epoch": epoch + 1, **trained, **validate(self.segmenter, self.data, self.settings.batch_size)}
             self._check_finite(row["val_loss"])  # the last step's own damage shows here
             self.history.append(row | {"learning_rate": float(self.segmenter.optimizer.learning_rate)})
-            if not self.best or row["val_volume_dice"] > self.best_score:
-                self.best, self.best_epoch = _arrays(self.segmenter.network.weights), epoch + 1
+            if self.settings.keep == "last" or self.best_epoch == epoch + 1:
+                self.kept, self.kept_epoch = _arrays(self.segmenter.network.weights), epoch + 1
         self._save()
         if self.finished():
             self.segmenter.stop_training = True
 
     @property
+    def best_epoch(self) -> int:
+        """The first epoch, counted from 1, of the highest validation volume Dice."""
+        return 1 + int(np.argmax([row["val_volume_dice"] for row in self.history]))
+
+    @property
     def best_score(self) -> float:
-        return self.history[self.best_epoch - 1]["val_volume_dice"] if self.best else float("nan")
+        return self.history[self.best_epoch - 1]["val_volume_dice"]
 
     def finished(self) -> bool:
         """All epochs done, or none better for ``patience`` of them."""
-        done = len(self.history)
-        return done >= self.settings.epochs or (done > 0 and done - self.best_epoch >= self.settings.patience)
+        done, patience = len(self.history), self.settings.patience
+        return done >= self.settings.epochs or (
+            done > 0 and patience is not None and done - self.best_epoch >= patience
+        )
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one, and say so."""
@@ -218,15 +230,15 @@ class Bookkeeper(keras.callbacks.Callback):
             return
         for index, variable in enumerate(_state(self.segmenter)):
             variable.assign(found.arrays[f"state/{index}"])
-        self.history, self.best_epoch = found.meta["history"], found.meta["best_epoch"]
-        self.best = [found.arrays[f"best/{index}"] for index in range(len(self.segmenter.network.weights))]
+        self.history, self.kept_epoch = found.meta["history"], found.meta["kept_epoch"]
+        self.kept = [found.arrays[f"kept/{index}"] for index in range(len(self.segmenter.network.weights))]
         print(f"resumed after epoch {found.epoch} of {self.settings.epochs}", flush=True)
 
     def _save(self) -> None:
         state = {f"state/{i}": array for i, array in enumerate(_arrays(_state(self.segmenter)))}
-        best = {f"best/{i}": array for i, array in enumerate(self.best)}
-        meta = {"history": self.history, "best_epoch": self.best_epoch}
-        checkpoints.save(self.directory, self.key, checkpoints.Checkpoint(len(self.history), state | best, meta))
+        kept = {f"kept/{i}": array for i, array in enumerate(self.kept)}
+        meta = {"history": self.history, "kept_epoch": self.kept_epoch}
+        checkpoints.save(self.directory, self.key, checkpoints.Checkpoint(len(self.history), state | kept, meta))
 
     def _check_finite(self, loss) -> None:
         if not np.isfinite(float(loss)):
@@ -298,8 +310,8 @@ def write_history(trained: Trained, path: Path) -> None:
 def finish(trained: Trained) -> str:
     """Drop the checkpoints, now that the outputs are written, and return the closing line."""
     checkpoints.remove(trained.checkpoints)
-    best = trained.history.iloc[trained.best_epoch - 1]
+    kept = trained.history.iloc[trained.kept_epoch - 1]
     return (
-        f"trained {len(trained.history)} epochs; best validation volume Dice {best['val_volume_dice']:.3f} "
-        f"in epoch {trained.best_epoch}; {trained.network.count_params():,} parameters"
+        f"trained {len(trained.history)} epochs; validation volume Dice {kept['val_volume_dice']:.3f} "
+        f"in epoch {trained.kept_epoch}, which is kept; {trained.network.count_params():,} parameters"
     )
