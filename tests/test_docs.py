@@ -134,7 +134,7 @@ def kept(rung: str) -> comparison.Scores:
 
 def test_the_ladder_has_the_rungs_that_are_kept():
     folders = {folder.name for folder in (ROOT / "metrics/experiments").iterdir()}
-    assert set(LADDER) == folders - {"former", "former_folds", "shared_noise"}
+    assert set(LADDER) == folders - {"former", "former_folds", "shared_noise", "unfloored_folds", "best_epoch"}
 
 
 def test_full_length_in_the_experiments():
@@ -144,15 +144,29 @@ def test_full_length_in_the_experiments():
         ("the former default: whole slices, half of the resolution, `full`", "metrics/experiments/former"),
         ("the same, augmented as the first trials are (commit `0f8c1a6`)", "metrics/experiments/shared_noise"),
         ("the default", "metrics"),
+        ("the default with `train.keep: best`, epoch 12", "metrics/experiments/best_epoch"),
     ):
         report = json.loads((ROOT / folder / "evaluation.json").read_text(encoding="utf-8"))
         dice, val = report["test"]["volume"]["dice"], report["val"]["volume"]["dice"]
         assert table[name][1:] == [f"{value:.3f}" for value in (val["mean"], dice["mean"], dice["median"])]
-    former, now = kept("former_folds"), revision.scores("metrics/cross_validation", ROOT)
-    assert f"mean {now.patients['dice'].mean():.3f} for {former.patients['dice'].mean():.3f}" in text
-    for pair, words in (((former, now), "All 110"), ((kept("former"), kept("shared_noise")), "Augmented so")):
-        found = comparison.compare(*pair).differences[0]
-        assert f"{words}: {found.verdict}, {found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]" in text
+    assert f"Augmented so: {difference(kept('former'), kept('shared_noise'))}" in text
+
+
+def difference(a: comparison.Scores, b: comparison.Scores) -> str:
+    found = comparison.compare(a, b).differences[0]
+    return f"{found.verdict}, {found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]"
+
+
+def test_out_of_fold_in_the_experiments():
+    table, now = rows("docs/experiments.md"), revision.scores("metrics/cross_validation", ROOT)
+    for name, scores in (
+        ("the former default (commit `97c759f`)", kept("former_folds")),
+        ("no floor under `gain`, best epoch (commit `cce0c01`; `unfloored_folds`)", kept("unfloored_folds")),
+        ("the default, out of fold", now),
+    ):
+        dice = scores.patients["dice"]
+        words = "" if scores is now else difference(scores, now)
+        assert table[name] == [f"{dice.mean():.3f}", f"{dice.median():.3f}", words]
 
 
 def test_out_of_fold_without_the_patients_that_the_recipe_was_chosen_on():
