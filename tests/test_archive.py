@@ -51,10 +51,18 @@ def test_index_comes_back_as_written(raw):
     archive.write(raw / "slices.zip", pairs)
     index = archive.read_index(raw / "slices.zip")
     expected = [
-        ("001", "XX", 1, "001/001_1.tif", "001/001_1_mask.tif"),
-        ("NA", "XX", 1, "NA/NA_1.tif", "NA/NA_1_mask.tif"),
+        ("001", "XX", 1, "001/001_1.tif", "001/001_1_mask.tif", ""),
+        ("NA", "XX", 1, "NA/NA_1.tif", "NA/NA_1_mask.tif", ""),
     ]
-    pd.testing.assert_frame_equal(index, pd.DataFrame(expected, columns=list(archive.INDEX)))
+    pd.testing.assert_frame_equal(index, pd.DataFrame(expected, columns=[*archive.INDEX, "spacing"]))
+
+
+def test_spacing_is_written_where_there_is_one(raw):
+    archive.write(raw / "slices.zip", [pair("A", 1)._replace(spacing="1 x 1 x 5"), pair("B", 1)])
+    assert archive.read_index(raw / "slices.zip")["spacing"].tolist() == ["1 x 1 x 5", ""]
+    archive.write(raw / "plain.zip", PAIRS)
+    with zipfile.ZipFile(raw / "plain.zip") as opened:
+        assert opened.read("index.csv").splitlines()[0] == b"patient,institution,slice,image,mask"
 
 
 @pytest.mark.parametrize("pairs", [[], PAIRS[::-1], [PAIRS[0], PAIRS[0]]], ids=["none", "unsorted", "twice"])

@@ -188,7 +188,18 @@ def test_walls(wall):
 @pytest.mark.parametrize(
     "name",
     [
-        *("metrics", "statistics", "imaging", "evaluation", "scoring", "postprocessing", "figures", "report"),
+        *(
+            "metrics",
+            "statistics",
+            "imaging",
+            "scans",
+            "intensity",
+            "evaluation",
+            "scoring",
+            "postprocessing",
+            "figures",
+            "report",
+        ),
         *("comparison", "comparison_page", "crossvalidation", "revision"),
     ],
 )

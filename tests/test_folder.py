@@ -200,7 +200,7 @@ def test_a_folder_that_is_missing_or_holds_nothing(tmp_path):
     for path, what in (
         (None, "is null"),
         (str(tmp_path / "none"), "not a folder"),
-        (str(tmp_path / "empty"), "no TIF or PNG"),
+        (str(tmp_path / "empty"), "no TIF, PNG, JPEG or NIfTI fits"),
     ):
         with pytest.raises(DataError, match=what):
             list(folder.pairs(params("").model_copy(update={"path": path})))

@@ -25,6 +25,12 @@ def converted(mode: str) -> Image.Image:
     return Image.fromarray(RGB).convert(mode)
 
 
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = 6
+    return exif
+
+
 def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
     """A PNG by hand, for kinds that Pillow does not write."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))]
@@ -82,19 +88,76 @@ def test_p3_palette_becomes_its_colours_and_opaque_alpha_is_dropped():
     np.testing.assert_array_equal(imaging.decode(encode(Image.fromarray(GRAY).convert("LA"), "PNG"), "a"), GRAY)
 
 
+DEEP = {
+    "uint16 TIFF": (GRAY.astype(np.uint16) * 257, "TIFF"),
+    "uint16 PNG": (GRAY.astype(np.uint16) * 257, "PNG"),
+    "big-endian uint16 TIFF": ((GRAY.astype(np.uint16) * 257).astype(">u2"), "TIFF"),
+    "float TIFF": (GRAY.astype(np.float32) * 1.5 - 7, "TIFF"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_p3_deep_grayscale_keeps_its_values_for_the_window(kind):
+    pixels, form = DEEP[kind]
+    decoded = imaging.decode(encode(pixels, form), "a")
+    assert decoded.dtype.isnative
+    assert decoded.dtype == pixels.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_p4_what_is_no_number_is_refused(value):
+    pixels = GRAY.astype(np.float32)
+    pixels[3, 4] = value
+    with pytest.raises(DataError, match=r"p/a\.tif: holds NaN or infinity"):
+        imaging.decode(encode(pixels), "p/a.tif")
+
+
+def test_a_jpeg_is_a_picture():
+    decoded = imaging.decode(encode(RGB, "JPEG", quality=95), "a")
+    assert decoded.shape == RGB.shape and decoded.dtype == np.uint8
+
+
+def test_pages_of_a_tif_are_slices():
+    several = encode(GRAY, save_all=True, append_images=[Image.fromarray(GRAY.T)])
+    assert imaging.has_pages(several, "a") and not imaging.has_pages(encode(GRAY), "a")
+    assert not imaging.has_pages(b"II*\0rubbish", "a")
+    np.testing.assert_array_equal(imaging.pages(several, "a"), [GRAY, GRAY.T])
+    unlike = encode(GRAY, save_all=True, append_images=[Image.fromarray(RGB)])
+    with pytest.raises(DataError, match="pages of different kinds"):
+        imaging.pages(unlike, "a")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["one channel", "three"])
+def test_a_slice_of_a_volume_comes_back_unchanged(pixels, dtype):
+    decoded = imaging.decode(imaging.encode(pixels.astype(dtype)), "a")
+    assert decoded.dtype == dtype
+    np.testing.assert_array_equal(decoded, pixels.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        imaging.encode(GRAY)[:-5], imaging.encode(GRAY)[:9], imaging.encode(GRAY.astype(np.int64)),
+        imaging.encode(np.zeros((4, 4), np.uint8)), imaging.encode(np.zeros((2, 8, 8, 3), np.uint8)),
+        imaging.encode(GRAY.astype(complex)),
+    ],
+)  # fmt: skip
+def test_a_slice_that_is_none_is_refused(data):
+    with pytest.raises(DataError, match=r"p/1\.npy"):
+        imaging.decode(data, "p/1.npy")
+
+
 REFUSED = {
-    "uint16 TIFF": encode(GRAY.astype(np.uint16) * 257),
-    "uint16 PNG": encode(GRAY.astype(np.uint16) * 257, "PNG"),
     "uint16 colour PNG": png(16, 16, 16, 2, (b"\0" + bytes(16 * 6)) * 16),
     "uint16 colour TIFF": tiff(bytes(16 * 16 * 6), [16, 16, 16]),
     "uint16 planar TIFF": tiff(bytes(16 * 16 * 6), [16, 16, 16], planes=2),
-    "uint16 planar gray TIFF": tiff(bytes(16 * 16 * 2), [16], planes=2),
     "2-bit TIFF": tiff(bytes(16 * 4), [2]),
     "4-bit TIFF": tiff(bytes(16 * 8), [4]),
     "2-bit PNG": png(16, 16, 2, 0, bytes(1 + 4) * 16),
     "4-bit PNG": png(16, 16, 4, 0, bytes(1 + 8) * 16),
     "int32": encode(GRAY.astype(np.int32)),
-    "float": encode(GRAY.astype(np.float32)),
     "CMYK": encode(converted("CMYK")),
     "transparent": encode(np.dstack([RGB, GRAY]), "PNG"),
 }
@@ -123,9 +186,13 @@ def test_p3_signed_tiff_is_refused():
 
 
 BAD = {
+    "uint16 planar gray TIFF": (tiff(bytes(16 * 16 * 2), [16], planes=2), "damaged"),
     "empty file": (b"", "is empty"),
-    "text": (b"patient,slice\n", "neither a TIFF nor a PNG"),
-    "jpeg": (encode(RGB, "JPEG"), "neither a TIFF nor a PNG"),
+    "text": (b"patient,slice\n", "neither a TIFF nor a PNG nor a JPEG"),
+    "bmp": (encode(RGB, "BMP"), "neither a TIFF nor a PNG nor a JPEG"),
+    "turned jpeg": (encode(RGB, "JPEG", exif=turned()), "turned"),
+    "CMYK jpeg": (encode(converted("CMYK"), "JPEG"), "CMYK"),
+    "truncated JPEG": (encode(RGB, "JPEG")[:-40], "cut short"),
     "truncated TIFF": (encode(RGB)[:-100], "cut short"),
     "truncated PNG": (encode(RGB, "PNG")[:-60], "cut short"),
     "multi-page": (encode(GRAY, save_all=True, append_images=[Image.fromarray(GRAY)]), "more than one page"),

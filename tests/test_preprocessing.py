@@ -8,10 +8,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainseg import archive, config, preprocessing
+from brainseg import archive, config, imaging, preprocessing
 from brainseg.errors import DataError, IntegrityError
 
 RNG = np.random.default_rng(0)
+
+
+def params(size: int = 32, **changes) -> config.Preprocess:
+    values = {"size": size, "channels": "all", "foreground": None, "window": [0.5, 99.5]}
+    return config.Preprocess(**values | changes)
 
 
 def png(pixels) -> bytes:
@@ -48,9 +53,9 @@ def pair(patient: str = "A", number: int = 1, image=None, mask=None) -> archive.
 def preprocess(tmp_path):
     """Archive the pairs, run the stage, and open what it wrote."""
 
-    def run(*pairs: archive.Pair, size: int = 32):
+    def run(*pairs: archive.Pair, size: int = 32, **changes):
         archive.write(tmp_path / "slices.zip", pairs)
-        run.summary = preprocessing.run(tmp_path / "slices.zip", config.Preprocess(size=size), tmp_path / "out")
+        run.summary = preprocessing.run(tmp_path / "slices.zip", params(size, **changes), tmp_path / "out")
         images, masks = (np.load(tmp_path / "out" / f"{name}.npy", allow_pickle=False) for name in ("images", "masks"))
         table = pd.read_csv(tmp_path / "out" / "slices.csv", dtype={"patient": str}, keep_default_na=False)
         return images, masks, table
@@ -58,9 +63,9 @@ def preprocess(tmp_path):
     return run
 
 
-def faults(preprocess, *pairs) -> list[str]:
+def faults(preprocess, *pairs, **changes) -> list[str]:
     with pytest.raises(DataError) as error:
-        preprocess(*pairs)
+        preprocess(*pairs, **changes)
     return [f"{problem.path}: {problem.what}" for problem in error.value.problems]
 
 
@@ -107,6 +112,89 @@ def test_aspect_ratio_is_kept_by_even_zero_padding(height, width):
     assert (image[top : bottom + 1, left : right + 1] == 200).all()
 
 
+@pytest.mark.parametrize("channels", ["all", "flair", "gray"])
+def test_channels_of_a_colour_image(preprocess, channels):
+    image = noise()
+    images, _, _ = preprocess(pair(image=image), channels=channels)
+    mean = np.rint(image.mean(axis=2)).astype(np.uint8)
+    expected = {"all": image, "flair": image[..., [1, 1, 1]], "gray": np.dstack([mean] * 3)}[channels]
+    np.testing.assert_array_equal(images[0], expected)
+
+
+@pytest.mark.parametrize("channels", ["all", "flair", "gray"])
+def test_one_channel_fills_all_three(preprocess, channels):
+    gray = noise()[..., 0]
+    images, _, _ = preprocess(pair(image=gray), channels=channels)
+    np.testing.assert_array_equal(images[0], np.dstack([gray] * 3))
+
+
+def deep(number: int, pixels: np.ndarray, patient: str = "A") -> archive.Pair:
+    return pair(patient, number, image=imaging.encode(pixels))
+
+
+def test_a_volume_of_more_than_8_bits_shares_one_window(preprocess):
+    """The ends are percentiles of what is above the least value; a slice alone would have others."""
+    volume = RNG.integers(1, 4000, (3, 32, 32)).astype(np.uint16)
+    volume[:, :8] = 0  # air
+    volume[2] //= 2  # a darker slice stays darker
+    images, _, _ = preprocess(*(deep(n, pixels) for n, pixels in enumerate(volume)), window=[1, 99])
+    low, high = np.percentile(volume[volume > 0], [1, 99])
+    expected = np.rint(255 * np.clip((volume - low) / (high - low), 0, 1))
+    np.testing.assert_array_equal(images[..., 0], expected)
+    assert (images[:, :8] == 0).all() and images.max() == 255
+    other, _, _ = preprocess(*(deep(n, pixels) for n, pixels in enumerate(volume)), window=[0, 100])
+    assert (other != images).any()
+
+
+def test_each_channel_has_its_window(preprocess):
+    volume = RNG.normal(size=(2, 32, 32, 3)).astype(np.float32) * [1, 10, 100] + [0, 5, -500]
+    images, _, _ = preprocess(*(deep(n, pixels.astype(np.float32)) for n, pixels in enumerate(volume)))
+    assert images.max(axis=(0, 1, 2)).tolist() == [255, 255, 255]
+    assert np.abs(images.mean(axis=(0, 1, 2)) - 127).max() < 12
+
+
+def test_a_constant_volume_of_floats_is_black(preprocess):
+    images, _, _ = preprocess(deep(1, np.full((32, 32), 7.5, np.float32)))
+    assert not images.any()
+
+
+def test_slices_of_one_patient_are_alike(preprocess):
+    found = faults(preprocess, pair(), deep(2, noise()[..., 0].astype(np.uint16)), pair("B", mask=square(16, 32)))
+    assert found[0].startswith("A/1.png: and other slices of the patient are of different kinds (uint16, one channel; ")
+    assert found[1].startswith("B/1_mask.png: the mask has shape")
+
+
+def test_labels_are_merged(preprocess):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[0, :5] = 1, 2, 3, 4, 200
+    for labels, tumour in (([1, 2, 4], 3), ([3], 1), ([200, 1], 2), ([9], 0)):
+        _, masks, table = preprocess(pair(mask=mask), foreground=labels)
+        assert table["tumour_pixels"].tolist() == [tumour]
+        np.testing.assert_array_equal(masks[0], np.isin(mask, labels))
+    assert "preprocess.foreground" in str(fixes(preprocess, pair(mask=mask)))
+
+
+def fixes(preprocess, *pairs) -> list[str]:
+    with pytest.raises(DataError) as error:
+        preprocess(*pairs)
+    return [problem.fix for problem in error.value.problems]
+
+
+def test_spacing_is_that_of_the_grid(preprocess):
+    pairs = [
+        pair(image=noise(64, 48), mask=square(64, 48))._replace(spacing="0.5 x 0.6 x 5"),
+        pair("B", image=noise(16, 16), mask=np.zeros((16, 16)))._replace(spacing="2 x 2 x 3.3"), pair("C"),
+    ]  # fmt: skip
+    _, _, table = preprocess(*pairs)
+    assert table["spacing"].tolist() == ["1 x 1.2 x 5", "1 x 1 x 3.3", ""]
+
+
+def test_p2_masks_of_jpegs_and_of_floats_are_refused(preprocess):
+    lossy = pair()._replace(mask_name="1_mask.jpg")
+    assert "is a JPEG" in faults(preprocess, lossy)[0]
+    assert "float32 numbers" in faults(preprocess, pair(mask=imaging.encode(np.zeros((32, 32), np.float32))))[0]
+
+
 def test_shrinking_averages_areas():
     image = np.array([[0, 4, 0, 0], [8, 12, 0, 0], [0, 0, 99, 99], [0, 0, 101, 101]], np.uint8)
     assert preprocessing.resize_image(image, 2)[..., 0].tolist() == [[6, 0], [0, 100]]
@@ -149,10 +237,10 @@ def test_changed_archive_is_an_integrity_error(preprocess, tmp_path):
     data[data.index(b"IDAT") + 10] ^= 1
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"A/1\.png"):
-        preprocessing.run(path, config.Preprocess(size=32), tmp_path / "out")
+        preprocessing.run(path, params(), tmp_path / "out")
     path.write_bytes(data[:100])
     with pytest.raises(IntegrityError):
-        preprocessing.run(path, config.Preprocess(size=32), tmp_path / "out")
+        preprocessing.run(path, params(), tmp_path / "out")
 
 
 def test_changed_bytes_bad_data_and_shared_images_are_one_list(preprocess, tmp_path):
@@ -166,7 +254,7 @@ def test_changed_bytes_bad_data_and_shared_images_are_one_list(preprocess, tmp_p
     data[data.index(b"IDAT") + 10] ^= 1
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"A/1\.png: changed inside") as error:
-        preprocessing.run(path, config.Preprocess(size=32), tmp_path / "out")
+        preprocessing.run(path, params(), tmp_path / "out")
     assert [f"{problem.path}: {problem.what}" for problem in error.value.problems][1:] == [binary, shared]
 
 
@@ -178,7 +266,7 @@ def test_p1_missing_members_are_all_listed(preprocess, tmp_path):
             if name not in ("A/2.png", "A/2_mask.png", "A/4_mask.png"):
                 target.writestr(name, source.read(name))
     with pytest.raises(DataError) as error:
-        preprocessing.run(lacking, config.Preprocess(size=32), tmp_path / "out")
+        preprocessing.run(lacking, params(), tmp_path / "out")
     assert [problem.path for problem in error.value.problems] == ["A/2.png", "A/2_mask.png", "A/4_mask.png"]
     assert all("missing" in problem.what for problem in error.value.problems)
 

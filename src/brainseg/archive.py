@@ -1,7 +1,8 @@
 """The canonical archive of raw slices: the same bytes whatever the data came from.
 
-``index.csv`` (columns ``INDEX``) is the first member, then all members sorted by name, stored without
-compression, dated 1980-01-01, mode 0644, original bytes unchanged, named ``<patient>/<original file name>``.
+``index.csv`` (columns ``INDEX``, and ``spacing`` where it is known) is the first member, then all members sorted by
+name, stored without compression, dated 1980-01-01, mode 0644, original bytes unchanged, named ``<patient>/<original
+file name>``; slices of a volume, which have no file of their own, in NumPy's format.
 On disk the bytes lie in the index's order (patient, numeric slice, image before mask), so that a volume
 is one sequential read and writing needs the memory of one pair.
 """
@@ -19,6 +20,7 @@ from brainseg import files
 from brainseg.errors import DataError, IntegrityError, MachineError
 
 INDEX = ("patient", "institution", "slice", "image", "mask")
+SPACING = "spacing"  # a further column, left out where no slice has one: then the bytes are those they always were
 _INDEX_NAME = "index.csv"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _REGULAR_0644 = 0o100644 << 16
@@ -35,6 +37,7 @@ class Pair(NamedTuple):
     mask_name: str
     image: bytes
     mask: bytes
+    spacing: str = ""  # "row x column x slice" in mm, or empty
 
 
 def write(path: Path, pairs: Iterable[Pair]) -> str:
@@ -54,9 +57,11 @@ def write(path: Path, pairs: Iterable[Pair]) -> str:
     """
     with room(path.parent), files.replacing(path) as temporary:
         with _new_zip(temporary) as archive:
-            index = pd.DataFrame(_written(archive, pairs, path.parent), columns=list(INDEX))
+            index = pd.DataFrame(_written(archive, pairs, path.parent), columns=[*INDEX, SPACING])
             if index.empty:
                 raise DataError(path, "there is not one pair of image and mask", "check params.yaml: download")
+            if not index[SPACING].any():
+                index = index[list(INDEX)]
             _store(archive, _INDEX_NAME, index.to_csv(index=False, lineterminator="\n").encode())
             # The list is the zip's directory, written on closing.
             archive.infolist().sort(key=lambda member: (member.filename != _INDEX_NAME, member.filename))
@@ -65,7 +70,7 @@ def write(path: Path, pairs: Iterable[Pair]) -> str:
 
 
 def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
-    """The archive's table of slices: columns ``INDEX``, ``slice`` int64, the others text.
+    """The archive's table of slices: columns ``INDEX`` and ``spacing``, ``slice`` int64, the others text.
 
     Raises:
         IntegrityError: not an archive that :func:`write` has written.
@@ -78,8 +83,9 @@ def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
             raise IntegrityError(archive, f"is not a zip archive ({error})", "run: dvc repro download") from None
     try:
         with archive.open(_INDEX_NAME) as handle:
-            types = {name: "int64" if name == "slice" else "str" for name in INDEX}
-            return pd.read_csv(handle, usecols=list(INDEX), dtype=types, keep_default_na=False)
+            types = {name: "int64" if name == "slice" else "str" for name in (*INDEX, SPACING)}
+            table = pd.read_csv(handle, dtype=types, keep_default_na=False)
+            return table.assign(**{SPACING: table.get(SPACING, "")})[[*INDEX, SPACING]]
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
         what = f"has no index of slices ({error})"
         raise IntegrityError(archive.filename, what, "run: dvc repro download") from None
@@ -118,7 +124,7 @@ def _new_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     archive.close()
 
 
-def _written(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path) -> Iterator[tuple[str, str, int, str, str]]:
+def _written(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path) -> Iterator[tuple]:
     """Store each pair and give its row of the index."""
     last = ("", -1)
     known: set[str] = set()
@@ -133,7 +139,7 @@ def _written(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path) -> I
             _store(archive, mask, pair.mask)
         last = (pair.patient, pair.slice)
         known |= {image, mask}
-        yield pair.patient, pair.institution, pair.slice, image, mask
+        yield pair.patient, pair.institution, pair.slice, image, mask, pair.spacing
 
 
 def _store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -20,6 +20,7 @@ from brainseg.errors import DataError, Problem, raise_all
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -28,13 +29,21 @@ class Block(BaseModel):
 
 
 def _regular_expression(value: str) -> str:
-    if value not in ("folder", "each_image"):
+    if value not in ("folder", "each_image", "each_volume"):
         try:
             groups = re.compile(value).groups
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         if groups != 1:
-            raise ValueError(f"needs 'folder', 'each_image' or a regular expression with one group, has {groups}")
+            raise ValueError(
+                f"needs 'folder', 'each_image', 'each_volume' or a regular expression with one group, has {groups}"
+            )
+    return value
+
+
+def _ascending(value: list[float]) -> list[float]:
+    if value[0] >= value[1]:
+        raise ValueError(f"the lower end, {value[0]:g}, must be below the upper one, {value[1]:g}")
     return value
 
 
@@ -55,6 +64,9 @@ class Phantom(Block):
 
 class Preprocess(Block):
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
+    channels: Literal["all", "flair", "gray"]
+    foreground: Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(min_length=1)] | None
+    window: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
 class Split(Block):

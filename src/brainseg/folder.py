@@ -1,9 +1,11 @@
-"""One's own images and masks, TIF or PNG, in patient folders or flat, paired by what their names share.
+"""One's own images and masks, slices or volumes, in patient folders or flat, paired by what their names share.
 
 ``download.images`` and ``download.masks`` are patterns relative to ``download.path``: ``*`` any text, ``?`` one
-character, ``**/`` any folders; without an ending, any of TIF and PNG. What the wildcards match is the pair's
+character, ``**/`` any folders; without an ending, any of ENDINGS. What the wildcards match is the pair's
 key: with images ``images/*`` and masks ``masks/*``, or images ``**/*`` and masks ``**/*_mask.*``, the image
-``a_7.png`` finds its mask by ``a_7``. Files that are neither TIF nor PNG, and hidden ones, are no data.
+``a_7.png`` finds its mask by ``a_7``. An image pattern that ends in ``/`` matches folders, each one DICOM series.
+Files of other endings, and hidden ones, are no data. ``patients.csv`` at the top (columns patient, institution) may say
+where patients come from.
 """
 
 import os
@@ -13,20 +15,24 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import pandas as pd
 from tqdm import tqdm
 
-from brainseg import config, files, imaging
+from brainseg import config, files, imaging, nifti, scans
 from brainseg.archive import Pair
 from brainseg.errors import DataError, Problem, raise_all
 
 INSTITUTION = "unknown"
+PATIENTS = "patients.csv"
+SINGLE = (".png", ".jpg", ".jpeg")  # never of several pages
+ENDINGS = (*imaging.SUFFIXES, *nifti.SUFFIXES)
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
 Key = tuple[str, ...]  # the folders that wildcards match, then what they match in the name
 
 
 class Slice(NamedTuple):
-    """A pair that was found; ``image`` and ``mask`` are relative to the folder."""
+    """A pair that was found, slices or volumes; ``image`` and ``mask`` are relative to the folder."""
 
     patient: str
     number: int
@@ -37,22 +43,80 @@ class Slice(NamedTuple):
 def pairs(params: config.Download) -> Iterator[Pair]:
     """The folder's pairs, sorted by patient and slice number.
 
-    The slice number is the last number in the image's name. The bytes are taken as they are; what is in
-    them is checked when they are decoded.
+    The slice number is the last number in the image's name, or counts a volume's axial slices from feet to head. The
+    bytes of slices are taken as they are; what is in them is checked when they are decoded.
 
     Raises:
-        DataError: everything that has no partner, two, no patient or no number, in one list.
+        DataError: everything that has no partner, two, no patient or no number, in one list; at the end everything
+            that is wrong with volumes.
     """
     if params.path is None:
         raise DataError("params.yaml", "download.path is null", "set it to the folder that holds your images and masks")
     root = files.project_root() / Path(params.path).expanduser()
     if not root.is_dir():
         raise DataError(root, "is not a folder", "set download.path to the folder that holds your images and masks")
-    for found in tqdm(find(root, params), desc="pack", unit="slices", mininterval=0.5, disable=None):
-        image, mask = Path(found.image), Path(found.mask)
-        mask_name = mask.name if mask.name != image.name else f"{mask.stem}_mask{mask.suffix}"
-        data = _read(root / image), _read(root / mask)
-        yield Pair(found.patient, INSTITUTION, found.number, image.name, mask_name, *data)
+    found, problems = find(root, params), []
+    institutions = _institutions(root, {each.patient for each in found})
+    for each in tqdm(found, desc="pack", unit="pairs", mininterval=0.5, disable=None):
+        place = each.patient, institutions.get(each.patient, INSTITUTION)
+        try:
+            if _is_volume(root, each):
+                yield from _slices(root, each, place)
+            elif params.patient == "each_volume":
+                fix = "set download.patient: folder, a regular expression, or each_image"
+                raise DataError(root / each.image, "is a single slice and no volume", fix)
+            else:
+                yield _pair(root, each, place)
+        except DataError as error:
+            problems += error.problems
+    raise_all(problems)
+
+
+def _pair(root: Path, found: Slice, place: tuple[str, str]) -> Pair:
+    """A slice: both files' bytes."""
+    image, mask = Path(found.image), Path(found.mask)
+    mask_name = mask.name if mask.name != image.name else f"{mask.stem}_mask{mask.suffix}"
+    return Pair(*place, found.number, image.name, mask_name, _read(root / image), _read(root / mask))
+
+
+def _slices(root: Path, found: Slice, place: tuple[str, str]) -> Iterator[Pair]:
+    """A volume's axial slices."""
+    paths = root / found.image, root / found.mask
+    image, mask = scans.read_image(paths[0], str(paths[0])), scans.read_labels(paths[1], str(paths[1]))
+    raise_all(scans.problems(image, mask, str(paths[1])))
+    name = _split(PurePosixPath(found.image).name)[0]
+    for number, (pixels, labels) in enumerate(zip(image.voxels, mask.voxels, strict=True), 1):
+        names = f"{name}_{number:04}.npy", f"{name}_{number:04}_mask.npy"
+        yield Pair(*place, number, *names, imaging.encode(pixels), imaging.encode(labels), image.spacing)
+
+
+def _is_volume(root: Path, found: Slice) -> bool:
+    path = root / found.image
+    if path.is_dir() or scans.is_volume(path.name):
+        return True
+    return path.suffix.lower() in (".tif", ".tiff") and imaging.has_pages(_read(path), found.image)
+
+
+def _institutions(root: Path, patients: set[str]) -> dict[str, str]:
+    """Patient → institution, as ``patients.csv`` says; none where there is no such file."""
+    path = root / PATIENTS
+    if not path.exists():
+        return {}
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise DataError(path, f"cannot be read ({error})", "write a CSV of patient, institution") from None
+    if not {"patient", "institution"} <= set(table.columns):
+        what = f"has the columns {', '.join(table.columns)}"
+        raise DataError(path, what, "give it the columns patient and institution")
+    problems = [
+        Problem(f"{path}: {patient}", "no such patient among the images", "correct or remove the line")
+        for patient in sorted(set(table["patient"]) - patients)
+    ]
+    twice = table.loc[table["patient"].duplicated(), "patient"]
+    problems += [Problem(f"{path}: {patient}", "comes twice", "name each patient once") for patient in twice]
+    raise_all(problems)
+    return {patient: name or INSTITUTION for patient, name in zip(table["patient"], table["institution"], strict=True)}
 
 
 def _read(path: Path) -> bytes:
@@ -64,29 +128,36 @@ def _read(path: Path) -> bytes:
 
 def find(root: Path, params: config.Download) -> list[Slice]:
     """The pairs below ``root``, sorted by patient and slice number; all problems at once."""
-    names, problems = _images_below(root)
+    names, folders, problems = _images_below(root)
     masks = _by_key(names, params.masks)
     taken = {name for found in masks.values() for name in found}
-    images = _by_key([name for name in names if name not in taken], params.images)
+    candidates = folders if params.images.endswith("/") else [name for name in names if name not in taken]
+    images = _by_key(candidates, params.images)
     if not images:
-        what = f"no TIF or PNG fits download.images ({params.images})"
+        kinds = "folder" if params.images.endswith("/") else "TIF, PNG, JPEG or NIfTI"
+        what = f"no {kinds} fits download.images ({params.images})"
         problems.append(Problem("", what, "set download.path and download.images to where they are"))
     problems += _partner_problems(images, masks)
     slices = []
     for key, (image, *_) in images.items():
-        patient, number = _patient(key, image, params.patient), _number(image, params.patient)
+        patient, number = _patient(key, image, params.patient), _number(root, image, params.patient)
         slices.append(Slice(patient, number, image, masks.get(key, [""])[0]))
     problems += _identity_problems(slices, params.patient)
     raise_all([problem._replace(path=str(root / problem.path)) for problem in problems])
     return sorted(slices)
 
 
-def _images_below(root: Path) -> tuple[list[str], list[Problem]]:
-    """Names of the image files, sorted. Links to folders are refused, links to files if they lead outside."""
-    names, problems = [], []
+def _images_below(root: Path) -> tuple[list[str], list[str], list[Problem]]:
+    """Names of the image files and of the folders that hold files, sorted.
+
+    Links to folders are refused, links to files if they lead outside.
+    """
+    names, holders, problems = [], [], []
     unread: list[OSError] = []
     for folder, folders, entries in os.walk(root, onerror=unread.append):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        if any(not entry.startswith(".") for entry in entries):
+            holders.append(Path(folder).relative_to(root).as_posix())
         for path in (Path(folder, entry) for entry in (*folders, *sorted(entries))):
             name = path.relative_to(root).as_posix()
             if not _may_hold_images(path):
@@ -96,12 +167,12 @@ def _images_below(root: Path) -> tuple[list[str], list[Problem]]:
             elif path.is_file():
                 names.append(name)
     problems += [Problem(os.path.relpath(error.filename or root, root), *_unreadable(error)) for error in unread]
-    return names, problems
+    return names, holders, problems
 
 
 def _may_hold_images(path: Path) -> bool:
     """By its name, or as a folder; a link that leads nowhere may have been one."""
-    named = path.name.lower().endswith(imaging.SUFFIXES)
+    named = path.name.lower().endswith(ENDINGS)
     return not path.name.startswith(".") and (named or os.path.isdir(path) or not os.path.exists(path))
 
 
@@ -118,7 +189,7 @@ def _fault(path: Path, root: Path) -> tuple[str, str] | None:
         return _unreadable(error)
     if path.is_file() and not os.access(path, os.R_OK):
         return "cannot be read", "check its permissions"
-    if path.is_file() and size > imaging.MAX_BYTES:
+    if path.is_file() and path.suffix.lower() in SINGLE and size > imaging.MAX_BYTES:
         return f"holds {size:,} bytes, at most {imaging.MAX_BYTES:,} are accepted", "crop or resize the image"
     return None
 
@@ -130,17 +201,23 @@ def _unreadable(error: OSError) -> tuple[str, str]:
 def _by_key(names: list[str], pattern: str) -> dict[Key, list[str]]:
     """Key → the names that ``pattern`` matches with it."""
     where = PurePosixPath(f"{pattern}/*" if pattern.endswith("**") else pattern)
-    ending = where.suffix.lower() if where.suffix.lower() in (".*", *imaging.SUFFIXES) else ""
-    folders = _expression("".join(f"{part}/" for part in where.parent.parts))
-    stem = _expression(where.name.removesuffix(where.suffix) if ending else where.name)
+    wanted, ending = (where.name, "") if pattern.endswith("/") else _split(where.name, ".*")
+    folders, stem = _expression("".join(f"{part}/" for part in where.parent.parts)), _expression(wanted)
     found = defaultdict(list)
     for name in names:
         path = PurePosixPath(name)
-        in_folder, in_stem = folders.fullmatch(name[: -len(path.name)]), stem.fullmatch(path.stem)
-        if in_folder and in_stem and ending in ("", ".*", path.suffix.lower()):
+        own, suffix = (path.name, "") if pattern.endswith("/") else _split(path.name)
+        in_folder, in_stem = folders.fullmatch(name[: -len(path.name)]), stem.fullmatch(own)
+        if in_folder and in_stem and ending in ("", ".*", suffix):
             folder = "/".join(group.strip("/") for group in in_folder.groups() if group)
             found[folder, *in_stem.groups()].append(name)
     return found
+
+
+def _split(name: str, *more: str) -> tuple[str, str]:
+    """A name and its ending in lower case, which is one of ENDINGS or ``more``, or empty."""
+    ending = max((end for end in (*ENDINGS, *more) if name.lower().endswith(end)), key=len, default="")
+    return name[: len(name) - len(ending)], ending
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
@@ -152,16 +229,18 @@ def _patient(key: Key, image: str, rule: str) -> str:
     """The patient's id, empty if ``rule`` finds none."""
     if rule == "folder":
         return PurePosixPath(key[0]).name
-    if rule == "each_image":
+    if rule in ("each_image", "each_volume"):
         return "_".join(part for part in key if part).replace("/", "_")
     match = re.search(rule, image)
     return (match[1] or "").replace("/", "_") if match else ""
 
 
-def _number(image: str, rule: str) -> int:
-    """The last number in the name, -1 if there is none."""
+def _number(root: Path, image: str, rule: str) -> int:
+    """The last number in the name, -1 if there is none; 1 for a volume, which has all its patient's slices."""
+    if rule in ("each_image", "each_volume") or scans.is_volume(image) or (root / image).is_dir():
+        return 1
     numbers = re.findall(r"[0-9]{1,18}", PurePosixPath(image).stem)
-    return 1 if rule == "each_image" else int(numbers[-1]) if numbers else -1
+    return int(numbers[-1]) if numbers else -1
 
 
 def _partner_problems(images: dict[Key, list[str]], masks: dict[Key, list[str]]) -> list[Problem]:
@@ -185,7 +264,9 @@ def _identity_problems(slices: list[Slice], rule: str) -> list[Problem]:
     nobody = [found.image for found in slices if not found.patient]
     if nobody:
         what = f"and {len(nobody) - 1:,} more belong to no patient by download.patient: {rule}"
-        problems.append(Problem(nobody[0], what, "set it to a regular expression on the path, or to each_image"))
+        problems.append(
+            Problem(nobody[0], what, "set it to a regular expression on the path, to each_volume or each_image")
+        )
     first: dict[tuple[str, int], str] = {}
     homes: dict[str, str] = {}
     for patient, number, image, _ in slices:
@@ -194,7 +275,8 @@ def _identity_problems(slices: list[Slice], rule: str) -> list[Problem]:
             problems.append(Problem(image, what, "number the slices, or set download.patient: each_image"))
         elif patient and first.setdefault((patient, number), image) != image:
             what = f"and {first[patient, number]} are both slice {number} of patient {patient}"
-            problems.append(Problem(image, what, "end their names with different numbers"))
+            fix = "end their names with different numbers; of volumes keep one, or set download.patient: each_volume"
+            problems.append(Problem(image, what, fix))
         home = str(PurePosixPath(image).parent)
         if rule == "folder" and patient and homes.setdefault(patient, home) != home:
             problems.append(Problem(image, f"and {homes[patient]} would be one patient, {patient}", "rename a folder"))

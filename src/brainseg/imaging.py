@@ -1,12 +1,16 @@
-"""Images in: TIF and PNG bytes to uint8 arrays. Nothing is rescaled, wrapped or guessed.
+"""Pictures in: TIF, PNG and JPEG bytes to arrays. Nothing is rescaled, wrapped or guessed.
 
 What each kind becomes: grayscale ``(H, W)``; 1-bit ``(H, W)`` with 0 and 255; RGB ``(H, W, 3)``;
-palette its colours, ``(H, W, 3)``; with alpha the same without it, if every pixel is opaque.
-All else (2, 4 or 16 bits a channel, float, signed, CMYK, several pages, a side outside MIN_SIDE..MAX_SIDE)
-is refused; a PNG's palette may be of 1, 2, 4 or 8 bits, for its colours always have 8.
+palette its colours, ``(H, W, 3)``; with alpha the same without it, if every pixel is opaque: all uint8.
+Unsigned 16-bit grayscale stays uint16, floating-point stays float32: their intensities are windowed
+when they are preprocessed, with all slices of the patient in view.
+All else (2 or 4 bits a channel, 16-bit colour, 32-bit whole numbers, signed, CMYK, NaN or infinity, a side outside
+MIN_SIDE..MAX_SIDE) is refused; a PNG's palette may be of 1, 2, 4 or 8 bits, for its colours always have 8.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,89 +21,171 @@ from brainseg.errors import DataError
 
 MIN_SIDE = 8
 MAX_SIDE = 4096
-MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # the largest image uncompressed, with alpha, and room for its tags
-SUFFIXES = (".tif", ".tiff", ".png")
+MAX_PAGES = 1024
+MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # the largest picture uncompressed, with alpha, and room for its tags
+LOSSLESS = (".tif", ".tiff", ".png")
+SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg")
 
 Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
 
 _PLAIN = {"1": "L", "L": "L", "RGB": "RGB"}
 _ALPHA = {"LA": "LA", "P": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}
+_DEEP = {"I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "F": np.float32}
+_BITS = {"1": 1, "F": 32} | dict.fromkeys(("I;16", "I;16B", "I;16L"), 16)  # a channel; 8 of all others
 _BITS_PER_SAMPLE = 258  # TIFF tag, a value for each channel
-_SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, the only one that uint8 can hold
+_SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, 3 floating-point
+_ORIENTATION = 274  # Exif tag: 1 is upright
+_NUMPY = b"\x93NUMPY"
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Decode one TIF or PNG.
+    """Decode one picture.
 
     Args:
-        data: the file's bytes.
+        data: the file's bytes; also those of a slice that ``encode`` made.
         name: what errors call it.
 
     Returns:
-        uint8, ``(H, W)`` or ``(H, W, 3)``, channels in file order.
+        ``(H, W)`` or ``(H, W, 3)``, uint8, uint16, int16 or float32, channels in file order.
 
     Raises:
-        DataError: not a whole single-page 8-bit image of a sane size.
+        DataError: not a whole single-page picture of a sane size and depth.
     """
+    if data.startswith(_NUMPY):
+        return _slice(data, name)
+    with _opened(data, name) as image:
+        if _turned(image, 1):
+            raise DataError(name, "holds more than one page", "save one slice per file")
+        return _page(image, name)
+
+
+def pages(data: bytes, name: str) -> np.ndarray:
+    """Decode all pages of a TIF: (S, H, W) or (S, H, W, 3), as ``decode`` would each.
+
+    Raises:
+        DataError: as ``decode``; pages of different sizes or kinds, more than MAX_PAGES.
+    """
+    found: list[np.ndarray] = []
+    with _opened(data, name) as image:
+        while _turned(image, len(found)):
+            if len(found) == MAX_PAGES:
+                raise DataError(name, f"holds more than {MAX_PAGES} pages", "split it, a patient each")
+            found.append(_page(image, name))
+    kinds = {(page.shape, page.dtype.name) for page in found}
+    if len(kinds) > 1:
+        shown = ", ".join(f"{shape} {kind}" for shape, kind in sorted(kinds))
+        raise DataError(name, f"holds pages of different kinds: {shown}", "save pages of one size and depth")
+    return np.stack(found)
+
+
+def has_pages(data: bytes, name: str) -> bool:
+    """Whether there is more than one page; False for what cannot be opened, which ``decode`` will say."""
+    try:
+        with _opened(data, name) as image:
+            return _turned(image, 1)
+    except DataError:
+        return False
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """A slice of a volume, (H, W) or (H, W, 3), as bytes that ``decode`` gives back unchanged: NumPy's own format."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
+    """The picture, opened but not decoded; whatever goes wrong with it within the block becomes a DataError."""
     if not data:
         raise DataError(name, "is empty", "restore or remove it")
     try:
-        with Image.open(io.BytesIO(data), formats=["TIFF", "PNG"]) as image:
-            _check(image, name)
-            image.load()
-            return _pixels(image, name)
+        with Image.open(io.BytesIO(data), formats=["TIFF", "PNG", "JPEG"]) as image:
+            yield image
     except Image.DecompressionBombError:
         raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
     except UnidentifiedImageError:
-        raise DataError(name, "is neither a TIFF nor a PNG", "save it as one of the two") from None
+        raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError) as error:
         # Pillow's decoders answer damaged bytes with any of these.
         raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "restore or remove it") from None
 
 
+def _page(image: ImageFile, name: str) -> np.ndarray:
+    """The page that is opened, decoded."""
+    _check(image, name)
+    image.load()
+    pixels = _pixels(image, name)
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        raise DataError(name, "holds NaN or infinity", "replace them, or remove the slice")
+    return pixels
+
+
 def _check(image: ImageFile, name: str) -> None:
     """Refuse by the header alone, before any pixel is decoded."""
     width, height = image.size
+    check_size(width, height, name)
+    if image.mode not in {*_PLAIN, *_ALPHA, *_DEEP} or not _has_whole_values(image):
+        fix = "save it with 8 bits per channel, or as 16-bit or floating-point grayscale"
+        raise DataError(name, f"has {_kind(image)} pixels", fix)
+    if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1:
+        raise DataError(name, "is stored turned or mirrored (Exif orientation)", "save it upright")
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse sides outside MIN_SIDE..MAX_SIDE."""
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
         what = f"is {width} x {height} pixels, sides must be {MIN_SIDE} to {MAX_SIDE}"
         raise DataError(name, what, "crop, resize or remove it")
-    if _has_more_pages(image):
-        raise DataError(name, "holds more than one page", "save one slice per file")
-    if image.mode not in {*_PLAIN, *_ALPHA} or not _has_whole_bytes(image):
-        raise DataError(name, f"has {_kind(image)} pixels", "save it with 8 bits per channel, grayscale or RGB")
 
 
-def _has_more_pages(image: Image.Image) -> bool:
+def _turned(image: ImageFile, page: int) -> bool:
+    """Whether there is such a page; then the picture is opened at it."""
     try:
-        image.seek(1)
+        image.seek(page)
     except EOFError:
         return False
     return True
 
 
-def _has_whole_bytes(image: ImageFile) -> bool:
-    """Whether each value is a byte, or a bit. Pillow opens other depths as ``L`` or ``RGB`` too, and rescales or cuts.
+def _has_whole_values(image: ImageFile) -> bool:
+    """Whether each value is a byte, a bit or what its mode says. Pillow opens other depths too, and rescales or cuts.
 
     A TIFF's tags tell, a PNG's raw mode: ``L;2``, ``L;4``, ``RGB;16B``.
     """
     if isinstance(image, TiffImageFile):
         bits, formats = image.tag_v2.get(_BITS_PER_SAMPLE, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
-        return set(bits) == {1 if image.mode == "1" else 8} and set(formats) == {1}
-    return image.mode == "P" or ";" not in str(image.tile[0].args)
+        return set(bits) == {_BITS.get(image.mode, 8)} and set(formats) == {3 if image.mode == "F" else 1}
+    if image.format == "JPEG":
+        return True
+    return image.mode in ("P", "I;16") or ";" not in str(image.tile[0].args)
 
 
 def _kind(image: Image.Image) -> str:
-    names = {"F": "floating-point", "I": "32-bit", "I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit"}
-    return "2-, 4-, 16-bit or signed" if image.mode in {*_PLAIN, *_ALPHA} else names.get(image.mode, image.mode)
+    return "2-, 4-, 16-bit or signed" if image.mode in {*_PLAIN, *_ALPHA} else f"{image.mode} (Pillow's mode)"
 
 
 def _pixels(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode in _DEEP:
+        return np.asarray(image).astype(_DEEP[image.mode])  # in the machine's byte order
     if image.mode in _PLAIN:
         return np.asarray(image.convert(_PLAIN[image.mode]))
     pixels = np.asarray(image.convert(_ALPHA[image.mode]))
     if (pixels[..., -1] != 255).any():
         raise DataError(name, "has transparent pixels", "flatten it onto a background")
     return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
+
+
+def _slice(data: bytes, name: str) -> np.ndarray:
+    """What ``encode`` made; the archive that holds it may have been changed since."""
+    try:
+        pixels = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=1000)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "run: dvc repro -f download") from None
+    if pixels.dtype.name not in ("uint8", "uint16", "int16", "float32") or pixels.ndim not in (2, 3):
+        raise DataError(name, f"has {pixels.dtype} values of shape {pixels.shape}", "run: dvc repro -f download")
+    check_size(pixels.shape[1], pixels.shape[0], name)
+    return pixels
 
 
 def _one_line(error: Exception) -> str:

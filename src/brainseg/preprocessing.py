@@ -21,19 +21,25 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import archive, config, files, foreign, imaging
+from brainseg import archive, config, files, foreign, imaging, intensity
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
+from brainseg.manifest import FLAIR
 
-CHUNK = 16  # slices a task
+LOSSY = (".jpg", ".jpeg")
 
 
 class Slice(NamedTuple):
-    """``image`` (S, S, 3) uint8, ``mask`` (S, S) uint8 in {0, 1}, ``digest`` of the pixels before resizing."""
+    """A slice on the grid, or on the way to it.
+
+    ``image`` (S, S, 3) uint8, or as deep and large as it was until its volume's window is known; ``mask`` (S, S) uint8
+    in {0, 1}; ``digest`` of the pixels as they were; ``scale``: grid pixels to a pixel.
+    """
 
     image: np.ndarray
     mask: np.ndarray
     digest: str
     constant: bool
+    scale: float
 
 
 def run(path: Path, params: config.Preprocess, out: Path) -> str:
@@ -56,9 +62,10 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
         with open(images_path, "wb") as images, open(masks_path, "wb") as masks:
             _write_header(images, (*shape, 3))
             _write_header(masks, shape)
-            facts = _convert(path, index, params.size, images, masks)
+            facts = _convert(path, index, params, images, masks)
         columns = ["patient", "institution", "slice"]
-        table = index[columns].assign(tumour_pixels=facts["tumour_pixels"], source=index["image"], spacing="")
+        table = index[columns].assign(tumour_pixels=facts["tumour_pixels"], source=index["image"])
+        table["spacing"] = [_on_grid(mm, scale) for mm, scale in zip(index["spacing"], facts["scale"], strict=True)]
         table.to_csv(table_path, index_label="row", lineterminator="\n")
     _warn(index.assign(**facts))
     patients, tumour = table["patient"].nunique(), int((table["tumour_pixels"] > 0).sum())
@@ -66,41 +73,57 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
     return f"{out}: {len(table):,} slices of {patients:,} patients at {grid}, {tumour:,} with tumour"
 
 
-def _convert(path: Path, index: pd.DataFrame, size: int, images: BinaryIO, masks: BinaryIO) -> pd.DataFrame:
-    """Write all slices and return what is known of each: tumour_pixels, digest, constant."""
+def _convert(
+    path: Path, index: pd.DataFrame, params: config.Preprocess, images: BinaryIO, masks: BinaryIO
+) -> pd.DataFrame:
+    """Write all slices and return what is known of each: tumour_pixels, digest, constant, scale."""
     cv2.setNumThreads(1)  # the pool's threads are the parallelism
-    pairs = list(zip(index["image"], index["mask"], strict=True))
-    chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
+    volumes = [list(zip(rows["image"], rows["mask"], strict=True)) for _, rows in index.groupby("patient", sort=False)]
     facts, faults, workers = {}, [], min(8, os.cpu_count() or 1)
     with (
         _opened(path) as source,
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(pairs), desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
+        tqdm(total=len(index), desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
     ):
-        results = _in_order(pool, partial(_read_chunk, source, size=size), chunks, ahead=2 * workers)
+        results = _in_order(pool, partial(_read_volume, source, params=params), volumes, ahead=2 * workers)
         for row, each in zip(index.index, itertools.chain.from_iterable(results), strict=True):
             bar.update()
             if isinstance(each, BrainsegError):
                 faults.append(each)
                 continue
-            facts[row] = int(np.count_nonzero(each.mask)), each.digest, each.constant
+            facts[row] = int(np.count_nonzero(each.mask)), each.digest, each.constant, each.scale
             if not faults:
                 images.write(each.image)
                 masks.write(each.mask)
-    known = pd.DataFrame(facts.values(), columns=["tumour_pixels", "digest", "constant"], index=list(facts))
+    known = pd.DataFrame(facts.values(), columns=["tumour_pixels", "digest", "constant", "scale"], index=list(facts))
     if shared := _shared(index.join(known.astype({"constant": bool}), how="inner")):
         faults.append(DataError("", problems=shared))
     _raise_gravest(faults)
     return known
 
 
-def _read_chunk(source: zipfile.ZipFile, chunk: list[tuple[str, str]], size: int) -> list[Slice | BrainsegError]:
+def _read_volume(
+    source: zipfile.ZipFile, pairs: list[tuple[str, str]], params: config.Preprocess
+) -> list[Slice | BrainsegError]:
+    """A patient's slices on the grid. Deep ones wait until all are read, for they share a window."""
     outcomes: list[Slice | BrainsegError] = []
-    for image_name, mask_name in chunk:
+    for image_name, mask_name in pairs:
         try:
-            outcomes.append(read_slice(source, image_name, mask_name, size))
+            outcomes.append(read_slice(source, image_name, mask_name, params))
         except (DataError, IntegrityError) as error:
             outcomes.append(error)
+    read = {i: each for i, each in enumerate(outcomes) if isinstance(each, Slice)}
+    if all(each.image.dtype == np.uint8 for each in read.values()):
+        return outcomes
+    kinds = {_kind(each.image) for each in read.values()}
+    if len(kinds) > 1:
+        first = next(iter(read))
+        what = f"and other slices of the patient are of different kinds ({'; '.join(sorted(kinds))})"
+        outcomes[first] = DataError(pairs[first][0], what, "save all slices of a patient alike")
+        return outcomes
+    ends = intensity.window((each.image for each in read.values()), (params.window[0], params.window[1]))
+    for i, each in read.items():
+        outcomes[i] = each._replace(image=resize_image(intensity.to_uint8(each.image, ends), params.size))
     return outcomes
 
 
@@ -110,8 +133,8 @@ def _raise_gravest(faults: list[BrainsegError]) -> None:
     raise_all([problem for fault in faults for problem in fault.problems], kind)
 
 
-def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, size: int) -> Slice:
-    """Decode, check and resize one pair of members.
+def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, params: config.Preprocess) -> Slice:
+    """Decode, check and resize one pair of members; an image of more than 8 bits is left as it is.
 
     Raises:
         DataError: all that is wrong with the two.
@@ -126,25 +149,46 @@ def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, size: i
             faults.append(error)
     _raise_gravest(faults)
     image, mask = decoded
-    raise_all(check_pair(image, mask, mask_name))
+    raise_all(check_pair(image, mask, mask_name, params.foreground))
     digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-    return Slice(resize_image(image, size), resize_mask(mask, size), digest, bool(image.min() == image.max()))
+    if params.foreground is not None:
+        mask = np.isin(mask, params.foreground).view(np.uint8)
+    grid, constant = resize_mask(mask, params.size), bool(image.min() == image.max())
+    shown = selected(image, params.channels)
+    shown = resize_image(shown, params.size) if shown.dtype == np.uint8 else shown
+    return Slice(shown, grid, digest, constant, params.size / max(mask.shape))
 
 
-def check_pair(image: np.ndarray, mask: np.ndarray, name: str) -> list[Problem]:
-    """What is wrong with a mask: its shape beside the image's, its values."""
+def selected(image: np.ndarray, channels: str) -> np.ndarray:
+    """Of (H, W, 3): itself (``all``), FLAIR (``flair``) or the mean (``gray``), (H, W); (H, W) is returned as it is."""
+    if image.ndim == 2 or channels == "all":
+        return image
+    if channels == "flair":
+        return image[..., FLAIR]
+    mean = image.mean(axis=2, dtype=np.float64)
+    return (np.rint(mean) if image.dtype != np.float32 else mean).astype(image.dtype)
+
+
+def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[int] | None = None) -> list[Problem]:
+    """What is wrong with a mask: its shape beside the image's, its values unless ``foreground`` says what they mean."""
+    if name.lower().endswith(LOSSY):
+        return [Problem(name, "is a JPEG, which changes a mask's values", "save masks as PNG or TIF")]
     if mask.ndim != 2:
         return [Problem(name, f"the mask has shape {mask.shape}, must have one channel", "save it as grayscale")]
     if mask.shape != image.shape[:2]:
         what = f"the mask has shape {mask.shape}, its image {image.shape}"
         return [Problem(name, what, "pair each image with the mask drawn on it")]
+    if not np.issubdtype(mask.dtype, np.integer):
+        return [Problem(name, f"the mask holds {mask.dtype} numbers", "save it with whole numbers")]
+    if foreground is not None:
+        return []
     top = mask.max()
     if top in (0, 1, 255) and np.count_nonzero(mask == top) == (np.count_nonzero(mask) or mask.size):
         return []
     values = np.unique(mask)
     shown = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
     what = f"the mask holds {len(values)} values ({shown}), must hold 0 and 1 or 0 and 255"
-    return [Problem(name, what, "threshold it, and save it without loss")]
+    return [Problem(name, what, "threshold it, and save it without loss; or name its labels: preprocess.foreground")]
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -179,6 +223,18 @@ def _fit(pixels: np.ndarray, size: int, shrinking: int, growing: int) -> np.ndar
     top, left = (size - height) // 2, (size - width) // 2
     ends = top, size - height - top, left, size - width - left
     return cv2.copyMakeBorder(pixels, *ends, cv2.BORDER_CONSTANT, value=0)
+
+
+def _kind(pixels: np.ndarray) -> str:
+    return f"{pixels.dtype.name}, {'three channels' if pixels.ndim == 3 else 'one channel'}"
+
+
+def _on_grid(spacing: str, scale: float) -> str:
+    """``"row x column x slice"`` of a slice's pixels in mm → of the grid's."""
+    if not spacing:
+        return ""
+    row, column, between = (float(part) for part in spacing.split("x"))
+    return f"{row / scale:.6g} x {column / scale:.6g} x {between:.6g}"
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahead: int) -> Iterator:
