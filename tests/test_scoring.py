@@ -72,22 +72,28 @@ def test_e3_an_object_of_one_pixel_and_no_spacing():
     assert table.surface_dice.tolist() == [1, 0, 0]
 
 
-def test_hd95_in_mm_and_the_tolerance_in_pixels():
-    apart = Patient("P", "test", [Slice([(4, 4)], [(4, 6)])], spacing="9 x 0.5 x 5")
-    table = slices_of(apart, tolerance=2, unit="mm")
+def test_lengths_and_volumes_in_mm():
+    """Two pixels of 0.5 mm apart; a voxel of 9 x 0.5 x 5 mm."""
+    apart = Patient("P", "test", [Slice([(4, 4)], [(4, 6)]), Slice([(4, 4)], [])], spacing="9 x 0.5 x 5")
+    table = slices_of(apart, tolerance=1.0, unit="mm")
     assert (table.hd95[0], table.surface_dice[0]) == (1.0, 1.0)
-    assert slices_of(apart, tolerance=1.9, unit="mm").surface_dice[0] == 0
+    assert slices_of(apart, tolerance=0.9, unit="mm").surface_dice[0] == 0
+    assert slices_of(apart, tolerance=1.0).surface_dice[0] == 0  # pixels
+    assert table.voxel_mm3.tolist() == [22.5, 22.5]
+    volumes = scoring.per_patient(table)
+    assert (volumes.tumour_mm3[0], volumes.predicted_mm3[0]) == (45.0, 22.5)
+    assert not {"voxel_mm3", "tumour_mm3"} & {*slices_of(apart), *scoring.per_patient(slices_of(apart))}
 
 
 @pytest.mark.parametrize("cell", ["", "  ", np.nan, None])
 def test_no_spacing(cell):
-    assert scoring.pixel_spacing(cell) is None
+    assert scoring.voxel_spacing(cell) is None
 
 
-@pytest.mark.parametrize("cell", ["1 x 2", "a x b x c", "0 x 1 x 1", "nan x 1 x 1", "inf x 1 x 1"])
+@pytest.mark.parametrize("cell", ["1 x 2", "a x b x c", "0 x 1 x 1", "nan x 1 x 1", "inf x 1 x 1", "1 x 1 x 0"])
 def test_a_spacing_that_is_none_is_an_error(cell):
     with pytest.raises(DataError, match="row x column x slice"):
-        scoring.pixel_spacing(cell)
+        scoring.voxel_spacing(cell)
 
 
 def test_detection_is_by_any_predicted_pixel():

@@ -60,7 +60,7 @@ def evaluate(
     """
     _check(cases, masks, probabilities)
     cases = cases.reset_index(drop=True)
-    unit = "mm" if all(scoring.pixel_spacing(text) for text in cases.spacing.unique()) else "px"
+    unit = "mm" if all(scoring.voxel_spacing(text) for text in cases.spacing.unique()) else "px"
     cohorts = {subset: Cohort(cases[cases.subset == subset], masks) for subset in ("val", "test")}
     summarise = partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed)
     threshold = None if params.threshold == "auto" else _as_written(params.threshold)

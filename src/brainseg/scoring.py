@@ -4,6 +4,7 @@ Rows come first and means after: whatever ``metrics/evaluation.json`` says can b
 from ``per_slice.csv`` and ``per_patient.csv``. docs/metrics.md defines each number.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -42,21 +43,31 @@ class Cohort(NamedTuple):
 def per_slice(
     cohort: Cohort, probability: np.ndarray, rule: postprocessing.Rule, tolerance: float, unit: str, title: str
 ) -> pd.DataFrame:
-    """Counts, Dice, IoU, HD95 in ``unit`` (px | mm) and surface Dice (``tolerance`` in pixels) of each slice."""
+    """Counts, Dice, IoU, HD95 and surface Dice of each slice; lengths, ``tolerance`` too, in ``unit`` (px | mm).
+
+    In mm there is a further column, ``voxel_mm3``, the volume of a voxel.
+    """
     tables = []
     for rows, reference, values in cohort.patients(probability, title):
         prediction = postprocessing.binarise(values, rule)
         table = rows[["row", "patient", "institution", "subset", "slice"]].copy()
         _add_counts(table, metrics.counts(reference, prediction, axis=(1, 2)))
-        spacing = pixel_spacing(rows.spacing.iloc[0]) if unit == "mm" else None
-        borders = [_borders(r, p, tolerance, spacing) for r, p in zip(reference, prediction, strict=True)]
-        table["hd95"], table["surface_dice"] = np.transpose(borders)
+        spacing = voxel_spacing(rows.spacing.iloc[0]) if unit == "mm" else None
+        pixel = spacing[:2] if spacing else (1.0, 1.0)
+        borders = [metrics.surface_distances(*masks, pixel) for masks in zip(reference, prediction, strict=True)]
+        table["hd95"] = [metrics.hd95(distances) for distances in borders]
+        table["surface_dice"] = [metrics.surface_dice(distances, tolerance) for distances in borders]
+        if spacing:
+            table["voxel_mm3"] = math.prod(spacing)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
 def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
-    """Each patient's slices added up before any quotient: volume Dice, IoU, precision and recall."""
+    """Each patient's slices added up before any quotient: volume Dice, IoU, precision and recall.
+
+    Where the slices have ``voxel_mm3``, also the volume of the tumour and of the prediction, in mm³.
+    """
     groups = slices.assign(tumour=slices.tumour_pixels > 0).groupby("patient")
     table = groups[["institution", "subset"]].first()
     table["slices"], table["tumour_slices"] = groups.size(), groups.tumour.sum()
@@ -64,6 +75,9 @@ def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
     c = Counts(*(sums[kind] for kind in Counts._fields))
     _add_counts(table, c)
     table["precision"], table["recall"] = metrics.precision(c), metrics.recall(c)
+    if "voxel_mm3" in slices:
+        voxel = groups["voxel_mm3"].first()
+        table["tumour_mm3"], table["predicted_mm3"] = table.tumour_pixels * voxel, table.predicted_pixels * voxel
     return table.reset_index()
 
 
@@ -140,18 +154,18 @@ def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def pixel_spacing(text: object) -> tuple[float, float] | None:
-    """Row and column spacing in mm out of ``"row x column x slice"``; None for an empty cell."""
+def voxel_spacing(text: object) -> tuple[float, float, float] | None:
+    """Row, column and slice spacing in mm out of ``"row x column x slice"``; None for an empty cell."""
     if not isinstance(text, str) or not text.strip():
         return None
     try:
-        row, column, _ = (float(part) for part in text.split("x"))
+        row, column, between = (float(part) for part in text.split("x"))
     except ValueError:
-        row = column = -1.0
-    if not (0 < row < np.inf and 0 < column < np.inf):
+        row = column = between = -1.0
+    if not (0 < row < np.inf and 0 < column < np.inf and 0 < between < np.inf):
         fix = "correct that column of slices.csv, or leave it empty"
         raise DataError("spacing", f"{text!r} is not 'row x column x slice' in mm", fix)
-    return row, column
+    return row, column, between
 
 
 def _add_counts(table: pd.DataFrame, c: Counts) -> None:
@@ -160,12 +174,3 @@ def _add_counts(table: pd.DataFrame, c: Counts) -> None:
     for kind, values in kinds.items():
         table[kind] = values
     table["dice"], table["iou"] = metrics.dice(c), metrics.iou(c)
-
-
-def _borders(
-    reference: np.ndarray, prediction: np.ndarray, tolerance: float, spacing: tuple[float, float] | None
-) -> tuple[float, float]:
-    """HD95 and surface Dice of one slice; the tolerance stays in pixels where HD95 is in mm."""
-    pixels = metrics.surface_distances(reference, prediction)
-    lengths = metrics.surface_distances(reference, prediction, spacing) if spacing else pixels
-    return metrics.hd95(lengths), metrics.surface_dice(pixels, tolerance)
