@@ -81,6 +81,16 @@ def save(folder, datasets, syntax=uid.ExplicitVRLittleEndian) -> list:
     return paths
 
 
+def save_series(folder, voxels: np.ndarray) -> list:
+    """Axial slices (S, H, W) uint16, at most ten, as they are looked at, 5 mm apart; names and dates in two headers."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    straight = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "BitsStored": 16, "HighBit": 15}
+    sides = dict(zip(("Rows", "Columns"), voxels.shape[1:], strict=True))
+    places = [{"ImagePositionPatient": [-30, -40, 5 * n], "PixelData": pixels.astype("<u2").tobytes()}
+              for n, pixels in enumerate(voxels)]  # fmt: skip
+    return save(folder, [one(n, **straight, **sides, **place) for n, place in enumerate(places)])
+
+
 def series(**changes) -> list:
     return [one(n, **changes) for n in range(COUNT)]
 

@@ -32,10 +32,13 @@ def outline(shape: tuple[int, ...], *labels: int) -> np.ndarray:
     return mask
 
 
-def nifti(path: Path, slices: np.ndarray, orientation=ORIENTATIONS[0], shift: float = 0.0) -> Path:
+def nifti(
+    path: Path, slices: np.ndarray, orientation=ORIENTATIONS[0], shift: float = 0.0, spacing: float = 1.0
+) -> Path:
     """Write axial slices (S, H, W[, C]) as NIfTI whose axes are permuted and turned; the voxels stay where they are."""
     axes, signs = orientation
     array, affine = slices.swapaxes(0, 2), LPS.copy()  # (column, row, slice)
+    affine[:3, :3] *= spacing
     affine[:3, 3] = np.array([70.0, 90.0, -30.0]) + shift
     turn = np.zeros((4, 4))
     turn[3, 3] = 1
