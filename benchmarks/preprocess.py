@@ -92,7 +92,7 @@ def measured(function: Callable, *arguments) -> tuple[float, float]:
 
 
 def pipeline(source: Path, out: Path) -> None:
-    preprocessing.run(source, config.Preprocess(size=SIZE), out)
+    preprocessing.run(source, config.Preprocess(size=SIZE, channels="all", foreground=None, window=[0.5, 99.5]), out)
 
 
 def serial(pairs: list[tuple[str, str]], out: Path) -> None:

@@ -118,14 +118,32 @@ def test_a_jpeg_is_a_picture():
     assert decoded.shape == RGB.shape and decoded.dtype == np.uint8
 
 
-def test_pages_of_a_tif_are_slices():
+def test_pages_of_a_tif_are_slices(tmp_path, monkeypatch):
     several = encode(GRAY, save_all=True, append_images=[Image.fromarray(GRAY.T)])
-    assert imaging.has_pages(several, "a") and not imaging.has_pages(encode(GRAY), "a")
-    assert not imaging.has_pages(b"II*\0rubbish", "a")
+    for name, data, answer in (("several", several, True), ("one", encode(GRAY), False), ("none", b"II*\0rub", False)):
+        (tmp_path / name).write_bytes(data)
+        assert imaging.has_pages(tmp_path / name) is answer
     np.testing.assert_array_equal(imaging.pages(several, "a"), [GRAY, GRAY.T])
     unlike = encode(GRAY, save_all=True, append_images=[Image.fromarray(RGB)])
     with pytest.raises(DataError, match="pages of different kinds"):
         imaging.pages(unlike, "a")
+    monkeypatch.setattr(imaging, "MAX_VALUES", 2 * GRAY.size - 1)
+    monkeypatch.setattr(imaging, "_page", lambda image, name: GRAY)  # nothing of the second is decoded
+    with pytest.raises(DataError, match="more than 1,024 pages or 511 values"):
+        imaging.pages(several, "a")
+
+
+def test_a_mask_is_never_a_jpeg_whatever_its_name():
+    with pytest.raises(DataError, match=r"mask\.png: is a JPEG"):
+        imaging.decode(encode(GRAY, "JPEG"), "mask.png", lossless=True)
+    assert imaging.decode(encode(GRAY, "PNG"), "mask.png", lossless=True).shape == GRAY.shape
+
+
+def test_deep_pictures_show_by_their_header():
+    deep = [encode(GRAY.astype(np.uint16)), encode(GRAY.astype(np.float32)), encode(GRAY.astype(np.uint16), "PNG")]
+    assert [imaging.is_deep(data) for data in (*deep, encode(GRAY), encode(RGB, "PNG"), b"II*\0")] == [True] * 3 + [
+        False
+    ] * 3
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
@@ -186,6 +204,7 @@ def test_p3_signed_tiff_is_refused():
 
 
 BAD = {
+    "white is zero": (encode(GRAY.astype(np.uint16), tiffinfo={262: 0}), "negative"),
     "uint16 planar gray TIFF": (tiff(bytes(16 * 16 * 2), [16], planes=2), "damaged"),
     "empty file": (b"", "is empty"),
     "text": (b"patient,slice\n", "neither a TIFF nor a PNG nor a JPEG"),

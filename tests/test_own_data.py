@@ -103,4 +103,8 @@ def test_dicom_series_with_nifti_masks(tmp_path):
     folder = repro(tmp_path, tmp_path / "own", images="scans/*/", masks="masks/*.nii.gz", patient="each_volume")
     found = report(folder)
     assert sum(found["protocol"]["patients"].values()) == 10 and found["test"]["slice"]["unit"] == "mm"
-    assert "DOE" not in "".join(path.read_text(errors="replace") for path in folder.glob("metrics/*.*"))
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"slices.zip", "slices.csv", "mlflow.db"} <= {path.name for path in written}
+    for path in written:
+        content = path.read_bytes()
+        assert b"DOE" not in content and b"19700101" not in content, path

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainseg import archive, config, imaging, preprocessing
+from brainseg import archive, config, imaging, intensity, preprocessing
 from brainseg.errors import DataError, IntegrityError
 
 RNG = np.random.default_rng(0)
@@ -186,13 +186,81 @@ def test_spacing_is_that_of_the_grid(preprocess):
         pair("B", image=noise(16, 16), mask=np.zeros((16, 16)))._replace(spacing="2 x 2 x 3.3"), pair("C"),
     ]  # fmt: skip
     _, _, table = preprocess(*pairs)
-    assert table["spacing"].tolist() == ["1 x 1.2 x 5", "1 x 1 x 3.3", ""]
+    assert table["spacing"].tolist() == ["1 x 1 x 5", "1 x 1 x 3.3", ""]
 
 
 def test_p2_masks_of_jpegs_and_of_floats_are_refused(preprocess):
-    lossy = pair()._replace(mask_name="1_mask.jpg")
-    assert "is a JPEG" in faults(preprocess, lossy)[0]
+    buffer = io.BytesIO()
+    Image.fromarray(square()).save(buffer, format="JPEG")
+    assert "is a JPEG" in faults(preprocess, pair(mask=buffer.getvalue()), foreground=[255])[0]
     assert "float32 numbers" in faults(preprocess, pair(mask=imaging.encode(np.zeros((32, 32), np.float32))))[0]
+
+
+def test_pixels_that_are_not_square_become_square(preprocess):
+    """16 x 64 pixels of 4 x 1 mm are a square of 64 mm; the tumour keeps its shape in mm."""
+    mask = np.zeros((16, 64), np.uint8)
+    mask[4:8, 16:32] = 255  # 16 x 16 mm
+    _, masks, table = preprocess(pair(image=noise(16, 64), mask=mask)._replace(spacing="4 x 1 x 5"), size=64)
+    assert table["spacing"].tolist() == ["1 x 1 x 5"]
+    rows, columns = masks[0].any(axis=1).sum(), masks[0].any(axis=0).sum()
+    assert (rows, columns) == (16, 16)
+
+
+def volume_pair(number: int, mask: np.ndarray) -> archive.Pair:
+    """As ``folder`` names the slices of a volume."""
+    return deep(number, noise()[..., 0].astype(np.uint16))._replace(
+        image_name=f"case_{number:04}.npy", mask_name=f"case_{number:04}_mask.npy", mask=imaging.encode(mask)
+    )
+
+
+def test_a_volume_with_labels_is_one_fault(preprocess):
+    labels = square(value=4)
+    labels[0, 0] = 1
+    found = faults(preprocess, *(volume_pair(n, labels) for n in range(1, 7)), pair("B", mask=square(value=7)))
+    assert found[0].startswith("A/case: the mask holds 3 values (0, 1, 4)") and found[0].endswith(
+        "; so 6 of its slices"
+    )
+    assert len(found) == 2 and found[1].startswith("B/1_mask.png")
+
+
+def test_masks_of_one_patient_mean_the_same(preprocess):
+    mixed = pair(mask=square(value=1)), pair(number=2, mask=square(value=255)), pair("B", mask=square(value=255))
+    assert faults(preprocess, *mixed) == [
+        "A/1_mask.png: and other masks of the patient differ: tumour is 1 in some and 255 in others"
+    ]
+
+
+def test_labels_that_nobody_has_are_said(preprocess, capsys):
+    preprocess(pair(mask=square(value=1)), pair("B", mask=square(value=2)), pair("C", mask=np.zeros((32, 32))),
+               foreground=[1, 9])  # fmt: skip
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert lines == [
+        "WARNING preprocess.foreground: no mask holds 9",
+        "WARNING B: no tumour, its labels are 2: preprocess.foreground",
+    ]
+
+
+def test_empty_slices_of_a_volume_are_counted(preprocess, capsys):
+    blank = [volume_pair(n, np.zeros((32, 32), np.uint8)) for n in (1, 2)]
+    blank = [each._replace(image=imaging.encode(np.zeros((32, 32), np.uint16))) for each in blank]
+    preprocess(*blank, volume_pair(3, square()))
+    assert "WARNING A: every pixel has the same value in 2 slices\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "float32"])
+def test_the_window_is_numpys_percentiles(dtype):
+    rng = np.random.default_rng(1)
+    slices = [rng.integers(-30000 if dtype == "int16" else 0, 32000, (9, 8)).astype(dtype) for _ in range(3)]
+    slices[0][:2] = np.min(slices)
+    values = np.stack(slices).astype(np.float64)
+    expected = np.percentile(values[values > values.min()], [1, 99.5])
+    found = intensity.window(slices, (1, 99.5))
+    np.testing.assert_allclose([found.low[0], found.high[0]], expected, rtol=1e-6)
+
+
+def test_the_window_does_not_wrap():
+    found = intensity.window([np.array([[-32768, -30000], [-30000, 30000], [30000, 30000]], np.int16)], (0, 50))
+    assert (found.low[0], found.high[0]) == (-30000, 30000)
 
 
 def test_shrinking_averages_areas():

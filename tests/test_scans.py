@@ -33,11 +33,17 @@ def outline(shape: tuple[int, ...], *labels: int) -> np.ndarray:
 
 
 def nifti(
-    path: Path, slices: np.ndarray, orientation=ORIENTATIONS[0], shift: float = 0.0, spacing: float = 1.0
+    path: Path,
+    slices: np.ndarray,
+    orientation=ORIENTATIONS[0],
+    shift: float = 0.0,
+    spacing: float = 1.0,
+    rows: float = 1.1,
 ) -> Path:
     """Write axial slices (S, H, W[, C]) as NIfTI whose axes are permuted and turned; the voxels stay where they are."""
     axes, signs = orientation
     array, affine = slices.swapaxes(0, 2), LPS.copy()  # (column, row, slice)
+    affine[1, 1] = -rows
     affine[:3, :3] *= spacing
     affine[:3, 3] = np.array([70.0, 90.0, -30.0]) + shift
     turn = np.zeros((4, 4))
@@ -79,8 +85,8 @@ def test_three_channels_and_8_bits_come_as_they_are(tmp_path):
     drawn = list(phantom.pairs(config.Phantom(patients=2, slices=5, size=64, seed=1)))
     for name in sorted({pair.patient for pair in drawn}):
         mine = [pair for pair in drawn if pair.patient == name]
-        nifti(tmp_path / f"images/{name}.nii.gz", stacked(mine, "image"), ORIENTATIONS[29])
-        nifti(tmp_path / f"masks/{name}.nii.gz", stacked(mine, "mask") // 255, ORIENTATIONS[11])
+        nifti(tmp_path / f"images/{name}.nii.gz", stacked(mine, "image"), ORIENTATIONS[29], rows=0.9)
+        nifti(tmp_path / f"masks/{name}.nii.gz", stacked(mine, "mask") // 255, ORIENTATIONS[11], rows=0.9)
     settings = config.Preprocess(size=64, channels="all", foreground=None, window=[0.5, 99.5])
     for name, pairs in (("tif", drawn), ("nifti", slices_of(tmp_path))):
         archive.write(tmp_path / f"{name}.zip", pairs)
@@ -101,7 +107,7 @@ def test_labels_depth_and_spacing_reach_the_arrays(tmp_path):
     assert images.shape == (5, 32, 32, 3) and images.max() == 255
     assert masks.any(axis=(1, 2)).tolist() == [False, True, False, True, False]
     lines = (tmp_path / "out/slices.csv").read_text().splitlines()
-    assert lines[1] == "0,a,unknown,1,0,a/a_0001.npy,0.4125 x 0.3375 x 5"
+    assert lines[1] == "0,a,unknown,1,0,a/a_0001.npy,0.4125 x 0.4125 x 5"
 
 
 def tif(path: Path, pages: np.ndarray) -> None:
@@ -163,13 +169,61 @@ def test_everything_wrong_with_volumes_is_one_list(tmp_path):
     assert len(found) == 4 and not (tmp_path / "raw").exists()
 
 
-def test_two_volumes_of_one_patient_are_told_apart_by_the_user(tmp_path):
+def test_a_patient_has_one_volume_and_nothing_beside_it(tmp_path):
+    """Two scans of one patient as two patients would be trained on and tested on: nobody is told to do that."""
     for name in ("p1_day1", "p1_day2"):
         nifti(tmp_path / f"images/{name}.nii", head(0))
         nifti(tmp_path / f"masks/{name}.nii", outline((5, 12, 10), 1))
-    with pytest.raises(DataError, match=r"p1_day2\.nii: and images/p1_day1\.nii are both slice 1 of patient p1"):
+    tif(tmp_path / "images/p1_7.tif", head(0, dtype="uint8")[:1])
+    tif(tmp_path / "masks/p1_7.tif", outline((5, 12, 10), 1)[:1])
+    with pytest.raises(DataError) as caught:
         slices_of(tmp_path, patient="(p1)_")
+    assert [(Path(p.path).name, p.what) for p in caught.value.problems] == [
+        ("p1_7.tif", "and images/p1_day2.nii, a volume, are both of patient p1"),
+        ("p1_day1.nii", "and images/p1_day2.nii, a volume, are both of patient p1"),
+    ]
+    assert "each_volume" not in caught.value.problems[0].fix
+    for name in ("images/p1_7.tif", "masks/p1_7.tif"):
+        (tmp_path / name).unlink()
     assert len(slices_of(tmp_path)) == 10
+
+
+@pytest.mark.parametrize("rule", ["folder", "each_volume", "(p[0-9])"])
+def test_pages_of_a_tif_need_no_number(tmp_path, rule):
+    for name in ("p1", "p2"):
+        tif(tmp_path / f"{name}/brain.tif", head(0, dtype="uint16"))
+        tif(tmp_path / f"{name}/brain_mask.tif", outline((5, 12, 10), 1))
+    pairs = slices_of(tmp_path, images="**/*", masks="**/*_mask.*", patient=rule)
+    assert [pair.slice for pair in pairs] == [1, 2, 3, 4, 5] * 2
+
+
+def test_a_slice_by_itself_has_no_window(tmp_path):
+    tif(tmp_path / "images/a.tif", head(0, dtype="uint16")[:1])
+    tif(tmp_path / "masks/a.tif", outline((5, 12, 10), 1)[:1])
+    with pytest.raises(DataError, match=r"images/a\.tif: has more than 8 bits"):
+        slices_of(tmp_path, patient="each_image")
+
+
+def test_a_series_may_lie_deeper_and_masks_beside_it(tmp_path):
+    """Exports nest folders; a mask's folder and the top one, with its patients.csv, are no series."""
+    pytest.importorskip("pydicom")
+    from tests.test_dicom import save_series
+
+    voxels = head(2, dtype="uint16")
+    (tmp_path / "patients.csv").write_text("patient,institution\np1,North\n")
+    save_series(tmp_path / "p1/study/series", voxels)
+    path = tmp_path / "p1.nii.gz"
+    straight = np.diag([-0.75, -1.25, 5.0, 1.0])
+    straight[:2, 3] = 30, 40
+    nibabel.save(nibabel.Nifti1Image(outline((5, 12, 10), 1).swapaxes(0, 2), straight), path)
+    pairs = slices_of(tmp_path, images="*/", masks="*.nii.gz")
+    np.testing.assert_array_equal(stacked(pairs, "image"), voxels)
+    assert pairs[0].institution == "North"
+    outside = tmp_path.parent / "outside.dcm"
+    outside.write_bytes(b"x")
+    (tmp_path / "p1/study/series/link.dcm").symlink_to(outside)
+    with pytest.raises(DataError, match=r"p1/study/series/link\.dcm: is a link that leads nowhere or outside"):
+        slices_of(tmp_path, images="*/", masks="*.nii.gz")
 
 
 def test_each_volume_wants_volumes(tmp_path):
@@ -178,6 +232,9 @@ def test_each_volume_wants_volumes(tmp_path):
     with pytest.raises(DataError, match=r"images/a\.tif: is a single slice and no volume"):
         slices_of(tmp_path)
     assert len(slices_of(tmp_path, patient="each_image")) == 1
+    (tmp_path / "images/a.tif").write_bytes(b"")
+    with pytest.raises(DataError, match=r"images/a\.tif: is empty"):
+        slices_of(tmp_path)
 
 
 def test_patients_csv_names_institutions(tmp_path):

@@ -60,29 +60,42 @@ def pairs(params: config.Download) -> Iterator[Pair]:
     for each in tqdm(found, desc="pack", unit="pairs", mininterval=0.5, disable=None):
         place = each.patient, institutions.get(each.patient, INSTITUTION)
         try:
-            if _is_volume(root, each):
+            if _is_volume(root, each.image):
                 yield from _slices(root, each, place)
-            elif params.patient == "each_volume":
-                fix = "set download.patient: folder, a regular expression, or each_image"
-                raise DataError(root / each.image, "is a single slice and no volume", fix)
             else:
-                yield _pair(root, each, place)
+                yield _pair(root, each, place, params.patient)
         except DataError as error:
             problems += error.problems
     raise_all(problems)
 
 
-def _pair(root: Path, found: Slice, place: tuple[str, str]) -> Pair:
+def _pair(root: Path, found: Slice, place: tuple[str, str], rule: str) -> Pair:
     """A slice: both files' bytes."""
     image, mask = Path(found.image), Path(found.mask)
     mask_name = mask.name if mask.name != image.name else f"{mask.stem}_mask{mask.suffix}"
-    return Pair(*place, found.number, image.name, mask_name, _read(root / image), _read(root / mask))
+    pair = Pair(*place, found.number, image.name, mask_name, _read(root / image), _read(root / mask))
+    if rule == "each_volume":
+        imaging.decode(pair.image, str(root / image))  # a damaged file is no slice either
+        fix = "set download.patient: folder, a regular expression, or each_image"
+        raise DataError(root / image, "is a single slice and no volume", fix)
+    if rule == "each_image" and imaging.is_deep(pair.image):
+        what = "has more than 8 bits, whose window needs the other slices of its patient"
+        raise DataError(root / image, what, "set download.patient: folder or a regular expression, or save 8 bits")
+    return pair
 
 
 def _slices(root: Path, found: Slice, place: tuple[str, str]) -> Iterator[Pair]:
     """A volume's axial slices."""
-    paths = root / found.image, root / found.mask
-    image, mask = scans.read_image(paths[0], str(paths[0])), scans.read_labels(paths[1], str(paths[1]))
+    readers, paths = (scans.read_image, scans.read_labels), (root / found.image, root / found.mask)
+    read: list[scans.Scan] = []
+    problems: list[Problem] = []
+    for reader, path in zip(readers, paths, strict=True):
+        try:
+            read.append(reader(path, str(path)))
+        except DataError as error:
+            problems += error.problems
+    raise_all(problems)
+    image, mask = read
     raise_all(scans.problems(image, mask, str(paths[1])))
     name = _split(PurePosixPath(found.image).name)[0]
     for number, (pixels, labels) in enumerate(zip(image.voxels, mask.voxels, strict=True), 1):
@@ -90,11 +103,11 @@ def _slices(root: Path, found: Slice, place: tuple[str, str]) -> Iterator[Pair]:
         yield Pair(*place, number, *names, imaging.encode(pixels), imaging.encode(labels), image.spacing)
 
 
-def _is_volume(root: Path, found: Slice) -> bool:
-    path = root / found.image
+def _is_volume(root: Path, image: str) -> bool:
+    path = root / image
     if path.is_dir() or scans.is_volume(path.name):
         return True
-    return path.suffix.lower() in (".tif", ".tiff") and imaging.has_pages(_read(path), found.image)
+    return path.suffix.lower() in (".tif", ".tiff") and imaging.has_pages(path)
 
 
 def _institutions(root: Path, patients: set[str]) -> dict[str, str]:
@@ -131,18 +144,28 @@ def find(root: Path, params: config.Download) -> list[Slice]:
     names, folders, problems = _images_below(root)
     masks = _by_key(names, params.masks)
     taken = {name for found in masks.values() for name in found}
-    candidates = folders if params.images.endswith("/") else [name for name in names if name not in taken]
+    homes = {str(PurePosixPath(name).parent) for name in taken}
+    candidates = (
+        [name for name in _series_folders(folders, params.images) if name not in homes]
+        if params.images.endswith("/")
+        else [name for name in names if name not in taken]
+    )
     images = _by_key(candidates, params.images)
     if not images:
         kinds = "folder" if params.images.endswith("/") else "TIF, PNG, JPEG or NIfTI"
         what = f"no {kinds} fits download.images ({params.images})"
         problems.append(Problem("", what, "set download.path and download.images to where they are"))
     problems += _partner_problems(images, masks)
+    if params.images.endswith("/"):
+        inside = (path for image, *_ in images.values() for path in sorted((root / image).rglob("[!.]*")))
+        links = {path: fault for path in inside if (fault := _fault(path, root))}
+        problems += [Problem(path.relative_to(root).as_posix(), *fault) for path, fault in links.items()]
     slices = []
     for key, (image, *_) in images.items():
         patient, number = _patient(key, image, params.patient), _number(root, image, params.patient)
         slices.append(Slice(patient, number, image, masks.get(key, [""])[0]))
-    problems += _identity_problems(slices, params.patient)
+    volumes = {found.image for found in slices if _is_volume(root, found.image)}
+    problems += _identity_problems(slices, volumes, params.patient)
     raise_all([problem._replace(path=str(root / problem.path)) for problem in problems])
     return sorted(slices)
 
@@ -200,7 +223,7 @@ def _unreadable(error: OSError) -> tuple[str, str]:
 
 def _by_key(names: list[str], pattern: str) -> dict[Key, list[str]]:
     """Key → the names that ``pattern`` matches with it."""
-    where = PurePosixPath(f"{pattern}/*" if pattern.endswith("**") else pattern)
+    where = PurePosixPath(re.sub(r"\*\*/?$", "**/*", pattern))
     wanted, ending = (where.name, "") if pattern.endswith("/") else _split(where.name, ".*")
     folders, stem = _expression("".join(f"{part}/" for part in where.parent.parts)), _expression(wanted)
     found = defaultdict(list)
@@ -212,6 +235,14 @@ def _by_key(names: list[str], pattern: str) -> dict[Key, list[str]]:
             folder = "/".join(group.strip("/") for group in in_folder.groups() if group)
             found[folder, *in_stem.groups()].append(name)
     return found
+
+
+def _series_folders(holders: list[str], pattern: str) -> list[str]:
+    """Folders that may be a series: those that hold files; without ``**`` also those above them, never the top."""
+    if "**" in pattern:
+        return [name for name in holders if name != "."]
+    above = {str(parent) for name in holders for parent in (PurePosixPath(name), *PurePosixPath(name).parents)}
+    return sorted(above - {"."})
 
 
 def _split(name: str, *more: str) -> tuple[str, str]:
@@ -237,7 +268,7 @@ def _patient(key: Key, image: str, rule: str) -> str:
 
 def _number(root: Path, image: str, rule: str) -> int:
     """The last number in the name, -1 if there is none; 1 for a volume, which has all its patient's slices."""
-    if rule in ("each_image", "each_volume") or scans.is_volume(image) or (root / image).is_dir():
+    if rule in ("each_image", "each_volume") or _is_volume(root, image):
         return 1
     numbers = re.findall(r"[0-9]{1,18}", PurePosixPath(image).stem)
     return int(numbers[-1]) if numbers else -1
@@ -258,8 +289,8 @@ def _partner_problems(images: dict[Key, list[str]], masks: dict[Key, list[str]])
     return problems
 
 
-def _identity_problems(slices: list[Slice], rule: str) -> list[Problem]:
-    """Images of no patient or no number, two folders of one name, two slices of one number."""
+def _identity_problems(slices: list[Slice], volumes: set[str], rule: str) -> list[Problem]:
+    """Images of no patient or no number, two folders of one name, two slices of one number, more beside a volume."""
     problems = []
     nobody = [found.image for found in slices if not found.patient]
     if nobody:
@@ -267,16 +298,19 @@ def _identity_problems(slices: list[Slice], rule: str) -> list[Problem]:
         problems.append(
             Problem(nobody[0], what, "set it to a regular expression on the path, to each_volume or each_image")
         )
+    whole = {found.patient: found.image for found in slices if found.image in volumes}
     first: dict[tuple[str, int], str] = {}
     homes: dict[str, str] = {}
     for patient, number, image, _ in slices:
         if number < 0:
             what = "has no number in its name, so slices have no order"
             problems.append(Problem(image, what, "number the slices, or set download.patient: each_image"))
+        elif patient and whole.get(patient, image) != image:
+            what = f"and {whole[patient]}, a volume, are both of patient {patient}"
+            problems.append(Problem(image, what, "keep one volume of each patient, or correct download.patient"))
         elif patient and first.setdefault((patient, number), image) != image:
             what = f"and {first[patient, number]} are both slice {number} of patient {patient}"
-            fix = "end their names with different numbers; of volumes keep one, or set download.patient: each_volume"
-            problems.append(Problem(image, what, fix))
+            problems.append(Problem(image, what, "end their names with different numbers"))
         home = str(PurePosixPath(image).parent)
         if rule == "folder" and patient and homes.setdefault(patient, home) != home:
             problems.append(Problem(image, f"and {homes[patient]} would be one patient, {patient}", "rename a folder"))

@@ -11,6 +11,7 @@ MIN_SIDE..MAX_SIDE) is refused; a PNG's palette may be of 1, 2, 4 or 8 bits, for
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,8 +24,8 @@ MIN_SIDE = 8
 MAX_SIDE = 4096
 MAX_PAGES = 1024
 MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # the largest picture uncompressed, with alpha, and room for its tags
-LOSSLESS = (".tif", ".tiff", ".png")
-SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg")
+MAX_VALUES = 2**27  # of all pages and channels of one file together, as of a volume
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
 
@@ -36,14 +37,18 @@ _BITS_PER_SAMPLE = 258  # TIFF tag, a value for each channel
 _SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, 3 floating-point
 _ORIENTATION = 274  # Exif tag: 1 is upright
 _NUMPY = b"\x93NUMPY"
+_PHOTOMETRIC = 262  # TIFF tag: 0 is white-is-zero, which Pillow turns over for 8 bits and no others
+# What Pillow's decoders answer damaged bytes with.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError)
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
+def decode(data: bytes, name: str, *, lossless: bool = False) -> np.ndarray:
     """Decode one picture.
 
     Args:
         data: the file's bytes; also those of a slice that ``encode`` made.
         name: what errors call it.
+        lossless: refuse a JPEG, whose values are not those that were saved.
 
     Returns:
         ``(H, W)`` or ``(H, W, 3)``, uint8, uint16, int16 or float32, channels in file order.
@@ -56,6 +61,8 @@ def decode(data: bytes, name: str) -> np.ndarray:
     with _opened(data, name) as image:
         if _turned(image, 1):
             raise DataError(name, "holds more than one page", "save one slice per file")
+        if lossless and image.format == "JPEG":
+            raise DataError(name, "is a JPEG, which changes a mask's values", "save masks as PNG or TIF")
         return _page(image, name)
 
 
@@ -66,10 +73,13 @@ def pages(data: bytes, name: str) -> np.ndarray:
         DataError: as ``decode``; pages of different sizes or kinds, more than MAX_PAGES.
     """
     found: list[np.ndarray] = []
+    values = 0
     with _opened(data, name) as image:
         while _turned(image, len(found)):
-            if len(found) == MAX_PAGES:
-                raise DataError(name, f"holds more than {MAX_PAGES} pages", "split it, a patient each")
+            values += image.width * image.height * len(image.getbands())
+            if len(found) == MAX_PAGES or values > MAX_VALUES:
+                what = f"holds more than {MAX_PAGES:,} pages or {MAX_VALUES:,} values"
+                raise DataError(name, what, "split it, a patient each, or resize it")
             found.append(_page(image, name))
     kinds = {(page.shape, page.dtype.name) for page in found}
     if len(kinds) > 1:
@@ -78,12 +88,21 @@ def pages(data: bytes, name: str) -> np.ndarray:
     return np.stack(found)
 
 
-def has_pages(data: bytes, name: str) -> bool:
-    """Whether there is more than one page; False for what cannot be opened, which ``decode`` will say."""
+def has_pages(path: Path) -> bool:
+    """Whether a TIF has more than one page, by its headers; False for what cannot be opened, which ``decode`` says."""
     try:
-        with _opened(data, name) as image:
+        with Image.open(path, formats=["TIFF"]) as image:
             return _turned(image, 1)
-    except DataError:
+    except (*_DAMAGE, Image.DecompressionBombError):
+        return False
+
+
+def is_deep(data: bytes) -> bool:
+    """Whether a picture has more than 8 bits a channel, by its header; False for what cannot be opened."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["TIFF", "PNG"]) as image:
+            return image.mode in _DEEP
+    except (*_DAMAGE, Image.DecompressionBombError):
         return False
 
 
@@ -106,8 +125,7 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
         raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
     except UnidentifiedImageError:
         raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError) as error:
-        # Pillow's decoders answer damaged bytes with any of these.
+    except _DAMAGE as error:
         raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "restore or remove it") from None
 
 
@@ -128,6 +146,8 @@ def _check(image: ImageFile, name: str) -> None:
     if image.mode not in {*_PLAIN, *_ALPHA, *_DEEP} or not _has_whole_values(image):
         fix = "save it with 8 bits per channel, or as 16-bit or floating-point grayscale"
         raise DataError(name, f"has {_kind(image)} pixels", fix)
+    if isinstance(image, TiffImageFile) and image.mode in _DEEP and image.tag_v2.get(_PHOTOMETRIC) == 0:
+        raise DataError(name, "is a negative (0 is white)", "save it with 0 as black")
     if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1:
         raise DataError(name, "is stored turned or mirrored (Exif orientation)", "save it upright")
 

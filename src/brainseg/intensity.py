@@ -1,6 +1,7 @@
 """Intensities of any depth to 0..255, by a window of the whole volume."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,19 +14,49 @@ class Window(NamedTuple):
     high: np.ndarray
 
 
-def window(slices: Iterable[np.ndarray], percentiles: tuple[float, float]) -> Window:
+def window(slices: Sequence[np.ndarray], percentiles: tuple[float, float]) -> Window:
     """The percentiles of the volume's intensities, channel by channel.
 
     Those above the least one count, since air around the head would otherwise decide: as a rule it is one value.
 
     Args:
-        slices: arrays (H, W) or (H, W, C) of one volume.
+        slices: arrays (H, W) or (H, W, C) of one volume, all of one type: uint16, int16 or float32.
         percentiles: of the lower and the upper end, 0..100.
     """
-    channels = np.concatenate([pixels.reshape(-1, _channels(pixels)) for pixels in slices]).T
-    ends = [np.percentile(_above_least(values), percentiles) for values in channels]
+    ends = []
+    for channel in range(_channels(slices[0])):
+        planes = [pixels.reshape(-1, _channels(pixels))[:, channel] for pixels in slices]
+        ends.append(_percentiles(planes, percentiles))
     low, high = np.array(ends, np.float64).T
     return Window(low, high)
+
+
+def _percentiles(planes: list[np.ndarray], percentiles: tuple[float, float]) -> list[float]:
+    """As ``np.percentile``, in float64 whatever the type: int16 would wrap. Each value is held once at most."""
+    if planes[0].dtype.kind == "f":
+        values = np.sort(np.concatenate(planes))
+        above = values[np.searchsorted(values, values[0], side="right") :]
+        values = above if above.size else values
+        return [_ranked(lambda rank: values[rank], len(values), percent) for percent in percentiles]
+    least = int(np.iinfo(planes[0].dtype).min)
+    counts = np.zeros(2**16, np.int64)
+    for plane in planes:
+        counts += np.bincount(plane.astype(np.int32) - least, minlength=len(counts))
+    if np.count_nonzero(counts) > 1:
+        counts[counts.nonzero()[0][0]] = 0
+    ends = np.cumsum(counts)
+    return [
+        _ranked(lambda rank: float(np.searchsorted(ends, rank, side="right") + least), int(ends[-1]), percent)
+        for percent in percentiles
+    ]
+
+
+def _ranked(at: Callable[[int], float], count: int, percent: float) -> float:
+    """Between the two values whose ranks are nearest."""
+    place = percent / 100 * (count - 1)
+    below = math.floor(place)
+    lower, upper = float(at(below)), float(at(min(below + 1, count - 1)))
+    return lower + (upper - lower) * (place - below)
 
 
 def to_uint8(pixels: np.ndarray, ends: Window) -> np.ndarray:
@@ -41,8 +72,3 @@ def to_uint8(pixels: np.ndarray, ends: Window) -> np.ndarray:
 
 def _channels(pixels: np.ndarray) -> int:
     return pixels.shape[2] if pixels.ndim == 3 else 1
-
-
-def _above_least(values: np.ndarray) -> np.ndarray:
-    head = values[values > values.min()]
-    return head if head.size else values

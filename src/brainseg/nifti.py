@@ -43,6 +43,7 @@ _WHOLE = 2**24  # float32 holds every integer up to here
 _MAX_OFFSET = 2**24  # bytes of header and extensions before the voxels
 _MARGIN = 2**20  # bytes after the voxels that are let pass
 _MM = (0, 2)  # codes of the unit: not given, which is taken as millimetres, and millimetres
+_NEARLY = 1e-3  # of a whole number: labels scaled by a float32 slope such as 1/255 miss it by a hair
 _SCANNER = 1  # code of an sform or qform: coordinates of the scanner
 
 _RESTORE = "restore it, or save it anew as .nii or .nii.gz"
@@ -88,12 +89,14 @@ def read_labels(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
     labels = np.empty(stored.shape, np.uint8)
     for k in range(stored.shape[2]):  # by planes: in float64 a whole volume is eight times as large
         plane = _scaled(stored[:, :, k], header)
-        fits = (plane >= 0) & (plane <= 255) & (plane == np.rint(plane))
+        whole = np.rint(plane)
+        with np.errstate(invalid="ignore"):  # infinity less infinity: no number, and no label
+            fits = (whole >= 0) & (whole <= 255) & (np.abs(plane - whole) <= _NEARLY)
         if not fits.all():
-            shown = ", ".join(f"{value:g}" for value in np.unique(plane[~fits])[:5])
+            shown = ", ".join(f"{value:.9g}" for value in np.unique(plane[~fits])[:5])
             what = f"holds the values {shown}, labels must be whole numbers 0 to 255"
             raise DataError(name, what, "save the mask with its labels as whole numbers")
-        labels[:, :, k] = plane
+        labels[:, :, k] = whole
     return volumes.axial(labels, header.geometry.affine)
 
 

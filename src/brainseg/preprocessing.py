@@ -1,12 +1,14 @@
 """From the archive to arrays on one square grid: images, binary masks and a table of the slices.
 
-Slices are decoded by a pool of threads (decoding, resizing and reading release Python's lock) and
-written in order, so that memory stays flat however many there are.
+Patients are read by a pool of threads (decoding, resizing and reading release Python's lock) and written in order, so
+that memory stays flat however many there are. Of a patient whose images have more than 8 bits all are held at once,
+since they share a window.
 """
 
 import hashlib
 import itertools
 import os
+import re
 import sys
 import zipfile
 from collections import deque
@@ -25,27 +27,33 @@ from brainseg import archive, config, files, foreign, imaging, intensity
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
 from brainseg.manifest import FLAIR
 
-LOSSY = (".jpg", ".jpeg")
+_OF_VOLUME = re.compile(r"(.+)_[0-9]{4,}(_mask)?\.npy")  # a member that ``folder`` made of a volume
+
+
+Pixel = tuple[float, float]  # height and width, in mm where they are known
+SQUARE: Pixel = (1.0, 1.0)
 
 
 class Slice(NamedTuple):
     """A slice on the grid, or on the way to it.
 
     ``image`` (S, S, 3) uint8, or as deep and large as it was until its volume's window is known; ``mask`` (S, S) uint8
-    in {0, 1}; ``digest`` of the pixels as they were; ``scale``: grid pixels to a pixel.
+    in {0, 1}; ``digest`` of the pixels as they were; ``extent`` of the longer side, in mm where the spacing is known;
+    ``labels``: the values of the mask but 0.
     """
 
     image: np.ndarray
     mask: np.ndarray
     digest: str
     constant: bool
-    scale: float
+    extent: float
+    labels: frozenset[int]
 
 
 def run(path: Path, params: config.Preprocess, out: Path) -> str:
     """Write ``images.npy`` (N, S, S, 3), ``masks.npy`` (N, S, S) and ``slices.csv`` into ``out``, in the index's order.
 
-    Warns on stderr of constant images and of identical ones within a patient.
+    Warns on stderr of constant images, of identical ones within a patient, and of labels that nobody has.
 
     Raises:
         DataError: every fault of every slice: missing, unreadable, sizes that differ, masks that are not
@@ -65,9 +73,10 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
             facts = _convert(path, index, params, images, masks)
         columns = ["patient", "institution", "slice"]
         table = index[columns].assign(tumour_pixels=facts["tumour_pixels"], source=index["image"])
-        table["spacing"] = [_on_grid(mm, scale) for mm, scale in zip(index["spacing"], facts["scale"], strict=True)]
+        grid_mm = facts["extent"] / params.size
+        table["spacing"] = [_on_grid(*each) for each in zip(index["spacing"], grid_mm, strict=True)]
         table.to_csv(table_path, index_label="row", lineterminator="\n")
-    _warn(index.assign(**facts))
+    _warn(index.assign(**facts), params.foreground or [])
     patients, tumour = table["patient"].nunique(), int((table["tumour_pixels"] > 0).sum())
     grid = f"{params.size}x{params.size}"
     return f"{out}: {len(table):,} slices of {patients:,} patients at {grid}, {tumour:,} with tumour"
@@ -76,64 +85,93 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
 def _convert(
     path: Path, index: pd.DataFrame, params: config.Preprocess, images: BinaryIO, masks: BinaryIO
 ) -> pd.DataFrame:
-    """Write all slices and return what is known of each: tumour_pixels, digest, constant, scale."""
+    """Write all slices and return what is known of each: tumour_pixels, digest, constant, extent, labels."""
     cv2.setNumThreads(1)  # the pool's threads are the parallelism
-    volumes = [list(zip(rows["image"], rows["mask"], strict=True)) for _, rows in index.groupby("patient", sort=False)]
+    columns = ["image", "mask", "spacing"]
+    patients = [list(rows[columns].itertuples(index=False)) for _, rows in index.groupby("patient", sort=False)]
     facts, faults, workers = {}, [], min(8, os.cpu_count() or 1)
     with (
         _opened(path) as source,
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(index), desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
     ):
-        results = _in_order(pool, partial(_read_volume, source, params=params), volumes, ahead=2 * workers)
+        results = _in_order(pool, partial(_read_patient, source, params=params), patients, ahead=2 * workers)
         for row, each in zip(index.index, itertools.chain.from_iterable(results), strict=True):
             bar.update()
             if isinstance(each, BrainsegError):
                 faults.append(each)
                 continue
-            facts[row] = int(np.count_nonzero(each.mask)), each.digest, each.constant, each.scale
+            facts[row] = int(np.count_nonzero(each.mask)), *each[2:]
             if not faults:
                 images.write(each.image)
                 masks.write(each.mask)
-    known = pd.DataFrame(facts.values(), columns=["tumour_pixels", "digest", "constant", "scale"], index=list(facts))
+    known = pd.DataFrame(facts.values(), columns=["tumour_pixels", *Slice._fields[2:]], index=list(facts))
     if shared := _shared(index.join(known.astype({"constant": bool}), how="inner")):
         faults.append(DataError("", problems=shared))
     _raise_gravest(faults)
     return known
 
 
-def _read_volume(
-    source: zipfile.ZipFile, pairs: list[tuple[str, str]], params: config.Preprocess
+def _read_patient(
+    source: zipfile.ZipFile, members: list[tuple[str, str, str]], params: config.Preprocess
 ) -> list[Slice | BrainsegError]:
-    """A patient's slices on the grid. Deep ones wait until all are read, for they share a window."""
+    """A patient's slices on the grid. Deep ones wait until all are read, for they share a window.
+
+    Args:
+        members: names of image and mask, spacing.
+    """
     outcomes: list[Slice | BrainsegError] = []
-    for image_name, mask_name in pairs:
+    for image_name, mask_name, spacing in members:
         try:
-            outcomes.append(read_slice(source, image_name, mask_name, params))
+            outcomes.append(read_slice(source, image_name, mask_name, params, _pixel(spacing)))
         except (DataError, IntegrityError) as error:
             outcomes.append(error)
     read = {i: each for i, each in enumerate(outcomes) if isinstance(each, Slice)}
+    if not read:
+        return outcomes
+    first = next(iter(read))
+    if params.foreground is None and len(frozenset().union(*(each.labels for each in read.values()))) > 1:
+        what = "and other masks of the patient differ: tumour is 1 in some and 255 in others"
+        outcomes[first] = DataError(
+            members[first][1], what, "save them alike, or name the labels: preprocess.foreground"
+        )
     if all(each.image.dtype == np.uint8 for each in read.values()):
         return outcomes
     kinds = {_kind(each.image) for each in read.values()}
     if len(kinds) > 1:
-        first = next(iter(read))
         what = f"and other slices of the patient are of different kinds ({'; '.join(sorted(kinds))})"
-        outcomes[first] = DataError(pairs[first][0], what, "save all slices of a patient alike")
+        outcomes[first] = DataError(members[first][0], what, "save all slices of a patient alike")
         return outcomes
-    ends = intensity.window((each.image for each in read.values()), (params.window[0], params.window[1]))
+    ends = intensity.window([each.image for each in read.values()], (params.window[0], params.window[1]))
     for i, each in read.items():
-        outcomes[i] = each._replace(image=resize_image(intensity.to_uint8(each.image, ends), params.size))
+        if isinstance(outcomes[i], Slice):
+            image = resize_image(intensity.to_uint8(each.image, ends), params.size, _pixel(members[i][2]))
+            outcomes[i] = each._replace(image=image)
     return outcomes
 
 
 def _raise_gravest(faults: list[BrainsegError]) -> None:
     """Raise one error for all: of changed bytes if there are any, else of bad data."""
     kind = IntegrityError if any(isinstance(fault, IntegrityError) for fault in faults) else DataError
-    raise_all([problem for fault in faults for problem in fault.problems], kind)
+    raise_all(_gathered([problem for fault in faults for problem in fault.problems]), kind)
 
 
-def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, params: config.Preprocess) -> Slice:
+def _gathered(problems: list[Problem]) -> list[Problem]:
+    """Of the slices of one volume those with one and the same way out become one problem, named by the volume."""
+    groups: dict[tuple, list[Problem]] = {}
+    for problem in problems:
+        volume = _OF_VOLUME.fullmatch(problem.path)
+        key = (volume[1], volume[2], problem.fix) if volume else (problem,)
+        groups.setdefault(key, []).append(problem)
+    return [
+        first if not others else Problem(key[0], f"{first.what}; so {len(others) + 1} of its slices", first.fix)
+        for key, (first, *others) in groups.items()
+    ]
+
+
+def read_slice(
+    source: zipfile.ZipFile, image_name: str, mask_name: str, params: config.Preprocess, pixel: Pixel = SQUARE
+) -> Slice:
     """Decode, check and resize one pair of members; an image of more than 8 bits is left as it is.
 
     Raises:
@@ -144,19 +182,22 @@ def read_slice(source: zipfile.ZipFile, image_name: str, mask_name: str, params:
     faults: list[BrainsegError] = []
     for name in (image_name, mask_name):
         try:
-            decoded.append(imaging.decode(_member(source, name), name))
+            decoded.append(imaging.decode(_member(source, name), name, lossless=name == mask_name))
         except (DataError, IntegrityError) as error:
             faults.append(error)
     _raise_gravest(faults)
     image, mask = decoded
     raise_all(check_pair(image, mask, mask_name, params.foreground))
     digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-    if params.foreground is not None:
+    if params.foreground is None:
+        labels = frozenset({int(mask.max())} - {0})
+    else:
+        labels = frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0}
         mask = np.isin(mask, params.foreground).view(np.uint8)
-    grid, constant = resize_mask(mask, params.size), bool(image.min() == image.max())
+    constant, extent = bool(image.min() == image.max()), float(max(np.multiply(mask.shape, pixel)))
     shown = selected(image, params.channels)
-    shown = resize_image(shown, params.size) if shown.dtype == np.uint8 else shown
-    return Slice(shown, grid, digest, constant, params.size / max(mask.shape))
+    shown = resize_image(shown, params.size, pixel) if shown.dtype == np.uint8 else shown
+    return Slice(shown, resize_mask(mask, params.size, pixel), digest, constant, extent, labels)
 
 
 def selected(image: np.ndarray, channels: str) -> np.ndarray:
@@ -171,15 +212,13 @@ def selected(image: np.ndarray, channels: str) -> np.ndarray:
 
 def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[int] | None = None) -> list[Problem]:
     """What is wrong with a mask: its shape beside the image's, its values unless ``foreground`` says what they mean."""
-    if name.lower().endswith(LOSSY):
-        return [Problem(name, "is a JPEG, which changes a mask's values", "save masks as PNG or TIF")]
     if mask.ndim != 2:
         return [Problem(name, f"the mask has shape {mask.shape}, must have one channel", "save it as grayscale")]
     if mask.shape != image.shape[:2]:
         what = f"the mask has shape {mask.shape}, its image {image.shape}"
         return [Problem(name, what, "pair each image with the mask drawn on it")]
-    if not np.issubdtype(mask.dtype, np.integer):
-        return [Problem(name, f"the mask holds {mask.dtype} numbers", "save it with whole numbers")]
+    if not np.issubdtype(mask.dtype, np.integer) or mask.min() < 0:
+        return [Problem(name, f"the mask holds {mask.dtype} numbers", "save it with whole numbers from 0 up")]
     if foreground is not None:
         return []
     top = mask.max()
@@ -191,32 +230,36 @@ def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[
     return [Problem(name, what, "threshold it, and save it without loss; or name its labels: preprocess.foreground")]
 
 
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+def resize_image(image: np.ndarray, size: int, pixel: Pixel = SQUARE) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8 to (size, size, 3): gray becomes three equal channels.
 
-    Pixel areas are averaged when shrinking (no aliasing), cubic when growing (no blur).
+    Pixel areas are averaged when shrinking (no aliasing), cubic when growing (no blur). ``pixel`` (height, width) that
+    is not square becomes square.
     """
+    if image.dtype != np.uint8:
+        raise ValueError(f"{image.dtype}: intensities of more than 8 bits need their volume's window first")
     image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    return _fit(image, size, cv2.INTER_AREA, cv2.INTER_CUBIC)
+    return _fit(image, size, pixel, cv2.INTER_AREA, cv2.INTER_CUBIC)
 
 
-def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+def resize_mask(mask: np.ndarray, size: int, pixel: Pixel = SQUARE) -> np.ndarray:
     """(H, W) uint8, background 0, to (size, size) in {0, 1}.
 
     A pixel is tumour if at least half of what it covers is. Nearest neighbour would shift the outline
     by up to half a source pixel and drop thin parts by chance.
     """
-    covered = _fit((mask > 0) * np.uint8(255), size, cv2.INTER_AREA, cv2.INTER_LINEAR)
+    covered = _fit((mask > 0) * np.uint8(255), size, pixel, cv2.INTER_AREA, cv2.INTER_LINEAR)
     return (covered >= 128).view(np.uint8)
 
 
-def _fit(pixels: np.ndarray, size: int, shrinking: int, growing: int) -> np.ndarray:
+def _fit(pixels: np.ndarray, size: int, pixel: Pixel, shrinking: int, growing: int) -> np.ndarray:
     """Scale the longer side to ``size`` and pad the shorter one with zeros, evenly on both ends."""
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[0] * pixel[0], pixels.shape[1] * pixel[1]
     scale = size / max(height, width)
-    if scale != 1:
-        target = max(1, round(width * scale)), max(1, round(height * scale))
-        pixels = cv2.resize(pixels, target, interpolation=shrinking if scale < 1 else growing)
+    target = max(1, round(width * scale)), max(1, round(height * scale))
+    if target != pixels.shape[1::-1]:
+        smaller = target[0] * target[1] < pixels.shape[0] * pixels.shape[1]
+        pixels = cv2.resize(pixels, target, interpolation=shrinking if smaller else growing)
     height, width = pixels.shape[:2]
     if height == width:
         return pixels
@@ -229,12 +272,17 @@ def _kind(pixels: np.ndarray) -> str:
     return f"{pixels.dtype.name}, {'three channels' if pixels.ndim == 3 else 'one channel'}"
 
 
-def _on_grid(spacing: str, scale: float) -> str:
-    """``"row x column x slice"`` of a slice's pixels in mm → of the grid's."""
+def _pixel(spacing: str) -> Pixel:
+    """Height and width of a pixel in mm out of ``"row x column x slice"``; square where nothing is known."""
     if not spacing:
-        return ""
-    row, column, between = (float(part) for part in spacing.split("x"))
-    return f"{row / scale:.6g} x {column / scale:.6g} x {between:.6g}"
+        return SQUARE
+    row, column, _ = (float(part) for part in spacing.split("x"))
+    return row, column
+
+
+def _on_grid(spacing: str, pixel: float) -> str:
+    """``"row x column x slice"`` in mm with square pixels of the grid."""
+    return f"{pixel:.6g} x {pixel:.6g} x {float(spacing.split('x')[2]):.6g}" if spacing else ""
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahead: int) -> Iterator:
@@ -275,11 +323,21 @@ def _shared(slices: pd.DataFrame) -> list[Problem]:
     ]
 
 
-def _warn(slices: pd.DataFrame) -> None:
+def _warn(slices: pd.DataFrame, foreground: list[int]) -> None:
     """Say on stderr what is odd but no error."""
-    telling = slices[~slices["constant"]]
+    telling, blank = slices[~slices["constant"]], slices[slices["constant"]]
+    of_volume = blank["image"].str.fullmatch(_OF_VOLUME.pattern)
+    for patient, count in blank[of_volume]["patient"].value_counts(sort=False).items():
+        print(f"WARNING {patient}: every pixel has the same value in {count} slices", file=sys.stderr)
+    if foreground:
+        labels = slices.groupby("patient")["labels"].agg(lambda found: frozenset().union(*found))
+        for label in sorted(set(foreground).difference(*labels)):
+            print(f"WARNING preprocess.foreground: no mask holds {label}", file=sys.stderr)
+        for patient in labels.index[[bool(found) and not found & set(foreground) for found in labels]]:
+            shown = ", ".join(map(str, sorted(labels[patient])))
+            print(f"WARNING {patient}: no tumour, its labels are {shown}: preprocess.foreground", file=sys.stderr)
     for what, names in {
-        "every pixel has the same value": slices.loc[slices["constant"], "image"],
+        "every pixel has the same value": blank.loc[~of_volume, "image"],
         "the same image as another of the patient": telling.loc[telling.duplicated(["patient", "digest"]), "image"],
     }.items():
         for name in names:
