@@ -15,7 +15,7 @@ from brainseg import sampling
 from brainseg.config import Augmentation, Network, Params
 from brainseg.dataset import Dataset
 from brainseg.errors import DataError, Problem, raise_all
-from brainseg.manifest import FLAIR
+from brainseg.sequences import FLAIR
 
 RARITY = -4.6
 WORKERS = 1  # of 0, 1 and 2 the fastest on two cores

@@ -9,15 +9,16 @@ WEIGHTS, MANIFEST, HISTORY = Path("models/unet.weights.h5"), Path("models/unet.j
 
 
 def main() -> None:
-    params = config.load("train", "network", "augmentation", "download", "split")
+    params = config.load("train", "network", "augmentation", "download", "preprocess", "split")
     t = params.train
     running = engine.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     print(running, flush=True)
-    from brainseg import dataset, manifest, tracking, training  # Keras reads its engine once, when imported
+    from brainseg import dataset, finetuning, manifest, tracking, training  # Keras reads its engine once, when imported
 
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
-    trained = training.run(data, params, training.identity(params, digests, running))
+    initial = finetuning.load(params, WEIGHTS)
+    trained = training.run(data, params, training.identity(params, digests, running, initial), initial)
     training.save(trained, WEIGHTS)
     training.write_history(trained, HISTORY)
     manifest.write(MANIFEST, manifest.describe(trained, WEIGHTS, data, digests, running, params))

@@ -82,7 +82,7 @@ def layers() -> list[dict]:
 def manifest(protocol: dict) -> dict:
     """models/unet.json for ``layers``."""
     return {
-        "format": 2, "weights_sha256": "a" * 64, "parameters": 833,
+        "format": 3, "weights_sha256": "a" * 64, "parameters": 833,
         "network": {"name": "unet", "filters": 4, "depth": 1},
         "contract": {"size": [SIDE, SIDE], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
         "protocol": protocol,

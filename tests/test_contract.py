@@ -174,7 +174,7 @@ WALLS = {
     "pydicom": {"dicom"},
     "keras": {
         *("augmentation", "checkpoints", "engine", "inference", "losses"),
-        *("networks", "progress", "segmenter", "training"),
+        *("finetuning", "networks", "progress", "segmenter", "training"),
         *("attention_unet", "blocks", "residual_unet", "unet", "unet3d"),
     },
 }

@@ -21,7 +21,7 @@ def folder(tmp_path):
     weights = tmp_path / "models/unet.weights.h5"
     weights.write_bytes(b"weights")
     manifest = {
-        "format": 2,
+        "format": 3,
         "weights_sha256": files.sha256(weights),
         "parameters": 1234567,
         "contract": {"size": [32, 32]},

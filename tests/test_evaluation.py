@@ -26,7 +26,7 @@ def params(**changes) -> Evaluate:
 
 
 def protocol(**changes) -> dict:
-    given = {"source": "phantom", "unit": "patient", "grid": 10, "tta": True, "marks": ["phantom data, not patients"]}
+    given = {"source": "phantom", "unit": "patient", "grid": 10, "tta": "none", "marks": ["phantom data, not patients"]}
     sizes = {"patients": {"train": 5, "val": 1, "test": 3}, "slices": {"train": 9, "val": 2, "test": 6}}
     return given | sizes | changes
 
@@ -51,6 +51,11 @@ def test_the_report_follows_its_schema():
     Draft202012Validator.check_schema(SCHEMA)
     for patients in ([VAL, A, B, C], [VAL, C], [VAL._replace(slices=[EMPTY]), A]):
         Draft202012Validator(SCHEMA).validate(evaluate(patients).report)
+
+
+def test_the_committed_report_follows_the_schema():
+    committed = Path(__file__).parents[1] / "metrics/evaluation.json"
+    Draft202012Validator(SCHEMA).validate(json.loads(committed.read_text(encoding="utf-8")))
 
 
 def test_the_schema_is_strict():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainseg import archive, config, folder, imaging
+from brainseg import archive, config, folder, imaging, pairing
 from brainseg.errors import DataError
 from tests.fake_lgg import tif, write_folder
 
@@ -26,7 +26,7 @@ def place(root, *names: str):
 
 
 def found(root, **changes) -> list[tuple]:
-    return [tuple(item) for item in folder.find(root, params(root, **changes))]
+    return [tuple(item)[:4] for item in pairing.find(root, params(root, **changes))]
 
 
 def problems(root, **changes) -> dict[str, str]:

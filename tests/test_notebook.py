@@ -136,7 +136,7 @@ def release(models: Path) -> None:
     network.save_weights(models / "unet.weights.h5")
     model = {
         "network": params.model_dump(),
-        "format": 2,
+        "format": 3,
         "weights_sha256": files.sha256(models / "unet.weights.h5"),
         "contract": manifest.contract(network.input_shape, network.output_shape, 3),
         "protocol": {"patients": {"train": 77}, "source": "kaggle"},

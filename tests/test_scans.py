@@ -39,11 +39,12 @@ def nifti(
     shift: float = 0.0,
     spacing: float = 1.0,
     rows: float = 1.1,
+    columns: float = 0.9,
 ) -> Path:
     """Write axial slices (S, H, W[, C]) as NIfTI whose axes are permuted and turned; the voxels stay where they are."""
     axes, signs = orientation
     array, affine = slices.swapaxes(0, 2), LPS.copy()  # (column, row, slice)
-    affine[1, 1] = -rows
+    affine[0, 0], affine[1, 1] = -columns, -rows
     affine[:3, :3] *= spacing
     affine[:3, 3] = np.array([70.0, 90.0, -30.0]) + shift
     turn = np.zeros((4, 4))

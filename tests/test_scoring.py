@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainseg import scoring, statistics
+from brainseg import scoring, spacing, statistics
 from brainseg.errors import DataError
 from brainseg.postprocessing import Rule
 from tests.scored_cohort import EMPTY, ROW, SQUARE, A, B, C, Patient, Slice, arrays
@@ -87,13 +87,13 @@ def test_lengths_and_volumes_in_mm():
 
 @pytest.mark.parametrize("cell", ["", "  ", np.nan, None])
 def test_no_spacing(cell):
-    assert scoring.voxel_spacing(cell) is None
+    assert spacing.read(cell) is None
 
 
 @pytest.mark.parametrize("cell", ["1 x 2", "a x b x c", "0 x 1 x 1", "nan x 1 x 1", "inf x 1 x 1", "1 x 1 x 0"])
 def test_a_spacing_that_is_none_is_an_error(cell):
     with pytest.raises(DataError, match="row x column x slice"):
-        scoring.voxel_spacing(cell)
+        spacing.read(cell)
 
 
 def test_detection_is_by_any_predicted_pixel():

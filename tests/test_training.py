@@ -13,7 +13,7 @@ from brainseg.engine import Engine
 from brainseg.errors import IntegrityError, RunError
 from tests.cohort import write_cohort
 
-PARAMS = config.load("train", "network", "augmentation", "download", "split")
+PARAMS = config.load("train", "network", "augmentation", "download", "preprocess", "split")
 IDENTITY = {"test": "training"}
 
 
@@ -207,7 +207,7 @@ def test_the_last_epoch_is_kept_if_asked_for(data):
     answers = [np.concatenate([a for _, a in inference.logits(t.network, data, rows, 8)]) for t in (last, best)]
     pooled = metrics.dice(metrics.counts(data.masks[rows], answers[0] >= 0))
     assert pooled == pytest.approx(last.history["val_dice"].iloc[-1], abs=1e-6)
-    assert (best.kept_epoch == 6) == np.array_equal(*answers)
+    assert best.kept_epoch < 6 and not np.array_equal(*answers)
 
 
 def test_validation_uses_the_averaged_weights_and_gives_them_back(data):

@@ -40,7 +40,7 @@ for folder in ("models", "metrics/plots/more"):
     Path(folder).mkdir(parents=True, exist_ok=True)
 Path("models/unet.weights.h5").write_bytes(weights)
 digest = hashlib.sha256(weights).hexdigest()
-Path("models/unet.json").write_text(json.dumps({"format": 2, "weights_sha256": digest, "contract": {"size": [8, 8]}}))
+Path("models/unet.json").write_text(json.dumps({"format": 3, "weights_sha256": digest, "contract": {"size": [8, 8]}}))
 for name in ("training.csv", "plots/curves.png", "plots/more/a.png"):
     Path("metrics", name).write_text(name)
 """

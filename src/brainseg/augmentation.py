@@ -15,7 +15,7 @@ from keras import ops
 
 from brainseg import engine
 from brainseg.config import Augmentation
-from brainseg.manifest import FLAIR
+from brainseg.sequences import FLAIR
 
 SCALE = 255.0  # full scale of the intensities
 

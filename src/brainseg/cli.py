@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         verb.set_defaults(action=action)
         verb.add_argument("--debug", action="store_true", help="print the traceback of a fault")
         for argument, settings in ARGUMENTS.get(name, {}).items():
-            verb.add_argument(argument, **settings)
+            verb.add_argument(*argument.split(), **settings)
     return top
 
 
@@ -70,6 +70,14 @@ def _doctor(arguments: argparse.Namespace) -> None:
     print(doctor.run())
 
 
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from brainseg import external
+
+    a = arguments
+    given = external.Given(a.images, a.masks, a.predictions, a.patient, a.foreground)
+    print(external.run(given, a.model, a.output))
+
+
 def _repro(arguments: argparse.Namespace) -> None:
     from brainseg import repro
 
@@ -99,6 +107,13 @@ def _verify_data(arguments: argparse.Namespace) -> None:
     print(integrity.run())
 
 
+def _labels(text: str) -> list[int]:
+    found = [int(part) for part in text.split(",")]
+    if not all(1 <= label <= 255 for label in found):
+        raise argparse.ArgumentTypeError("labels are 1 to 255")
+    return found
+
+
 def _positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("1 or more")
@@ -110,6 +125,7 @@ VERBS = {
     "cross-validate": (_cross_validate, "score every patient by a model that never saw it, a DVC experiment a fold"),
     "demo": (_demo, "run the whole pipeline on phantoms, in .demo/"),
     "doctor": (_doctor, "say what this machine and this folder have, lack, and need"),
+    "evaluate": (_evaluate, "score a model, or anybody's masks, on images and masks of your own, without training"),
     "repro": (_repro, "put right what a killed run left, then dvc repro"),
     "track": (_track, "log to MLflow what the cache restored"),
     "verify-data": (_verify_data, "read cache, outs and model again, byte by byte"),
@@ -139,6 +155,29 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--jobs": {"type": _positive, "default": 1, "metavar": "N", "help": "folds at once"},
         "--output": {"metavar": "DIR", "type": Path, "help": "where to, instead of metrics/cross_validation"},
+    },
+    "evaluate": {
+        "images": {"metavar": "IMAGES", "help": "a folder, or a pattern in quotes: 'scans/*_flair.nii.gz', 'dicom/*/'"},
+        "masks": {"metavar": "MASKS", "help": "likewise; what the wildcards match pairs them"},
+        "--predictions": {"metavar": "MASKS", "help": "score these masks, whoever made them, and no model"},
+        "--model": {
+            "metavar": "DIR",
+            "type": Path,
+            "default": Path("models"),
+            "help": "folder of unet.json and unet.weights.h5; left out: models",
+        },
+        "--patient": {
+            "metavar": "RULE",
+            "default": "folder",
+            "help": "folder (its parent; the default), each_volume, each_image, or a regular expression of one group",
+        },
+        "--foreground": {"metavar": "1,2,4", "type": _labels, "help": "labels of the masks that count as tumour"},
+        "-o --output": {
+            "metavar": "DIR",
+            "type": Path,
+            "default": Path("evaluation"),
+            "help": "where to; left out: evaluation",
+        },
     },
     "repro": {"recipe": RECIPE},
 }

@@ -97,6 +97,7 @@ class Train(Block):
     warmup: Fraction
     ema: Fraction
     tumour_share: Annotated[float, Field(gt=0, lt=1)] | None
+    initial_weights: str | None
     keep: Literal["best", "last"]
     patience: Annotated[int, Field(ge=1)] | None
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from brainseg import files, metrics, postprocessing, scoring, statistics
+from brainseg import files, metrics, postprocessing, scoring, spacing, statistics
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 from brainseg.postprocessing import THRESHOLDS, Rule, Search
@@ -23,7 +23,6 @@ from brainseg.scoring import Cohort
 EMPTY_RULE = (
     "reference and prediction both empty: undefined (null), counted, never 0 or 1; one of them empty: Dice 0, HD95 null"
 )
-CALIBRATION_BINS = 10
 DECIMALS = 6  # of every float in the report
 
 
@@ -60,35 +59,37 @@ def evaluate(
     """
     _check(cases, masks, probabilities)
     cases = cases.reset_index(drop=True)
-    unit = "mm" if all(scoring.voxel_spacing(text) for text in cases.spacing.unique()) else "px"
     cohorts = {subset: Cohort(cases[cases.subset == subset], masks) for subset in ("val", "test")}
-    summarise = partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed)
-    threshold = None if params.threshold == "auto" else _as_written(params.threshold)
+    measure = measured(cases, params)
+    threshold = None if params.threshold == "auto" else as_written(params.threshold)
     size = None if params.min_component == "auto" else params.min_component
-    found = _search(cohorts["val"], probabilities["model"], threshold, size)
-    rule = postprocessing.choose(found, threshold or postprocessing.best_threshold(found, errors=1))
+    searched = _search(cohorts["val"], probabilities["model"], threshold, size)
+    rule = postprocessing.choose(searched, threshold or postprocessing.best_threshold(searched, errors=1))
 
     slices, parts, bins = {}, {}, {}
     for subset, cohort in cohorts.items():
-        table = scoring.per_slice(cohort, probabilities["model"], rule, params.surface_tolerance, unit, subset)
-        slices[subset] = table
-        patients = scoring.per_patient(table)
-        bins[subset] = _calibration(cohort, probabilities["model"])
-        parts[subset] = scoring.blocks(table, unit, summarise) | {
-            "keras": _keras(cohort, probabilities["model"]),
-            "alone": _alone(cohort, probabilities, rule),
-            "by_institution": scoring.institution_block(patients, cases, summarise),
-            "by_size": scoring.size_block(patients, summarise),
-            "calibration": scoring.calibration_block(bins[subset]),
-        }
+        slices[subset] = scoring.per_slice(
+            cohort, probabilities["model"], rule, measure.tolerance, measure.unit, subset
+        )
+        bins[subset] = scoring.calibration(cohort, probabilities["model"])
+        parts[subset] = scoring.report(cohort, slices[subset], probabilities, rule, measure, bins[subset], cases)
+    found = _search(cohorts["val"], probabilities["flair"], None, None)
+    bright = postprocessing.choose(found, postprocessing.best_threshold(found))
     report = {
-        "protocol": _protocol(protocol, rule),
+        "protocol": described(protocol, rule),
         "test": parts["test"],
         "val": parts["val"],
-        "baselines": _baselines(cohorts, probabilities["flair"], params.surface_tolerance, unit, summarise),
+        "baselines": scoring.baselines(cohorts["test"], probabilities["flair"], bright, measure),
     }
-    curve = _curve(found, rule, cohorts["test"], probabilities["model"])
+    curve = _curve(searched, rule, cohorts["test"], probabilities["model"])
     return _result(strict(report), slices, curve, rule, bins["test"])
+
+
+def measured(cases: pd.DataFrame, params: Evaluate) -> scoring.Measure:
+    """In mm where every one of ``cases`` has a spacing."""
+    unit = "mm" if all(spacing.read(cell) for cell in cases.spacing.unique()) else "px"
+    summarise = partial(statistics.summarise, resamples=params.bootstrap, seed=params.seed)
+    return scoring.Measure(unit, params.surface_tolerance, summarise)
 
 
 def write(result: Result, metrics_dir: Path) -> str:
@@ -104,14 +105,14 @@ def write(result: Result, metrics_dir: Path) -> str:
     marks = "".join(f"; {mark}" for mark in result.report["protocol"]["marks"])
     paths = f"{metrics_dir / 'evaluation.json'}, {metrics_dir / 'per_patient.csv'}"
     return (
-        f"test: {_count(dice['n'], 'patient')}, volume Dice {_with_interval(dice)}, "
+        f"test: {_count(dice['n'], 'patient')}, volume Dice {with_interval(dice)}, "
         f"median {_number(dice['median'])}; FLAIR threshold {_number(flair['mean'])}{marks}; {paths}"
     )
 
 
 def table(report: dict) -> str:
     """The test numbers for a terminal: mean with 95 % interval over patients, median, baselines, marks."""
-    protocol, test, baselines = report["protocol"], report["test"], report["baselines"]
+    protocol, test, lows = report["protocol"], report["test"], report["baselines"]
     detection, unit = test["detection"], test["slice"]["unit"]
     size = protocol["postprocessing"]["min_component"]
     removed = f"components under {size} voxels" if size else "nothing"
@@ -120,14 +121,14 @@ def table(report: dict) -> str:
         ("volume IoU", test["volume"]["iou"]),
         ("tumour-slice Dice", test["slice"]["dice_tumour"]),
         (f"tumour-slice HD95 ({unit})", test["slice"]["hd95"]),
-        ("baseline: FLAIR threshold, volume Dice", baselines["flair_threshold"]["volume"]["dice"]),
-        ("baseline: nothing predicted, volume Dice", baselines["empty"]["volume"]["dice"]),
-    ]
+        *((f"baseline: {words}, volume Dice", lows[name]["volume"]["dice"])
+          for name, words in (("flair_threshold", "FLAIR threshold"), ("empty", "nothing predicted")) if name in lows),
+    ]  # fmt: skip
     lines = [
         f"Test: {_count(protocol['patients']['test'], 'patient')}, {_count(protocol['slices']['test'], 'slice')}; "
         f"threshold {protocol['threshold']:g}, {removed} removed",
         f"{'':<42}{'mean [95 % over patients]':<28}median",
-        *(f"{name:<42}{_with_interval(block):<28}{_number(block['median'])}" for name, block in rows),
+        *(f"{name:<42}{with_interval(each):<28}{_number(each['median'])}" for name, each in rows),
         f"{'slices with tumour found':<42}{_number(detection['slice_sensitivity'])}",
         f"{'slices without tumour marked':<42}{_number(detection['slice_false_positive_rate'])}",
         *(f"Mark: {mark}" for mark in protocol["marks"]),
@@ -155,60 +156,10 @@ def _search(cohort: Cohort, probability: np.ndarray, fixed_threshold: float | No
     return cohort.search(probability, thresholds, sizes, "threshold")
 
 
-def _as_written(threshold: float) -> float:
+def as_written(threshold: float) -> float:
     """As the report will give it: what is used and what is read there must be one level; never 0 or 1."""
     least = 10**-DECIMALS
     return round(min(max(threshold, least), 1 - least), DECIMALS)
-
-
-def _alone(cohort: Cohort, probabilities: dict[str, np.ndarray], rule: Rule) -> dict[str, float]:
-    """Mean volume Dice of the same model given less: each slice by itself; FLAIR in all channels."""
-    one_slice = cohort.search(probabilities["one_slice"], [rule.threshold], [0], "one slice")
-    flair_only = cohort.search(probabilities["flair_only"], [rule.threshold], [rule.min_component], "FLAIR only")
-    return {"one_slice_dice": one_slice.mean_dice()[0, 0], "flair_only_dice": flair_only.mean_dice()[0, 0]}
-
-
-def _keras(cohort: Cohort, probability: np.ndarray) -> dict[str, float]:
-    reference, values = cohort.masks[cohort.cases.index], probability[cohort.cases.index]
-    return {
-        "dice_batch_soft": metrics.keras_dice_batch_soft(reference, values),
-        "iou_batch_soft": metrics.keras_iou_batch_soft(reference, values),
-    }
-
-
-def _baselines(
-    cohorts: dict[str, Cohort], flair: np.ndarray, tolerance: float, unit: str, summarise: scoring.Summarise
-) -> dict[str, dict]:
-    """What no network needs, scored on test alike: nothing predicted; a threshold on FLAIR, chosen on validation."""
-    test, nothing = cohorts["test"], np.broadcast_to(np.uint8(0), flair.shape)
-    empty = scoring.per_slice(test, nothing, Rule(0.5, 0), tolerance, unit, "empty baseline")
-    found = _search(cohorts["val"], flair, None, None)
-    rule = postprocessing.choose(found, postprocessing.best_threshold(found))
-    bright = scoring.per_slice(test, flair, rule, tolerance, unit, "FLAIR baseline")
-    return {
-        "empty": scoring.blocks(empty, unit, summarise),
-        "flair_threshold": {**_described(rule), **scoring.blocks(bright, unit, summarise)},
-    }
-
-
-def _calibration(cohort: Cohort, probability: np.ndarray) -> pd.DataFrame:
-    """Pixels by predicted probability in tenths: how many, their mean probability, the share that is tumour."""
-    volumes = cohort.patients(probability, "calibration")
-    joint = np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
-    values = np.arange(256) / 255
-    member = np.minimum((values * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    count = np.bincount(member, weights=joint.sum(axis=0))
-    share = np.where(count > 0, count, np.nan)
-    edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
-    return pd.DataFrame(
-        {
-            "lower": edges[:-1],
-            "upper": edges[1:],
-            "count": count.astype(int),
-            "mean_probability": np.bincount(member, weights=joint.sum(axis=0) * values) / share,
-            "observed_frequency": np.bincount(member, weights=joint[1]) / share,
-        }
-    )
 
 
 def _curve(found: Search, rule: Rule, test: Cohort, probability: np.ndarray) -> pd.DataFrame:
@@ -230,13 +181,12 @@ def _curve(found: Search, rule: Rule, test: Cohort, probability: np.ndarray) -> 
     )
 
 
-def _described(rule: Rule) -> dict:
-    return {"threshold": rule.threshold, "postprocessing": {"min_component": rule.min_component}}
-
-
-def _protocol(given: dict, rule: Rule) -> dict:
+def described(given: dict, rule: Rule) -> dict:
+    """The protocol block: what was given, the rule, how empty masks count, the marks."""
     first = {key: given[key] for key in ("source", "unit", "grid", "patients", "slices")}
-    return first | _described(rule) | {"tta": given["tta"], "empty_rule": EMPTY_RULE, "marks": list(given["marks"])}
+    return (
+        first | scoring.described(rule) | {"tta": given["tta"], "empty_rule": EMPTY_RULE, "marks": list(given["marks"])}
+    )
 
 
 def _result(report: dict, slices: dict, curve: pd.DataFrame, rule: Rule, calibration: pd.DataFrame) -> Result:
@@ -273,7 +223,8 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _with_interval(block: dict) -> str:
+def with_interval(block: dict) -> str:
+    """A mean with its interval, in words where it is undefined."""
     interval = "" if block["lo"] is None else f" [{_number(block['lo'])}, {_number(block['hi'])}]"
     return _number(block["mean"]) + interval
 

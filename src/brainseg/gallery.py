@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from scipy import ndimage
 
 from brainseg import figures
-from brainseg.manifest import FLAIR
+from brainseg.sequences import FLAIR
 
 TP, FP, FN = figures.SKY, figures.VERMILLION, figures.YELLOW  # the three furthest apart, also for the colour-blind
 HEADINGS = {"best": "Best", "median": "Median", "worst": "The worst, downwards"}

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from brainseg import files
 from brainseg.dataset import Dataset, stacked
-from brainseg.manifest import FLAIR
+from brainseg.sequences import FLAIR
 
 NOWHERE = -1  # no row
 

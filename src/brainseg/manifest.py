@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from brainseg import files
+from brainseg import files, provenance
 from brainseg.config import Download, Network, Split
 from brainseg.errors import IntegrityError, Problem, raise_all
+from brainseg.sequences import CHANNELS
 
-FORMAT = 2
-CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
-FLAIR = CHANNELS.index("FLAIR")
+FORMAT = 3
+EACH_IMAGE = "each image counted as its own patient"
 REMEDY = "run: make pull (the released model), or dvc repro train"
 
 
@@ -17,7 +17,7 @@ def marks(download: Download, split: Split) -> list[str]:
     """What a reader must know before believing any number of this run."""
     found = {
         "phantom data: drawn by the program, not patients": download.source == "phantom",
-        "each image counted as its own patient": download.source == "folder" and download.patient == "each_image",
+        EACH_IMAGE: download.source == "folder" and download.patient == "each_image",
         "slice-level split: neighbours of test slices were trained on": split.unit == "slice",
         "institutions apart: none of the test patients' was trained on": split.unit == "institution",
         f"subset of {split.patients} patients": split.patients is not None,
@@ -30,30 +30,35 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
 
     Args:
         trained: training.Trained. data: dataset.Dataset. running: engine.Engine.
-        params: blocks train, network, augmentation, download, split.
+        params: blocks train, network, augmentation, download, preprocess, split.
     """
+    began = trained.initial
+    marks_of_start = provenance.marks(began, data.images, data.rows("test")) if began else []
     return {
         "format": FORMAT,
         "weights_sha256": files.sha256(weights),
         "parameters": trained.network.count_params(),
         "network": params.network.model_dump(),
         "contract": contract(trained.network.input_shape, trained.network.output_shape, data.images.shape[-1]),
+        "preprocess": params.preprocess.model_dump(),
         "protocol": {
             "source": params.download.source,
             "unit": params.split.unit,
             "grid": data.images.shape[1],
             "patients": data.counts("patient"),
             "slices": data.counts("row"),
-            "marks": marks(params.download, params.split),
+            "marks": [*marks(params.download, params.split), *marks_of_start],
         },
         "training": {
             **running._asdict(),
             "seed": params.train.seed,
             "epochs": len(trained.history),
             "kept_epoch": trained.kept_epoch,
+            "initial_weights_sha256": began["weights_sha256"] if began else None,
             "parameters": {"train": params.train.model_dump(), "augmentation": params.augmentation.model_dump()},
         },
         "data": digests,
+        "seen": provenance.fingerprints(data.images, data.slices.loc[data.rows("train", "val"), "patient"]),
         "layers": layers(trained.network),
     }
 

@@ -51,6 +51,12 @@ def fixed(trained: keras.Model, params: Network, size: int, channels: int) -> ke
     return network
 
 
+def begin(trained: keras.Model, source: keras.Model) -> None:
+    """Give the network that will be trained the weights of a model as it is used; further answers keep their own."""
+    for layer in source.layers:
+        trained.get_layer(layer.name).set_weights(layer.get_weights())
+
+
 def is_volumetric(params: Network) -> bool:
     """Whether the network answers all slices that it is given."""
     return params.name == "unet3d"

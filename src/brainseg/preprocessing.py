@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import archive, config, files, foreign, imaging, intensity
+from brainseg import archive, config, files, foreign, imaging, intensity, spacing
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
-from brainseg.manifest import FLAIR
+from brainseg.sequences import FLAIR
 
 _OF_VOLUME = re.compile(r"(.+)_[0-9]{4,}(_mask)?\.npy")  # a member that ``folder`` made of a volume
 
@@ -121,9 +121,9 @@ def _read_patient(
         members: names of image and mask, spacing.
     """
     outcomes: list[Slice | BrainsegError] = []
-    for image_name, mask_name, spacing in members:
+    for image_name, mask_name, cell in members:
         try:
-            outcomes.append(read_slice(source, image_name, mask_name, params, _pixel(spacing)))
+            outcomes.append(read_slice(source, image_name, mask_name, params, _pixel(cell)))
         except (DataError, IntegrityError) as error:
             outcomes.append(error)
     read = {i: each for i, each in enumerate(outcomes) if isinstance(each, Slice)}
@@ -272,17 +272,16 @@ def _kind(pixels: np.ndarray) -> str:
     return f"{pixels.dtype.name}, {'three channels' if pixels.ndim == 3 else 'one channel'}"
 
 
-def _pixel(spacing: str) -> Pixel:
-    """Height and width of a pixel in mm out of ``"row x column x slice"``; square where nothing is known."""
-    if not spacing:
-        return SQUARE
-    row, column, _ = (float(part) for part in spacing.split("x"))
-    return row, column
+def _pixel(cell: str) -> Pixel:
+    """Height and width of a pixel in mm; square where nothing is known."""
+    sides = spacing.read(cell)
+    return sides[:2] if sides else SQUARE
 
 
-def _on_grid(spacing: str, pixel: float) -> str:
-    """``"row x column x slice"`` in mm with square pixels of the grid."""
-    return f"{pixel:.6g} x {pixel:.6g} x {float(spacing.split('x')[2]):.6g}" if spacing else ""
+def _on_grid(cell: str, pixel: float) -> str:
+    """The spacing with square pixels of the grid, ``pixel`` mm wide."""
+    sides = spacing.read(cell)
+    return spacing.write((pixel, pixel, sides[2])) if sides else ""
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahead: int) -> Iterator:

@@ -89,26 +89,31 @@ FIGURES = {  # in the report's order: heading, and how to read it
 }
 
 
-def write(path: Path, evaluation: dict, manifest: dict, per_patient: pd.DataFrame, plots: Path) -> int:
+def write(path: Path, evaluation: dict, manifest: dict | None, per_patient: pd.DataFrame, plots: Path) -> int:
     """Write the report with the pictures that ``plots`` holds; return its size in bytes.
 
     Args:
-        evaluation, manifest: metrics/evaluation.json, models/unet.json.
+        evaluation: metrics/evaluation.json, or what ``brainseg evaluate`` found: without ``val``, perhaps without the
+            FLAIR baseline. manifest: models/unet.json; None for masks that no model of ours made.
         per_patient: metrics/per_patient.csv.
     """
     pictures = {name: (plots / f"{name}.png").read_bytes() for name in FIGURES if (plots / f"{name}.png").is_file()}
     test = per_patient[per_patient["subset"] == "test"].sort_values(["dice", "patient"], ascending=[False, True])
     middle = test.index[ROWS // 2 : -(ROWS // 2)]
+    columns = {name: subset for name, subset in (("Test", "test"), ("Validation", "val")) if subset in evaluation}
+    listed = [m for m in METRICS if m.block in evaluation["test"]]
     facts = {
         "protocol": evaluation["protocol"],
         "title": TITLES[evaluation["protocol"]["source"]],
         "test": evaluation["test"],
-        "flair": evaluation["baselines"]["flair_threshold"],
-        "network": manifest["network"]["name"],
-        "parameters": manifest["parameters"],
-        "epoch_chosen": manifest["training"]["parameters"]["train"]["keep"] == "best",
-        "metrics": [(m, _cell(evaluation["test"], m), _cell(evaluation["val"], m)) for m in METRICS],
-        "baselines": _baselines(evaluation),
+        "validated": "val" in evaluation,
+        "flair": evaluation["baselines"].get("flair_threshold"),
+        "network": manifest["network"]["name"] if manifest else None,
+        "parameters": manifest["parameters"] if manifest else None,
+        "epoch_chosen": manifest is not None and manifest["training"]["parameters"]["train"]["keep"] == "best",
+        "columns": list(columns),
+        "metrics": [(m, [_cell(evaluation[subset], m) for subset in columns.values()]) for m in listed],
+        "baselines": _baselines(evaluation, "model" if manifest else "masks"),
         "groups": _groups(evaluation["test"]),
         "patients": test.drop(middle).to_dict("records"),
         "left_out": len(middle),
@@ -172,10 +177,12 @@ def _cell(subset: dict, metric: Metric) -> dict:
     return {"value": number(value["mean"], unit), "details": details}
 
 
-def _baselines(evaluation: dict) -> list[tuple[str, list[str]]]:
-    """Rows of the comparison on test: name of the metric, and the model's, FLAIR threshold's and empty's value."""
-    columns = (evaluation["test"], evaluation["baselines"]["flair_threshold"], evaluation["baselines"]["empty"])
-    return [(metric.name, [_cell(column, metric)["value"] for column in columns]) for metric in COMPARED]
+def _baselines(evaluation: dict, scored: str) -> dict[str, list]:
+    """The comparison on test: heads of its columns; of each metric the name and a value a column."""
+    found, words = evaluation["baselines"], {"flair_threshold": "FLAIR threshold", "empty": "nothing"}
+    columns = {scored: evaluation["test"]} | {words[name]: found[name] for name in words if name in found}
+    rows = [(metric.name, [_cell(column, metric)["value"] for column in columns.values()]) for metric in COMPARED]
+    return {"heads": list(columns), "rows": rows}
 
 
 def _groups(test: dict) -> list[tuple[str, dict]]:
@@ -184,15 +191,17 @@ def _groups(test: dict) -> list[tuple[str, dict]]:
     return [*test["by_institution"].items(), *sizes]
 
 
-def _facts(evaluation: dict, manifest: dict) -> dict[str, list[tuple[str, str]]]:
+def _facts(evaluation: dict, manifest: dict | None) -> dict[str, list[tuple[str, str]]]:
     """Protocol, model and training as pairs of words, for who wants to do it again."""
+    protocol = {"Protocol": list(_flat(evaluation["protocol"]))}
+    if manifest is None:
+        return protocol
     groups = {
-        "Protocol": evaluation["protocol"],
         "Model": {**manifest["network"], "parameters": manifest["parameters"], **manifest["contract"]},
         "Training": manifest["training"],
         "Digests": {**manifest["data"], "weights_sha256": manifest["weights_sha256"]},
     }
-    return {title: list(_flat(group)) for title, group in groups.items()}
+    return protocol | {title: list(_flat(group)) for title, group in groups.items()}
 
 
 def _flat(group: dict, prefix: str = "") -> Iterator[tuple[str, str]]:

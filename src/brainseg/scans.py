@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainseg import dicom, imaging, nifti, volumes
+from brainseg import dicom, imaging, nifti, spacing, volumes
 from brainseg.errors import DataError, Problem
 from brainseg.volumes import Volume
 
@@ -19,7 +19,7 @@ class Scan(NamedTuple):
     @property
     def spacing(self) -> str:
         """``"row x column x slice"`` in mm, empty where it is not known."""
-        return " x ".join(f"{side:.6g}" for side in self.volume.spacing) if self.volume else ""
+        return spacing.write(self.volume.spacing) if self.volume else ""
 
 
 def is_volume(name: str) -> bool:

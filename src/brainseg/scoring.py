@@ -12,12 +12,20 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import dataset, metrics, postprocessing
-from brainseg.errors import DataError
+from brainseg import dataset, metrics, postprocessing, spacing
 from brainseg.metrics import Counts
 
+CALIBRATION_BINS = 10
 SIZES = ("small", "medium", "large")
 Summarise = Callable[[pd.Series, pd.Series], dict]  # values and their patients -> mean, median, lo, hi, n, undefined
+
+
+class Measure(NamedTuple):
+    """How masks are scored: lengths, ``tolerance`` of surface Dice among them, in ``unit`` (px | mm)."""
+
+    unit: str
+    tolerance: float
+    summarise: Summarise
 
 
 class Cohort(NamedTuple):
@@ -52,13 +60,13 @@ def per_slice(
         prediction = postprocessing.binarise(values, rule)
         table = rows[["row", "patient", "institution", "subset", "slice"]].copy()
         _add_counts(table, metrics.counts(reference, prediction, axis=(1, 2)))
-        spacing = voxel_spacing(rows.spacing.iloc[0]) if unit == "mm" else None
-        pixel = spacing[:2] if spacing else (1.0, 1.0)
+        sides = spacing.read(rows.spacing.iloc[0]) if unit == "mm" else None
+        pixel = sides[:2] if sides else (1.0, 1.0)
         borders = [metrics.surface_distances(*masks, pixel) for masks in zip(reference, prediction, strict=True)]
         table["hd95"] = [metrics.hd95(distances) for distances in borders]
         table["surface_dice"] = [metrics.surface_dice(distances, tolerance) for distances in borders]
-        if spacing:
-            table["voxel_mm3"] = math.prod(spacing)
+        if sides:
+            table["voxel_mm3"] = math.prod(sides)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -90,6 +98,39 @@ def blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
         "pooled": pooled_block(slices),
         "detection": detection_block(slices, patients),
     }
+
+
+def report(
+    cohort: Cohort, table: pd.DataFrame, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule,
+    measure: Measure, bins: pd.DataFrame | None, cases: pd.DataFrame,
+) -> dict:  # fmt: skip
+    """All numbers of a cohort, whose slices ``table`` counts.
+
+    Args:
+        probabilities: see evaluation.evaluate; of ready-made masks ``model`` alone, which tells nothing of ``alone``.
+        bins: what ``calibration`` found; None for masks, which have none. cases: of all cohorts.
+    """
+    patients = per_patient(table)
+    found = blocks(table, measure.unit, measure.summarise)
+    found["keras"] = _keras(cohort, probabilities["model"])
+    if "flair_only" in probabilities:
+        found["alone"] = _alone(cohort, probabilities, rule)
+    found["by_institution"] = institution_block(patients, cases, measure.summarise)
+    found["by_size"] = size_block(patients, measure.summarise)
+    if bins is not None:
+        found["calibration"] = calibration_block(bins)
+    return found
+
+
+def baselines(test: Cohort, flair: np.ndarray, bright: postprocessing.Rule | None, measure: Measure) -> dict[str, dict]:
+    """What needs no network, scored alike: nothing predicted; a threshold on FLAIR, where its rule is known."""
+    nothing = np.broadcast_to(np.uint8(0), flair.shape)
+    empty = per_slice(test, nothing, postprocessing.Rule(0.5, 0), measure.tolerance, measure.unit, "empty baseline")
+    found = {"empty": blocks(empty, measure.unit, measure.summarise)}
+    if bright:
+        table = per_slice(test, flair, bright, measure.tolerance, measure.unit, "FLAIR baseline")
+        found["flair_threshold"] = {**described(bright), **blocks(table, measure.unit, measure.summarise)}
+    return found
 
 
 def slice_block(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
@@ -141,6 +182,26 @@ def _group(patients: pd.DataFrame, summarise: Summarise) -> dict[str, float]:
     return {"n": len(patients), "dice": dice["mean"], "lo": dice["lo"], "hi": dice["hi"]}
 
 
+def calibration(cohort: Cohort, probability: np.ndarray) -> pd.DataFrame:
+    """Pixels by predicted probability in tenths: how many, their mean probability, the share that is tumour."""
+    volumes = cohort.patients(probability, "calibration")
+    joint = np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
+    values = np.arange(256) / 255
+    member = np.minimum((values * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    count = np.bincount(member, weights=joint.sum(axis=0))
+    share = np.where(count > 0, count, np.nan)
+    edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+    return pd.DataFrame(
+        {
+            "lower": edges[:-1],
+            "upper": edges[1:],
+            "count": count.astype(int),
+            "mean_probability": np.bincount(member, weights=joint.sum(axis=0) * values) / share,
+            "observed_frequency": np.bincount(member, weights=joint[1]) / share,
+        }
+    )
+
+
 def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
     """Expected calibration error (Guo et al., 2017, arXiv:1706.04599) over the bins of calibration.csv.
 
@@ -154,18 +215,24 @@ def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def voxel_spacing(text: object) -> tuple[float, float, float] | None:
-    """Row, column and slice spacing in mm out of ``"row x column x slice"``; None for an empty cell."""
-    if not isinstance(text, str) or not text.strip():
-        return None
-    try:
-        row, column, between = (float(part) for part in text.split("x"))
-    except ValueError:
-        row = column = between = -1.0
-    if not (0 < row < np.inf and 0 < column < np.inf and 0 < between < np.inf):
-        fix = "correct that column of slices.csv, or leave it empty"
-        raise DataError("spacing", f"{text!r} is not 'row x column x slice' in mm", fix)
-    return row, column, between
+def _alone(cohort: Cohort, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule) -> dict[str, float]:
+    """Mean volume Dice of the same model given less: each slice by itself; FLAIR in all channels."""
+    one_slice = cohort.search(probabilities["one_slice"], [rule.threshold], [0], "one slice")
+    flair_only = cohort.search(probabilities["flair_only"], [rule.threshold], [rule.min_component], "FLAIR only")
+    return {"one_slice_dice": one_slice.mean_dice()[0, 0], "flair_only_dice": flair_only.mean_dice()[0, 0]}
+
+
+def _keras(cohort: Cohort, probability: np.ndarray) -> dict[str, float]:
+    reference, values = cohort.masks[cohort.cases.index], probability[cohort.cases.index]
+    return {
+        "dice_batch_soft": metrics.keras_dice_batch_soft(reference, values),
+        "iou_batch_soft": metrics.keras_iou_batch_soft(reference, values),
+    }
+
+
+def described(rule: postprocessing.Rule) -> dict:
+    """A rule as reports give it."""
+    return {"threshold": rule.threshold, "postprocessing": {"min_component": rule.min_component}}
 
 
 def _add_counts(table: pd.DataFrame, c: Counts) -> None:

@@ -22,14 +22,17 @@ from brainseg import (
     dataset,
     engine,
     files,
+    finetuning,
     inference,
     losses,
     manifest,
     metrics,
     networks,
+    provenance,
     residual_unet,
     sampling,
     segmenter,
+    sequences,
     unet,
     unet3d,
 )
@@ -42,12 +45,16 @@ from brainseg.segmenter import Segmenter
 
 
 class Trained(NamedTuple):
-    """The network with the weights that are kept, one row of numbers an epoch, and where its checkpoints are."""
+    """The network with the weights that are kept, one row of numbers an epoch, and where its checkpoints are.
+
+    ``initial``: the manifest of the model that it began with, if there was one.
+    """
 
     network: keras.Model
     history: pd.DataFrame
     kept_epoch: int
     checkpoints: Path
+    initial: dict | None = None
 
 
 class Batches(keras.utils.PyDataset):
@@ -83,27 +90,32 @@ class Batches(keras.utils.PyDataset):
         return {"image": stacked(self.data.images, windows), "mask": stacked(self.data.masks[..., None], answered)}
 
 
-def identity(params: Params, digests: dict[str, str], running: engine.Engine) -> dict:
+def identity(
+    params: Params, digests: dict[str, str], running: engine.Engine, initial: finetuning.Initial | None = None
+) -> dict:
     """What determines a training: parameters, data, device, versions and the code of the modules that take part."""
     modules = (
-        *(augmentation, dataset, engine, inference, losses, manifest, metrics, sampling, segmenter),
+        *(augmentation, dataset, engine, finetuning, inference, losses, manifest, metrics, provenance, sampling),
+        *(segmenter, sequences),
         *(networks, blocks, unet, attention_unet, residual_unet, unet3d),
     )
     code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return {
         **{name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")},
         "data": digests,
+        "initial": initial.manifest["weights_sha256"] if initial else None,
         "running": running._asdict(),
         "versions": {"keras": keras.__version__, "numpy": np.__version__, **engine.versions()},
         "code": {path.name: files.sha256(path) for path in code},
     }
 
 
-def run(data: Dataset, params: Params, facts: dict) -> Trained:
+def run(data: Dataset, params: Params, facts: dict, initial: finetuning.Initial | None = None) -> Trained:
     """Train as ``params`` (blocks train, network, augmentation) say, from the last checkpoint if there is one.
 
     Args:
         facts: everything that determines the result, see ``identity``.
+        initial: the model to begin with instead of random weights.
 
     Raises:
         RunError: the loss is no number, or memory ran out.
@@ -114,6 +126,8 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
     directory = checkpoints.folder(key)
     batches = Batches(data, params)
     model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
+    if initial:
+        networks.begin(model.network, initial.network)
     with checkpoints.alone(directory):
         book = Bookkeeper(model, data, batches, params.train, directory, key)
         book.resume()
@@ -121,7 +135,8 @@ def run(data: Dataset, params: Params, facts: dict) -> Trained:
             _fit(model, batches, book, params.train)
     model.network.set_weights(book.kept)
     network = networks.fixed(model.network, params.network, *data.images.shape[2:])
-    return Trained(network, pd.DataFrame(book.history), book.kept_epoch, directory)
+    began = initial.manifest if initial else None
+    return Trained(network, pd.DataFrame(book.history), book.kept_epoch, directory, began)
 
 
 def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
@@ -205,8 +220,8 @@ class Bookkeeper(keras.callbacks.Callback):
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch, counted from 1, of the highest validation volume Dice."""
-        return 1 + int(np.argmax([row["val_volume_dice"] for row in self.history]))
+        """The first epoch, counted from 1, of the highest validation volume Dice; one without any is the lowest."""
+        return 1 + int(np.argmax(np.nan_to_num([row["val_volume_dice"] for row in self.history], nan=-1)))
 
     @property
     def best_score(self) -> float:
@@ -215,9 +230,9 @@ class Bookkeeper(keras.callbacks.Callback):
     def finished(self) -> bool:
         """All epochs done, or none better for ``patience`` of them."""
         done, patience = len(self.history), self.settings.patience
-        return done >= self.settings.epochs or (
-            done > 0 and patience is not None and done - self.best_epoch >= patience
-        )
+        if patience is not None and done and done - self.best_epoch >= patience:
+            return True
+        return done >= self.settings.epochs
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one, and say so."""

@@ -1,0 +1,4 @@
+"""What the channels of a slice are."""
+
+CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
+FLAIR = CHANNELS.index("FLAIR")

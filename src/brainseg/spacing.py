@@ -1,0 +1,29 @@
+"""Distances between voxels as one cell of a table: ``"row x column x slice"`` in mm, empty where they are not known."""
+
+import math
+from collections.abc import Sequence
+
+from brainseg.errors import DataError
+
+
+def write(sides: Sequence[float]) -> str:
+    """Row, column and slice spacing in mm, to six digits."""
+    return " x ".join(f"{side:.6g}" for side in sides)
+
+
+def read(cell: object) -> tuple[float, float, float] | None:
+    """What ``write`` wrote; None for an empty cell.
+
+    Raises:
+        DataError: anything else.
+    """
+    if not isinstance(cell, str) or not cell.strip():
+        return None
+    try:
+        row, column, between = (float(part) for part in cell.split("x"))
+    except ValueError:
+        row = column = between = -1.0
+    if not all(0 < side < math.inf for side in (row, column, between)):
+        fix = "correct that column of slices.csv, or leave it empty"
+        raise DataError("spacing", f"{cell!r} is not 'row x column x slice' in mm", fix)
+    return row, column, between
