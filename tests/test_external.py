@@ -239,6 +239,19 @@ def fault(*arguments) -> str:
     return "\n".join(caught.value.lines())
 
 
+def test_masks_and_predictions_among_the_images_are_no_images(project):
+    hand_made(project / "own")
+    for kind, suffix in (("images", ""), ("masks", "_mask"), ("predictions", "_theirs")):
+        for path in (project / "own" / kind).rglob("*.png"):
+            target = project / "all" / path.parent.name / f"{path.stem}{suffix}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    there = project / "all"
+    external.run(Given(str(there), f"{there}/**/*_mask.png", f"{there}/**/*_theirs.png", "folder", None),
+                 project / "models", project / "out")  # fmt: skip
+    assert read(project / "out")["test"]["pooled"]["precision"] == pytest.approx(8 / 20, abs=1e-6)
+
+
 def test_faults_are_said_in_the_words_of_the_command(project):
     hand_made(project / "own")
     out, model = project / "out", project / "models"

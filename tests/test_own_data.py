@@ -1,6 +1,9 @@
 """docs/own-data.md run: a folder of one's own becomes a report by one command. The test makes the data; minutes."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainseg import config, imaging, phantom
+from brainseg import config, imaging, phantom, provenance
 from tests import tiny_pipeline
 from tests.test_scans import ORIENTATIONS, nifti
 
@@ -74,6 +77,16 @@ def test_sixty_nifti_volumes_of_all_kinds(tmp_path):
     assert set(patients["institution"]) == {"North", "South"}
     slices = pd.read_csv(folder / "data/processed/slices.csv")
     assert slices["spacing"].nunique() > 30 and (slices.groupby("patient")["tumour_pixels"].sum() > 0).all()
+    words = [f"{tmp_path}/own/images", f"{tmp_path}/own/masks", "--patient", "each_volume", "-o", "again"]
+    command = [sys.executable, "-c", "from brainseg.cli import main; main()", "evaluate", *words]
+    done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scored, test = pd.read_csv(folder / "again/per_patient.csv"), patients[patients["subset"] == "test"]
+    assert len(scored) == 60
+    both = scored.merge(test, on="patient", suffixes=("", "_of_the_run"))
+    assert len(both) == len(test) and (both["dice"] == both["dice_of_the_run"]).all()
+    marks = json.loads((folder / "again/evaluation.json").read_text())["protocol"]["marks"]
+    assert provenance.SEEN in marks  # all sixty, those that were trained on as well
 
 
 def test_pairs_of_png_slices(tmp_path):

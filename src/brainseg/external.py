@@ -159,7 +159,10 @@ def _numbers(path: Path, model: dict) -> dict:
 def _prepared(given: Given, params: config.Preprocess, out: Path, predictions: bool = False) -> dataset.Dataset:
     """Images with the masks, or with the predictions in their place, on the grid; all of it is test."""
     arguments = [argument for argument in (given.images, given.masks, given.predictions) if argument]
-    root, patterns = patterns_of(arguments)
+    root, (images, masks, *ready) = patterns_of(arguments)
+    others = ready[0] if ready else None
+    if predictions:
+        masks, others = ready[0], masks
     packed = out.with_suffix(".zip")
     words = {
         "download.images": "IMAGES", "download.path": "IMAGES", "download.masks": "MASKS",
@@ -169,10 +172,9 @@ def _prepared(given: Given, params: config.Preprocess, out: Path, predictions: b
         words["download.masks"] = "--predictions"
     try:
         source = config.Download(
-            source="folder", path=str(root), images=patterns[0], masks=patterns[2 if predictions else 1],
-            patient=given.patient,
+            source="folder", path=str(root), images=images, masks=masks, patient=given.patient,
         )  # fmt: skip
-        archive.write(packed, folder.pairs(source))
+        archive.write(packed, folder.pairs(source, others))
         preprocessing.run(packed, params, out)
     except ValidationError as error:
         raise DataError("--patient", error.errors()[0]["msg"], "see docs/own-data.md") from None

@@ -18,11 +18,14 @@ INSTITUTION = "unknown"
 PATIENTS = "patients.csv"
 
 
-def pairs(params: config.Download) -> Iterator[Pair]:
+def pairs(params: config.Download, no_images: str | None = None) -> Iterator[Pair]:
     """The folder's pairs, sorted by patient and slice number.
 
     The slice number is the last number in the image's name, or counts a volume's axial slices from feet to head. The
     bytes of slices are taken as they are; what is in them is checked when they are decoded.
+
+    Args:
+        no_images: pattern of further files that are no images, though ``params.images`` may match them.
 
     Raises:
         DataError: everything that has no partner, two, no patient or no number, in one list; at the end everything
@@ -33,7 +36,7 @@ def pairs(params: config.Download) -> Iterator[Pair]:
     root = files.project_root() / Path(params.path).expanduser()
     if not root.is_dir():
         raise DataError(root, "is not a folder", "set download.path to the folder that holds your images and masks")
-    found, problems = pairing.find(root, params), []
+    found, problems = pairing.find(root, params, no_images), []
     institutions = _institutions(root, {each.patient for each in found})
     for each in tqdm(found, desc="pack", unit="pairs", mininterval=0.5, disable=None):
         place = each.patient, institutions.get(each.patient, INSTITUTION)

@@ -33,11 +33,16 @@ class Found(NamedTuple):
     is_volume: bool
 
 
-def find(root: Path, params: config.Download) -> list[Found]:
-    """The pairs below ``root``, sorted by patient and slice number; all problems at once."""
+def find(root: Path, params: config.Download, no_images: str | None = None) -> list[Found]:
+    """The pairs below ``root``, sorted by patient and slice number; all problems at once.
+
+    Args:
+        no_images: pattern of further files that are no images.
+    """
     names, folders, problems = _images_below(root, {_fixed(params.images), _fixed(params.masks)})
     masks = _by_key(names, params.masks)
-    taken = {name for found in masks.values() for name in found}
+    others = _by_key(names, no_images) if no_images else {}
+    taken = {name for matched in (masks, others) for found in matched.values() for name in found}
     if params.images.endswith("/"):
         images, faults = _series(root, params.images, folders, taken)
         problems += faults
