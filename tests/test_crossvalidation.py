@@ -65,6 +65,18 @@ def experiments(monkeypatch, *contents: dict[str, str]) -> None:
     monkeypatch.setattr(revision, "reader", lambda name, root: held[name].__getitem__)
 
 
+def test_a_mark_of_any_fold_is_one_of_all(tmp_path, monkeypatch):
+    """Weights to begin with may have seen the test patients of some folds alone."""
+    first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)
+    report = json.loads(second["metrics/evaluation.json"])
+    report["protocol"]["marks"] = ["seen before"]
+    experiments(monkeypatch, first, second | {"metrics/evaluation.json": json.dumps(report)})
+    monkeypatch.setattr(crossvalidation, "_gallery", lambda *_: None)
+    crossvalidation.collect(FOLDS, tmp_path)
+    summary = json.loads((tmp_path / crossvalidation.FOLDER / "summary.json").read_text())
+    assert summary["protocol"]["marks"] == ["seen before"]
+
+
 def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     """A in one fold, B and C in the other: Dice 0.5, 1 and 0, as if one model had been tested on all three."""
     first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)

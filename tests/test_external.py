@@ -1,6 +1,7 @@
 """`brainseg evaluate`: numbers of a model, or of anybody's masks, on files from outside the pipeline."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from brainseg import (
     revision,
 )
 from brainseg.errors import BrainsegError, DataError, IntegrityError
-from brainseg.external import Given
+from brainseg.external_data import Given, patterns_of
 from tests.cohort import write_cohort
 from tests.test_training import params as train_params
 from tests.test_training import release, train
@@ -77,7 +78,8 @@ def hand_made(folder: Path) -> None:
 def given(folder: Path, predictions: str | None = "predictions", **changes) -> Given:
     there = {name: str(folder / name) for name in ("images", "masks")}
     ready = str(folder / predictions) if predictions else None
-    return Given(**{**there, "predictions": ready, "patient": "folder", "foreground": None, **changes})
+    plain = {"predictions": ready, "patient": "folder", "foreground": None, "predicted": None}
+    return Given(**{**there, **plain, **changes})
 
 
 def read(folder: Path) -> dict:
@@ -174,6 +176,7 @@ def test_its_masks_by_themselves_have_the_same_numbers(project, trained):
     for _, rows in data.slices[data.slices["subset"] == "test"].groupby("patient"):
         places = np.searchsorted(found.rows, rows.index)
         masks |= dict(zip(rows.index, postprocessing.binarise(found.arrays["model"][places], rule), strict=True))
+    assert any(mask.any() for mask in masks.values())
     unpack(data, project / "own", "test", masks)
     external.run(given(project / "own"), project / "none", project / "out")
     for block in ("volume", "slice", "pooled", "detection", "by_size"):
@@ -247,7 +250,7 @@ def test_masks_and_predictions_among_the_images_are_no_images(project):
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
     there = project / "all"
-    external.run(Given(str(there), f"{there}/**/*_mask.png", f"{there}/**/*_theirs.png", "folder", None),
+    external.run(Given(str(there), f"{there}/**/*_mask.png", f"{there}/**/*_theirs.png", "folder", None, None),
                  project / "models", project / "out")  # fmt: skip
     assert read(project / "out")["test"]["pooled"]["precision"] == pytest.approx(8 / 20, abs=1e-6)
 
@@ -259,7 +262,7 @@ def test_faults_are_said_in_the_words_of_the_command(project):
     lost = project / "own/predictions/B/B_1.png"
     lost.unlink()
     said = fault(given(project / "own"), model, out)
-    assert "B_1.png: has no mask" in said and "--predictions" in said and "download." not in said
+    assert "--predictions, " in said and "B_1.png: has no prediction" in said and "download." not in said
     flat = fault(given(project / "own", images=str(project / "own/images/A"), masks=str(project / "own/masks/A"),
                        predictions=str(project / "own/predictions/A")), model, out)  # fmt: skip
     assert "--patient" in flat and "download." not in flat
@@ -271,11 +274,72 @@ def test_faults_are_said_in_the_words_of_the_command(project):
     assert not out.exists()
 
 
-def test_a_folder_of_other_things_is_not_written_into(project):
+def test_a_folder_of_other_things_is_not_written_into(project, trained):
+    """Nor metrics/, where the pipeline's own evaluation.json is, nor a file."""
     hand_made(project / "own")
-    with pytest.raises(DataError, match="holds other things"):
-        external.run(given(project / "own"), project / "models", project / "own")
+    shutil.copytree(trained[0] / "metrics", project / "metrics")
+    before = (project / "metrics/evaluation.json").read_bytes()
+    for out in ("own", "metrics"):
+        with pytest.raises(DataError, match="holds other things"):
+            external.run(given(project / "own"), project / "models", project / out)
     assert (project / "own/images/A/A_1.png").exists()
+    assert (project / "metrics/evaluation.json").read_bytes() == before
+    with pytest.raises(DataError, match="is a file"):
+        external.run(given(project / "own"), project / "models", project / "params.yaml")
+
+
+def test_nothing_is_left_of_the_images_and_no_old_page_beside_new_numbers(project, monkeypatch):
+    hand_made(project / "own")
+    external.run(given(project / "own"), project / "models", project / "out")
+    monkeypatch.setattr(external, "_draw", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        external.run(given(project / "own", "masks"), project / "models", project / "out")
+    assert read(project / "out")["test"]["volume"]["dice"]["mean"] == 1
+    assert not (project / "out/report.html").exists()
+    assert [path for path in project.iterdir() if path.name.startswith(".out")] == []
+
+
+def test_labels_of_masks_and_of_predictions_are_said_apart(project):
+    """The masks hold 2 and 3, of which 2 is tumour; predictions are binary, or hold a label of their own."""
+    hand_made(project / "own")
+    for path in (project / "own/masks").rglob("*.png"):
+        mask = np.where(np.asarray(Image.open(path)) > 0, 2, 0).astype(np.uint8)
+        mask[30, 30] = 3
+        Image.fromarray(mask).save(path)
+    for path in (project / "own/predictions").rglob("*.png"):
+        target = project / "own/labelled" / path.relative_to(project / "own/predictions")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 7, 0).astype(np.uint8)).save(target)
+    out, model = project / "out", project / "models"
+    assert "--foreground" in fault(given(project / "own"), model, out)
+    external.run(given(project / "own", foreground=[2]), model, out)
+    first = read(out)["test"]
+    assert first["pooled"]["recall"] == pytest.approx(8 / 20, abs=1e-6)
+    labelled = given(project / "own", "labelled", foreground=[2])
+    said = fault(labelled, model, out)
+    assert "--predicted-foreground" in said and "the prediction holds 2 values (0, 7)" in said
+    external.run(labelled._replace(predicted=[7]), model, out)
+    assert read(out)["test"] == first
+
+
+def test_a_regular_expression_and_patients_csv_do_not_depend_on_where_predictions_lie(project):
+    hand_made(project / "study_7")
+    shutil.move(project / "study_7/predictions", project / "elsewhere")
+    (project / "study_7/patients.csv").write_text("patient,institution\nA,North\nB,South\nC,North\nD,West\n")
+    (project / "patients.csv").write_text("nothing,of,ours\n1,2,3\n")
+    there = given(project / "study_7", predictions=str(project / "elsewhere"), patient="([A-Za-z]+)[/_0-9]")
+    external.run(there, project / "models", project / "out")
+    table = pd.read_csv(project / "out/per_patient.csv")
+    assert table[["patient", "institution"]].to_numpy().tolist() == [["A", "North"], ["B", "South"], ["C", "North"]]
+
+
+def test_arguments_that_are_empty_or_no_folder(project):
+    hand_made(project / "own")
+    empty = given(project / "own")._replace(predictions="")  # an unset variable does not make it the model's turn
+    assert "is empty" in fault(empty, project, project / "out")
+    assert "is no folder" in fault(given(project / "own", None), project / "params.yaml", project / "out")
+    (project / "link").symlink_to(project / "own/images")
+    external.run(given(project / "own", images=str(project / "link")), project / "models", project / "out")
 
 
 def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_path):
@@ -288,10 +352,18 @@ def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_pat
     with pytest.raises(IntegrityError, match="is not there, which has the threshold"):
         external.run(*arguments)
     other = read(folder / "metrics")
-    other["protocol"]["patients"]["train"] += 1
+    other["protocol"]["weights_sha256"] = "0" * 64
     (project / "metrics").mkdir()
     (project / "metrics/evaluation.json").write_text(json.dumps(other))
     with pytest.raises(IntegrityError, match="numbers of another model"):
+        external.run(*arguments)
+    damaged = {key: part for key, part in read(folder / "metrics").items() if key != "baselines"}
+    (project / "metrics/evaluation.json").write_text(json.dumps(damaged))
+    with pytest.raises(IntegrityError, match="is damaged: KeyError"):
+        external.run(*arguments)
+    (project / "metrics/evaluation.json").write_text(json.dumps(read(folder / "metrics")))
+    demo.override(project / "params.yaml", {"evaluate": {"tta": False}})
+    with pytest.raises(IntegrityError, match="chosen with averaging: mirrored left to right"):
         external.run(*arguments)
     demo.override(project / "params.yaml", {"evaluate": {"threshold": 0.25, "min_component": 3}})
     external.run(*arguments)
@@ -314,4 +386,4 @@ def test_arguments_become_patterns(tmp_path, monkeypatch, arguments, root, patte
     for name in ("a/images", "a/masks", "b"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert external.patterns_of(arguments) == ((tmp_path / root).resolve(), patterns)
+    assert patterns_of(arguments) == ((tmp_path / root).resolve(), patterns)

@@ -86,9 +86,23 @@ def test_the_manifest_says_what_it_began_with_and_whose_patients_were_seen(model
         facts = manifest.read(written)
         assert facts["training"]["initial_weights_sha256"] == first["weights_sha256"]
         assert facts["protocol"]["marks"] == expected
+    # whoever trained the first model's patients is not forgotten, strangers are not accused
     strangers = 255 - data.images
+    assert set(first["seen"]) < set(facts["seen"])
+    assert provenance.marks(facts, data.images, data.rows("val")) == [provenance.SEEN]
     assert provenance.marks(first, strangers, data.rows("test")) == []
-    assert provenance.marks(facts, strangers, data.rows("test")) == [provenance.SEEN]  # inherited
+    assert provenance.marks(facts, strangers, data.rows("test")) == []
+
+
+def test_images_prepared_otherwise_cannot_be_known_again_and_that_is_said(model, data):
+    first = manifest.read(model[1])
+    rows, now = data.rows("test"), first["preprocess"]
+    assert provenance.marks_of_beginning(first, now, data.images, rows) == []
+    for change in ({"size": 64}, {"channels": "flair"}, {"window": [1.0, 99.0]}):
+        assert provenance.marks_of_beginning(first, now | change, data.images, rows) == [provenance.UNKNOWN]
+    assert provenance.marks_of_beginning(first, now | {"foreground": [1]}, data.images, rows) == []
+    later = first | {"protocol": first["protocol"] | {"marks": [provenance.UNKNOWN]}}
+    assert provenance.marks_of_beginning(later, now, data.images, rows) == [provenance.UNKNOWN]
 
 
 def test_a_patient_is_known_by_its_brightest_slice_under_any_name(data):

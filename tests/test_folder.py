@@ -55,6 +55,35 @@ def test_flat_folders_with_a_regular_expression(tmp_path):
     assert "belong to no patient" in problems(root, **flat)["images/p1_z1.png"]
 
 
+@pytest.mark.parametrize(
+    ("images", "masks"), [("./images/*", "images/../masks/*"), ("/images/*", "masks/*"), ("../own/images/*", "masks/*")]
+)
+def test_patterns_that_lead_out_are_refused(tmp_path, images, masks):
+    root = place(tmp_path, "images/a_1.png", "masks/a_1.png")
+    with pytest.raises(DataError, match=r"leads out of download\.path"):
+        found(root, images=images, masks=masks, patient="(a)_")
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [("./lgg/**/*", "lgg/**/*_mask.*"), ("./**/*", "lgg/**/*_mask.*"), ("lgg//a/*", "./lgg/a/*_mask.*")],
+)
+def test_spellings_of_one_folder(tmp_path, images, masks):
+    root = place(tmp_path, "lgg/a/a_1.png", "lgg/a/a_1_mask.png")
+    pair = ("a", 1, "lgg/a/a_1.png", "lgg/a/a_1_mask.png")
+    if images == "./**/*":  # other wildcards, other keys
+        assert "has no mask" in problems(root, images=images, masks=masks, patient="(a)_")["lgg/a/a_1.png"]
+    else:
+        assert found(root, images=images, masks=masks, patient="(a)_") == [pair]
+
+
+def test_what_lies_beside_the_folders_that_patterns_name_is_not_looked_at(tmp_path):
+    root = place(tmp_path, "images/a_1.png", "masks/a_1.png", "old/a_1.png")
+    (root / "broken.png").symlink_to(root / "nowhere.png")
+    pairs = found(root, images="images/*", masks="masks/*", patient="(a)_")
+    assert pairs == [("a", 1, "images/a_1.png", "masks/a_1.png")]
+
+
 def test_each_image_its_own_patient(tmp_path):
     root = place(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in ("x7", "y7", "left")))
     pairs = found(root, images="images/*.png", masks="masks/*.png", patient="each_image")

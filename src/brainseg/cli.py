@@ -74,7 +74,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from brainseg import external
 
     a = arguments
-    given = external.Given(a.images, a.masks, a.predictions, a.patient, a.foreground)
+    given = external.Given(a.images, a.masks, a.predictions, a.patient, a.foreground, a.predicted_foreground)
     print(external.run(given, a.model, a.output))
 
 
@@ -108,10 +108,10 @@ def _verify_data(arguments: argparse.Namespace) -> None:
 
 
 def _labels(text: str) -> list[int]:
-    found = [int(part) for part in text.split(",")]
-    if not all(1 <= label <= 255 for label in found):
-        raise argparse.ArgumentTypeError("labels are 1 to 255")
-    return found
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) <= 255 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of labels from 1 to 255, as 1,2,4")
+    return [int(part) for part in parts]
 
 
 def _positive(text: str) -> int:
@@ -169,9 +169,15 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "--patient": {
             "metavar": "RULE",
             "default": "folder",
-            "help": "folder (its parent; the default), each_volume, each_image, or a regular expression of one group",
+            "help": "folder (the last one that wildcards match; the default), each_volume, each_image, or a regular "
+            "expression with one group",
         },
-        "--foreground": {"metavar": "1,2,4", "type": _labels, "help": "labels of the masks that count as tumour"},
+        "--foreground": {
+            "metavar": "1,2,4",
+            "type": _labels,
+            "help": "labels of the masks that count as tumour; left out: masks of 0 and 1, or 0 and 255",
+        },
+        "--predicted-foreground": {"metavar": "1,2,4", "type": _labels, "help": "likewise, of the predictions"},
         "-o --output": {
             "metavar": "DIR",
             "type": Path,

@@ -279,10 +279,11 @@ def summarise(scored: Sequence[Scored]) -> dict:
     batches = [math.ceil(len(s.slices) / metrics.KERAS_BATCH) for s in scored]
     defined = [s.report["test"]["volume"]["dice"]["n"] for s in scored]
     patients = scoring.per_patient(slices)
-    protocol = {name: first["protocol"][name] for name in ("source", "unit", "grid", "tta", "empty_rule", "marks")}
+    protocol = {name: first["protocol"][name] for name in ("source", "unit", "grid", "tta", "empty_rule")}
+    marks = list(dict.fromkeys(mark for s in scored for mark in s.report["protocol"]["marks"]))
     counts = {"patients": len(patients), "slices": len(slices), "folds": len(scored)}
     numbers = evaluation.strict({
-        "protocol": protocol | counts,
+        "protocol": protocol | {"marks": marks} | counts,
         "test": scoring.blocks(slices, unit, summarised) | {
             "keras": _weighted([s.report["test"]["keras"] for s in scored], batches),
             "alone": _weighted([s.report["test"]["alone"] for s in scored], defined),

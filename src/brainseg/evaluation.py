@@ -52,7 +52,7 @@ def evaluate(
         masks: (n, H, W), 0 and 1.
         probabilities: four arrays (n, H, W) uint8, round(255 p): ``model``; ``one_slice``, the model given
             no neighbours; ``flair_only``, given FLAIR in all channels; ``flair``, the FLAIR channel itself.
-        protocol: source, unit, grid, patients, slices, tta, marks.
+        protocol: source, unit, grid, patients, slices, tta, marks; of a model of ours weights_sha256.
 
     Raises:
         DataError: no slices in validation or test. IntegrityError: arrays that do not fit the rows.
@@ -183,10 +183,10 @@ def _curve(found: Search, rule: Rule, test: Cohort, probability: np.ndarray) -> 
 
 def described(given: dict, rule: Rule) -> dict:
     """The protocol block: what was given, the rule, how empty masks count, the marks."""
-    first = {key: given[key] for key in ("source", "unit", "grid", "patients", "slices")}
-    return (
-        first | scoring.described(rule) | {"tta": given["tta"], "empty_rule": EMPTY_RULE, "marks": list(given["marks"])}
-    )
+    keys = ("source", "unit", "grid", "patients", "slices", "weights_sha256")
+    first = {key: given[key] for key in keys if key in given}
+    last = {"tta": given["tta"], "empty_rule": EMPTY_RULE, "marks": list(given["marks"])}
+    return first | scoring.described(rule) | last
 
 
 def _result(report: dict, slices: dict, curve: pd.DataFrame, rule: Rule, calibration: pd.DataFrame) -> Result:

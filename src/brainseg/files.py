@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary is removed and an earlier ``path`` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    remove_leftovers(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
     try:
         inner = temporary / path.name
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove the temporaries of writers that were killed: their process is gone."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
         pid = leftover.name.rsplit(".", 2)[-2]

@@ -39,7 +39,10 @@ def load(params: Params, out: Path) -> Initial | None:
     if not path.name.endswith(ENDING):
         raise DataError(path, f"{key} names no file of weights (*{ENDING})", "name the weights; the manifest is beside")
     if path.resolve() == (files.project_root() / out).resolve():
-        fix = f"copy it and its manifest elsewhere: mkdir pretrained; cp {out.parent}/* pretrained/"
+        fix = (
+            f"get it back (dvc checkout {out.parent}/*, or make pull), copy it and its manifest elsewhere: "
+            f"mkdir pretrained; cp {out.parent}/unet.* pretrained/; set {key} to that"
+        )
         raise DataError(path, f"{key} is what the training writes, which DVC removes first", fix)
     model = manifest.read(path.with_name(path.name.removesuffix(ENDING) + ".json"))
     theirs, ours = model["network"], params.network.model_dump()

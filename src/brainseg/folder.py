@@ -18,14 +18,11 @@ INSTITUTION = "unknown"
 PATIENTS = "patients.csv"
 
 
-def pairs(params: config.Download, no_images: str | None = None) -> Iterator[Pair]:
+def pairs(params: config.Download, scope: pairing.Scope = pairing.ALL) -> Iterator[Pair]:
     """The folder's pairs, sorted by patient and slice number.
 
     The slice number is the last number in the image's name, or counts a volume's axial slices from feet to head. The
     bytes of slices are taken as they are; what is in them is checked when they are decoded.
-
-    Args:
-        no_images: pattern of further files that are no images, though ``params.images`` may match them.
 
     Raises:
         DataError: everything that has no partner, two, no patient or no number, in one list; at the end everything
@@ -36,8 +33,8 @@ def pairs(params: config.Download, no_images: str | None = None) -> Iterator[Pai
     root = files.project_root() / Path(params.path).expanduser()
     if not root.is_dir():
         raise DataError(root, "is not a folder", "set download.path to the folder that holds your images and masks")
-    found, problems = pairing.find(root, params, no_images), []
-    institutions = _institutions(root, {each.patient for each in found})
+    found, problems = pairing.find(root, params, scope), []
+    institutions = _institutions(scope.patients or root, {each.patient for each in found}, strict=not scope.patients)
     for each in tqdm(found, desc="pack", unit="pairs", mininterval=0.5, disable=None):
         place = each.patient, institutions.get(each.patient, INSTITUTION)
         try:
@@ -84,8 +81,11 @@ def _slices(root: Path, found: Found, place: tuple[str, str]) -> Iterator[Pair]:
         yield Pair(*place, number, *names, imaging.encode(pixels), imaging.encode(labels), image.spacing)
 
 
-def _institutions(root: Path, patients: set[str]) -> dict[str, str]:
-    """Patient → institution, as ``patients.csv`` says; none where there is no such file."""
+def _institutions(root: Path, patients: set[str], strict: bool) -> dict[str, str]:
+    """Patient → institution, as ``patients.csv`` says; none where there is no such file.
+
+    Others than ``patients`` in it are an error if ``strict``, else passed over.
+    """
     path = root / PATIENTS
     if not path.exists():
         return {}
@@ -99,6 +99,7 @@ def _institutions(root: Path, patients: set[str]) -> dict[str, str]:
     problems = [
         Problem(f"{path}: {patient}", "no such patient among the images", "correct or remove the line")
         for patient in sorted(set(table["patient"]) - patients)
+        if strict
     ]
     twice = table.loc[table["patient"].duplicated(), "patient"]
     problems += [Problem(f"{path}: {patient}", "comes twice", "name each patient once") for patient in twice]

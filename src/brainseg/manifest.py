@@ -33,21 +33,22 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
         params: blocks train, network, augmentation, download, preprocess, split.
     """
     began = trained.initial
-    marks_of_start = provenance.marks(began, data.images, data.rows("test")) if began else []
+    prepared = params.preprocess.model_dump()
+    begun = provenance.marks_of_beginning(began, prepared, data.images, data.rows("test")) if began else []
     return {
         "format": FORMAT,
         "weights_sha256": files.sha256(weights),
         "parameters": trained.network.count_params(),
         "network": params.network.model_dump(),
         "contract": contract(trained.network.input_shape, trained.network.output_shape, data.images.shape[-1]),
-        "preprocess": params.preprocess.model_dump(),
+        "preprocess": prepared,
         "protocol": {
             "source": params.download.source,
             "unit": params.split.unit,
             "grid": data.images.shape[1],
             "patients": data.counts("patient"),
             "slices": data.counts("row"),
-            "marks": [*marks(params.download, params.split), *marks_of_start],
+            "marks": [*marks(params.download, params.split), *begun],
         },
         "training": {
             **running._asdict(),
@@ -58,7 +59,7 @@ def describe(trained, weights: Path, data, digests: dict[str, str], running, par
             "parameters": {"train": params.train.model_dump(), "augmentation": params.augmentation.model_dump()},
         },
         "data": digests,
-        "seen": provenance.fingerprints(data.images, data.slices.loc[data.rows("train", "val"), "patient"]),
+        "seen": provenance.of_training(data.images, data.slices.loc[data.rows("train", "val"), "patient"], began),
         "layers": layers(trained.network),
     }
 
@@ -128,7 +129,8 @@ def engine(manifest: dict) -> dict:
 
 def protocol(manifest: dict, tta: bool) -> dict:
     """The protocol block that evaluation starts from."""
-    return {**manifest["protocol"], "tta": "mirrored left to right" if tta else "none"}
+    averaged = "mirrored left to right" if tta else "none"
+    return {**manifest["protocol"], "weights_sha256": manifest["weights_sha256"], "tta": averaged}
 
 
 def write(path: Path, manifest: dict) -> None:

@@ -33,15 +33,30 @@ class Found(NamedTuple):
     is_volume: bool
 
 
-def find(root: Path, params: config.Download, no_images: str | None = None) -> list[Found]:
-    """The pairs below ``root``, sorted by patient and slice number; all problems at once.
+class Scope(NamedTuple):
+    """What the command line says beside ``download``.
 
-    Args:
-        no_images: pattern of further files that are no images.
+    ``no_images``: pattern of further files that are no images; ``base``: folder, ending in ``/``, below which the
+    regular expression for patients sees the path; ``patients``: the folder of patients.csv, which may name others too.
     """
-    names, folders, problems = _images_below(root, {_fixed(params.images), _fixed(params.masks)})
+
+    no_images: str | None = None
+    base: str = ""
+    patients: Path | None = None
+
+
+ALL = Scope()
+
+
+def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Found]:
+    """The pairs below ``root``, sorted by patient and slice number; all problems at once."""
+    patterns = {"download.images": params.images, "download.masks": params.masks}
+    outside = {key: each for key, each in patterns.items() if each.startswith("/") or ".." in each.split("/")}
+    fix = "write it relative to download.path, without .."
+    raise_all([Problem(key, f"{each} leads out of download.path", fix) for key, each in outside.items()])
+    names, folders, problems = _images_below(root, set(map(fixed, patterns.values())))
     masks = _by_key(names, params.masks)
-    others = _by_key(names, no_images) if no_images else {}
+    others = _by_key(names, scope.no_images) if scope.no_images else {}
     taken = {name for matched in (masks, others) for found in matched.values() for name in found}
     if params.images.endswith("/"):
         images, faults = _series(root, params.images, folders, taken)
@@ -51,11 +66,12 @@ def find(root: Path, params: config.Download, no_images: str | None = None) -> l
     if not images:
         kinds = "folder" if params.images.endswith("/") else "TIF, PNG, JPEG or NIfTI"
         what = f"no {kinds} fits download.images ({params.images})"
-        problems.append(Problem("", what, "set download.path and download.images to where they are"))
+        problems.append(Problem("", what, "set download.images to where they are, below download.path"))
     problems += _partner_problems(images, masks)
     found = []
     for key, (image, *_) in images.items():
-        is_volume, patient = _is_volume(root, image), _patient(key, image, params.patient)
+        is_volume = _is_volume(root, image)
+        patient = _patient(key, image.removeprefix(scope.base), params.patient)
         number = 1 if is_volume or params.patient in ("each_image", "each_volume") else _number(image)
         found.append(Found(patient, number, image, masks.get(key, [""])[0], is_volume))
     problems += _identity_problems(found, params.patient)
@@ -70,11 +86,11 @@ def _is_volume(root: Path, image: str) -> bool:
     return path.suffix.lower() in (".tif", ".tiff") and imaging.has_pages(path)
 
 
-def _fixed(pattern: str) -> str:
+def fixed(pattern: str) -> str:
     """The folder, relative, that all lies in what the pattern matches: ``scans`` of ``scans/*/flair.nii``."""
-    *folders, _ = pattern.rstrip("/").split("/")
+    *folders, _ = PurePosixPath(pattern).parts
     plain = next((i for i, part in enumerate(folders) if "*" in part or "?" in part), len(folders))
-    return "/".join(folders[:plain])
+    return str(PurePosixPath(*folders[:plain]))
 
 
 def _images_below(root: Path, starts: set[str]) -> tuple[list[str], list[str], list[Problem]]:

@@ -2,7 +2,7 @@
 
 A manifest keeps one fingerprint of each patient that had a say in the weights: of the brightest slice on the grid. So a
 volume is known again wherever that slice turns up, as long as it was prepared in the same way (same size, channels and
-window). Another size or a resampled copy goes unnoticed.
+window). Another size or a resampled copy goes unnoticed: where that may be, a mark says so.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 SEEN = "patients scored here were trained on, or validated on, before"
+UNKNOWN = "began with weights of images prepared otherwise: whether they were of patients scored here is not known"
+PREPARED = ("size", "channels", "window")
 
 
 def fingerprints(images: np.ndarray, patients: pd.Series) -> list[str]:
@@ -28,10 +30,21 @@ def known(model: dict, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.array([_digest(images[row]) in seen for row in rows], bool)
 
 
+def of_training(images: np.ndarray, patients: pd.Series, began: dict | None) -> list[str]:
+    """The fingerprints of a new model: its own, and those of the model that it began with."""
+    return sorted({*fingerprints(images, patients), *(began["seen"] if began else [])})
+
+
 def marks(model: dict, images: np.ndarray, rows: np.ndarray) -> list[str]:
-    """What must be said of scores on ``rows`` by a model that ``model`` was, or began with."""
-    inherited = SEEN in model["protocol"]["marks"]
-    return [SEEN] if inherited or known(model, images, rows).any() else []
+    """What must be said of scores on ``rows`` by a model."""
+    return [SEEN] if known(model, images, rows).any() else []
+
+
+def marks_of_beginning(began: dict, preprocess: dict, images: np.ndarray, rows: np.ndarray) -> list[str]:
+    """What must be said of scores on ``rows``, prepared as ``preprocess`` says, by one that began with ``began``."""
+    alike = all(began["preprocess"][name] == preprocess[name] for name in PREPARED)
+    unknown = [] if alike and UNKNOWN not in began["protocol"]["marks"] else [UNKNOWN]
+    return [*marks(began, images, rows), *unknown]
 
 
 def _brightest(images: np.ndarray, rows: pd.Index) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image
 
-from brainseg import files, pages
+from brainseg import files, pages, provenance
 
 LIMIT = 3_000_000  # bytes of the whole file
 ROWS = 1000  # patients listed; of more, the best and the worst
@@ -107,6 +107,7 @@ def write(path: Path, evaluation: dict, manifest: dict | None, per_patient: pd.D
         "title": TITLES[evaluation["protocol"]["source"]],
         "test": evaluation["test"],
         "validated": "val" in evaluation,
+        "seen": {provenance.SEEN, provenance.UNKNOWN} & set(evaluation["protocol"]["marks"]),
         "flair": evaluation["baselines"].get("flair_threshold"),
         "network": manifest["network"]["name"] if manifest else None,
         "parameters": manifest["parameters"] if manifest else None,

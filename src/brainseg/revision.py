@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from brainseg import config
+from brainseg import config, files
 from brainseg.comparison import METRICS, SAME_PROTOCOL, Scores, changed
 from brainseg.errors import DataError, Problem, raise_all
 
@@ -168,6 +168,9 @@ def key(read: Reader, overrides: dict) -> str:
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"]["test_fold"] = None
     facts = sources(read) | {"params": {block: params[block] for block in BLOCKS}}
+    if initial := params["train"]["initial_weights"]:
+        path = files.project_root() / Path(initial).expanduser()
+        facts["initial"] = files.sha256(path) if path.is_file() else None
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
