@@ -204,3 +204,13 @@ def test_every_module_has_a_room_on_the_map():
     text = (ROOT / "docs/maintaining.md").read_text(encoding="utf-8").partition("## Pins")[0]
     modules = {path.stem for path in (ROOT / "src/brainseg").glob("*.py")} - {"__init__"}
     assert modules - set(re.findall(r"`(\w+)`", text)) == set()
+
+
+def test_speed_in_the_readme():
+    bench = json.loads((ROOT / "benchmarks/results.json").read_text(encoding="utf-8"))
+    found = {row["id"]: row for row in bench["rows"]}
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("train_vs_pytorch", "train_vs_legacy_keras", "time_to_dice80_vs_pytorch", "preprocess_vs_serial"):
+        row = found[name]
+        assert re.search(rf"\| {row['ours']:,.1f} \| [^|]*: {row['peer']:,.1f} \({row['ratio']:.2f}\) \|", text), name
+    assert f"| {found['train_rss_mib']['ours']:,.1f} |" in text
