@@ -87,8 +87,8 @@ MISTAKES = [
     Mistake(
         "the test set used to pick the threshold",
         f"{SRC}evaluation.py",
-        'found = _search(cohorts["val"], probabilities["model"], threshold, size)',
-        'found = _search(cohorts["test"], probabilities["model"], threshold, size)',
+        'searched = _search(cohorts["val"], probabilities["model"], threshold, size)',
+        'searched = _search(cohorts["test"], probabilities["model"], threshold, size)',
         "test_evaluation.py::test_test_set_used_to_pick_the_threshold",
     ),
     Mistake(
