@@ -132,9 +132,12 @@ def kept(rung: str) -> comparison.Scores:
     return revision.scores(f"metrics/experiments/{rung}", ROOT)
 
 
+FOLDS = {"best_fold0", "best_fold1", "default_fold1"}
+
+
 def test_the_ladder_has_the_rungs_that_are_kept():
     folders = {folder.name for folder in (ROOT / "metrics/experiments").iterdir()}
-    assert set(LADDER) == folders - {"former", "former_folds", "shared_noise", "unfloored_folds", "best_epoch"}
+    assert set(LADDER) == folders - {"former", "former_folds", "shared_noise", "unfloored_folds", "best_epoch"} - FOLDS
 
 
 def test_full_length_in_the_experiments():
@@ -155,6 +158,22 @@ def test_full_length_in_the_experiments():
 def difference(a: comparison.Scores, b: comparison.Scores) -> str:
     found = comparison.compare(a, b).differences[0]
     return f"{found.verdict}, {found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]"
+
+
+def test_the_recipe_best_on_two_folds():
+    table, text = rows("docs/experiments.md"), prose("docs/experiments.md")
+    pairs = [("metrics", "best_fold0"), ("metrics/experiments/default_fold1", "best_fold1")]
+    sides = [[revision.scores(plain, ROOT), kept(best)] for plain, best in pairs]
+    for name, folder in (("fold 1: the default", "default_fold1"), ("fold 1: the recipe `best`", "best_fold1")):
+        report = json.loads((ROOT / f"metrics/experiments/{folder}/evaluation.json").read_text(encoding="utf-8"))
+        dice, val = report["test"]["volume"]["dice"], report["val"]["volume"]["dice"]
+        assert table[name][1:] == [f"{value:.3f}" for value in (val["mean"], dice["mean"], dice["median"])]
+    default, best = (pd.concat([pair[i].patients.set_index("patient")["dice"] for pair in sides]) for i in (0, 1))
+    found = comparison.difference(default, best)
+    assert found.verdict == "better" and found.p < 0.001 and found.n == 44
+    words = f"mean {best.mean():.3f} where the default has {default.mean():.3f}, median {best.median():.3f} and"
+    assert f"{words} {default.median():.3f}; {found.wins} patients better, {found.losses} worse" in text
+    assert f"volume Dice {best.mean():.3f} where the default has {default.mean():.3f}" in prose("README.md")
 
 
 def test_out_of_fold_in_the_experiments():
