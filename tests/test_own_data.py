@@ -77,8 +77,9 @@ def test_sixty_nifti_volumes_of_all_kinds(tmp_path):
     assert set(patients["institution"]) == {"North", "South"}
     slices = pd.read_csv(folder / "data/processed/slices.csv")
     assert slices["spacing"].nunique() > 30 and (slices.groupby("patient")["tumour_pixels"].sum() > 0).all()
-    words = [f"{tmp_path}/own/images", f"{tmp_path}/own/masks", "--patient", "each_volume", "-o", "again"]
+    words = [f"{tmp_path}/own/images", f"{tmp_path}/own/masks", "--patient", "each_volume", "--foreground", "1,4"]
     command = [sys.executable, "-c", "from brainseg.cli import main; main()", "evaluate", *words]
+    command += ["-o", "again"]
     done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     scored, test = pd.read_csv(folder / "again/per_patient.csv"), patients[patients["subset"] == "test"]
