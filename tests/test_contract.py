@@ -101,9 +101,21 @@ def test_params_declared_are_params_read(stage):
     assert declared == blocks_read(stage)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_parameter_is_left_out_of_the_run_cache(stage):
+    """DVC hashes a block without its keys ``size`` and ``nfiles``: such a block is declared key by key, whole."""
+    values = config.read_yaml(ROOT / "params.yaml")
+    declared = DVC["stages"][stage]["params"]
+    for name in declared:
+        assert not {"size", "nfiles"} & set(values[name] if "." not in name else {})
+    for block in ("phantom", "preprocess"):
+        keys = {name.split(".")[1] for name in declared if name.startswith(f"{block}.")}
+        assert keys in (set(), set(values[block]))
+
+
 def test_train_reads_of_download_and_split_what_it_declares():
     """The train stage names single keys of these blocks: what the manifest tells of the data."""
-    declared = {name for name in DVC["stages"]["train"]["params"] if "." in name}
+    declared = {name for name in DVC["stages"]["train"]["params"] if name.startswith(("download.", "split."))}
     scripts = [PACKAGE / "manifest.py", PACKAGE / "training.py", ROOT / "stages/train.py"]
     attributes = [node for script in scripts for node in ast.walk(tree(script)) if isinstance(node, ast.Attribute)]
     texts = {ast.unparse(node).removeprefix("params.") for node in attributes}

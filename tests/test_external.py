@@ -369,6 +369,11 @@ def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_pat
     external.run(*arguments)
     found = read(project / "out")
     assert found["protocol"]["threshold"] == 0.25 and found["protocol"]["postprocessing"] == {"min_component": 3}
+    demo.override(project / "params.yaml", {"evaluate": EVALUATE | {"tta": True}})
+    (project / "models/evaluation.json").write_text(json.dumps(read(folder / "metrics")))
+    (project / "metrics/evaluation.json").unlink()
+    external.run(*arguments)  # its own, beside the weights
+    assert read(project / "out")["test"] == read(folder / "metrics")["test"]
     assert list(found["baselines"]) == ["empty"]  # no rule is known for a threshold on FLAIR
 
 

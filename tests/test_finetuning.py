@@ -125,6 +125,9 @@ def test_what_is_no_model_to_begin_with(tmp_path, monkeypatch, name, what):
 
 def test_a_model_that_is_not_there_is_changed_or_of_another_network(model, tmp_path):
     weights, path, _ = model
+    with pytest.raises(DataError, match=r"train\.initial_weights: there is no such file"):
+        finetuning.load(params(initial_weights=str(tmp_path / "unet.weights.h5")), OUT)
+    (tmp_path / "unet.weights.h5").write_bytes(weights.read_bytes())
     with pytest.raises(IntegrityError, match="there is no model"):
         finetuning.load(params(initial_weights=str(tmp_path / "unet.weights.h5")), OUT)
     other = params(initial_weights=str(weights))

@@ -5,8 +5,10 @@ import re
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
+from brainseg import demo
 from tests import tiny_pipeline
 from tests.tiny_pipeline import TINY, commit, repro, results, stages_run
 from tests.toy_pipeline import MODEL
@@ -50,6 +52,19 @@ def test_a_change_runs_what_is_downstream_and_no_more(pipeline, tmp_path, change
     copy = with_its_cache(pipeline, tmp_path / "copy")
     output = repro(copy, "-S", change, command=("exp", "run"))
     assert stages_run(output) == expected
+
+
+def test_another_size_brings_no_old_outputs_back(pipeline, tmp_path):
+    """DVC's run cache leaves keys named ``size`` out of its digest of a block."""
+    copy = with_its_cache(pipeline, tmp_path / "copy")
+    archive, images = copy.folder / "data/raw/slices.zip", copy.folder / "data/processed/images.npy"
+    before = archive.read_bytes()
+    demo.override(copy.folder / "params.yaml", {"preprocess": {"size": 128}})
+    assert stages_run(repro(copy, "preprocess")) == ["preprocess"]
+    assert np.load(images, mmap_mode="r").shape[1:3] == (128, 128)
+    demo.override(copy.folder / "params.yaml", {"phantom": {"size": 96}})
+    assert stages_run(repro(copy, "preprocess")) == ["download", "preprocess"]
+    assert archive.read_bytes() != before
 
 
 def test_two_clones_give_the_same_bytes(pipeline, tmp_path):

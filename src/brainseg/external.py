@@ -35,7 +35,7 @@ from brainseg.sequences import FLAIR
 
 MARK = "scored outside the pipeline: whether these patients were trained on is for the reader to know"
 AS_THEY_ARE = Rule(0.5, 0)  # of masks, which are 0 or 255
-EVALUATION = Path("metrics/evaluation.json")  # beside the folder of a model
+EVALUATION = Path("metrics/evaluation.json")  # beside the folder of a model, or the file within it
 
 
 class Model(NamedTuple):
@@ -121,12 +121,17 @@ def read_model(home: Path, params: config.Evaluate) -> Model:
     manifest.check(model, weights)
     if params.threshold != "auto" and params.min_component != "auto":
         return Model(model, weights, Rule(evaluation.as_written(params.threshold), params.min_component), None)
-    return Model(model, weights, *_chosen(home.resolve().parent / EVALUATION, model, params.tta))
+    own = home / EVALUATION.name
+    path = own if own.exists() else home.resolve().parent / EVALUATION
+    return Model(model, weights, *_chosen(path, model, params.tta))
 
 
 def _chosen(path: Path, model: dict, mirror: bool) -> tuple[Rule, Rule]:
     """The rules of the model and of the FLAIR baseline in its evaluation.json."""
-    fix = "put the model's own there, or set evaluate.threshold and evaluate.min_component in params.yaml"
+    fix = (
+        f"put the model's own beside its weights ({path.name}), or set evaluate.threshold and "
+        "evaluate.min_component in params.yaml"
+    )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         rules = _rule(found["protocol"]), _rule(found["baselines"]["flair_threshold"])

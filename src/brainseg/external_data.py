@@ -57,7 +57,9 @@ def prepared(given: Given, params: config.Preprocess, out: Path, predictions: bo
         archive.write(packed, folder.pairs(source, scope))
         preprocessing.run(packed, params.model_copy(update={"foreground": labels}), out)
     except ValidationError as error:
-        raise DataError("--patient", error.errors()[0]["msg"], "see docs/own-data.md") from None
+        raise DataError(
+            "--patient", error.errors()[0]["msg"].removeprefix("Value error, "), "see docs/own-data.md"
+        ) from None
     except BrainsegError as error:
         raise type(error)("", problems=[_said(problem, names, predictions) for problem in error.problems]) from None
     packed.unlink()
@@ -91,5 +93,6 @@ def _said(problem: Problem, names: dict[str, str], predictions: bool) -> Problem
     any_name = "|".join(map(re.escape, names))
     path, what, fix = (re.sub(any_name, lambda found: names[found[0]], text) for text in problem)
     if predictions:
+        fix = fix.replace("the masks' pattern", "theirs; where nothing was found an empty one")
         return Problem(f"--predictions, {path}", what.replace("mask", "prediction"), fix)
     return Problem(path, what, fix)

@@ -40,10 +40,12 @@ def load(params: Params, out: Path) -> Initial | None:
         raise DataError(path, f"{key} names no file of weights (*{ENDING})", "name the weights; the manifest is beside")
     if path.resolve() == (files.project_root() / out).resolve():
         fix = (
-            f"get it back (dvc checkout {out.parent}/*, or make pull), copy it and its manifest elsewhere: "
-            f"mkdir pretrained; cp {out.parent}/unet.* pretrained/; set {key} to that"
+            f"get both files back: dvc checkout {out} {out.parent}/unet.json; copy them elsewhere: "
+            f"mkdir -p pretrained; cp {out.parent}/unet.* pretrained/; set {key} to that"
         )
         raise DataError(path, f"{key} is what the training writes, which DVC removes first", fix)
+    if not path.is_file():
+        raise DataError(path, f"{key}: there is no such file", "set it to a model's weights, or to null")
     model = manifest.read(path.with_name(path.name.removesuffix(ENDING) + ".json"))
     theirs, ours = model["network"], params.network.model_dump()
     raise_all(
