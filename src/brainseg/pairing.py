@@ -66,13 +66,8 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Found]
     if not images:
         kinds = "folder" if params.images.endswith("/") else "TIF, PNG, JPEG or NIfTI"
         what = f"no {kinds} fits download.images ({params.images})"
-        problems.append(
-            Problem(
-                "",
-                what,
-                "set download.images to where they are, below download.path; of DICOM series to their folders: 'scans/*/'",
-            )
-        )
+        fix = "set download.images to where they are, below download.path; of DICOM series to folders: 'scans/*/'"
+        problems.append(Problem("", what, fix))
     problems += _partner_problems(images, masks)
     found = []
     for key, (image, *_) in images.items():
