@@ -4,10 +4,6 @@ All that is given is test; the code that prepares, scores and draws is the pipel
 """
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,7 +66,7 @@ def run(given: Given, model: Path, out: Path) -> str:
     _check_out(out)
     ours = read_model(model, params.evaluate) if given.predictions is None else None
     prepare = config.Preprocess(**ours.manifest["preprocess"]) if ours else params.preprocess
-    with _beside(out) as temporary:
+    with archive.room(out.parent), files.beside(out) as temporary:
         data = prepared(given, prepare, temporary / "processed")
         if ours:
             arrays, rule, facts = _answers(ours, data, params.evaluate.tta), ours.rule, ours.manifest
@@ -149,18 +145,6 @@ def _chosen(path: Path, model: dict, mirror: bool) -> tuple[Rule, Rule]:
 
 def _rule(block: dict) -> Rule:
     return Rule(block["threshold"], block["postprocessing"]["min_component"])
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A folder for prepared images, on the disk of the results; what a killed run left is removed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files.remove_leftovers(out)
-    with (
-        archive.room(out.parent),
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent) as name,
-    ):
-        yield Path(name)
 
 
 def _answers(model: Model, data: dataset.Dataset, mirror: bool) -> dict[str, np.ndarray]:

@@ -32,10 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The body creates what it likes at the yielded path (nothing is there yet). On an error the
     temporary is removed and an earlier ``path`` stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
-    try:
+    with beside(path) as temporary:
         inner = temporary / path.name
         yield inner
         sync(inner)
@@ -45,11 +42,21 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(inner, path)
         sync(path.parent)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """An empty folder on the disk of ``path``, for the block alone; what killed writers left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(path: Path) -> None:
+def _remove_leftovers(path: Path) -> None:
     """Remove the temporaries of writers that were killed: their process is gone."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
         pid = leftover.name.rsplit(".", 2)[-2]
