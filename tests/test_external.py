@@ -171,7 +171,7 @@ def test_a_model_has_the_numbers_that_the_pipeline_has_of_it(project, trained):
 def test_its_masks_by_themselves_have_the_same_numbers(project, trained):
     folder, data, found = trained
     expected = read(folder / "metrics")
-    rule = external._rule(expected["protocol"])
+    rule = postprocessing.read(expected["protocol"])
     masks = {}
     for _, rows in data.slices[data.slices["subset"] == "test"].groupby("patient"):
         places = np.searchsorted(found.rows, rows.index)

@@ -37,17 +37,17 @@ MISTAKES = [
     ),
     Mistake(
         "masks interpolated and never thresholded",
-        f"{SRC}preprocessing.py",
+        f"{SRC}grid.py",
         "return (covered >= 128).view(np.uint8)",
         "return covered",
-        "test_preprocessing.py::test_masks_stay_binary_and_keep_their_area",
+        "test_grid.py::test_masks_stay_binary_and_keep_their_area",
     ),
     Mistake(
         "masks thresholded at 0.5 on a 0..255 scale",
-        f"{SRC}preprocessing.py",
+        f"{SRC}grid.py",
         "return (covered >= 128).view(np.uint8)",
         "return (covered > 0.5).view(np.uint8)",
-        "test_preprocessing.py::test_mask_pixel_is_tumour_from_half_of_it_on",
+        "test_grid.py::test_mask_pixel_is_tumour_from_half_of_it_on",
     ),
     Mistake(
         "a rotation range that is not what its unit says",

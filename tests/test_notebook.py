@@ -22,7 +22,7 @@ from brainseg import config, files, imaging, manifest, networks
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ("params.yaml", "notebooks/tour.ipynb")  # all that the tour reads of the project, the model apart
-ON_COLAB = {"numpy", "pandas", "pillow", "scipy"}  # Colab's own, not to be replaced
+ON_COLAB = {"numpy", "opencv-python-headless", "pillow"}  # Colab's own, not to be replaced
 PICTURES = {"slices", "augmentation", "curves", "gallery", "own-outline", "released"}
 ABSOLUTE = re.compile(r"""(?<![\w.:/*$~{}])/[a-z]+\w*/|[A-Z]:\\|~/|file://|localhost""")
 

@@ -101,17 +101,6 @@ def test_gray_becomes_three_equal_channels(preprocess):
     assert (images[..., 0] == images[..., 1]).all() and (images[..., 0] == images[..., 2]).all()
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 48), (48, 64), (31, 17), (100, 8)])
-def test_aspect_ratio_is_kept_by_even_zero_padding(height, width):
-    image = preprocessing.resize_image(np.full((height, width), 200, np.uint8), 32)
-    filled = np.argwhere(image[..., 0] > 0)
-    (top, left), (bottom, right) = filled.min(axis=0), filled.max(axis=0)
-    expected = [round(side * 32 / max(height, width)) for side in (height, width)]
-    assert [bottom - top + 1, right - left + 1] == expected
-    assert abs(top - (31 - bottom)) <= 1 and abs(left - (31 - right)) <= 1
-    assert (image[top : bottom + 1, left : right + 1] == 200).all()
-
-
 @pytest.mark.parametrize("channels", ["all", "flair", "gray"])
 def test_channels_of_a_colour_image(preprocess, channels):
     image = noise()
@@ -261,33 +250,6 @@ def test_the_window_is_numpys_percentiles(dtype):
 def test_the_window_does_not_wrap():
     found = intensity.window([np.array([[-32768, -30000], [-30000, 30000], [30000, 30000]], np.int16)], (0, 50))
     assert (found.low[0], found.high[0]) == (-30000, 30000)
-
-
-def test_shrinking_averages_areas():
-    image = np.array([[0, 4, 0, 0], [8, 12, 0, 0], [0, 0, 99, 99], [0, 0, 101, 101]], np.uint8)
-    assert preprocessing.resize_image(image, 2)[..., 0].tolist() == [[6, 0], [0, 100]]
-
-
-def test_mask_pixel_is_tumour_from_half_of_it_on():
-    mask = np.array([[255, 0, 255, 0], [0, 0, 0, 255], [255, 255, 0, 0], [255, 0, 0, 0]], np.uint8)
-    assert preprocessing.resize_mask(mask, 2).tolist() == [[0, 1], [1, 0]]
-
-
-@pytest.mark.parametrize("side", [20, 32, 45, 64, 128, 300])
-@pytest.mark.parametrize("top", [1, 255])
-def test_masks_stay_binary_and_keep_their_area(side, top):
-    y, x = np.mgrid[:side, :side] / side
-    mask = np.where(np.hypot(x - 0.4, y - 0.6) < 0.3, top, 0).astype(np.uint8)
-    resized = preprocessing.resize_mask(mask, 64)
-    assert set(np.unique(resized)) == {0, 1}
-    assert resized.mean() == pytest.approx(mask.mean() / top, rel=0.04)
-
-
-def test_image_and_mask_stay_in_register():
-    mask = np.zeros((96, 80), np.uint8)
-    mask[30:70, 20:60] = 255
-    image = preprocessing.resize_image(mask, 64)[..., 0]
-    np.testing.assert_array_equal(preprocessing.resize_mask(mask, 64), image >= 128)
 
 
 def test_old_outputs_stay_when_data_are_bad(preprocess, tmp_path):

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from brainseg import files, metrics, postprocessing, scoring, spacing, statistics
+from brainseg import files, metrics, postprocessing, rule_search, scoring, spacing, statistics
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
-from brainseg.postprocessing import THRESHOLDS, Rule, Search
+from brainseg.postprocessing import Rule
+from brainseg.rule_search import THRESHOLDS, Search
 from brainseg.scoring import Cohort
 
 EMPTY_RULE = (
@@ -64,7 +65,7 @@ def evaluate(
     threshold = None if params.threshold == "auto" else as_written(params.threshold)
     size = None if params.min_component == "auto" else params.min_component
     searched = _search(cohorts["val"], probabilities["model"], threshold, size)
-    rule = postprocessing.choose(searched, threshold or postprocessing.best_threshold(searched, errors=1))
+    rule = rule_search.choose(searched, threshold or rule_search.best_threshold(searched, errors=1))
 
     slices, parts, bins = {}, {}, {}
     for subset, cohort in cohorts.items():
@@ -74,7 +75,7 @@ def evaluate(
         bins[subset] = scoring.calibration(cohort, probabilities["model"])
         parts[subset] = scoring.report(cohort, slices[subset], probabilities, rule, measure, bins[subset], cases)
     found = _search(cohorts["val"], probabilities["flair"], None, None)
-    bright = postprocessing.choose(found, postprocessing.best_threshold(found))
+    bright = rule_search.choose(found, rule_search.best_threshold(found))
     report = {
         "protocol": described(protocol, rule),
         "test": parts["test"],
@@ -151,7 +152,7 @@ def _check(cases: pd.DataFrame, masks: np.ndarray, probabilities: dict[str, np.n
 
 def _search(cohort: Cohort, probability: np.ndarray, fixed_threshold: float | None, fixed_size: int | None) -> Search:
     """Counts on a cohort for every threshold, a fixed one among them, and every size that is open to choice."""
-    sizes = postprocessing.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
+    sizes = rule_search.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
     thresholds = sorted({*THRESHOLDS} if fixed_threshold is None else {*THRESHOLDS, fixed_threshold})
     return cohort.search(probability, thresholds, sizes, "threshold")
 
@@ -186,7 +187,7 @@ def described(given: dict, rule: Rule) -> dict:
     keys = ("source", "unit", "grid", "patients", "slices", "weights_sha256")
     first = {key: given[key] for key in keys if key in given}
     last = {"tta": given["tta"], "empty_rule": EMPTY_RULE, "marks": list(given["marks"])}
-    return first | scoring.described(rule) | last
+    return first | postprocessing.described(rule) | last
 
 
 def _result(report: dict, slices: dict, curve: pd.DataFrame, rule: Rule, calibration: pd.DataFrame) -> Result:

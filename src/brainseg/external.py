@@ -19,6 +19,7 @@ from brainseg import (
     files,
     gallery,
     manifest,
+    postprocessing,
     provenance,
     rendering,
     scoring,
@@ -130,7 +131,7 @@ def _chosen(path: Path, model: dict, mirror: bool) -> tuple[Rule, Rule]:
     )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        rules = _rule(found["protocol"]), _rule(found["baselines"]["flair_threshold"])
+        rules = postprocessing.read(found["protocol"]), postprocessing.read(found["baselines"]["flair_threshold"])
         of, averaged = found["protocol"]["weights_sha256"], found["protocol"]["tta"]
     except FileNotFoundError:
         raise IntegrityError(path, "is not there, which has the threshold chosen for the model", fix) from None
@@ -141,10 +142,6 @@ def _chosen(path: Path, model: dict, mirror: bool) -> tuple[Rule, Rule]:
     if averaged != manifest.protocol(model, mirror)["tta"]:
         raise IntegrityError(path, f"has a threshold chosen with averaging: {averaged}", f"set evaluate.tta, or {fix}")
     return rules
-
-
-def _rule(block: dict) -> Rule:
-    return Rule(block["threshold"], block["postprocessing"]["min_component"])
 
 
 def _answers(model: Model, data: dataset.Dataset, mirror: bool) -> dict[str, np.ndarray]:

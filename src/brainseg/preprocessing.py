@@ -23,15 +23,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import archive, config, files, foreign, imaging, intensity, spacing
+from brainseg import archive, config, files, foreign, grid, imaging, intensity, spacing
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
-from brainseg.sequences import FLAIR
+from brainseg.grid import SQUARE, Pixel
 
 _OF_VOLUME = re.compile(r"(.+)_[0-9]{4,}(_mask)?\.npy")  # a member that ``folder`` made of a volume
-
-
-Pixel = tuple[float, float]  # height and width, in mm where they are known
-SQUARE: Pixel = (1.0, 1.0)
 
 
 class Slice(NamedTuple):
@@ -78,8 +74,8 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
         table.to_csv(table_path, index_label="row", lineterminator="\n")
     _warn(index.assign(**facts), params.foreground or [])
     patients, tumour = table["patient"].nunique(), int((table["tumour_pixels"] > 0).sum())
-    grid = f"{params.size}x{params.size}"
-    return f"{out}: {len(table):,} slices of {patients:,} patients at {grid}, {tumour:,} with tumour"
+    side = params.size
+    return f"{out}: {len(table):,} slices of {patients:,} patients at {side}x{side}, {tumour:,} with tumour"
 
 
 def _convert(
@@ -145,7 +141,7 @@ def _read_patient(
     ends = intensity.window([each.image for each in read.values()], (params.window[0], params.window[1]))
     for i, each in read.items():
         if isinstance(outcomes[i], Slice):
-            image = resize_image(intensity.to_uint8(each.image, ends), params.size, _pixel(members[i][2]))
+            image = grid.resize_image(intensity.to_uint8(each.image, ends), params.size, _pixel(members[i][2]))
             outcomes[i] = each._replace(image=image)
     return outcomes
 
@@ -195,19 +191,9 @@ def read_slice(
         labels = frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0}
         mask = np.isin(mask, params.foreground).view(np.uint8)
     constant, extent = bool(image.min() == image.max()), float(max(np.multiply(mask.shape, pixel)))
-    shown = selected(image, params.channels)
-    shown = resize_image(shown, params.size, pixel) if shown.dtype == np.uint8 else shown
-    return Slice(shown, resize_mask(mask, params.size, pixel), digest, constant, extent, labels)
-
-
-def selected(image: np.ndarray, channels: str) -> np.ndarray:
-    """Of (H, W, 3): itself (``all``), FLAIR (``flair``) or the mean (``gray``), (H, W); (H, W) is returned as it is."""
-    if image.ndim == 2 or channels == "all":
-        return image
-    if channels == "flair":
-        return image[..., FLAIR]
-    mean = image.mean(axis=2, dtype=np.float64)
-    return (np.rint(mean) if image.dtype != np.float32 else mean).astype(image.dtype)
+    shown = grid.selected(image, params.channels)
+    shown = grid.resize_image(shown, params.size, pixel) if shown.dtype == np.uint8 else shown
+    return Slice(shown, grid.resize_mask(mask, params.size, pixel), digest, constant, extent, labels)
 
 
 def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[int] | None = None) -> list[Problem]:
@@ -228,44 +214,6 @@ def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[
     shown = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
     what = f"the mask holds {len(values)} values ({shown}), must hold 0 and 1 or 0 and 255"
     return [Problem(name, what, "threshold it, and save it without loss; or name its labels: preprocess.foreground")]
-
-
-def resize_image(image: np.ndarray, size: int, pixel: Pixel = SQUARE) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 to (size, size, 3): gray becomes three equal channels.
-
-    Pixel areas are averaged when shrinking (no aliasing), cubic when growing (no blur). ``pixel`` (height, width) that
-    is not square becomes square.
-    """
-    if image.dtype != np.uint8:
-        raise ValueError(f"{image.dtype}: intensities of more than 8 bits need their volume's window first")
-    image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    return _fit(image, size, pixel, cv2.INTER_AREA, cv2.INTER_CUBIC)
-
-
-def resize_mask(mask: np.ndarray, size: int, pixel: Pixel = SQUARE) -> np.ndarray:
-    """(H, W) uint8, background 0, to (size, size) in {0, 1}.
-
-    A pixel is tumour if at least half of what it covers is. Nearest neighbour would shift the outline
-    by up to half a source pixel and drop thin parts by chance.
-    """
-    covered = _fit((mask > 0) * np.uint8(255), size, pixel, cv2.INTER_AREA, cv2.INTER_LINEAR)
-    return (covered >= 128).view(np.uint8)
-
-
-def _fit(pixels: np.ndarray, size: int, pixel: Pixel, shrinking: int, growing: int) -> np.ndarray:
-    """Scale the longer side to ``size`` and pad the shorter one with zeros, evenly on both ends."""
-    height, width = pixels.shape[0] * pixel[0], pixels.shape[1] * pixel[1]
-    scale = size / max(height, width)
-    target = max(1, round(width * scale)), max(1, round(height * scale))
-    if target != pixels.shape[1::-1]:
-        smaller = target[0] * target[1] < pixels.shape[0] * pixels.shape[1]
-        pixels = cv2.resize(pixels, target, interpolation=shrinking if smaller else growing)
-    height, width = pixels.shape[:2]
-    if height == width:
-        return pixels
-    top, left = (size - height) // 2, (size - width) // 2
-    ends = top, size - height - top, left, size - width - left
-    return cv2.copyMakeBorder(pixels, *ends, cv2.BORDER_CONSTANT, value=0)
 
 
 def _kind(pixels: np.ndarray) -> str:

@@ -108,7 +108,7 @@ def _predictions(
     picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: dict, path: Path, like: np.ndarray
 ) -> np.ndarray:
     """The scored masks of the picked slices: each volume binarised and cleaned as evaluation did it."""
-    rule = postprocessing.Rule(protocol["threshold"], protocol["postprocessing"]["min_component"])
+    rule = postprocessing.read(protocol)
     with np.load(path, allow_pickle=False) as stored:  # compressed: a part costs as much as the whole
         rows, probabilities = pd.Index(stored["row"]), stored["probability"]
     test = per_slice[per_slice["subset"] == "test"].sort_values("slice")

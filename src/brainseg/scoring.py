@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import dataset, metrics, postprocessing, spacing
+from brainseg import dataset, metrics, postprocessing, rule_search, spacing
 from brainseg.metrics import Counts
 
 CALIBRATION_BINS = 10
@@ -42,10 +42,10 @@ class Cohort(NamedTuple):
 
     def search(
         self, probability: np.ndarray, thresholds: Sequence[float], sizes: Sequence[int], title: str
-    ) -> postprocessing.Search:
+    ) -> rule_search.Search:
         """Counts of each patient under each threshold and minimum component size."""
         volumes = ((reference, values) for _, reference, values in self.patients(probability, title))
-        return postprocessing.search(volumes, thresholds, sizes)
+        return rule_search.search(volumes, thresholds, sizes)
 
 
 def per_slice(
@@ -129,7 +129,10 @@ def baselines(test: Cohort, flair: np.ndarray, bright: postprocessing.Rule | Non
     found = {"empty": blocks(empty, measure.unit, measure.summarise)}
     if bright:
         table = per_slice(test, flair, bright, measure.tolerance, measure.unit, "FLAIR baseline")
-        found["flair_threshold"] = {**described(bright), **blocks(table, measure.unit, measure.summarise)}
+        found["flair_threshold"] = {
+            **postprocessing.described(bright),
+            **blocks(table, measure.unit, measure.summarise),
+        }
     return found
 
 
@@ -228,11 +231,6 @@ def _keras(cohort: Cohort, probability: np.ndarray) -> dict[str, float]:
         "dice_batch_soft": metrics.keras_dice_batch_soft(reference, values),
         "iou_batch_soft": metrics.keras_iou_batch_soft(reference, values),
     }
-
-
-def described(rule: postprocessing.Rule) -> dict:
-    """A rule as reports give it."""
-    return {"threshold": rule.threshold, "postprocessing": {"min_component": rule.min_component}}
 
 
 def _add_counts(table: pd.DataFrame, c: Counts) -> None:
