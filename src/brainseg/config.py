@@ -144,6 +144,10 @@ class Render(Block):
     dpi: Annotated[int, Field(ge=50, le=300)]
 
 
+class Export(Block):
+    calibration_slices: int = Field(ge=8, le=2000)
+
+
 class Params(Block):
     """The whole of params.yaml."""
 
@@ -156,6 +160,7 @@ class Params(Block):
     augmentation: Augmentation
     evaluate: Evaluate
     render: Render
+    export: Export
 
 
 def load(*blocks: str, path: Path | str = "params.yaml") -> Params:

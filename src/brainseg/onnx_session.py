@@ -1,0 +1,70 @@
+"""An ONNX file of ours, opened: the one place that knows ONNX Runtime, and what the file's metadata says.
+
+Input ``image`` (N, H, W, K C) float32 intensities 0..255, a slice in the middle of its K - 1 neighbours; output
+``probability`` (N, H, W, M) float32, of the slice (M = 1) or of all (M = K). The metadata's key ``brainseg`` holds
+JSON: ``format``, ``variant`` (float32 | int8), ``marks``, ``model`` (the manifest), ``rule`` (threshold, min_component,
+mirror) and ``evaluation`` (metrics/evaluation.json).
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from brainseg import files
+from brainseg.errors import IntegrityError, MachineError
+
+FORMAT = 1
+KEY, INPUT, OUTPUT = "brainseg", "image", "probability"
+REMEDY = "run: dvc repro export (of a training), or make pull (the released model)"
+_QUIET = 3  # ONNX Runtime's own words: errors only
+
+
+class Session:
+    """A network that answers; safe to call from several threads.
+
+    Attributes:
+        facts: the metadata. digest: sha256 of the file. side: of the grid. slices: K. channels: C. answers: M.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None):
+        """Open ``path``; ``threads``: None for all that this process may use.
+
+        Raises:
+            IntegrityError: missing, damaged, or no file of this version. MachineError: ONNX Runtime is not installed.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            what = "needs ONNX Runtime, which is not installed"
+            raise MachineError("onnxruntime", what, "pip install 'brainseg[serve]'") from None
+        if not path.is_file():
+            raise IntegrityError(path, "there is no model", REMEDY)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads sleep
+        self.digest = files.sha256(path)
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self.facts = json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
+            if self.facts["format"] != FORMAT:
+                raise ValueError(f"format {self.facts['format']}, this version reads {FORMAT}")
+            (taken,), (given,) = self._session.get_inputs(), self._session.get_outputs()
+            self.side, depth, self.answers = int(taken.shape[1]), int(taken.shape[3]), int(given.shape[3])
+            self.channels = len(self.facts["model"]["contract"]["channels"])
+            self.slices = depth // self.channels
+        except Exception as error:  # ONNX Runtime has a class of its own for each fault, and no parent of them
+            what = f"is damaged, or no model of this version ({type(error).__name__})"
+            raise IntegrityError(path, what, REMEDY) from None
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (N, H, W, M) float32 of (N, H, W, K C) intensities 0..255 of any type."""
+        return self._session.run([OUTPUT], {INPUT: np.asarray(images, np.float32)})[0]
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
