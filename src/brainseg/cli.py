@@ -15,12 +15,17 @@ def main() -> None:
 
 
 def _act(arguments: argparse.Namespace) -> None:
+    if arguments.verb not in ANYWHERE:
+        _check_is_project()
+    arguments.action(arguments)
+
+
+def _check_is_project() -> None:
     here = Path.cwd()
     top = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
     if top != here:
         fix = f"cd {top}" if top else "cd to the folder that holds dvc.yaml and params.yaml"
         raise errors.DataError(here, "is not the project's top folder", fix)
-    arguments.action(arguments)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,11 +36,17 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(required=True, metavar="VERB")
     for name, (action, summary) in VERBS.items():
         verb = verbs.add_parser(name, help=summary, description=summary)
-        verb.set_defaults(action=action)
+        verb.set_defaults(action=action, verb=name)
         verb.add_argument("--debug", action="store_true", help="print the traceback of a fault")
         for argument, settings in ARGUMENTS.get(name, {}).items():
             verb.add_argument(*argument.split(), **settings)
     return top
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    from brainseg import model_card_file
+
+    print(model_card_file.write(arguments.output))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -78,10 +89,31 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(external.run(given, a.model, a.output))
 
 
+def _predict(arguments: argparse.Namespace) -> None:
+    from brainseg import predicting
+    from brainseg.predictor import Predictor
+
+    a = arguments
+    given = predicting.Given(a.paths, a.pre, a.post, a.each_picture)
+    predicting.run(given, a.output, Predictor(a.model, threads=a.threads))
+
+
+def _register(arguments: argparse.Namespace) -> None:
+    from brainseg import registry
+
+    print(registry.run(anew=arguments.anew))
+
+
 def _repro(arguments: argparse.Namespace) -> None:
     from brainseg import repro
 
     repro.run(arguments.recipe)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from brainseg import server_start
+
+    server_start.run(arguments.host, arguments.port, arguments.model)
 
 
 def _track(arguments: argparse.Namespace) -> None:
@@ -120,18 +152,37 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError("0 to 65535; 0 takes any that is free")
+    return int(text)
+
+
 VERBS = {
+    "card": (_card, "write the model card from the model and its numbers"),
     "compare": (_compare, "say whether run B is better than run A, or by luck: brainseg compare HEAD my-experiment"),
     "cross-validate": (_cross_validate, "score every patient by a model that never saw it, a DVC experiment a fold"),
     "demo": (_demo, "run the whole pipeline on phantoms, in .demo/"),
     "doctor": (_doctor, "say what this machine and this folder have, lack, and need"),
     "evaluate": (_evaluate, "score a model, or anybody's masks, on images and masks of your own, without training"),
+    "predict": (_predict, "outline tumours on scans of your own: masks, pictures and a table"),
+    "register": (_register, "make the exported model MLflow's champion, if it is not worse than the one before"),
     "repro": (_repro, "put right what a killed run left, then dvc repro"),
+    "serve": (_serve, "open the page and the API by which the model outlines what is sent: http://localhost:5000"),
     "track": (_track, "log to MLflow what the cache restored"),
     "verify-data": (_verify_data, "read cache, outs and model again, byte by byte"),
 }
+ANYWHERE = {"predict", "serve"}  # verbs that need a model and no project around it
 RECIPE = {"nargs": "?", "help": "recipes/<recipe>.yaml: overrides for dvc exp run -S"}
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "card": {
+        "-o --output": {
+            "metavar": "FILE",
+            "type": Path,
+            "default": Path("docs/model-card.md"),
+            "help": "where to; left out: docs/model-card.md",
+        },
+    },
     "compare": {
         "a": {"metavar": "A", "help": "a Git revision, a branch, a DVC experiment or a folder with per_patient.csv"},
         "b": {
@@ -185,5 +236,51 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "where to; left out: evaluation",
         },
     },
+    "predict": {
+        "paths": {
+            "metavar": "PATH",
+            "nargs": "+",
+            "help": "a picture, TIF, NIfTI or zip, a folder of them or of DICOM files, or a pattern in quotes; "
+            "what has one channel is taken as FLAIR",
+        },
+        "-o --output": {
+            "metavar": "DIR",
+            "type": Path,
+            "required": True,
+            "help": "where to; a new folder, or go on there",
+        },
+        "--pre": {"metavar": "PATH", "help": "the pre-contrast series that goes with PATH, which is one FLAIR series"},
+        "--post": {"metavar": "PATH", "help": "likewise post-contrast"},
+        "--each-picture": {
+            "action": "store_true",
+            "help": "NAME_1.png, NAME_2.png, ... are pictures by themselves, not the slices of one volume",
+        },
+        "--model": {
+            "metavar": "FILE",
+            "type": Path,
+            "default": Path("models/unet.onnx"),
+            "help": "left out: models/unet.onnx",
+        },
+        "--threads": {"type": _positive, "metavar": "N", "help": "processor cores to use; left out: all"},
+    },
+    "register": {
+        "--anew": {
+            "action": "store_true",
+            "help": "begin with other patients or another protocol, which the champion cannot be compared on",
+        },
+    },
     "repro": {"recipe": RECIPE},
+    "serve": {
+        "--host": {
+            "default": "127.0.0.1",
+            "help": "address to listen on; any other than this machine's own asks clients for a token",
+        },
+        "--port": {"type": _port, "default": 5000, "metavar": "N", "help": "left out: 5000"},
+        "--model": {
+            "metavar": "PATH",
+            "type": Path,
+            "default": Path("models/unet.onnx"),
+            "help": "left out: models/unet.onnx",
+        },
+    },
 }

@@ -35,7 +35,7 @@ class BrainsegError(Exception):
         super().__init__("; ".join(f"{p.path}: {p.what}" for p in self.problems))
 
     def lines(self) -> list[str]:
-        return [f"ERROR {self.code} {_printable(p.path)}: {_printable(p.what)}. Fix: {p.fix}" for p in self.problems]
+        return [f"ERROR {self.code} {printable(p.path)}: {printable(p.what)}. Fix: {p.fix}" for p in self.problems]
 
 
 class DataError(BrainsegError):
@@ -78,14 +78,15 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        fault = _as_fault(error)
+        fault = as_fault(error)
         for line in fault.lines():
             print(line, file=sys.stderr)
         _record(fault)
         sys.exit(fault.code)
 
 
-def _as_fault(error: Exception) -> BrainsegError:
+def as_fault(error: Exception) -> BrainsegError:
+    """Whatever was raised as a fault with a way out; what nobody foresaw is a bug."""
     if isinstance(error, BrainsegError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -111,7 +112,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _record(fault: BrainsegError) -> None:
-    """Keep the full list where it survives a deleted experiment folder; never fail because of it."""
+    """Keep the full list where it survives a deleted experiment folder, if this is a project; never fail of it."""
+    if not (os.environ.get("DVC_ROOT") or os.path.exists("dvc.yaml")):
+        return
     try:
         path = files.state_dir() / "errors.json"
         payload = {"code": fault.code, "problems": [p._asdict() for p in fault.problems]}
@@ -120,6 +123,6 @@ def _record(fault: BrainsegError) -> None:
         pass
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """One line whatever a file name holds: control characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
