@@ -1,0 +1,146 @@
+// The server's HTTP interface, as far as the page uses it. Addresses are relative, so the page may live below a path.
+
+export type Kind = "picture" | "tif" | "nifti" | "dicom";
+
+export interface Answer {
+  disclaimer: string;
+  model: { weights_sha256: string; variant: string; marks: string[] };
+  input: {
+    kind: Kind;
+    slices: number;
+    height: number;
+    width: number;
+    spacing_mm: [number, number, number] | null;
+    orientation: "known" | "unknown";
+    channels: string[];
+  };
+  warnings: string[];
+  summary: {
+    tumour_pixels: number;
+    slices_with_tumour: number;
+    largest_slice: number | null;
+    area_mm2: number | null;
+    area_pixels: number;
+    volume_ml: number | null;
+    mean_probability: number | null;
+    seconds: number;
+  };
+  slices: SliceFacts[];
+  volumes: { image: string; mask: string; probability: string };
+}
+
+export interface SliceFacts {
+  slice: number;
+  pixels: number;
+  area_mm2: number | null;
+  mean_probability: number | null;
+}
+
+export interface Model {
+  weights_sha256?: string;
+  variant?: string;
+  source?: string;
+  marks?: string[];
+  numbers?: Record<string, unknown>;
+  protocol?: Record<string, unknown>;
+  card_html?: string;
+  card_markdown?: string;
+}
+
+export interface Example {
+  id: string;
+  title: string;
+  kind: Kind;
+}
+
+/** What is sent: one file, the files of one DICOM series, or one file for each sequence. */
+export interface Given {
+  name: string;
+  parts: { role: "file" | "pre" | "flair" | "post"; file: File }[];
+}
+
+/** A refusal in words for people: what is wrong and what to do. `again` when the same request may succeed later. */
+export class Refusal extends Error {
+  constructor(
+    readonly what: string,
+    readonly fix: string,
+    readonly again = false,
+  ) {
+    super(what);
+  }
+}
+
+export async function segment(given: Given, signal: AbortSignal): Promise<Answer> {
+  const response = await post(given, "application/json", signal);
+  try {
+    return (await response.json()) as Answer;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new Refusal("The answer broke off", "Try again.", true);
+  }
+}
+
+/** The mask in the input's own geometry: the answer's volumes are axial, which the input need not be. */
+export async function mask(given: Given, signal: AbortSignal): Promise<Blob> {
+  return (await post(given, "application/x-nifti", signal)).blob();
+}
+
+export async function model(): Promise<Model> {
+  return (await get("v1/model")).json();
+}
+
+export async function examples(): Promise<Example[]> {
+  return (await get("v1/examples")).json();
+}
+
+const ENDINGS: Record<Kind, string> = { picture: ".png", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
+
+export async function example(chosen: Example, signal: AbortSignal): Promise<File> {
+  const body = await (await get(`v1/examples/${encodeURIComponent(chosen.id)}`, signal)).blob();
+  return new File([body], chosen.id + ENDINGS[chosen.kind]);
+}
+
+async function post(given: Given, accept: string, signal: AbortSignal): Promise<Response> {
+  const body = new FormData();
+  for (const { role, file } of given.parts) body.append(role, file, file.name);
+  const query = accept === "application/json" ? "?volumes=true" : "";
+  return checked(() => fetch(`v1/segment${query}`, { method: "POST", body, signal, headers: { Accept: accept } }));
+}
+
+function get(address: string, signal?: AbortSignal): Promise<Response> {
+  return checked(() => fetch(address, { signal: signal ?? null, headers: { Accept: "application/json, */*" } }));
+}
+
+async function checked(request: () => Promise<Response>): Promise<Response> {
+  let response: Response;
+  try {
+    response = await request();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new Refusal(
+      "The server did not answer",
+      "Check that brainseg serve still runs and that the file was not moved or changed, then try again.",
+      true,
+    );
+  }
+  if (response.ok) return response;
+  throw refusal(response, await response.json().catch(() => null));
+}
+
+/** The server's own words where it has some; proxies in front of it answer without. */
+function refusal(response: Response, body: { error?: { what?: string; fix?: string } } | null): Refusal {
+  const [what, fix] = WORDS[response.status] ?? [`The server answered ${response.status}`, "Look at what brainseg serve printed."];
+  const wait = Number(response.headers.get("Retry-After"));
+  const later = wait > 0 ? ` Try again in ${wait} s.` : "";
+  const again = response.status === 429 || response.status >= 500;
+  return new Refusal(body?.error?.what ?? what, (body?.error?.fix ?? fix) + later, again);
+}
+
+const WORDS: Record<number, [string, string]> = {
+  401: ["This page has no access", "Open the link with the token that brainseg serve printed."],
+  403: ["The server refused this page", "Open the address that brainseg serve printed, not a copy of the page."],
+  413: ["The file is too large", "Send one series, or fewer slices."],
+  415: ["Not a file that can be outlined", "Send PNG, TIF, JPEG, NIfTI or DICOM."],
+  429: ["Too many requests", "Wait a little."],
+  503: ["The server is busy", "Wait a little."],
+};

@@ -1,0 +1,67 @@
+// From what was dropped or chosen to what is sent. The server judges the contents; here only what belongs together.
+
+import { Refusal, type Given } from "./api";
+
+const VOLUME = /\.nii(\.gz)?$/i;
+const OTHER = /\.(png|jpe?g|tiff?|nii|nii\.gz|zip|pdf|txt|csv|json|xml|html?)$/i;
+const LITTER = /^(\.|dicomdir$|thumbs\.db$|desktop\.ini$|__macosx$)/i;
+
+/** One file; several files are one DICOM series, or sequences to be assigned, which `roles` guesses. */
+export function given(files: File[]): Given | { assign: Partial<Record<"pre" | "flair" | "post", File>> } {
+  const kept = files.filter((file) => !LITTER.test(file.name));
+  const [first] = kept;
+  if (!first) throw new Refusal("Nothing to outline in there", "Drop a picture, a NIfTI file, or the files of one DICOM series.");
+  if (kept.length === 1) return { name: first.name, parts: [{ role: "file", file: first }] };
+  if (kept.length <= 3 && kept.every((file) => VOLUME.test(file.name))) return { assign: roles(kept) };
+  const strange = kept.find((file) => OTHER.test(file.name));
+  if (strange) {
+    throw new Refusal(
+      `${kept.length} files at once, among them ${strange.name}`,
+      "Several files together must be the DICOM files of one series. Drop anything else one by one, or use Assign sequences.",
+    );
+  }
+  kept.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  return { name: `DICOM series, ${kept.length} files`, parts: kept.map((file) => ({ role: "file", file })) };
+}
+
+/** Which of up to three volumes is which, by what their names say; the person sees and corrects it. */
+export function roles(files: File[]): Partial<Record<"pre" | "flair" | "post", File>> {
+  const found: Partial<Record<"pre" | "flair" | "post", File>> = {};
+  for (const file of files) {
+    const name = file.name.toLowerCase();
+    const role = /flair/.test(name) ? "flair" : /t1(ce|c|gd|post)|post|gad|contrast/.test(name) ? "post" : /t1|pre/.test(name) ? "pre" : null;
+    if (role && !found[role]) found[role] = file;
+  }
+  return found;
+}
+
+/** All files of a drop, folders walked through. Must be called within the event: the list is empty afterwards. */
+export function dropped(transfer: DataTransfer): Promise<File[]> {
+  const entries = [...transfer.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry());
+  const plain = [...transfer.files];
+  return entries.some((entry) => entry?.isDirectory) ? walk(entries.filter((entry) => entry !== null)) : Promise.resolve(plain);
+}
+
+const MOST = 5000; // a dropped home folder is a mistake, not a series
+
+async function walk(entries: FileSystemEntry[]): Promise<File[]> {
+  const files: File[] = [];
+  const waiting = [...entries];
+  for (let entry = waiting.pop(); entry; entry = waiting.pop()) {
+    if (LITTER.test(entry.name)) continue;
+    if (entry.isFile) files.push(await new Promise<File>((done, fail) => (entry as FileSystemFileEntry).file(done, fail)));
+    if (entry.isDirectory) waiting.push(...(await children(entry as FileSystemDirectoryEntry)));
+    if (files.length > MOST) throw new Refusal(`More than ${MOST} files in there`, "Drop the folder of one series.");
+  }
+  return files;
+}
+
+async function children(folder: FileSystemDirectoryEntry): Promise<FileSystemEntry[]> {
+  const reader = folder.createReader();
+  const found: FileSystemEntry[] = [];
+  for (;;) {
+    const some = await new Promise<FileSystemEntry[]>((done, fail) => reader.readEntries(done, fail)); // at most 100 a call
+    if (!some.length) return found;
+    found.push(...some);
+  }
+}

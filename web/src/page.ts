@@ -1,0 +1,53 @@
+// Elements of the page by their id, and small ways to fill them. What people or files say is always text, never markup.
+
+export function element<T extends Element = HTMLElement>(id: string): T {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`no element ${id}`);
+  return found as Element as T;
+}
+
+export function show(id: string, shown: boolean): void {
+  element(id).toggleAttribute("hidden", !shown);
+}
+
+export function words(tag: string, text: string, kind = ""): HTMLElement {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+/** Rows of a definition list: [name, value, what stands small beside it]. */
+export function list(id: string, rows: [string, string, string?][]): void {
+  element(id).replaceChildren(
+    ...rows.flatMap(([name, value, detail]) => {
+      const entry = words("dd", value);
+      if (detail) entry.append(" ", words("small", detail));
+      return [words("dt", name), entry];
+    }),
+  );
+}
+
+export function announce(text: string): void {
+  element("live").textContent = text;
+}
+
+export function number(value: number, digits = 0): string {
+  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+/** An area or a volume with three digits that mean something. */
+export function measured(value: number): string {
+  return number(value, value >= 100 ? 0 : value >= 10 ? 1 : 2);
+}
+
+export function percent(value: number): string {
+  return `${number(100 * value)} %`;
+}
+
+/** Words of the server, which begin small and end bare, as a sentence; a name at the beginning stays as it is. */
+export function sentence(text: string): string {
+  const trimmed = text.trim();
+  const begun = trimmed.replace(/^\p{Ll}+(?=\s|$)/u, (word) => word.charAt(0).toUpperCase() + word.slice(1));
+  return begun + (/[.!?]$/.test(begun) || !begun ? "" : ".");
+}

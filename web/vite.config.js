@@ -1,0 +1,18 @@
+import { fileURLToPath } from "node:url";
+
+import { defineConfig } from "vite";
+
+// Relative addresses, so that the page also works below a path; nothing inline, so that a strict content security policy holds.
+export default defineConfig({
+  base: "./",
+  resolve: { alias: [{ find: /^numcodecs\/.*/, replacement: fileURLToPath(new URL("src/nothing.ts", import.meta.url)) }] }, // codecs of Zarr, 1.4 MB never used
+  build: {
+    outDir: "../src/brainseg/page",
+    emptyOutDir: true,
+    target: "es2022",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 4000, // NiiVue is one piece
+    license: { fileName: "licences.md" },
+  },
+});
