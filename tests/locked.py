@@ -1,5 +1,6 @@
 """Where dvc.lock and weights/ are not of the tree that they are in."""
 
+import json
 from pathlib import Path
 
 from brainseg import config, integrity
@@ -62,3 +63,10 @@ def looked_up(params: dict, key: str):
     for part in key.split("."):
         params = params.get(part, {})
     return params
+
+
+def released_manifest(root: Path) -> dict:
+    """models/unet.json as the clone's remote weights/ holds it."""
+    stages = config.read_yaml(root / "dvc.lock")["stages"].values()
+    (md5,) = {out["md5"] for stage in stages for out in stage["outs"] if out["path"] == "models/unet.json"}
+    return json.loads((root / f"weights/files/md5/{md5[:2]}/{md5[2:]}").read_text(encoding="utf-8"))

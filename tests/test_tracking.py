@@ -22,31 +22,7 @@ NETWORK = config.Network(
 VOLUME = {"volume": {"dice": {"mean": 0.75, "hi": None}}}
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A store whose tables are made, which takes seconds."""
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch):
-    """MLflow itself sets its address in the environment: undo that after each test."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME", *tracking.SETTINGS):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def client(project_root, empty_store):
-    """The project's own store."""
-    import mlflow
-
-    shutil.copy(empty_store, project_root / "mlflow.db")
-    return mlflow.MlflowClient(f"sqlite:///{project_root}/mlflow.db")
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 @pytest.fixture
@@ -275,3 +251,13 @@ def test_m2_four_first_starts_at_once(tree, project_root):
     assert not [line for text in errors for line in text.splitlines() if "WARNING MLflow" in line]
     client = mlflow.MlflowClient(f"sqlite:///{project_root}/mlflow.db")
     assert [run.info.status for run in runs(client, "train")] == ["FINISHED"] * 4
+
+
+@pytest.mark.parametrize(("uri", "shown"), [
+    ("http://ann:secret@runs.example:5001/a", "http://runs.example:5001/a"),
+    ("http://127.0.0.1:5001", "http://127.0.0.1:5001"),
+    ("sqlite:////home/ann/a@b/mlflow.db", "sqlite:////home/ann/a@b/mlflow.db"),
+])  # fmt: skip
+def test_a_password_of_the_store_is_not_shown(uri, shown, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.store_name() == shown

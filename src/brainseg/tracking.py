@@ -1,6 +1,6 @@
 """MLflow, a view of the files that the stages wrote; nothing here is needed to get a result.
 
-The one module that imports mlflow, and only when something is logged. A run that trained is found
+It and ``registry`` alone import mlflow, and only when something is logged. A run that trained is found
 again by the digest of its weights, so no file holds a run's id. A store that is down, hangs or is
 full costs one warning: ``brainseg track`` logs the same later.
 """
@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,11 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{files.project_root().resolve()}/mlflow.db"
 
 
+def store_name() -> str:
+    """``store_uri`` for people: without the name and password that it may hold."""
+    return re.sub("://[^/@]*@", "://", store_uri())
+
+
 def _optional(log: Callable[..., None]) -> Callable[..., bool]:
     """Turn whatever goes wrong in ``log`` into one warning and the answer False."""
 
@@ -52,7 +58,7 @@ def _optional(log: Callable[..., None]) -> Callable[..., bool]:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             print(
-                f"WARNING MLflow ({store_uri()}): {type(error).__name__}: {reason}. "
+                f"WARNING MLflow ({store_name()}): {type(error).__name__}: {reason}. "
                 "The results are complete; to log them later: brainseg track",
                 file=sys.stderr,
             )
@@ -72,11 +78,11 @@ def log_training(tree: Path = Path(), *, once: bool = False) -> None:
     manifest = json.loads((tree / "models/unet.json").read_text(encoding="utf-8"))
     history = pd.read_csv(tree / "metrics/training.csv")
     tags = {"stage": "train", "model.sha256": manifest["weights_sha256"]}
-    with _store() as store:
+    with opened() as store:
         if once and store.find(tags):
             return
         with store.run(tree, tags | _facts(manifest)) as run:
-            store.log_params(run, _flat(config.read_yaml(tree / "params.yaml")))
+            store.log_params(run, flat(config.read_yaml(tree / "params.yaml")))
             kept = history.loc[history["epoch"] == manifest["training"]["kept_epoch"]].iloc[0]
             store.log_metrics(run, {0: {"kept_epoch": kept["epoch"], "kept_val_volume_dice": kept["val_volume_dice"]}})
             store.log_dataset(run, manifest["protocol"]["source"], manifest["data"]["images_sha256"])
@@ -92,13 +98,13 @@ def log_evaluation(tree: Path = Path(), *, once: bool = False) -> None:
     summary = json.loads((tree / "metrics/summary.json").read_text(encoding="utf-8"))
     model = {"model.sha256": manifest["weights_sha256"]}
     tags = model | {"stage": "evaluate", "evaluation.sha256": files.sha256(tree / "metrics/evaluation.json")}
-    with _store() as store:
+    with opened() as store:
         if once and store.find(tags):
             return
         parent = store.find(model | {"stage": "train"})
         with store.run(tree, tags | {"marks": "; ".join(report["protocol"]["marks"])}, parent) as run:
-            store.log_params(run, _flat({"evaluate": config.read_yaml(tree / "params.yaml")["evaluate"]}))
-            store.log_metrics(run, {0: summary | _flat({subset: report[subset] for subset in ("val", "test")})})
+            store.log_params(run, flat({"evaluate": config.read_yaml(tree / "params.yaml")["evaluate"]}))
+            store.log_metrics(run, {0: summary | flat({subset: report[subset] for subset in ("val", "test")})})
             store.log_artifacts(run, tree / "metrics", "evaluation.json", "per_patient.csv")
 
 
@@ -106,7 +112,7 @@ def log_evaluation(tree: Path = Path(), *, once: bool = False) -> None:
 def log_figures(tree: Path = Path()) -> None:
     """Add the plots and the report to the run of the evaluation that they show, or to one of their own."""
     tags = {"evaluation.sha256": files.sha256(tree / "metrics/evaluation.json")}
-    with _store() as store:
+    with opened() as store:
         found = store.find(tags)
         with contextlib.nullcontext(found) if found else store.run(tree, tags | {"stage": "render"}) as run:
             store.log_artifacts(run, tree / "metrics", "plots", "report.html")
@@ -118,22 +124,22 @@ def log_cross_validation(tree: Path = Path()) -> None:
     folder = tree / "metrics/cross_validation"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     tags = {"stage": "cross-validation", "cross_validation.sha256": files.sha256(folder / "summary.json")}
-    with _store() as store:
+    with opened() as store:
         if store.find(tags):
             return
         name = summary["folds"][0]["experiment"].rpartition("-")[0]
         with store.run(tree, tags | {"marks": "; ".join(summary["protocol"]["marks"])}, name=name) as run:
-            store.log_params(run, _flat(summary["params"]))
-            store.log_metrics(run, {0: _flat({"test": summary["test"]})})
+            store.log_params(run, flat(summary["params"]))
+            store.log_metrics(run, {0: flat({"test": summary["test"]})})
             store.log_artifacts(run, folder, *sorted(path.name for path in folder.iterdir()))
             for fold in summary["folds"]:
                 if not store.adopt(fold["experiment"], run):
                     with store.run(tree, {"stage": "fold"}, run, fold["experiment"]) as child:
-                        store.log_metrics(child, {0: _flat({"test": {"volume": {"dice": fold["volume_dice"]}}})})
+                        store.log_metrics(child, {0: flat({"test": {"volume": {"dice": fold["volume_dice"]}}})})
 
 
 @contextlib.contextmanager
-def _store() -> Iterator["Store"]:
+def opened() -> Iterator["Store"]:
     """The store; a local one to ourselves, since first starts side by side would race on its schema."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -241,7 +247,7 @@ class Store:
                 shutil.copyfile(models / name, Path(folder) / name)
             mlflow.pyfunc.log_model(
                 name="unet", loader_module="brainseg.logged_model", data_path=folder, signature=signature,
-                code_paths=[str(Path(__file__).parent)], pip_requirements=_installed(NEEDED_TO_LOAD),
+                code_paths=[str(Path(__file__).parent)], pip_requirements=installed(NEEDED_TO_LOAD),
             )  # fmt: skip
 
     def log_artifacts(self, run: str, folder: Path, *names: str) -> None:
@@ -255,12 +261,12 @@ def _facts(manifest: dict) -> dict[str, str]:
     return digests | {"marks": "; ".join(manifest["protocol"]["marks"])}
 
 
-def _flat(nested: dict, prefix: str = "") -> dict[str, Any]:
+def flat(nested: dict, prefix: str = "") -> dict[str, Any]:
     """``{"train": {"epochs": 3}}`` → ``{"train.epochs": 3}``."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in nested.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def _numbers(row: dict) -> dict[str, float]:
@@ -277,7 +283,7 @@ def _commit(tree: Path) -> str:
         return ""
 
 
-def _installed(names: tuple[str, ...]) -> list[str]:
+def installed(names: tuple[str, ...]) -> list[str]:
     found = []
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
