@@ -1,13 +1,13 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro cross-validate test test-slow lint bench ui push pull
+.PHONY: help setup demo repro cross-validate test test-slow lint bench page serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-MODEL := models/unet.weights.h5 models/unet.json
+MODEL := models/unet.weights.h5 models/unet.json models/unet.onnx models/unet.int8.onnx
 UV := $(shell command -v uv 2>/dev/null)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
@@ -55,6 +55,14 @@ lint: setup ## style and types
 bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=1: also the time to a Dice of 0.80
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/training.py $(addprefix --dice=,$(DICE))
+	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/serve.py
+
+serve: setup $(if $(wildcard web/package.json),page) ## the page and the API on http://localhost:5000; PORT=n, HOST=0.0.0.0 for other machines too
+	$(BIN)/brainseg serve $(addprefix --host=,$(HOST)) $(addprefix --port=,$(PORT))
+
+page: setup ## build the viewer page into the package, where it is missing or older than web/
+	$(BIN)/python -m brainseg.page_build
 
 ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1

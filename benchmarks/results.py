@@ -48,11 +48,16 @@ def show(rows: list[Row]) -> None:
 
 
 def save(rows: list[Row]) -> None:
-    """Put the rows into results.json. Earlier ones stay if they are of this machine and commit and have other ids."""
+    """Put the rows into results.json, each with its commit. Earlier ones of this machine stay, if their ids are others.
+
+    A whole `make bench` takes an hour, and an edit of the page does not change how fast a network trains.
+    """
     here = {"machine": _machine(), "commit": _commit()}
     before = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {"rows": []}
-    kept = before["rows"] if here.items() <= before.items() else []
-    merged = {each["id"]: each for each in [*kept, *(each._asdict() for each in rows)]}
+    same = before.get("machine") == here["machine"]
+    kept = [{"commit": before["commit"], **each} for each in before["rows"]] if same else []
+    new = [each._asdict() | {"commit": here["commit"]} for each in rows]
+    merged = {each["id"]: each for each in [*kept, *new]}
     report = here | {"rows": [merged[name] for name in sorted(merged)]}
     files.write_text(PATH, json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 

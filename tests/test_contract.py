@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "brainseg"
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
 # What no output depends on: checked parameters, the command line, messages, the view on the results, file plumbing.
-NO_DEPENDENCY = {"__init__", "config", "cli", "errors", "files", "progress", "tracking"}
+NO_DEPENDENCY = {"__init__", "__version__", "config", "cli", "errors", "files", "progress", "tracking"}
 DVC = config.read_yaml(ROOT / "dvc.yaml")
 
 
@@ -178,14 +178,21 @@ def test_stages_only_wire(stage):
             assert isinstance(node.op, ast.Div) and ast.unparse(node.left).isupper()
 
 
+SERVER = {path.stem for path in PACKAGE.glob("server*.py")} - {"server_worker"}  # which opens what strangers send
 WALLS = {
-    "mlflow": {"tracking"},
+    "mlflow": {"registry", "tracking"},
     "tensorflow": {"engine"},
     "jax": {"engine"},
-    "nibabel": {"nifti"},
-    "pydicom": {"dicom"},
+    "nibabel": {"nifti", "server_volumes", "server_worker"},
+    "pydicom": {"dicom", "server_worker"},
+    "fastapi": SERVER,
+    "starlette": SERVER,
+    "uvicorn": SERVER,
+    "onnx": {"exporting"},
+    "onnxruntime": {"exporting", "onnx_session"},
+    "cc3d": {"postprocessing"},
     "keras": {
-        *("augmentation", "checkpoints", "engine", "inference", "losses"),
+        *("augmentation", "checkpoints", "engine", "exporting", "inference", "losses"),
         *("finetuning", "networks", "progress", "segmenter", "training"),
         *("attention_unet", "blocks", "residual_unet", "unet", "unet3d"),
     },
@@ -217,13 +224,35 @@ def test_walls(wall):
             "figures",
             "report",
         ),
-        *("comparison", "comparison_page", "crossvalidation", "revision"),
+        *("comparison", "comparison_page", "crossvalidation", "gate", "revision"),
+        *("cases", "grid", "onnx_session", "outlining", "predictor"),
+        "plausibility",
+        "predicting",
     ],
 )
 def test_what_needs_no_engine_reaches_none(name):
     """Neither Keras nor MLflow, not even through another module."""
     for module in {name} | modules_of(PACKAGE / f"{name}.py"):
         assert not imports(PACKAGE / f"{module}.py") & ENGINES, f"{name} reaches it through {module}"
+
+
+def test_whoever_shows_the_model_card_needs_nothing_for_it():
+    assert imports(PACKAGE / "model_card.py") == {"brainseg.model_card_words"}
+    assert imports(PACKAGE / "model_card_words.py") == set()
+
+
+HEAVY = {*ENGINES, "pandas", "scipy", "matplotlib", "sklearn"}  # what the extra ``serve`` does not bring
+
+
+@pytest.mark.parametrize("name", ["server_start", "server_worker"])
+def test_the_server_reaches_nothing_heavy(name):
+    for module in {name} | modules_of(PACKAGE / f"{name}.py"):
+        assert not imports(PACKAGE / f"{module}.py") & HEAVY, f"{name} reaches it through {module}"
+
+
+def test_what_opens_uploads_knows_no_web_framework():
+    for module in {"server_worker"} | modules_of(PACKAGE / "server_worker.py"):
+        assert not imports(PACKAGE / f"{module}.py") & {"fastapi", "starlette", "uvicorn", "onnxruntime"}
 
 
 def test_nothing_imports_stages():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from brainseg import comparison, config, revision
+from brainseg import comparison, config, gate, model_card_words, revision
 
 ROOT = Path(__file__).parents[1]
 REPORT = json.loads((ROOT / "metrics/evaluation.json").read_text(encoding="utf-8"))
@@ -125,6 +125,23 @@ def test_sizes_in_the_model_card():
     assert f"it loses {loss:.2f} out of fold" in text
 
 
+def test_the_limit_of_calibration_in_the_registry():
+    def error(folder):
+        report = json.loads((ROOT / folder / "evaluation.json").read_text(encoding="utf-8"))
+        return report["test"]["calibration"]["ece_from_tenth"]
+
+    folds = [error(folder) for folder in ("metrics", "metrics/experiments/default_fold1")]
+    recipes = ("former", "shared_noise", "best_epoch", "best_fold0")
+    recipes = [error("metrics"), *(error(f"metrics/experiments/{name}") for name in recipes)]
+    moved, spread = max(folds) - min(folds), max(recipes) - min(recipes)
+    text = prose("docs/registry.md")
+    assert f"that error moved by {moved:.3f}, and between recipes of full length on one split by {spread:.3f}" in text
+    limits = gate.MAX_DIFFERENCE, gate.MAX_DICE_DIFFERENCE, gate.MAX_MORE_ECE
+    assert limits == (1e-4, 0.0005, 0.02) and moved < gate.MAX_MORE_ECE < 2 * moved
+    for words in ("at most 1e-4", "at most 0.0005", "at most 0.02 above"):
+        assert words in text
+
+
 LADDER = {first.strip("`"): rest for first, rest in rows("docs/experiments.md").items() if first.startswith("`")}
 
 
@@ -196,6 +213,10 @@ def test_out_of_fold_without_the_patients_that_the_recipe_was_chosen_on():
     text = prose("README.md")
     words = f"the other {len(others)} have a mean of {others.mean():.3f} and a median of {others.median():.3f}"
     assert words in text and f"{on_test} of these 22" in text
+    tried, tested = model_card_words.TRIED
+    assert (tried, tested) == (len(patients), len(revision.scores("metrics", ROOT).patients))
+    words = f"scored {len(chosen_on)} of these {tried} patients, {on_test} of the {tested} test patients"
+    assert words in model_card_words.RECIPE
 
 
 @pytest.mark.parametrize("rung", LADDER)
@@ -223,6 +244,15 @@ def test_every_module_has_a_room_on_the_map():
     text = (ROOT / "docs/maintaining.md").read_text(encoding="utf-8").partition("## Pins")[0]
     modules = {path.stem for path in (ROOT / "src/brainseg").glob("*.py")} - {"__init__"}
     assert modules - set(re.findall(r"`(\w+)`", text)) == set()
+
+
+def test_how_near_the_exported_files_are_in_the_readme():
+    found = json.loads((ROOT / "metrics/export.json").read_text(encoding="utf-8"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    whole, small = found["float32"], found["int8"]
+    assert f"by at most {whole['max_abs_difference']:.1e}, its" in text
+    assert f"its validation Dice by {whole['dice_difference']:+.5f} |" in text
+    assert f"validation Dice differs by {small['dice_difference']:+.5f} |" in text
 
 
 def test_speed_in_the_readme():

@@ -15,7 +15,8 @@ from tests.toy_pipeline import PROJECT
 
 FILES = ("requirements.txt", "requirements-gpu.txt")
 TARGETS = [
-    *("help", "setup", "demo", "repro", "cross-validate", "test", "test-slow", "lint", "bench", "ui", "push", "pull"),
+    *("help", "setup", "demo", "repro", "cross-validate", "test", "test-slow", "lint", "bench"),
+    *("serve", "page", "ui", "push", "pull"),
 ]
 
 
@@ -196,13 +197,16 @@ def recorded(tmp_path, monkeypatch):
     return repository, record
 
 
-def test_bench_keeps_no_row_of_another_commit_or_machine(recorded, monkeypatch):
+def test_bench_keeps_rows_with_their_commit_and_none_of_another_machine(recorded, monkeypatch):
     repository, record = recorded
     record("a", 1.0)
+    first = repository.git("rev-parse", "--short", "HEAD").strip()
     assert [row["id"] for row in record("b", 1.0)["rows"]] == ["a", "b"]
     repository.git("add", "benchmarks")
     repository.git("commit", "--quiet", "--message", "rows")
-    assert [row["id"] for row in record("b", 3.0)["rows"]] == ["b"]
+    second = repository.git("rev-parse", "--short", "HEAD").strip()
+    kept = record("b", 3.0)["rows"]
+    assert [(row["id"], row["commit"], row["ours"]) for row in kept] == [("a", first, 1.0), ("b", second, 3.0)]
     monkeypatch.setattr("results._machine", lambda: "another")
     assert record("c", 1.0) | {"rows": []} == {
         "machine": "another", "commit": repository.git("rev-parse", "--short", "HEAD").strip(), "rows": [],
@@ -218,4 +222,4 @@ def test_bench_of_a_changed_tree_is_called_dirty(recorded):
     assert record("a", 2.0)["commit"] == commit  # its own record does not make it so
     (repository.folder / "stages/data.py").write_text("pass\n")
     found = record("b", 1.0)
-    assert (found["commit"], len(found["rows"])) == (f"{commit}-dirty", 1)
+    assert [row["commit"] for row in found["rows"]] == [commit, f"{commit}-dirty"]

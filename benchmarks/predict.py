@@ -1,0 +1,186 @@
+"""Outlines against PyTorch and against keras.Model.predict: images a second, milliseconds a slice, seconds a volume.
+
+Each run is a process of its own, in turn, on uint8 slices in memory: what is timed ends with their probabilities, one
+answer a slice on every side. Ours is the 8-bit file in ONNX Runtime. PyTorch is an extra (`pip install torch==2.13.0`),
+as its best users write it: bfloat16, channels-last, inference mode. Then from file to outline, as `brainseg predict`
+does it with the mirrored slice. Without the models of `dvc repro export` or `make pull` there is nothing to time.
+`make bench QUICK=1`: fewer slices, and nothing is recorded.
+"""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import results
+from alone import alone
+from PIL import Image
+
+from brainseg import config, engine, errors, manifest, phantom
+from brainseg.imaging import decode
+
+WHOLE, SMALL = Path("models/unet.onnx"), Path("models/unet.int8.onnx")
+WEIGHTS, MANIFEST = Path("models/unet.weights.h5"), Path("models/unet.json")
+BATCH = 16
+THREADS = 2
+
+
+def main() -> None:
+    options, quick = _options(), os.environ.get("QUICK", "0") not in ("", "0")
+    if missing := [str(path) for path in (WHOLE, SMALL, WEIGHTS, MANIFEST) if not path.exists()]:
+        print(f"not timed: {', '.join(missing)} missing; run: make pull")
+        return
+    slices = 64 if quick else options.slices
+    rows = [*rates(options.runs, slices), *latencies(options.runs, 20 if quick else 200)]
+    results.show(rows)
+    if not quick:
+        results.save(rows)
+
+
+def rates(runs: int, slices: int) -> list[results.Row]:
+    """Images a second of each side, one run of each in turn."""
+    sides: dict[str, Callable] = {"int8": int8, "float32": float32, "keras": keras_predict}
+    if importlib.util.find_spec("torch"):
+        sides["pytorch"] = pytorch
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(runs):
+        for name, side in sides.items():
+            found[name].append(alone(rate, side, slices))
+        said = ", ".join(f"{name} {each[-1]:.0f}" for name, each in found.items())
+        print(f"run {number + 1}: {said} images/s", flush=True)
+    rows = [results.row("predict_vs_keras", found["int8"], found["keras"], "images/s", higher_is_better=True)]
+    rows.append(results.row("predict_int8_vs_float32", found["int8"], found["float32"], "images/s", True))
+    if "pytorch" in found:
+        rows.append(results.row("predict_vs_pytorch", found["int8"], found["pytorch"], "images/s", True))
+    return rows
+
+
+def rate(side: Callable, slices: int) -> float:
+    """Images a second of ``side``, behind a first call that compiles and fills caches."""
+    images = drawn(slices)
+    answer = side()
+    answer(images[: 2 * BATCH])
+    start = time.perf_counter()
+    probability = answer(images)
+    seconds = time.perf_counter() - start
+    assert probability.shape == images.shape[:3] and 0 <= probability.min() <= probability.max() <= 1
+    return slices / seconds
+
+
+def int8() -> Callable:
+    return _onnx(SMALL)
+
+
+def float32() -> Callable:
+    return _onnx(WHOLE)
+
+
+def _onnx(path: Path) -> Callable:
+    from brainseg.onnx_session import Session
+
+    session = Session(path, threads=THREADS)
+    return lambda images: np.concatenate([session.run(part) for part in _batches(images)])[..., 0]
+
+
+def keras_predict() -> Callable:
+    """As the older projects do it, with the probability behind the logits."""
+    engine.start("tensorflow", device="cpu", threads=THREADS)
+    import keras
+
+    from brainseg import networks
+
+    network = networks.restore(manifest.read(MANIFEST), WEIGHTS)
+    answering = keras.Model(network.input, keras.ops.sigmoid(network.output))
+    return lambda images: answering.predict(images, batch_size=BATCH, verbose=0)[..., 0]
+
+
+def pytorch() -> Callable:
+    """The same network; its weights are as they begin, for speed does not depend on them."""
+    import torch
+    import torch_unet
+
+    torch.set_num_threads(THREADS)
+    network = torch_unet.UNet(manifest.network_params(manifest.read(MANIFEST)), 3).eval()
+    network = network.to(memory_format=torch.channels_last)
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        parts = []
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            for part in _batches(images):
+                given = torch.from_numpy(part).permute(0, 3, 1, 2).float()  # channels-last as it lies in memory
+                parts.append(torch.sigmoid(network(given).float())[:, 0].numpy())
+        return np.concatenate(parts)
+
+    return answer
+
+
+def latencies(runs: int, times: int) -> list[results.Row]:
+    """From a file to its outline: one slice (TIF, median of ``times``), a volume of 60 slices (NIfTI); the import."""
+    slice_ms, volume_s = [], []
+    for _ in range(runs):
+        milliseconds, seconds = alone(from_files, times)
+        slice_ms.append(milliseconds)
+        volume_s.append(seconds)
+    command = [sys.executable, "-X", "importtime", "-c", "import brainseg.predictor"]
+    imports = []
+    for _ in range(runs + 1):
+        last = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()[-1]
+        imports.append(int(last.split("|")[1]) / 1e6)
+    return [
+        results.absolute("slice_p50_ms", slice_ms, "ms", higher_is_better=False),
+        results.absolute("volume60_s", volume_s, "s", higher_is_better=False),
+        results.absolute("predictor_import_s", imports[1:], "s", higher_is_better=False),
+    ]
+
+
+def from_files(times: int) -> tuple[float, float]:
+    """Milliseconds for a slice, seconds for a volume; float32, the rule and the mirrored slice as evaluated."""
+    from brainseg import nifti, volumes
+    from brainseg.predictor import Predictor
+
+    predictor = Predictor(WHOLE, threads=THREADS)
+    images = drawn(60)
+    geometry = volumes.Geometry(np.diag([-1.0, -1.0, 3.0, 1.0]), (256, 256, 60))
+    with tempfile.TemporaryDirectory() as folder:
+        tif, nii = Path(folder) / "slice.tif", Path(folder) / "volume.nii.gz"
+        Image.fromarray(images[30]).save(tif)
+        nifti.write(nii, images[..., 1], geometry)
+        seconds = []
+        for _ in range(times + 3):
+            start = time.perf_counter()
+            predictor(tif)
+            seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        mask, _ = predictor(nii)
+        whole = time.perf_counter() - start
+    assert mask.shape == (60, 256, 256)
+    return 1000 * median(seconds[3:]), whole
+
+
+def drawn(slices: int) -> np.ndarray:
+    """(slices, 256, 256, 3) uint8: phantoms, repeated."""
+    params = config.load("phantom").phantom.model_copy(update={"size": 256, "patients": 1})
+    found = [decode(pair.image, "phantom") for pair in phantom.pairs(params)]
+    return np.resize(np.stack(found), (slices, 256, 256, 3))
+
+
+def _batches(images: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(images, -(-len(images) // BATCH))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--slices", type=int, default=512)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,173 @@
+"""The server under load, on this machine: requests a second, latency, refusals, memory.
+
+    python benchmarks/serve.py [--model models/unet.onnx] [--seconds 60] [--quick]
+
+A server process of its own, clients in this one. Eight clients at once, each sending 256 x 256 slices one after the
+other, then 64, who wait as Retry-After says, while /health is asked five times a second; then 1,000 requests in a row.
+Prints one JSON object a line; ``serve_rps`` and ``serve_p99_ms`` of results.json are those of eight clients.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import results
+from PIL import Image
+
+from brainseg.server_examples import PHANTOMS
+
+HEADERS = "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+
+
+def main() -> None:
+    arguments = parsed()
+    quick = arguments.quick or os.environ.get("QUICK", "0") not in ("", "0")
+    seconds = 5 if quick else arguments.seconds
+    with served(arguments.model) as process:
+        port = port_of(process)
+        sent = requests()
+        asyncio.run(load(port, sent, 2, 3))  # a warm-up
+        print(json.dumps({"memory_mb_idle": memory(process)}), flush=True)
+        for clients in (8, 64):
+            measured = asyncio.run(load(port, sent, clients, seconds))
+            row = {"clients": clients, "seconds": seconds} | measured | {"memory_mb": memory(process)}
+            print(json.dumps(row), flush=True)
+            if clients == 8:
+                rows = [
+                    results.absolute("serve_rps", [row["per_second"]], "requests/s", higher_is_better=True),
+                    results.absolute("serve_p99_ms", [row["p99_ms"] or math.inf], "ms", higher_is_better=False),
+                ]
+        count, before = 100 if quick else 1000, memory(process)
+        asyncio.run(load(port, sent, 2, math.inf, count))
+        print(json.dumps({"requests": count, "memory_mb_before": before, "memory_mb_after": memory(process)}))
+    results.show(rows)
+    if not quick:
+        results.save(rows)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="The server under load.")
+    parser.add_argument("--model", type=Path, default=Path("models/unet.onnx"))
+    parser.add_argument("--seconds", type=float, default=60, help="for each number of clients")
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, not recorded; as QUICK=1")
+    return parser.parse_args()
+
+
+def served(model: Path) -> "subprocess.Popen[str]":
+    code = "from brainseg.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", "--model", str(model)]
+    return Ended(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+class Ended(subprocess.Popen):
+    """Told to stop where the block ends."""
+
+    def __exit__(self, *details: object) -> None:
+        self.terminate()
+        super().__exit__(*details)
+
+
+def port_of(process: "subprocess.Popen[str]") -> int:
+    """Once it answers."""
+    line = process.stdout.readline() if process.stdout else ""
+    if "http" not in line:
+        sys.exit("the server did not start: brainseg serve says why")
+    port = int(line.rsplit(":", 1)[1].split("/")[0])
+    while True:
+        try:
+            if asyncio.run(once(port, b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 200:
+                return port
+        except OSError:
+            time.sleep(0.1)
+
+
+def requests() -> list[bytes]:
+    """Slices of the phantoms as PNG, each a whole request."""
+    found = []
+    for path in sorted(PHANTOMS.glob("*.tif")):
+        with Image.open(path) as image:
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                buffer = io.BytesIO()
+                image.save(buffer, "PNG")
+                part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + buffer.getvalue()
+                body = part + b"\r\n--x--\r\n"
+                found.append(f"{HEADERS}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return found
+
+
+async def load(port: int, sent: list[bytes], clients: int, seconds: float, count: float = math.inf) -> dict:
+    """So many clients for so long, or for so many requests."""
+    statuses: Counter[int] = Counter()
+    taken: list[float] = []
+    health: list[float] = []
+    ends, left = time.perf_counter() + seconds, [count]
+
+    async def client(number: int) -> None:
+        turn = number
+        while time.perf_counter() < ends and left[0] > 0:
+            left[0] -= 1
+            turn += 1
+            began = time.perf_counter()
+            try:
+                status, wait = await once(port, sent[turn % len(sent)])
+            except (OSError, asyncio.IncompleteReadError):
+                status, wait = 0, 0
+            statuses[status] += 1
+            if status == 200:
+                taken.append(time.perf_counter() - began)
+            await asyncio.sleep(wait)
+
+    async def watch() -> None:
+        while time.perf_counter() < ends and left[0] > 0:
+            began = time.perf_counter()
+            await once(port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            health.append(time.perf_counter() - began)
+            await asyncio.sleep(0.2)
+
+    began = time.perf_counter()
+    await asyncio.gather(watch(), *(client(number) for number in range(clients)))
+    return {
+        "per_second": round(statuses[200] / (time.perf_counter() - began), 1),
+        "p50_ms": percentile(taken, 50),
+        "p99_ms": percentile(taken, 99),
+        "health_p99_ms": percentile(health, 99),
+        "statuses": dict(sorted(statuses.items())),
+    }
+
+
+async def once(port: int, request: bytes) -> tuple[int, float]:
+    """Status, and seconds to wait. A connection for each request, as a page's visitor has."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+        await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        return int(head.split(b" ", 2)[1]), float(fields.get(b"retry-after", b"0"))
+    finally:
+        writer.close()
+
+
+def percentile(seconds: list[float], share: float) -> float | None:
+    return round(1000 * float(np.percentile(seconds, share)), 1) if seconds else None
+
+
+def memory(process: "subprocess.Popen[str]") -> float:
+    """Resident megabytes of the server and its workers."""
+    own = psutil.Process(process.pid)
+    return round(sum(each.memory_info().rss for each in [own, *own.children(recursive=True)]) / 1e6, 1)
+
+
+if __name__ == "__main__":
+    main()
