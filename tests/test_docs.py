@@ -149,7 +149,7 @@ def kept(rung: str) -> comparison.Scores:
     return revision.scores(f"metrics/experiments/{rung}", ROOT)
 
 
-FOLDS = {"best_fold0", "best_fold1", "default_fold1"}
+FOLDS = {"best_fold0", "best_fold1", "best_folds", "default_fold1"}
 
 
 def test_the_ladder_has_the_rungs_that_are_kept():
@@ -198,11 +198,32 @@ def test_out_of_fold_in_the_experiments():
     for name, scores in (
         ("the former default (commit `97c759f`)", kept("former_folds")),
         ("no floor under `gain`, best epoch (commit `cce0c01`; `unfloored_folds`)", kept("unfloored_folds")),
+        ("the recipe `best` (commit `b6cb486`; `best_folds`)", kept("best_folds")),
         ("the default, out of fold", now),
     ):
         dice = scores.patients["dice"]
         words = "" if scores is now else difference(scores, now)
         assert table[name] == [f"{dice.mean():.3f}", f"{dice.median():.3f}", words]
+    best = kept("best_folds").patients["dice"]
+    words = f"out of fold, all 110: {best.mean():.3f}, median {best.median():.3f}, where it has"
+    default = now.patients["dice"]
+    assert f"{words} {default.mean():.3f} and {default.median():.3f}, not told apart" in prose("README.md")
+
+
+def test_what_the_recipe_best_does_to_single_patients():
+    text = prose("docs/experiments.md")
+    default, best = (scores.patients.set_index("patient")["dice"]
+                     for scores in (revision.scores("metrics/cross_validation", ROOT), kept("best_folds")))  # fmt: skip
+    found = comparison.difference(default, best)
+    assert f"110 patients {found.wins} score higher with `best` than with the default and {found.losses} lower" in text
+    fallen = (best - default).idxmin()
+    assert f"{fallen[5:12]}, falls from {default[fallen]:.3f} to {best[fallen]:.3f}" in text and found.p < 0.001
+    sides = [ROOT / "metrics" / name / "summary.json" for name in ("experiments/best_folds", "cross_validation")]
+    a, b = (json.loads(path.read_text(encoding="utf-8"))["test"] for path in sides)
+    slices = [each["slice"]["dice_tumour"]["mean"] for each in (a, b)]
+    assert "mean of {:.3f} (default {:.3f})".format(*slices) in text
+    flair = [each["alone"]["flair_only_dice"] for each in (a, b)]
+    assert "FLAIR alone {:.3f} ({:.3f})".format(*flair) in text
 
 
 def test_out_of_fold_without_the_patients_that_the_recipe_was_chosen_on():
