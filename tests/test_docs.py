@@ -283,4 +283,8 @@ def test_speed_in_the_readme():
     for name in ("train_vs_pytorch", "train_vs_legacy_keras", "time_to_dice80_vs_pytorch", "preprocess_vs_serial"):
         row = found[name]
         assert re.search(rf"\| {row['ours']:,.1f} \| [^|]*: {row['peer']:,.1f} \({row['ratio']:.2f}\) \|", text), name
-    assert f"| {found['train_rss_mib']['ours']:,.1f} |" in text
+    for name in ("predict_vs_pytorch", "predict_vs_keras", "predict_int8_vs_float32"):
+        row = found[name]
+        assert re.search(rf"\| {row['ours']:,.1f} \| [^|]*: {row['peer']:,.1f} \({row['ratio']:.2f}\) \|", text), name
+    for name in ("train_rss_mib", "slice_p50_ms", "volume60_s", "serve_rps", "serve_p99_ms"):
+        assert f"| {found[name]['ours']:,.1f} |" in text
