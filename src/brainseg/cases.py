@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainseg import imaging, nifti, scans, volumes
+from brainseg import imaging, scans, volumes
 from brainseg.errors import DataError
 from brainseg.grid import SQUARE, Pixel
 from brainseg.sequences import CHANNELS
@@ -87,10 +87,3 @@ def _check_beside(flair: Case, part: Case, name: str) -> None:
         raise DataError(name, "and the FLAIR are of different kinds, one with a place in space", fix)
     if part.volume and flair.volume and not volumes.same_place(part.volume, flair.volume):
         raise DataError(name, "lies elsewhere in space than the FLAIR", fix)
-
-
-def mask_as_nifti(case: Case, mask: np.ndarray, path: Path) -> None:
-    """Write a mask (S, H, W) of a case with a place in its file's own geometry; see nifti.write."""
-    if case.volume is None:
-        raise ValueError(f"{case.name} has no place in space")
-    nifti.write(path, mask, case.volume.geometry)

@@ -10,11 +10,11 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from brainseg.cases import ROLES
 from brainseg.server_limits import MAX_BODY, MAX_PARTS
 from brainseg.server_refusals import Refusal
 
 FILE, FLAIR = "file", "flair"
-ROLES = ("pre", FLAIR, "post")
 DICOM, ZIP = "dicom", "zip"
 SUFFIXES = {
     "png": ".png",
