@@ -265,8 +265,9 @@ def test_docs_need_neither_a_script_nor_the_network(served):
     assert "<b>" not in server_docs.page({"info": {"title": "<b>", "version": "<b>"}, "paths": {}})
 
 
-def test_the_page_comes_from_the_package(tmp_path, served):
-    assert "make serve" in served.get("/").text  # of a package whose page has not been built
+def test_the_page_comes_from_the_package(tmp_path):
+    with serving(settings=server.Settings(page=tmp_path / "unbuilt", decoders=0)) as own:
+        assert "make serve" in own.get("/").text  # whether or not this package's page has been built
     (tmp_path / "index.html").write_text("<title>the page</title>")
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets/a.js").write_text("1")
