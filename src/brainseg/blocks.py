@@ -40,8 +40,14 @@ class Gain(layers.Layer):
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
-        level = ops.sum(ops.square(x), (1, 2), keepdims=True) / ops.maximum(ops.sum(x, (1, 2), keepdims=True), 1)
+        squares, total = (_sum(values) for values in (ops.square(x), x))
+        level = squares / ops.maximum(total, 1)
         return ops.cast(x / ops.maximum(level, NOISE), self.compute_dtype)
+
+
+def _sum(x):
+    """Over rows and columns, (B, 1, 1, C)."""
+    return ops.sum(ops.sum(x, 1, keepdims=True), 2, keepdims=True)
 
 
 def scaled(inputs, params: Network):

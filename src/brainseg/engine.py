@@ -121,6 +121,14 @@ def jit_compile() -> bool:
     return keras.backend.backend() == "jax"
 
 
+def runs_ahead() -> bool:
+    """Whether steps are begun before earlier ones are done, as on JAX: callbacks of a batch must not wait for its loss.
+
+    Keras reads it after each step unless they say that they may be called from another thread, a little later.
+    """
+    return jit_compile()
+
+
 def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, training: bool) -> Any:
     """Fused batch normalisation over (B, H, W, C), where the engine has one that pays.
 
@@ -165,6 +173,25 @@ def affine(images: Any, transforms: Any, window: int) -> Any:
         keras.ops.cast(images, "float32"), transforms, interpolation="bilinear", fill_mode="constant", fill_value=0.0
     )
     return keras.ops.cast(whole[:, :window, :window], images.dtype)
+
+
+def on_processor() -> bool:
+    """Whether a step can call NumPy without any array leaving the memory it is in: TensorFlow, and no GPU."""
+    if os.environ.get("KERAS_BACKEND") != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_logical_devices("GPU")
+
+
+def call_numpy(function: Any, arrays: tuple, shapes: list[tuple]) -> list:
+    """``function(*arrays)`` in NumPy within a step of TensorFlow's; its results are float32 of ``shapes``."""
+    import tensorflow as tf
+
+    results = tf.numpy_function(function, arrays, [tf.float32] * len(shapes), stateful=False)
+    for result, shape in zip(results, shapes, strict=True):
+        result.set_shape(shape)
+    return results
 
 
 def streamed(batches: Any) -> Any:

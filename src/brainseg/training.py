@@ -35,6 +35,7 @@ from brainseg import (
     sequences,
     unet,
     unet3d,
+    warping,
 )
 from brainseg.augmentation import Augmenter
 from brainseg.config import Params, Train
@@ -96,7 +97,7 @@ def identity(
     """What determines a training: parameters, data, device, versions and the code of the modules that take part."""
     modules = (
         *(augmentation, dataset, engine, finetuning, inference, losses, manifest, metrics, provenance, sampling),
-        *(segmenter, sequences),
+        *(segmenter, sequences, warping),
         *(networks, blocks, unet, attention_unet, residual_unet, unet3d),
     )
     code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
@@ -197,6 +198,7 @@ class Bookkeeper(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         self.kept: list[np.ndarray] = []
         self.kept_epoch = 0
+        self.async_safe = engine.runs_ahead()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.start(epoch)
