@@ -204,14 +204,9 @@ def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -
         IntegrityError: a patient was tested twice, or not at all.
     """
     scored = [_read(fold, root) for fold in folds]
-    _check(scored)
-    patients = pd.concat([s.patients.assign(fold=s.fold.number) for s in scored], ignore_index=True)
-    patients = patients.sort_values("patient", ignore_index=True)
-    summary = summarise(scored)
+    patients, summary = pooled(scored)
     folder = root / folder
-    files.write_text(folder / "per_patient.csv", patients.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    files.write_text(folder / "summary.json", text)
+    write(patients, summary, folder)
     figures.patients(patients, folder / "patients.png", dpi=110)
     figures.folds(patients, folder / "folds.png", dpi=110)
     pictures = folder / "gallery.png"
@@ -220,6 +215,29 @@ def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -
         _gallery(scored, root, pictures)
     except DataError as error:  # the numbers are there; predictions are not pulled with them
         print(f"{pictures} is left out: {error}")
+    return closing(patients, summary, folder)
+
+
+def pooled(scored: Sequence["Scored"]) -> tuple[pd.DataFrame, dict]:
+    """A row a patient, and ``summarise``'s numbers.
+
+    Raises:
+        IntegrityError: a patient was tested twice, or not at all.
+    """
+    _check(scored)
+    patients = pd.concat([s.patients.assign(fold=s.fold.number) for s in scored], ignore_index=True)
+    return patients.sort_values("patient", ignore_index=True), summarise(scored)
+
+
+def write(patients: pd.DataFrame, summary: dict, folder: Path) -> None:
+    """``per_patient.csv`` and ``summary.json``."""
+    files.write_text(folder / "per_patient.csv", patients.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    files.write_text(folder / "summary.json", text)
+
+
+def closing(patients: pd.DataFrame, summary: dict, folder: Path) -> str:
+    """What is said at the end."""
     dice = summary["test"]["volume"]["dice"]
     return (
         f"{len(patients)} patients out of fold: volume Dice {dice['mean']:.3f} [{dice['lo']:.3f}, {dice['hi']:.3f}], "
@@ -245,13 +263,17 @@ def _gallery(scored: Sequence[Scored], root: Path, path: Path) -> None:
 
 def _read(fold: Fold, root: Path) -> Scored:
     read = revision.reader(fold.name, root)
+    return numbers(fold, read, revision.params(read), revision.sources(read))
+
+
+def numbers(fold: Fold, read: revision.Reader, params: dict, made_from: dict) -> Scored:
+    """The numbers that ``read`` finds, made with ``params`` from what ``made_from`` says."""
     patients = revision.parse_table(read("metrics/per_patient.csv"))
     slices = revision.parse_table(read("metrics/per_slice.csv"))
     bins = pd.read_csv(io.StringIO(read("metrics/calibration.csv")))
     report = json.loads(read("metrics/evaluation.json"))
-    made_with = without_test_fold(revision.params(read))
     tested = [table[table["subset"] == "test"] for table in (patients, slices)]
-    return Scored(fold, tested[0], tested[1], bins, report, made_with, revision.sources(read))
+    return Scored(fold, tested[0], tested[1], bins, report, without_test_fold(params), made_from)
 
 
 def without_test_fold(params: dict) -> dict:
