@@ -15,7 +15,7 @@ from brainseg import cli, plausibility, server, server_access, server_docs, serv
 from brainseg.plausibility import Verdict
 from brainseg.predictor import Predictor
 from brainseg.volumes import Geometry, Volume
-from tests import bombs, phantom_examples, tiny_onnx
+from tests import bombs, onnx_toy, phantom_examples
 from tests.server_fixture import FACTS, Model, encoded, head, serving
 
 PICTURE = encoded(head())
@@ -192,7 +192,7 @@ def test_a_model_of_phantoms_answers_phantoms_alone():
 
 
 def test_a_real_model_outlines_a_phantom(tmp_path):
-    predictor = Predictor(tiny_onnx.write(tmp_path / "unet.onnx"), threads=2)
+    predictor = Predictor(onnx_toy.write(tmp_path / "unet.onnx", side=256), threads=2)
     with serving(predictor, plausibility.judge, server.Settings(decoders=1)) as served:
         data = served.get("/v1/examples/phantom-1").content
         body = served.segment(data).json()
