@@ -40,3 +40,10 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path, damage):
     damage(path)
     with pytest.raises(IntegrityError, match="damaged, or no model of this version"):
         Session(path)
+
+
+@pytest.mark.parametrize("spin", [True, False])
+def test_idle_threads_spin_or_sleep_as_was_asked(tmp_path, spin):
+    session = Session(onnx_toy.write(tmp_path / "unet.onnx"), threads=1, spin=spin)
+    said = session._session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning")
+    assert said == str(int(spin))

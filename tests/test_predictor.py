@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
+from brainseg import server_start
 from brainseg.predictor import Predictor
 from tests import onnx_toy, test_nifti
 
@@ -27,6 +29,22 @@ def test_a_volume_is_answered_slice_by_slice(tmp_path):
     (tmp_path / "a.nii").write_bytes(test_nifti.encode(np.zeros((10, 12, 9), np.int16)))
     mask, probability = predictor(tmp_path / "a.nii")
     assert mask.ndim == 3 and mask.shape == probability.shape and not mask.any()
+
+
+def spins(predictor: Predictor) -> str:
+    options = predictor.session._session.get_session_options()
+    return options.get_session_config_entry("session.intra_op.allow_spinning")
+
+
+def test_threads_spin_here_and_sleep_in_the_server(tmp_path, monkeypatch):
+    path, served = onnx_toy.write(tmp_path / "unet.onnx"), []
+    assert spins(Predictor(path)) == "1"
+    monkeypatch.setattr(server_start, "create_app", lambda model, *_: served.append(model))
+    monkeypatch.setattr(server_start, "_start_logging", lambda: None)
+    monkeypatch.setattr(server_start.model_card, "markdown", lambda _: "")
+    monkeypatch.setattr(server_start, "server_of", lambda _: SimpleNamespace(run=lambda _: None))
+    server_start.run("127.0.0.1", 0, path)
+    assert [spins(model) for model in served] == ["0"]
 
 
 def test_nothing_of_training_is_imported(tmp_path):

@@ -29,9 +29,9 @@ class Outliner:
         facts: what the file says of itself (``onnx_session``). session: the network.
     """
 
-    def __init__(self, path: Path | str, *, threads: int | None = None):
-        """Open a model; errors as ``onnx_session.Session``."""
-        self.session = Session(Path(path), threads)
+    def __init__(self, path: Path | str, *, threads: int | None = None, spin: bool = True):
+        """Open a model; all as ``onnx_session.Session``."""
+        self.session = Session(Path(path), threads, spin=spin)
         self.facts = self.session.facts
         rule = self.facts["rule"]
         self.rule, self.mirror = Rule(rule["threshold"], rule["min_component"]), rule["mirror"]

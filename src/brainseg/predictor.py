@@ -14,9 +14,17 @@ from brainseg.outlining import Answer, Outliner
 class Predictor(Outliner):
     """A model of ours, ready to answer; safe to call from several threads."""
 
-    def __init__(self, path: Path | str = "models/unet.onnx", *, threads: int | None = None):
-        """Open a model; ``threads``: None for all cores. Errors as ``onnx_session.Session``."""
-        super().__init__(path, threads=threads)
+    def __init__(self, path: Path | str = "models/unet.onnx", *, threads: int | None = None, spin: bool = True):
+        """Open a model.
+
+        Args:
+            threads: None for all cores.
+            spin: False where other work shares the cores, as in a server: a little slower, idle threads sleep.
+
+        Raises:
+            IntegrityError, MachineError: as ``onnx_session.Session``.
+        """
+        super().__init__(path, threads=threads, spin=spin)
 
     def __call__(self, given: np.ndarray | Path | str) -> tuple[np.ndarray, np.ndarray]:
         """Outline an array, as ``segment``, or what a path holds: a picture, NIfTI, a folder of one DICOM series.

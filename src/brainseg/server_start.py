@@ -32,7 +32,7 @@ def run(host: str, port: int, model: Path) -> None:
         IntegrityError: there is no such model, or it is not what it says.
     """
     with listen(host, port) as listening:
-        predictor = Predictor(model)
+        predictor = Predictor(model, spin=False)  # requests are decoded on the same cores
         settings = Settings(
             hosts={*LOCAL, *named_hosts(host)},
             token=None if is_local(host) else os.environ.get(TOKEN) or secrets.token_urlsafe(24),
