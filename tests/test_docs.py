@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from brainseg import comparison, config, gate, model_card_words, revision
+from brainseg import comparison, config, gate, model_card_words, onnx_session, revision
 
 ROOT = Path(__file__).parents[1]
 REPORT = json.loads((ROOT / "metrics/evaluation.json").read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def test_the_limit_of_calibration_in_the_registry():
     moved, spread = max(folds) - min(folds), max(recipes) - min(recipes)
     text = prose("docs/registry.md")
     assert f"that error moved by {moved:.3f}, and between recipes of full length on one split by {spread:.3f}" in text
-    limits = gate.MAX_DIFFERENCE, gate.MAX_DICE_DIFFERENCE, gate.MAX_MORE_ECE
+    limits = onnx_session.MAX_DIFFERENCE, onnx_session.MAX_DICE_DIFFERENCE["float32"], gate.MAX_MORE_ECE
     assert limits == (1e-4, 0.0005, 0.02) and moved < gate.MAX_MORE_ECE < 2 * moved
     for words in ("at most 1e-4", "at most 0.0005", "at most 0.02 above"):
         assert words in text

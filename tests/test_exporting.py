@@ -145,7 +145,7 @@ def test_export_writes_both_files_and_says_how_near_they_are(cohort):
     network, model, report, data, out = cohort
     report["val"]["volume"]["dice"]["mean"] = measured(cohort)
     found = exporting.run(network, model, report, data, Export(calibration_slices=8), out)
-    assert found["float32"]["max_abs_difference"] <= exporting.MAX_DIFFERENCE
+    assert found["float32"]["max_abs_difference"] <= onnx_session.MAX_DIFFERENCE
     assert found["float32"]["dice_difference"] == 0
     assert 0 < found["int8"]["bytes"] < found["float32"]["bytes"]
     for name, variant in (("unet", "float32"), ("unet.int8", "int8")):
@@ -175,7 +175,7 @@ def test_test_slices_are_not_looked_at(cohort):
 def test_an_8_bit_file_that_is_off_says_so(cohort, monkeypatch):
     network, model, report, data, out = cohort
     report["val"]["volume"]["dice"]["mean"] = measured(cohort)
-    monkeypatch.setitem(exporting.MAX_DICE_DIFFERENCE, "int8", -1.0)
+    monkeypatch.setitem(onnx_session.MAX_DICE_DIFFERENCE, "int8", -1.0)
     exporting.run(network, model, report, data, Export(calibration_slices=8), out)
     assert any("8-bit" in mark for mark in Outliner(out / "unet.int8.onnx").facts["marks"])
     assert not any("8-bit" in mark for mark in Outliner(out / "unet.onnx").facts["marks"])

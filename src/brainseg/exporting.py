@@ -23,10 +23,9 @@ from onnxruntime import quantization
 from brainseg import blocks, config, files, inference, metrics, onnx_session, postprocessing
 from brainseg.dataset import Dataset, stacked
 from brainseg.errors import IntegrityError
+from brainseg.onnx_session import MAX_DICE_DIFFERENCE, MAX_DIFFERENCE
 from brainseg.outlining import Outliner
 
-MAX_DIFFERENCE = 1e-4  # of a probability, to the network in double precision
-MAX_DICE_DIFFERENCE = {"float32": 0.0005, "int8": 0.002}  # of the mean volume Dice of validation
 PRIVATE = ("layers", "seen")  # of the manifest: for drawing and training, not for answering
 INTEGER = ("Conv", "Relu", "MaxPool", "Resize", "Concat")  # the kinds of operation that are quantised
 PROBED = 32  # validation slices whose probabilities are compared; double precision is slow
@@ -206,15 +205,12 @@ def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     ordered: dict[str, onnx.NodeProto] = {}
     waiting = [graph.output[0].name]
     while waiting:
-        node = makers.get(waiting[-1])
-        missing = (
-            [name for name in node.input if name in makers and makers[name].output[0] not in ordered] if node else []
-        )
+        node = makers[waiting[-1]]
+        missing = [name for name in node.input if name in makers and makers[name].output[0] not in ordered]
         if missing:
             waiting.append(missing[0])
-            continue
-        waiting.pop()
-        if node:
+        else:
+            waiting.pop()
             ordered[node.output[0]] = node
     return list(ordered.values())
 

@@ -17,6 +17,9 @@ from brainseg.errors import IntegrityError, MachineError
 
 FORMAT = 1
 KEY, INPUT, OUTPUT = "brainseg", "image", "probability"
+# How far a file may be from the network that it was made of, for the export stage to write it and a gate to pass it.
+MAX_DIFFERENCE = 1e-4  # of a probability, to the network in double precision
+MAX_DICE_DIFFERENCE = {"float32": 0.0005, "int8": 0.002}  # of the mean volume Dice of validation
 REMEDY = "run: dvc repro export (of a training), or make pull (the released model)"
 _QUIET = 3  # ONNX Runtime's own words: errors only
 
