@@ -114,7 +114,7 @@ def test_folds_of_another_recipe_are_left_out(change, facts, out_of_fold):
     assert "out of fold" not in model_card.markdown(facts).lower()
 
 
-@pytest.mark.parametrize("key", ["source", "unit", "grid", "tta"])
+@pytest.mark.parametrize("key", ["source", "unit", "grid", "tta", "patients", "slices"])
 def test_folds_of_another_protocol_are_left_out(key, facts, out_of_fold):
     out_of_fold["protocol"][key] = "another"
     assert model_card.markdown(facts, out_of_fold) == model_card.markdown(facts)
@@ -122,7 +122,7 @@ def test_folds_of_another_protocol_are_left_out(key, facts, out_of_fold):
 
 def test_trials_are_spoken_of_only_with_the_patients_they_were_of(facts, out_of_fold):
     assert "55 of these 110 patients" in text(facts, "Data and protocol", out_of_fold)
-    facts["model"]["protocol"]["patients"]["test"] = 30
+    facts["model"]["protocol"]["patients"] |= {"train": 69, "test": 30}
     assert "55 of these" not in text(facts, "Data and protocol", out_of_fold)
 
 

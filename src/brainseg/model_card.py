@@ -87,11 +87,13 @@ def sections(facts: dict, out_of_fold: dict | None = None) -> list[dict]:
 
 
 def same_recipe(facts: dict, out_of_fold: dict) -> bool:
-    """Whether a cross-validation is of the recipe that trained this model, on the same data and protocol."""
+    """Whether a cross-validation is of the recipe that trained this model, on as many patients and by its protocol."""
     model, made = facts["model"], out_of_fold["params"]
     blocks = {"network": model["network"], "preprocess": model["preprocess"], **model["training"]["parameters"]}
     alike = all(blocks[block].get(key) == value for block in blocks for key, value in made[block].items())
-    keys, here = ("source", "unit", "grid", "tta"), facts["evaluation"]["protocol"]
+    here = facts["evaluation"]["protocol"]
+    here = here | {counted: sum(model["protocol"][counted].values()) for counted in ("patients", "slices")}
+    keys = ("source", "unit", "grid", "tta", "patients", "slices")
     return alike and all(here[key] == out_of_fold["protocol"][key] for key in keys)
 
 
