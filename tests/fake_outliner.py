@@ -15,6 +15,7 @@ class Fake:
         self.level, self.asked = level, []
         self.facts = {
             "variant": "float32",
+            "marks": ["20 of 110 patients"],
             "model": {"weights_sha256": weights, "protocol": {"source": source}},
             "rule": {"threshold": 0.5, "min_component": 20, "mirror": True},
         }

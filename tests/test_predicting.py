@@ -249,6 +249,11 @@ def test_a_model_of_phantoms_says_so_in_every_row(tmp_path):
     assert "trained on phantoms" in table(tmp_path / "out")["a"]["warnings"]
 
 
+def test_what_must_be_known_of_the_model_is_said(tmp_path, capsys):
+    run(tif(tmp_path / "a.png", heads(1)), tmp_path / "out")
+    assert "\nof the model: 20 of 110 patients\n" in capsys.readouterr().out
+
+
 def test_nothing_to_answer_is_a_fault(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match="there is no TIF"):

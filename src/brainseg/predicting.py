@@ -92,7 +92,8 @@ def run(given: Given, out: Path, predictor: Outliner) -> None:
         finally:
             folder.write_summary()
     done.problems[:0] = problems
-    print(f"{done}: {out / answers.SUMMARY}\n{overlays.DISCLAIMER}", flush=True)
+    marks = [f"of the model: {mark}" for mark in predictor.facts["marks"]]
+    print(f"{done}: {out / answers.SUMMARY}", *marks, overlays.DISCLAIMER, sep="\n", flush=True)
     errors.raise_all(done.problems)
 
 
