@@ -210,6 +210,10 @@ DAMAGE = {
         lambda tree: (tree / "metrics/export.json").write_text('{"weights_sha256": "0"}'),
         errors.IntegrityError, "not of one run",
     ),
+    "export that does not say of which": (
+        lambda tree: (tree / "metrics/export.json").write_text("{}"),
+        errors.IntegrityError, "not of one run",
+    ),
     "patients of another run": (
         lambda tree: (tree / "metrics/per_patient.csv").write_text(
             (tree / "metrics/per_patient.csv").read_text().replace(",test,", ",val,", 1)

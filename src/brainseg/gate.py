@@ -41,7 +41,7 @@ def judge(new: Path, champion: Path | None, *, anew: bool = False) -> list[Gate]
     Raises:
         DataError: damaged or missing numbers on either side.
     """
-    gates = [parity(_read(new / "export.json"))]
+    gates = [parity(read(new / "export.json"))]
     if champion is None:
         first = "the first model: there is no champion"
         return [*gates, Gate("not worse", True, first), Gate("calibration", True, first)]
@@ -51,7 +51,7 @@ def judge(new: Path, champion: Path | None, *, anew: bool = False) -> list[Gate]
     if compared is None:
         fix = "score it on the champion's test patients, or begin a new line of models: brainseg register --anew"
         return [*gates, Gate("not worse", False, f"{NOT_COMPARED}: {reason}", fix)]
-    blocks = [_read(side / "evaluation.json")["test"]["calibration"] for side in (new, champion)]
+    blocks = [read(side / "evaluation.json")["test"]["calibration"] for side in (new, champion)]
     return [*gates, not_worse(compared), calibration(*(block["ece_from_tenth"] for block in blocks))]
 
 
@@ -96,7 +96,8 @@ def _compared(new: Path, champion: Path) -> tuple[comparison.Comparison | None, 
     return (None, "; ".join(compared.warnings)) if compared.warnings else (compared, "")
 
 
-def _read(path: Path) -> dict:
+def read(path: Path) -> dict:
+    """One of the folder's JSON files. Raises DataError: there is none, or it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
