@@ -1,4 +1,4 @@
-"""The peer in PyTorch, as its best users write it: channels-last, bfloat16, a DataLoader, augmentation by batch.
+"""The peer in PyTorch, as its best users write it: channels-last, bfloat16, a DataLoader; augmented in one of two ways.
 
 The same U-Net, sampler, loss, augmentation, optimizer and averaged weights as the pipeline's, from the same parameters.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (everybody's name for it)
 
-from brainseg import sampling
+from brainseg import sampling, warping
 from brainseg.config import Augmentation, Network, Params
 from brainseg.dataset import Dataset
 from brainseg.errors import DataError, Problem, raise_all
@@ -19,6 +19,7 @@ from brainseg.sequences import FLAIR
 
 RARITY = -4.6
 WORKERS = 1  # of 0, 1 and 2 the fastest on two cores
+BATCHWISE, OPENCV = "torch", "opencv"  # augmented by batch in the step, or by OpenCV in the loader's worker
 
 
 class Block(nn.Sequential):
@@ -77,25 +78,52 @@ class UNet(nn.Module):
 
 
 class Slices(torch.utils.data.Dataset):
-    """Batches of uint8 slices by row numbers: one item is a whole batch, so that workers send few large pieces."""
+    """Batches of slices by row numbers: one item is a whole batch, so that workers send few large pieces.
 
-    def __init__(self, data: Dataset):
-        self.images, self.masks = data.images, data.masks
+    uint8 (B, H, W, C) and (B, H, W, 1); augmented by OpenCV here, float32, if asked.
+    """
+
+    def __init__(self, data: Dataset, params: Params, way: str):
+        self.images, self.masks, self.params, self.way = data.images, data.masks, params, way
 
     def __getitem__(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.from_numpy(self.images[rows]), torch.from_numpy(self.masks[rows])
+        images, masks = self.images[rows], self.masks[rows][..., None]
+        if self.way == OPENCV:
+            images, masks = augment_by_opencv(self.params.augmentation, images, masks, self.params.train.seed)
+        return torch.from_numpy(images), torch.from_numpy(masks)
 
 
-def batches(data: Dataset, params: Params, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(B, C, H, W) channels-last and (B, 1, H, W), uint8, in the pipeline's own order."""
+def batches(data: Dataset, params: Params, epoch: int, way: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(B, C, H, W) channels-last and (B, 1, H, W), in the pipeline's own order."""
     rows, p = data.rows("train"), params.train
     has_tumour = data.slices["tumour_pixels"].to_numpy()[rows] > 0
     order = rows[sampling.epoch_rows(has_tumour, epoch, p.seed, p.batch_size, p.tumour_share)]
-    loader = torch.utils.data.DataLoader(
-        Slices(data), batch_size=None, sampler=order.reshape(-1, p.batch_size).tolist(), num_workers=WORKERS,
-    )  # fmt: skip
+    slices, picked = Slices(data, params, way), order.reshape(-1, p.batch_size).tolist()
+    loader = torch.utils.data.DataLoader(slices, batch_size=None, sampler=picked, num_workers=WORKERS)
     for images, masks in loader:
-        yield images.permute(0, 3, 1, 2), masks[:, None]
+        yield images.permute(0, 3, 1, 2), masks.permute(0, 3, 1, 2)
+
+
+def augment_by_opencv(
+    p: Augmentation, images: np.ndarray, masks: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``augment`` of arrays, by the pipeline's own renderer."""
+    count, side, _, channels = images.shape
+    window = round(p.window * side) or side
+    theta = _transforms(p, count, side, window)
+    linear = theta[:, :, :2] * side / window
+    shift = side / 2 * (theta[:, :, :2].sum(2) * (1 / window - 1) + theta[:, :, 2] + 1) - 0.5
+    rows = torch.cat([linear, shift[..., None]], 2).reshape(count, 6)
+    drawn = lambda scale: ((2 * torch.rand(count, channels) - 1) * scale).numpy()  # noqa: E731
+    what = warping.Drawn(
+        transforms=F.pad(rows, (0, 2)).numpy(),
+        exponents=np.exp(drawn(math.log1p(p.gamma))),
+        gains=1 + drawn(p.contrast),
+        shifts=drawn(p.brightness * 255),
+        missing=(torch.rand(count, channels) < p.sequence_dropout).numpy(),
+        places=torch.rand(count, 1, 2).numpy(),
+    )
+    return warping.render(images, masks, what, window, warping.noise_field(seed, p.noise, channels, 2 * window))
 
 
 def augment(p: Augmentation, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,11 +186,12 @@ def refuse_others(params: Params) -> None:
 class Trainer:
     """One epoch after the other; ``network`` is trained, ``average`` (EMA) is validated."""
 
-    def __init__(self, data: Dataset, params: Params):
+    def __init__(self, data: Dataset, params: Params, way: str = BATCHWISE):
+        """``way``: of augmentation, BATCHWISE or OPENCV."""
         torch.manual_seed(params.train.seed)
         torch.set_num_threads(params.train.threads)
         refuse_others(params)
-        self.data, self.params = data, params
+        self.data, self.params, self.way = data, params, way
         self.network = UNet(params.network, data.images.shape[-1]).to(memory_format=torch.channels_last)
         p = params.train
         kernels = [weight for weight in self.network.parameters() if weight.ndim > 1]
@@ -179,8 +208,9 @@ class Trainer:
     def epoch(self, number: int) -> Iterator[None]:
         """Train; yields after each step."""
         self.network.train()
-        for images, masks in batches(self.data, self.params, number):
-            x, y = augment(self.params.augmentation, images, masks)
+        for images, masks in batches(self.data, self.params, number, self.way):
+            by_batch = self.way == BATCHWISE
+            x, y = augment(self.params.augmentation, images, masks) if by_batch else (images, masks)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = self.network(x.contiguous(memory_format=torch.channels_last))
             loss = bce_dice(y, logits.float(), self.params.train.loss_smooth)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainseg import networks
+from brainseg import config, networks
 from brainseg.config import Network
 from tests.toy_pipeline import PROJECT
 
@@ -71,3 +71,21 @@ def test_the_same_weights_give_the_same_answers(torch_unet, stem, scaling):
     ours = network.predict_on_batch(images)[..., 0]
     assert ours.std() > 0.01
     np.testing.assert_allclose(answer, ours, atol=1e-4 * np.abs(ours).max())
+
+
+def test_the_peer_is_augmented_alike_by_batch_and_by_opencv(torch_unet):
+    off = dict.fromkeys(config.Augmentation.model_fields, 0.0)
+    moved = {"window": 0.75, "rotation": 20, "translation": 0.06, "zoom": 0.2, "shear": 6, "flip_horizontal": 0.5}
+    params = config.Augmentation(**{**off, **moved})
+    y, x = np.mgrid[:64, :64] / 64
+    image = np.stack([128 + 100 * np.sin(4 * y + k) * np.cos(5 * x) for k in range(3)], -1).astype("uint8")
+    images, masks = np.repeat(image[None], 16, 0), np.repeat(((y - 0.45) ** 2 + (x - 0.55) ** 2 < 0.06)[None], 16, 0)
+    masks = masks[..., None].astype("uint8")
+    torch.manual_seed(2)
+    by_opencv = torch_unet.augment_by_opencv(params, images, masks, seed=1)
+    torch.manual_seed(2)
+    given = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (images, masks))
+    by_batch = [array.permute(0, 2, 3, 1).numpy() for array in torch_unet.augment(params, *given)]
+    inside = np.abs(by_opencv[0] - by_batch[0])[:, 2:-2, 2:-2]
+    assert np.median(inside) < 0.6 and np.quantile(inside, 0.99) < 4
+    assert (by_opencv[1] != by_batch[1]).mean() < 0.01

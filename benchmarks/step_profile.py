@@ -1,8 +1,10 @@
-"""How well a recipe's training uses an accelerator: images a second, share of its bf16 peak, where the time goes.
+"""Where the time of a training step goes, and what share of the machine's bf16 peak it reaches.
 
-    python benchmarks/accelerator.py --recipe best --set train.engine=jax
+    python benchmarks/step_profile.py
+    python benchmarks/step_profile.py --recipe best --set train.engine=jax
 
-On JAX, whose profiler says when each kernel ran. The peak is that of a matrix product of this card in this run.
+On a processor by operation, as TensorFlow runs them one after the other; on a GPU, on JAX, by kernel, and how long none
+ran. The peak is that of a matrix product on this machine in this run. Real slices, those of `dvc repro split`.
 """
 
 import argparse
@@ -19,14 +21,15 @@ import numpy as np
 from brainseg import config, dataset, engine, errors, revision
 
 REAL = Path("data/processed"), Path("data/splits/split.csv")
-SIDE = 8192  # of the matrices whose product is the peak
+SIDES = {"gpu": 8192, "cpu": 2048}  # of the matrices whose product is the peak
 KINDS = {  # of kernels, by what their names hold; the first that fits
     "convolutions": ("conv", "cudnn", "xmma", "cutlass", "nhwc", "gemm", "winograd", "dgrad", "wgrad"),
     "copies": ("memcpy", "memset", "copy", "transpose"),
     "reductions": ("reduce",),
     "elementwise": ("fusion", "add", "multiply", "select", "convert", "wrapped"),
 }
-Span = tuple[int, int, str]  # nanoseconds of begin and end, name
+LONGEST = 20
+Event = tuple[int, int, str]  # nanoseconds of begin and end, name
 
 
 def main() -> None:
@@ -37,35 +40,30 @@ def main() -> None:
     running = engine.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     print(running, flush=True)
     report = {"running": str(running), "recipe": options.recipe, "set": options.set}
-    report |= measured(params, dataset.load(*REAL, params.split.unit), options.steps)
+    report |= measured(params, dataset.load(*REAL, params.split.unit), running.device, options.steps)
     print(json.dumps(report, indent=2))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def measured(params: config.Params, data: dataset.Dataset, steps: int) -> dict:
+def measured(params: config.Params, data: dataset.Dataset, device: str, steps: int) -> dict:
     """Time ``steps`` steps once they are compiled, then look into as many."""
-    import jax
-
     from brainseg import training
 
     batches = training.Batches(data, params)
     model = training.build(params, *data.images.shape[2:], len(batches))
     with tempfile.TemporaryDirectory() as folder:
         first, seconds, wall = _epochs(model, batches, steps, folder)
-        spans = sorted(_spans(Path(folder)))
+        events = list(_events(Path(folder), device))
     size = params.train.batch_size
     work = 3 * forward_flops(model.network, params, data.images.shape[1])  # a step back costs twice a step forward
-    peak = product_flops()
+    peak = product_flops(SIDES[device])
     return {
-        "device": str(jax.devices()[0].device_kind),
         "compilation_s": round(first - seconds, 1),
         "images_per_s": round(steps * size / seconds, 1),
         "step_ms": round(1e3 * seconds / steps, 3),
         "gflop_an_image": round(work / 1e9, 2),
-        "peak_tflop_per_s": round(peak / 1e12, 1),
+        "peak_gflop_per_s": round(peak / 1e9),
         "share_of_peak": round(steps * size / seconds * work / peak, 4),
-        "profile": shares(spans, wall),
+        "profile": by_kernel(events, wall) if device == "gpu" else by_operation(events, steps),
     }
 
 
@@ -74,26 +72,35 @@ def _epochs(model, batches, steps: int, folder: str) -> tuple[float, float, floa
 
     In one call of ``fit``: on JAX a second one fails where weights are averaged (Keras 3.15).
     """
-    import jax
     import keras
 
     marks: list[float] = []
+    trace = _tracer(folder)
 
     def begin(epoch: int, logs: dict) -> None:
-        batches.start(epoch)
         if epoch == 2:
-            jax.profiler.start_trace(folder)
+            trace.__enter__()
         marks.append(time.perf_counter())
 
     def end(epoch: int, logs: dict) -> None:
         marks.append(time.perf_counter())
         if epoch == 2:
-            jax.profiler.stop_trace()
+            trace.__exit__(None, None, None)
 
     around = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
-    settings = {"epochs": 3, "steps_per_epoch": steps, "shuffle": False, "verbose": 0, "callbacks": [around]}
-    model.fit(engine.streamed(batches), **settings)
+    batches.order = batches.order[: steps * batches.params.batch_size]
+    model.fit(engine.streamed(batches), epochs=3, shuffle=False, verbose=0, callbacks=[around])
     return tuple(np.diff(marks)[::2])
+
+
+def _tracer(folder: str):
+    if engine.jit_compile():
+        import jax
+
+        return jax.profiler.trace(folder)
+    import tensorflow as tf
+
+    return tf.profiler.experimental.Profile(folder)
 
 
 def forward_flops(network, params: config.Params, side: int) -> float:
@@ -122,51 +129,55 @@ def _shapes(network, window: int) -> dict[str, tuple]:
     return dict(zip(names, found, strict=True))
 
 
-def product_flops() -> float:
+def product_flops(side: int) -> float:
     """Operations a second of a bf16 product of two random matrices, median of ten."""
-    import jax
-    from jax import numpy as jnp
+    import keras
 
-    side = SIDE if jax.default_backend() == "gpu" else SIDE // 8
-    one, other = (jax.random.normal(jax.random.key(k), (side, side), jnp.bfloat16) for k in (0, 1))
-    multiply = jax.jit(jnp.matmul)
-    multiply(one, other).block_until_ready()
+    one, other = (keras.random.normal((side, side), dtype="bfloat16") for _ in range(2))
     times = []
-    for _ in range(10):
+    for _ in range(11):
         start = time.perf_counter()
-        multiply(one, other).block_until_ready()
+        keras.ops.convert_to_numpy(keras.ops.matmul(one, other)[0, 0])
         times.append(time.perf_counter() - start)
-    return 2 * side**3 / float(np.median(times))
+    return 2 * side**3 / float(np.median(times[1:]))
 
 
-def _spans(folder: Path) -> Iterator[Span]:
-    """When each kernel ran on the accelerator; streams of a device run side by side."""
-    import jax
+def _events(folder: Path, device: str) -> Iterator[Event]:
+    """Kernels on the streams of a GPU, or what ran on the processor."""
+    from jax.profiler import ProfileData
 
     (path,) = folder.rglob("*.xplane.pb")
-    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-        if not plane.name.startswith("/device:GPU"):
-            continue
+    plane_name, line_name = ("/device:GPU", "Stream") if device == "gpu" else ("/host:CPU", "")
+    for plane in ProfileData.from_file(str(path)).planes:
         for line in plane.lines:
-            if line.name.startswith("Stream"):
+            if plane.name.startswith(plane_name) and line.name.startswith(line_name):
                 yield from ((int(e.start_ns), int(e.start_ns + e.duration_ns), e.name) for e in line.events)
 
 
-def shares(spans: list[Span], wall: float) -> dict:
-    """Of ``wall`` seconds: how long the accelerator had nothing to do, and how long each kind of kernel took."""
+def by_operation(events: list[Event], steps: int) -> dict[str, float]:
+    """Milliseconds a step of each kind of TensorFlow's operations, the longest first; an event is called NAME:KIND."""
+    kinds: Counter = Counter()
+    for begin, end, name in events:
+        if ":" in name and (kind := name.rsplit(":", 1)[1]).isidentifier():
+            kinds[kind] += end - begin
+    return {kind: round(ns / 1e6 / steps, 2) for kind, ns in kinds.most_common(LONGEST)}
+
+
+def by_kernel(events: list[Event], wall: float) -> dict:
+    """Of ``wall`` seconds: the share in which the GPU had nothing to do, and that of each kind of kernel."""
     busy, until = 0, 0
     kinds: Counter = Counter()
     names: Counter = Counter()
-    for begin, end, name in spans:
+    for begin, end, name in sorted(events):
         busy += max(0, end - max(begin, until))
         until = max(until, end)
         kinds[_kind(name)] += end - begin
         names[name] += end - begin
     return {
         "idle": round(1 - busy / 1e9 / wall, 3),
-        "kernels": len(spans),
+        "kernels": len(events),
         "kinds": {kind: round(ns / 1e9 / wall, 3) for kind, ns in kinds.most_common()},
-        "longest": {name[:80]: round(ns / 1e9 / wall, 3) for name, ns in names.most_common(15)},
+        "longest": {name[:80]: round(ns / 1e9 / wall, 3) for name, ns in names.most_common(LONGEST)},
     }
 
 
@@ -178,8 +189,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe")
     parser.add_argument("--set", nargs="*", default=[], metavar="BLOCK.KEY=VALUE")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path("accelerator.json"))
+    parser.add_argument("--steps", type=int, default=40)
     return parser.parse_args()
 
 
