@@ -181,7 +181,10 @@ def difference(a: comparison.Scores, b: comparison.Scores) -> str:
 def test_the_recipe_best_on_two_folds():
     table, text = rows("docs/experiments.md"), prose("docs/experiments.md")
     sides = [[kept(plain), kept(best)] for plain, best in (("epochs28", "best_fold0"), ("default_fold1", "best_fold1"))]
-    for name, folder in (("fold 1: 28 epochs (commit `ad7707c`)", "default_fold1"), ("fold 1: the recipe `best`", "best_fold1")):
+    for name, folder in (
+        ("fold 1: 28 epochs (commit `ad7707c`)", "default_fold1"),
+        ("fold 1: the recipe `best`", "best_fold1"),
+    ):
         report = json.loads((ROOT / f"metrics/experiments/{folder}/evaluation.json").read_text(encoding="utf-8"))
         dice, val = report["test"]["volume"]["dice"], report["val"]["volume"]["dice"]
         assert table[name][1:] == [f"{value:.3f}" for value in (val["mean"], dice["mean"], dice["median"])]
@@ -219,7 +222,9 @@ def test_what_the_recipe_best_does_to_single_patients():
     assert f"default and {found.losses} lower" in text
     fallen = (best - default).idxmin()
     assert f"{fallen[5:12]}, falls from {default[fallen]:.3f} to {best[fallen]:.3f}" in text and found.p < 0.001
-    sides = [ROOT / "metrics" / name / "summary.json" for name in ("experiments/best_folds", "experiments/epochs28_folds")]
+    sides = [
+        ROOT / "metrics" / name / "summary.json" for name in ("experiments/best_folds", "experiments/epochs28_folds")
+    ]
     a, b = (json.loads(path.read_text(encoding="utf-8"))["test"] for path in sides)
     slices = [each["slice"]["dice_tumour"]["mean"] for each in (a, b)]
     assert "mean of {:.3f} (28 epochs: {:.3f})".format(*slices) in text

@@ -135,7 +135,10 @@ def bench_training(monkeypatch):
     monkeypatch.setattr("sys.argv", ["training.py", "--runs=3", "--dice=1"])
     import training
 
-    rates = {"ours": iter([60.0, 90.0, 80.0]), "legacy_keras": iter([20.0] * 3), "pytorch": iter([100.0] * 3)}
+    rates = {
+        "ours": iter([60.0, 90.0, 80.0]), "legacy_keras": iter([20.0] * 3),
+        "pytorch": iter([70.0, 95.0, 70.0]), "pytorch_opencv": iter([100.0] * 3),
+    }  # fmt: skip
     seconds = {"our_seconds": 200.0, "pytorch_seconds": 400.0}
 
     def alone(function, *arguments):
