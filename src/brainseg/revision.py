@@ -116,9 +116,9 @@ def _since_cross_validation(name: str, summary: dict, read: Reader) -> list[str]
 
 
 def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[str]:
-    """Names of the parameters that are not in params.yaml as they were ``then``; what only pictures show apart."""
+    """Names of the parameters that are not in params.yaml as they were ``then``; what no score hangs on apart."""
     now = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
-    made = {block: values for block, values in then.items() if block != "render"}
+    made = {block: values for block, values in then.items() if block not in ("render", "export")}
     here = {block: {key: now.get(block, {}).get(key) for key in values} for block, values in made.items()}
     return sorted(changed(made, here))
 
