@@ -293,6 +293,9 @@ def test_a_token_is_asked_for_and_moves_into_a_cookie(tmp_path):
         assert "httponly" in cookie and "samesite=strict" in cookie
         assert served.get("/v1/model").status_code == 200  # the session keeps cookies
         served.session.cookies.clear()
+        others = 'prefs={"theme": "dark"}; a b=c; brainseg_token=secret-token; =; x'  # of other programs on localhost
+        assert served.get("/v1/model", headers={"Cookie": others}).status_code == 200
+        assert served.get("/v1/model", headers={"Cookie": "brainseg_token=secret"}).status_code == 401
         for header in ("Bearer secret-token", "bearer secret-token"):
             assert served.get("/v1/model", headers={"Authorization": header}).status_code == 200
         for header in ("secret-token", "Basic secret-token", "Bearer x", "Bearer"):

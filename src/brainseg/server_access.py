@@ -11,11 +11,11 @@ import secrets
 import time
 import traceback
 from collections.abc import Iterable, Mapping
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brainseg.server_refusals import Refusal
@@ -139,11 +139,8 @@ def _same_origin(headers: Mapping[str, str], host: str) -> bool:
 
 
 def _cookie(headers: Mapping[str, str]) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    """As browsers send them: beside ours stand those of every other program on localhost, JSON among them."""
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
 def _equal(given: str, token: str) -> bool:
