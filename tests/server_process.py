@@ -10,6 +10,6 @@ if __name__ == "__main__":
     model = Model()
     model.seconds = float(sys.argv[1])
     listening = server_start.listen("127.0.0.1", 0)
-    print(server_start.address(listening.getsockname()[1], None), flush=True)
+    print(server_start.address("127.0.0.1", listening.getsockname()[1], None), flush=True)
     app = server.create_app(model, lambda _: Verdict(False, []))
     server_start.server_of(app).run([listening])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from brainseg import cli, plausibility, server, server_access, server_docs, server_examples, server_start
+from brainseg.errors import DataError
 from brainseg.plausibility import Verdict
 from brainseg.predictor import Predictor
 from brainseg.volumes import Geometry, Volume
@@ -307,12 +308,40 @@ def test_a_token_is_asked_for_and_moves_into_a_cookie(tmp_path):
 def test_who_is_let_in_off_this_machine(monkeypatch):
     assert [server_start.is_local(host) for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9")] == [True] * 4
     assert [server_start.is_local(host) for host in ("0.0.0.0", "::", "192.168.1.2", "example.org")] == [False] * 4
-    assert server_start.address(5000, "abc") == "http://localhost:5000/?token=abc"
     monkeypatch.setenv("BRAINSEG_ALLOWED_HOSTS", "brain.example.org, OTHER")
     assert server_start.named_hosts("0.0.0.0") == {"brain.example.org", "other"}
     assert "192.168.1.2" in server_start.named_hosts("192.168.1.2")
     with serving(settings=server.Settings(hosts={*server_access.LOCAL, "brain.example.org"}, decoders=0)) as served:
         assert served.get("/", headers={"Host": "brain.example.org:80"}).status_code == 200
+
+
+@pytest.mark.parametrize(("host", "opened"), [
+    ("127.0.0.1", "http://localhost:5000/"), ("0.0.0.0", "http://localhost:5000/"), ("::", "http://localhost:5000/"),
+    ("192.168.1.2", "http://192.168.1.2:5000/"), ("fd00::2", "http://[fd00::2]:5000/")])  # fmt: skip
+def test_the_printed_address_leads_to_the_server(host, opened):
+    """Who listens on one address of several is not found as localhost; a token may have any character."""
+    assert server_start.address(host, 5000, None) == opened
+    assert server_start.address(host, 5000, "a+b/c&d#e=") == f"{opened}?token=a%2Bb%2Fc%26d%23e%3D"
+
+
+def test_a_printed_token_with_signs_of_addresses_is_let_in():
+    token = "a+b/c&d#e=%41"
+    with serving(settings=server.Settings(token=token, decoders=0)) as served:
+        path = server_start.address("127.0.0.1", 1, token).removeprefix("http://localhost:1")
+        assert served.get(path).status_code == 303
+        assert served.get("/v1/model").status_code == 200
+
+
+def test_a_token_that_was_set_is_asked_for_wherever_the_server_listens(monkeypatch):
+    """A proxy in front of a local server lets others in."""
+    monkeypatch.delenv("BRAINSEG_TOKEN", raising=False)
+    assert server_start.token_for("127.0.0.1") is None
+    assert len(server_start.token_for("0.0.0.0")) >= 32
+    monkeypatch.setenv("BRAINSEG_TOKEN", "abc")
+    assert server_start.token_for("127.0.0.1") == server_start.token_for("0.0.0.0") == "abc"
+    monkeypatch.setenv("BRAINSEG_TOKEN", "zażółć")
+    with pytest.raises(DataError, match="not ASCII"):
+        server_start.token_for("127.0.0.1")
 
 
 def test_the_command_line():

@@ -9,11 +9,12 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import uvicorn
 
 from brainseg import files, model_card, plausibility
-from brainseg.errors import MachineError
+from brainseg.errors import DataError, MachineError
 from brainseg.predictor import Predictor
 from brainseg.server import Settings, create_app
 from brainseg.server_access import LOCAL
@@ -21,6 +22,7 @@ from brainseg.server_limits import DRAIN_SECONDS
 from brainseg.server_protocol import PatientProtocol
 
 HOSTS, TOKEN = "BRAINSEG_ALLOWED_HOSTS", "BRAINSEG_TOKEN"
+ANYWHERE = ("0.0.0.0", "::")  # all addresses of this machine
 IDLE_SECONDS = 5  # that a connection stays open for a next request
 
 
@@ -28,20 +30,20 @@ def run(host: str, port: int, model: Path) -> None:
     """Serve until the process is told to stop.
 
     Raises:
-        MachineError: the port cannot be had.
+        MachineError: the port cannot be had. DataError: the environment's token is of no use.
         IntegrityError: there is no such model, or it is not what it says.
     """
     with listen(host, port) as listening:
         predictor = Predictor(model, spin=False)  # requests are decoded on the same cores
         settings = Settings(
             hosts={*LOCAL, *named_hosts(host)},
-            token=None if is_local(host) else os.environ.get(TOKEN) or secrets.token_urlsafe(24),
+            token=token_for(host),
             card=model_card.markdown(predictor.facts),
             sound=unchanged(model),
         )
         app = create_app(predictor, plausibility.judge, settings)
         _start_logging()
-        print(f"brainseg: {address(listening.getsockname()[1], settings.token)}", flush=True)
+        print(f"brainseg: {address(host, listening.getsockname()[1], settings.token)}", flush=True)
         server_of(app).run([listening])
 
 
@@ -87,12 +89,28 @@ def is_local(host: str) -> bool:
 def named_hosts(host: str) -> set[str]:
     """What else the Host header may be: the address that is listened on, and what the environment names."""
     named = {name.strip().lower() for name in os.environ.get(HOSTS, "").split(",")}
-    return {name for name in (*named, host) if name and name not in ("0.0.0.0", "::")}
+    return {name for name in (*named, host) if name and name not in ANYWHERE}
 
 
-def address(port: int, token: str | None) -> str:
+def token_for(host: str) -> str | None:
+    """The one of the environment, which a proxy before a local server may need too; else a new one, if others reach it.
+
+    Raises:
+        DataError: one that no header can carry.
+    """
+    given = os.environ.get(TOKEN, "")
+    if not all("!" <= character <= "~" for character in given):
+        raise DataError(
+            TOKEN, "has spaces or characters that are not ASCII", "take letters and digits: openssl rand -hex 24"
+        )
+    return given or (None if is_local(host) else secrets.token_urlsafe(24))
+
+
+def address(host: str, port: int, token: str | None) -> str:
     """What to open, in one click; a token among it goes into a cookie then."""
-    return f"http://localhost:{port}/" + (f"?token={token}" if token else "")
+    name = f"[{host}]" if ":" in host else host
+    shown = "localhost" if host in ("", *ANYWHERE, *LOCAL) else name
+    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
 
 
 def unchanged(path: Path) -> Callable[[], bool]:
