@@ -54,6 +54,10 @@ class Worker:
                 raise LostError
         return head, voxels
 
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -126,12 +130,12 @@ class Decoders:
         try:
             head, voxels = worker.ask({"path": str(path), "kind": kind, "name": name}, seconds)
         except LostError:
-            threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
+            self._lose(worker)
             late = time.monotonic() - began >= seconds
             what = f"takes more than {seconds:.1f} s to decode" if late else "ended the process that decodes it"
             raise Refusal(413 if late else 422, f"{name}: {what}", "save it anew, smaller or uncompressed") from None
         except BaseException:
-            threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
+            self._lose(worker)
             raise
         self._idle.put(worker)
         if "problems" in head:
@@ -148,29 +152,42 @@ class Decoders:
     def _turn(self) -> Worker:
         while self.alive:
             with suppress(queue.Empty):
-                return self._idle.get(timeout=0.5)
+                worker = self._idle.get(timeout=0.5)
+                if worker.runs:
+                    return worker
+                self._lose(worker)  # for want of memory, or at the very end of its time: not this file's fault
         raise MachineError("the server", "cannot decode any more", "start it anew")
 
     def _start(self) -> Worker:
         worker = Worker(self._environment)
         with self._lock:
             self._all.add(worker)
+            closed = not self.alive
+        if closed:
+            worker.end()
         return worker
 
     def _enlist(self, worker: Worker) -> None:
         try:
             worker.ready()
             self._idle.put(worker)
-        except LostError:
+        except (LostError, ValueError):  # the latter where its pipes were closed meanwhile
             self.alive = False
+
+    def _lose(self, worker: Worker) -> None:
+        threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
 
     def _replace(self, worker: Worker) -> None:
         with self._lock:
             known = worker in self._all
             self._all.discard(worker)
-        if known:  # else the server is being closed
-            worker.end()
+        if not known:  # the server is being closed
+            return
+        worker.end()
+        try:
             self._enlist(self._start())
+        except OSError:  # no process or no memory can be had
+            self.alive = False
 
 
 def _refusal(status: int, problems: list[list[str]]) -> Refusal:
