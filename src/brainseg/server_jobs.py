@@ -124,8 +124,10 @@ class Jobs:
         stop = threading.Event()
         self._inside += 1
         self._running.add(stop)
-        job = self._threads.submit(work, stop.is_set)
+        due = [work]  # with the upload in it; the pool keeps what was cancelled until a thread is free
+        job = self._threads.submit(lambda: due.pop()(stop.is_set))
         loop = asyncio.get_running_loop()
+        job.add_done_callback(lambda _: due.clear())
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._left, stop))
         left = asyncio.ensure_future(gone())
         answer = asyncio.wrap_future(job)
