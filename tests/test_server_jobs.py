@@ -1,15 +1,21 @@
-"""The queue of requests: what is left of those that were given up."""
+"""A request's work: what is left of those that were given up, and what is said where there is no room for one."""
 
 import asyncio
+import errno
 import gc
+import io
+import shutil
 import threading
 import weakref
 
 import pytest
 
-from brainseg import server_limits
-from brainseg.server_jobs import Jobs
+from brainseg import server_limits, server_uploads
+from brainseg.errors import MachineError
+from brainseg.server_jobs import Jobs, Segmenter
 from brainseg.server_refusals import Refusal
+from brainseg.server_uploads import Part
+from tests.server_fixture import Model, encoded, head
 
 
 class Upload:
@@ -52,3 +58,23 @@ def test_an_upload_that_was_given_up_in_the_queue_is_let_go():
             jobs.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("fault", ["full", "gone"])
+def test_where_there_is_no_room_for_an_upload_the_server_says_so(tmp_path, monkeypatch, fault):
+    """It is no bug, and no fault of the file."""
+
+    def full(source, target, length):
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/place")
+
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    if fault == "full":
+        monkeypatch.setattr(server_uploads.shutil, "copyfileobj", full)
+    else:
+        shutil.rmtree(spool)  # as systems do with old temporary files
+    data = encoded(head())
+    segmenter = Segmenter(Model(), judge=None, decoders=None, spool=spool)
+    with pytest.raises(MachineError, match="has no place for what is being decoded") as caught:
+        segmenter({"file": Part("png", [io.BytesIO(data)], len(data))}, "application/json", None, False, lambda: False)
+    assert "secret" not in str(caught.value) and not list(tmp_path.glob("spool/*"))

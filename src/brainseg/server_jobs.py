@@ -3,8 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from brainseg import cases, server_answers, server_limits, server_uploads
-from brainseg.errors import RunError
+from brainseg.errors import MachineError, RunError
 from brainseg.server_answers import JSON, NIFTI, PNG, Given
 from brainseg.server_decoding import Decoders
 from brainseg.server_refusals import Refusal, busy
@@ -70,8 +71,8 @@ class Segmenter:
         if kind == PNG:
             return server_answers.picture(given, number)
         if kind == NIFTI:
-            with TemporaryDirectory(dir=self.spool) as folder:
-                return server_answers.volume(given, Path(folder))
+            with self._folder() as folder:
+                return server_answers.volume(given, folder)
         assert kind == JSON
         body = server_answers.summary(given)
         return body | {"volumes": server_answers.viewed(given)} if with_volumes else body
@@ -79,9 +80,21 @@ class Segmenter:
     def _case(self, parts: dict[str, Part]) -> cases.Case:
         found = {}
         for role, part in parts.items():
-            with TemporaryDirectory(dir=self.spool) as folder, server_uploads.spooled(part, Path(folder, role)) as path:
+            with self._folder() as folder, server_uploads.spooled(part, folder / role) as path:
                 found[role] = self.decoders.read(path, part.kind, role, part.size)
         return found[FILE] if FILE in found else cases.combined(found, "the upload")
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """One for the block alone. Raises MachineError: it is full, or somebody cleared it away."""
+        try:
+            with TemporaryDirectory(dir=self.spool) as folder:
+                yield Path(folder)
+        except OSError as error:
+            what = f"has no place for what is being decoded ({error.strerror})"
+            raise MachineError(
+                "the server", what, "free space where it keeps temporary files, or start it anew"
+            ) from None
 
     def _of_phantoms(self, parts: dict[str, Part]) -> list[str]:
         if self.model.facts["model"]["protocol"].get("source") != "phantom":
