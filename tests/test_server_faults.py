@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -380,6 +382,32 @@ def damaged(files: list[bytes]) -> list[list[bytes]]:
     burned, smaller = PLANTED | {"BurnedInAnnotation": "YES"}, PLANTED | {"Rows": 32, "PixelData": bytes(4096)}
     return [[files[0], files[0]], [files[0][:-10]], [files[0][:700]], [unknown],
             [*files, bombs.dicom(**burned)], [*files, bombs.dicom(**smaller)]]  # fmt: skip
+
+
+def zipped(*members: tuple[str, bytes]) -> bytearray:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as archive:
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for name, data in members:
+            archive.writestr(name, data)
+    return bytearray(buffer.getvalue())
+
+
+def test_w10_names_in_a_zip_are_not_said_either(served):
+    """Where a zip is refused, the library's own words quote them."""
+    slice_ = bombs.dicom()
+    twice = zipped(("Kowalski/IM1", slice_), ("kowalski/im1", slice_))
+    damaged_ = zipped(("Kowalski/IM1", slice_))
+    damaged_[200] ^= 0xFF  # a byte of the member: the checksum is wrong
+    other_name = zipped(("Kowalski/IM1", slice_))
+    other_name[30] ^= 0x20  # the name before the member is not that of the directory
+    overlap = zipped(("Kowalski/IM1", slice_), ("Kowalski/IM2", slice_))
+    second = overlap.rindex(b"PK\x01\x02")
+    overlap[second + 42 : second + 46] = bytes(4)  # both lie at the beginning
+    for data in (twice, damaged_, other_name, overlap):
+        answer = served.segment(bytes(data))
+        assert answer.status_code == 422
+        assert "kowalski" not in answer.text.lower() and "/IM" not in answer.text, answer.text
 
 
 def pixels(n: int) -> bytes:

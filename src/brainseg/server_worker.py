@@ -103,11 +103,18 @@ def _unpacked(path: Path, name: str) -> Path:
                 if data[128:132] != b"DICM":
                     raise DataError(f"{name}, file {number}", "is not DICOM", "zip the files of one DICOM series alone")
                 (folder / f"{number:04d}.dcm").write_bytes(data)
-    except IntegrityError as error:  # without the zip's place, and what else it says of names
-        raise DataError("", problems=[Problem(name, p.what, _ZIP) for p in error.problems]) from None
+    except IntegrityError as error:
+        raise DataError("", problems=[Problem(name, _nameless(p.what), _ZIP) for p in error.problems]) from None
     if not any(folder.iterdir()):
         raise DataError(name, "is a zip without DICOM files", _ZIP)
     return folder
+
+
+def _nameless(what: str) -> str:
+    """Without what zipfile itself says, and without another member's name: a patient's may stand in both."""
+    begun = what.partition(" (")[0]
+    verb = next((verb for verb in ("collides with", "overlaps") if begun.startswith(verb)), "")
+    return f"has a file that {verb} another one" if verb else begun
 
 
 def _is_aside(member: str) -> bool:
