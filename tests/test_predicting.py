@@ -246,7 +246,7 @@ def test_what_is_no_head_is_refused_and_what_may_be_none_is_marked(tmp_path):
 
 def test_a_model_of_phantoms_says_so_in_every_row(tmp_path):
     run(tif(tmp_path / "a.png", heads(1)), tmp_path / "out", Fake(source="phantom"))
-    assert "trained on phantoms" in table(tmp_path / "out")["a"]["warnings"]
+    assert "trained on drawn phantoms" in table(tmp_path / "out")["a"]["warnings"]
 
 
 def test_what_must_be_known_of_the_model_is_said(tmp_path, capsys):

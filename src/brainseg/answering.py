@@ -1,7 +1,6 @@
 """One case from its files to its mask, overlay and row of summary.csv."""
 
 import errno
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainseg import cases, errors, files, nifti, overlays, plausibility
+from brainseg import cases, errors, files, nifti, overlays, plausibility, readings
 from brainseg.answers import Answers
 from brainseg.cases import Case
 from brainseg.errors import DataError
 from brainseg.inputs import Source
 from brainseg.outlining import Answer, Outliner
 
-PHANTOM = "the model was trained on phantoms: its answers mean nothing on patients"
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk that answers go to
 
 
@@ -48,9 +46,8 @@ def answer(
     refused, marks = plausibility.judge(predictor.prepared(case.voxels, case.pixel))
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
-    of_phantoms = predictor.facts["model"]["protocol"]["source"] == "phantom"
     answer = predictor.segment(case.voxels, case.pixel, progress=progress)
-    return answer, [PHANTOM] * of_phantoms + marks
+    return answer, [readings.PHANTOM] * readings.is_of_phantoms(predictor.facts) + marks
 
 
 def write(folder: Answers, name: str, source: Source, case: Case, given: Answer, row: dict[str, Any]) -> list[str]:
@@ -67,22 +64,19 @@ def row(
     name: str, label: str, source: Source, case: Case, given: Answer, warnings: list[str], facts: dict
 ) -> dict[str, Any]:
     """A row of summary.csv, without the files; empty is what is not known."""
-    pixels = given.mask.reshape(len(given.mask), -1).sum(axis=1, dtype=np.int64)
-    largest, total = int(pixels.argmax()), int(pixels.sum())
-    sides = case.volume.spacing if case.volume else None
-    inside = given.probability[given.mask > 0]
+    read = readings.of(case, given.mask, given.probability)
     return {
         "case": name,
         "source": cell(label),
         "kind": "slices" if source.form == "slices" else case.kind,
         "channels": ", ".join(case.channels),
-        "slices": len(pixels),
-        "slices_with_tumour": int(np.count_nonzero(pixels)),
-        "largest_slice": numbers(source, case)[largest] if total else "",
-        "area_mm2": f"{pixels[largest] * sides[0] * sides[1]:.1f}" if sides else "",
-        "area_pixels": int(pixels[largest]),
-        "volume_ml": f"{total * math.prod(sides) / 1000:.3f}" if sides else "",
-        "mean_probability": f"{inside.mean(dtype=np.float64) / 255:.3f}" if total else "",
+        "slices": len(read.pixels),
+        "slices_with_tumour": int(np.count_nonzero(read.pixels)),
+        "largest_slice": "" if read.largest is None else numbers(source, case)[read.largest],
+        "area_mm2": _digits(read.area_mm2, 1),
+        "area_pixels": read.area_pixels,
+        "volume_ml": _digits(read.volume_ml, 3),
+        "mean_probability": _digits(read.mean, 3),
         "warnings": "; ".join(warnings),
         "model": facts["model"]["weights_sha256"],
         "variant": facts["variant"],
@@ -167,6 +161,10 @@ def _headline(row: dict[str, Any]) -> str:
     parts.append(f"mean probability inside {row['mean_probability']}")
     line = ", ".join(parts)
     return line[0].upper() + line[1:]
+
+
+def _digits(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def cell(text: str) -> str:

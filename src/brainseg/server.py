@@ -17,7 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import brainseg
-from brainseg import files, server_answers, server_docs, server_refusals, server_schema, server_uploads
+from brainseg import files, readings, server_answers, server_docs, server_refusals, server_schema, server_uploads
 from brainseg.server_access import LOCAL, Guard
 from brainseg.server_answers import JSON
 from brainseg.server_bodies import Bodies
@@ -56,8 +56,7 @@ def create_app(model: Model, judge: Callable[[np.ndarray], Any], settings: Setti
         settings: left out: for this machine alone, without a token.
     """
     settings = settings or Settings()
-    of_phantoms = model.facts["model"]["protocol"].get("source") == "phantom"
-    examples = Examples(settings.root, phantoms_alone=of_phantoms)
+    examples = Examples(settings.root, phantoms_alone=readings.is_of_phantoms(model.facts))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -2,22 +2,18 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg import overlays, server_volumes
+from brainseg import overlays, readings, server_volumes
 from brainseg.cases import Case
 from brainseg.overlays import DISCLAIMER
 from brainseg.server_refusals import Refusal
 
 JSON, PNG, NIFTI = "application/json", "image/png", "application/x-nifti"
-PHANTOM = (
-    "The model behind this server was trained on drawn phantoms and knows nothing of real brains: "
-    "this answer is good for phantoms alone."
-)
 
 
 class Given(NamedTuple):
@@ -50,14 +46,12 @@ def summary(given: Given) -> dict[str, Any]:
     """The JSON answer, as docs/server.md has it. Areas are null where no size of a pixel is known."""
     case, mask = given.case, given.mask
     spacing = case.volume.spacing if case.volume else None
-    area = spacing[0] * spacing[1] if spacing else None
-    pixels = np.count_nonzero(mask.reshape(len(mask), -1), axis=1)
-    largest = int(pixels.argmax()) if pixels.any() else None
-    most = int(pixels[largest]) if largest is not None else 0
+    read = readings.of(case, mask, given.probability)
     model = given.facts["model"]
+    areas: Sequence[float | None] = read.areas_mm2 or [None] * len(read.pixels)
     slices = [
-        {"slice": k + 1, "pixels": int(n), "area_mm2": _times(n, area), "mean_probability": _mean(given, k)}
-        for k, n in enumerate(pixels)
+        {"slice": number, "pixels": pixels, "area_mm2": _rounded(area), "mean_probability": _rounded(mean, 4)}
+        for number, (pixels, area, mean) in enumerate(zip(read.pixels, areas, read.means, strict=True), 1)
     ]
     return {
         "disclaimer": DISCLAIMER,
@@ -67,11 +61,11 @@ def summary(given: Given) -> dict[str, Any]:
                   "spacing_mm": [round(side, 6) for side in spacing] if spacing else None,
                   "orientation": "known" if case.volume else "unknown", "channels": list(case.channels)},
         "warnings": given.warnings,
-        "summary": {"tumour_pixels": int(pixels.sum()), "slices_with_tumour": int(np.count_nonzero(pixels)),
-                    "largest_slice": None if largest is None else largest + 1,
-                    "area_mm2": _times(most, area), "area_pixels": most,
-                    "volume_ml": _times(int(pixels.sum()), area and spacing and area * spacing[2] / 1000),
-                    "mean_probability": _mean(given), "seconds": round(given.seconds, 3)},
+        "summary": {"tumour_pixels": sum(read.pixels), "slices_with_tumour": int(np.count_nonzero(read.pixels)),
+                    "largest_slice": None if read.largest is None else read.largest + 1,
+                    "area_mm2": _rounded(read.area_mm2), "area_pixels": read.area_pixels,
+                    "volume_ml": _rounded(read.volume_ml), "mean_probability": _rounded(read.mean, 4),
+                    "seconds": round(given.seconds, 3)},
         "slices": slices,
     }  # fmt: skip
 
@@ -121,12 +115,5 @@ def volume(given: Given, folder: Path) -> bytes:
     return server_volumes.own_geometry(given.mask, given.case, folder)
 
 
-def _times(pixels: int, factor: float | None) -> float | None:
-    return None if factor is None else round(float(pixels * factor), 3)
-
-
-def _mean(given: Given, k: int | None = None) -> float | None:
-    """Probability inside the outline, of a slice or of all."""
-    mask, probability = (given.mask, given.probability) if k is None else (given.mask[k], given.probability[k])
-    inside = probability[mask > 0]
-    return round(float(inside.mean(dtype=np.float64)) / 255, 4) if inside.size else None
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)

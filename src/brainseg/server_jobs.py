@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brainseg import cases, server_answers, server_limits, server_uploads
+from brainseg import cases, readings, server_answers, server_limits, server_uploads
 from brainseg.errors import MachineError, RunError
 from brainseg.server_answers import JSON, NIFTI, PNG, Given
 from brainseg.server_decoding import Decoders
@@ -97,7 +97,7 @@ class Segmenter:
             ) from None
 
     def _of_phantoms(self, parts: dict[str, Part]) -> list[str]:
-        if self.model.facts["model"]["protocol"].get("source") != "phantom":
+        if not readings.is_of_phantoms(self.model.facts):
             return []
         digests = set()
         for part in parts.values():
@@ -107,7 +107,7 @@ class Segmenter:
         if not digests <= set(self._phantoms):
             what = "is none of the phantom examples, and this model, trained on drawn phantoms, answers nothing else"
             raise Refusal(422, what, "pick an example, or take the real model: make pull, then make serve")
-        return [server_answers.PHANTOM]
+        return [readings.PHANTOM]
 
 
 class Jobs:
