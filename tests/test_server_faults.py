@@ -261,6 +261,8 @@ def test_w7_a_model_that_is_absent_or_changed(served, tmp_path):
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, 4)
         path.unlink()
         assert served.get("/ready").status_code == 503
+        path.mkdir()  # something that cannot be read as a file
+        assert served.get("/ready").status_code == 503
         assert served.get("/health").status_code == 200
     finally:
         served.sound[0] = lambda: True

@@ -115,17 +115,24 @@ def address(host: str, port: int, token: str | None) -> str:
 
 def unchanged(path: Path) -> Callable[[], bool]:
     """A check that the file at ``path`` is what it was; it is read again only where its date or size is another."""
-    known = _stamp(path)
-    digest = files.sha256(path) if known else ""
+    known, digest = _stamp(path), _digest(path)
 
     def check() -> bool:
         nonlocal known
         now = _stamp(path)
-        if now != known and now is not None and files.sha256(path) == digest:
+        if now != known and now is not None and _digest(path) == digest != "":
             known = now
         return now is not None and now == known
 
     return check
+
+
+def _digest(path: Path) -> str:
+    """Empty where it cannot be read."""
+    try:
+        return files.sha256(path)
+    except OSError:
+        return ""
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
