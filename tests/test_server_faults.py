@@ -93,6 +93,14 @@ def test_w1_uploads_too_large_empty_or_of_many_parts(served, monkeypatch):
     assert served.segment(PICTURE).status_code == 200
 
 
+@pytest.mark.parametrize("charset", [b"undefined", b"idna", b"base64", b"\xe9", b"utf-16"])
+def test_w1_a_form_in_any_charset_is_the_clients(served, charset):
+    """Python has codecs that raise what no decoder of text does."""
+    body = form(PICTURE, b"\xff" * 70 + b".png").replace(b'"file"', b'"\xff.' + b"a" * 70 + b'"')
+    asked = request(b"Content-Length: %d\r\n" % len(body)).replace(b"boundary=x", b"boundary=x; charset=" + charset)
+    assert status_of(raw(served, asked + body)) == 400
+
+
 def test_w2_what_takes_too_much_memory_or_time_is_ended_and_the_next_file_is_answered(served, monkeypatch):
     """Two that only the process's own bounds stop; the others are in test_server_bombs."""
     large = bombs.ALL["nifti_as_large_as_a_library_would_take"]()
@@ -427,6 +435,17 @@ def opened(answer: requests.Response) -> list[bytes]:
         packed = [base64.b64decode(text) for text in json.loads(answer.content)["volumes"].values()]
         return [answer.content, *(gzip.decompress(each) for each in packed)]
     return [answer.content, np.asarray(Image.open(io.BytesIO(answer.content))).tobytes()]
+
+
+def test_a_bug_is_answered_in_the_form_of_every_refusal_and_says_nothing_of_the_file():
+    def broken(_):
+        raise ValueError("ZQKOWALSKI")
+
+    with log_of_everything() as log, serving(judge=broken, settings=server.Settings(decoders=1)) as own:
+        answer = own.segment(PICTURE)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == 1
+    assert "bug: ValueError at " in log.getvalue() and "ZQKOWALSKI" not in log.getvalue() + answer.text
 
 
 def test_a_taken_port_is_named():

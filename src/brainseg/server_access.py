@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from brainseg.server_refusals import Refusal
+from brainseg.server_refusals import Refusal, bug
 
 COOKIE = "brainseg_token"
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -79,8 +79,7 @@ class Guard:
             where = traceback.extract_tb(error.__traceback__)[-1]
             log.error("bug: %s at %s:%s", type(error).__name__, where.filename, where.lineno)
             if not status:
-                bug = Refusal(500, "something went wrong in the server", "try again, and report it", code=1)
-                await bug.response()(scope, receive, noted)
+                await bug().response()(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "") or "(other)"
             milliseconds = 1000 * (time.perf_counter() - began)

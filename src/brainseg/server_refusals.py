@@ -36,6 +36,11 @@ def busy(what: str = "too many requests are waiting") -> Refusal:
     return Refusal(503, what, f"try again in {RETRY_AFTER} seconds", code=3, headers={"Retry-After": str(RETRY_AFTER)})
 
 
+def bug() -> Refusal:
+    """What nobody foresaw; its text may quote a file, so nothing of it is said."""
+    return Refusal(500, "something went wrong in the server", "try again, and report it", code=1)
+
+
 def of(error: BrainsegError) -> Refusal:
     """An error of the library as an answer: bad files are the client's, all else is the server's."""
     shown = error.problems[:SHOWN]
@@ -71,7 +76,11 @@ def install(app: FastAPI) -> None:
     async def gone(_: Request, error: Exception) -> JSONResponse:
         return Refusal(400, "the upload was broken off", "send it again").response()  # nobody hears it
 
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return bug().response()  # and it is raised again, for the log
+
     app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(Exception, unforeseen)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(BrainsegError, faulty)
     app.add_exception_handler(HTTPException, http)

@@ -67,6 +67,8 @@ async def read(request: Request) -> dict[str, Part]:
             raise Refusal(413, f"more than {MAX_PARTS:,} files", "zip the series, or convert it to NIfTI") from None
         what = "the form is damaged, or has parts that are no files"
         raise Refusal(400, what, "send parts with a file name: curl -F file=@...") from None
+    except UnicodeError:  # of a charset that decodes nothing
+        raise Refusal(400, "the form's charset is none of text", "send it as UTF-8, or name no charset") from None
     uploads = [(name, upload) for name, upload in items if isinstance(upload, UploadFile)]
     try:
         return _parts(uploads)
