@@ -25,6 +25,7 @@ export class Viewer {
   private image: nifti.Volume | null = null;
   private mask: nifti.Volume | null = null;
   private loaded: NVImage[] = []; // image, mask, probability
+  private chosen = 1; // the channel that is wanted
   private pending = 0;
   private lines = new Map<number, Float32Array>();
   private drawn: CanvasRenderingContext2D;
@@ -117,8 +118,9 @@ export class Viewer {
     const image = this.image;
     const before = this.loaded[0];
     if (!image || !before) return;
+    this.chosen = index;
     const after = await load(nifti.channel(image, index), "image.nii", "gray", 1, before.cal_min!, before.cal_max!);
-    if (image !== this.image) return; // another file was opened meanwhile
+    if (image !== this.image || index !== this.chosen) return; // another file or channel was chosen meanwhile
     [after.cal_min, after.cal_max] = [before.cal_min, before.cal_max]; // as the window is by now
     this.loaded[0] = after;
     this.overlay();
