@@ -1,5 +1,7 @@
 // The server's HTTP interface, as far as the page uses it. Addresses are relative, so the page may live below a path.
 
+import { sentence } from "./page";
+
 export type Kind = "picture" | "tif" | "nifti" | "dicom";
 
 export interface Answer {
@@ -131,9 +133,10 @@ async function checked(request: () => Promise<Response>): Promise<Response> {
 function refusal(response: Response, body: { error?: { what?: string; fix?: string } } | null): Refusal {
   const [what, fix] = WORDS[response.status] ?? [`The server answered ${response.status}`, "Look at what brainseg serve printed."];
   const wait = Number(response.headers.get("Retry-After"));
-  const later = wait > 0 ? ` Try again in ${wait} s.` : "";
+  const words = body?.error?.fix ?? fix;
+  const later = wait > 0 && !/again in \d/i.test(words) ? `Try again in ${wait} s.` : "";
   const again = response.status === 429 || response.status >= 500;
-  return new Refusal(body?.error?.what ?? what, (body?.error?.fix ?? fix) + later, again);
+  return new Refusal(body?.error?.what ?? what, [sentence(words), later].join(" ").trim(), again);
 }
 
 const WORDS: Record<number, [string, string]> = {
