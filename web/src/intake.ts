@@ -24,12 +24,20 @@ export function given(files: File[]): Given | { assign: Partial<Record<"pre" | "
   return { name: `DICOM series, ${kept.length} files`, parts: kept.map((file) => ({ role: "file", file })) };
 }
 
+/** In this order: "pre-contrast" says contrast as well, and "t1ce" T1; "preprocessed" says nothing. */
+const ROLES: ["pre" | "flair" | "post", RegExp][] = [
+  ["flair", /flair/],
+  ["pre", /(^|[^a-z])pre([^a-z]|contrast|gad|$)/],
+  ["post", /t1(ce|c|gd|post)|post|gad|contrast/],
+  ["pre", /t1/],
+];
+
 /** Which of up to three volumes is which, by what their names say; the person sees and corrects it. */
 export function roles(files: File[]): Partial<Record<"pre" | "flair" | "post", File>> {
   const found: Partial<Record<"pre" | "flair" | "post", File>> = {};
   for (const file of files) {
     const name = file.name.toLowerCase();
-    const role = /flair/.test(name) ? "flair" : /t1(ce|c|gd|post)|post|gad|contrast/.test(name) ? "post" : /t1|pre/.test(name) ? "pre" : null;
+    const role = ROLES.find(([, pattern]) => pattern.test(name))?.[0];
     if (role && !found[role]) found[role] = file;
   }
   return found;
