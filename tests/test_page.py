@@ -386,6 +386,21 @@ def test_close_leads_back_to_the_beginning(page):
     show(page, VOLUME)
     page.click("#close")
     assert page.is_visible("#choose") and not page.is_visible("#stage")
+    assert focused(page) == "choose"
+
+
+def focused(page):
+    return page.evaluate("document.activeElement.id")
+
+
+def test_the_focus_is_not_lost_with_what_is_hidden(page):
+    choose(page, "slow.nii.gz")
+    page.click("#cancel")
+    assert focused(page) == "choose"
+    page.focus("#theme")
+    choose(page, "report.pdf")
+    page.wait_for_selector("#refusal strong")
+    page.wait_for_function("document.activeElement.id === 'choose'")
 
 
 # -- refusals and warnings ------------------------------------------------------------------------------------------
@@ -407,7 +422,9 @@ def test_a_refusal_says_what_and_what_to_do(page):
 def test_a_busy_server_can_be_asked_again(page):
     choose(page, "busy.nii.gz")
     page.wait_for_selector("#refusal button")
-    assert "Too many are waiting." in text(page, "#refusal") and "3 s" in text(page, "#refusal")
+    assert "Too many are waiting." in text(page, "#refusal")
+    assert "Wait a little. Try again in 3 s." in text(page, "#refusal")
+    page.wait_for_function("document.activeElement.textContent === 'Try again'")
     page.click("#refusal button")
     shown(page)
     assert text(page, "#file-name") == "busy.nii.gz"
@@ -444,6 +461,7 @@ def test_without_webgl_the_numbers_are_still_there(opened, server):
     assert "WebGL 2" in text(page, "#refusal")
     show(page, VOLUME)
     assert "57.1 ml" in text(page, "#numbers") and not page.is_visible("#stage")
+    page.wait_for_function("document.activeElement.id === 'verdict'")
 
 
 # -- what is sent ---------------------------------------------------------------------------------------------------
@@ -479,13 +497,23 @@ def test_what_does_not_belong_together_is_not_sent(page, server, names):
     assert server.requests == []
 
 
-def test_several_volumes_are_assigned_by_the_person(page, server):
-    page.evaluate(DROP, ["p1_t1ce.nii.gz", "p1_flair.nii.gz", "p1_t1.nii.gz"])
+@pytest.mark.parametrize(("pre", "post"), [
+    ("p1_t1.nii.gz", "p1_t1ce.nii.gz"), ("pre-contrast.nii.gz", "post-contrast.nii.gz"),
+    ("preprocessed_t1.nii", "preprocessed_t1ce.nii")])  # fmt: skip
+def test_several_volumes_are_assigned_by_the_person(page, server, pre, post):
+    page.evaluate(DROP, [pre, "p1_flair.nii.gz", post])
     page.wait_for_selector("#sequences[open]")
     page.click("#sequences-form .primary")
     shown(page)
-    parts = {("flair", "p1_flair.nii.gz"), ("pre", "p1_t1.nii.gz"), ("post", "p1_t1ce.nii.gz")}
-    assert set(server.requests[-1]["parts"]) == parts
+    assert set(server.requests[-1]["parts"]) == {("flair", "p1_flair.nii.gz"), ("pre", pre), ("post", post)}
+
+
+def test_a_file_that_is_dropped_on_a_field_is_the_fields(page, server):
+    page.click("#show-sequences")
+    page.evaluate("addEventListener('drop', event => window.prevented = event.defaultPrevented)")
+    page.evaluate(DROP.replace("document.body", "document.getElementById('part-flair')"), ["a.nii.gz"])
+    assert page.evaluate("window.prevented") is False  # the browser puts it into the field
+    assert page.is_visible("#sequences") and server.requests == []
 
 
 def test_flair_alone_may_be_assigned(page, server):

@@ -1,6 +1,7 @@
 """The page is built when it is missing or of other sources, and a failed build leaves the earlier one."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,10 @@ def test_the_pin_of_node_has_digests():
 def test_the_lock_names_no_host():
     lock = (Path(__file__).parents[1] / "web/package-lock.json").read_text(encoding="utf-8")
     assert '"resolved"' not in lock and lock.count('"integrity"') > 20
+
+
+def test_the_skip_link_leads_to_what_is_never_hidden():
+    page = (Path(__file__).parents[1] / "web/index.html").read_text(encoding="utf-8")
+    target = re.search(r'class="skip" href="#(\w+)"', page)[1]
+    tag = re.search(rf'<[^>]* id="{target}"[^>]*>', page)[0]
+    assert 'tabindex="-1"' in tag and "hidden" not in tag

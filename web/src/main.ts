@@ -49,6 +49,7 @@ async function open(find: (signal: AbortSignal) => Promise<api.Given> | api.Give
     running = null;
     clear();
     refuse(error, () => void open(find, name), name);
+    (document.querySelector<HTMLElement>("#refusal button") ?? element("choose")).focus();
   } finally {
     clearInterval(clock);
   }
@@ -60,6 +61,7 @@ async function draw(image: nifti.Volume, mask: nifti.Volume, chance: nifti.Volum
   try {
     await viewer?.show(image, mask, chance, wanted);
   } catch (error) {
+    if (!wanted()) return; // the stage is another file's by now
     document.body.dataset.viewer = "none";
     answer.warnings.push(`the image cannot be shown here: ${error instanceof Error ? error.message : error}`);
   }
@@ -105,7 +107,8 @@ function present(name: string, answer: api.Answer, channels: number): void {
   go(answer.summary.largest_slice ?? Math.ceil(answer.input.slices / 2));
   setWindow(FULL.centre, FULL.width);
   takeDisplay();
-  if (viewer) element("stage").focus({ preventScroll: true });
+  const seen = document.body.dataset.viewer !== "none";
+  element(seen ? "stage" : "verdict").focus({ preventScroll: seen });
 }
 
 /** The server calls what was sent by the part's name and never by the file's, which may say who somebody is. */
@@ -359,8 +362,12 @@ function wire(): void {
       if (files.length) openFiles(files);
     });
   }
-  click("cancel", clear);
-  click("close", clear);
+  for (const id of ["cancel", "close"]) {
+    click(id, () => {
+      clear();
+      element("choose").focus(); // the button that had the focus is hidden now
+    });
+  }
   click("largest", largest);
   click("next", () => tumour(1));
   click("previous", () => tumour(-1));
@@ -399,16 +406,18 @@ function wire(): void {
 function drops(): void {
   let inside = 0;
   const files = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+  const field = (event: DragEvent) => (event.target as Element).closest?.("input[type=file]"); // takes it by itself
   const veil = (by: number) => show("veil", (inside = Math.max(0, inside + by)) > 0);
   addEventListener("dragenter", (event) => files(event) && veil(1));
   addEventListener("dragleave", (event) => files(event) && veil(-1));
-  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("dragover", (event) => field(event) || event.preventDefault());
   addEventListener("drop", (event) => {
-    event.preventDefault();
     inside = 0;
     show("veil", false);
-    document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
+    if (field(event)) return;
+    event.preventDefault();
     if (!event.dataTransfer || !files(event)) return;
+    document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
     clear();
     intake.dropped(event.dataTransfer).then(openFiles, (error) => refuse(error, () => undefined));
   });
