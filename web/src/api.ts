@@ -45,7 +45,6 @@ export interface Model {
   marks?: string[];
   numbers?: Record<string, unknown>;
   protocol?: Record<string, unknown>;
-  card_html?: string;
   card_markdown?: string;
 }
 

@@ -10,7 +10,7 @@ export function present(model: Model): void {
   const rows = facts(model);
   list("model-numbers", rows.filter(([name]) => BRIEF.has(name)));
   list("card-facts", rows);
-  const text = model.card_html ?? marked.parse(model.card_markdown ?? "", { async: false });
+  const text = marked.parse(model.card_markdown ?? "", { async: false });
   // The card comes from our own server, yet it quotes metrics and names: only plain markup of it is kept.
   element("card-text").replaceChildren(
     DOMPurify.sanitize(text, { RETURN_DOM_FRAGMENT: true, FORBID_TAGS: ["style", "form", "input", "img"], FORBID_ATTR: ["style", "id"] }),
