@@ -52,10 +52,14 @@ def test_built_once(web, tmp_path):
     assert calls(web) == ["ci", "run"]
 
 
-@pytest.mark.parametrize("change", ["index.html", "package-lock.json", "src/main.ts", "src/another.css"])
+CHANGES = ["index.html", "package-lock.json", "tsconfig.json", "src/main.ts", "src/another.css", "src/inner/deep.ts"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_built_anew_for_other_sources(web, tmp_path, change):
     page = tmp_path / "page"
     page_build.run(web, page)
+    (web / change).parent.mkdir(exist_ok=True)
     (web / change).write_text("the second", encoding="utf-8")
     os.utime(web / change, (0, 0))  # what a checkout does to ages tells nothing
     assert "built" in page_build.run(web, page)

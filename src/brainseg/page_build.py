@@ -17,7 +17,7 @@ from brainseg.errors import MachineError
 
 WEB = Path("web")
 PAGE = Path(__file__).parent / "page"
-SOURCES = ("index.html", "package.json", "package-lock.json", "vite.config.js", "src/*")
+SOURCES = ("index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.js", "src/**/*")
 DIGEST = "sources.sha256"
 NPM = """#!/bin/sh
 here=$(dirname "$0")
@@ -42,7 +42,7 @@ def run(web: Path = WEB, page: Path = PAGE) -> str:
 
 def digest(web: Path) -> str:
     """Of names and bytes of all that the page is made from."""
-    found = sorted(path for pattern in SOURCES for path in web.glob(pattern))
+    found = sorted(path for pattern in SOURCES for path in web.glob(pattern) if path.is_file())
     if not (web / "package-lock.json").exists():
         raise errors.DataError(web, "holds no sources of the page", "run this in a clone of brainseg, at its top")
     lines = "".join(f"{files.sha256(path)}  {path.relative_to(web).as_posix()}\n" for path in found)
