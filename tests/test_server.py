@@ -15,6 +15,7 @@ from brainseg import cli, plausibility, server, server_access, server_docs, serv
 from brainseg.errors import DataError
 from brainseg.plausibility import Verdict
 from brainseg.predictor import Predictor
+from brainseg.server_refusals import Refusal
 from brainseg.volumes import Geometry, Volume
 from tests import bombs, onnx_toy, phantom_examples
 from tests.server_fixture import FACTS, Model, encoded, head, serving
@@ -251,6 +252,8 @@ def test_test_patients_are_examples_where_they_are_there(tmp_path):
     packaged = server_examples.Examples(tmp_path, phantoms_alone=True)
     assert [each["id"] for each in packaged.listed()] == ["phantom-1", "phantom-2"]
     (processed / "slices.csv").write_text("\n".join(rows).replace("TCGA_", "PHANTOM_PA_000") + "\n")
+    with pytest.raises(Refusal, match="have changed since"):  # these rows may be another patient's by now
+        examples.content("patient-1")
     drawn = server_examples.Examples(tmp_path, phantoms_alone=True)
     assert [each["title"] for each in drawn.listed()] == ["Phantom PA_000B, 3 slices"] and len(drawn.phantoms()) == 1
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from brainseg.server_refusals import Refusal
+
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
 PHANTOMS = Path(__file__).parent / "examples"
 PHANTOM = "PHANTOM_"  # how patients that phantom.py draws are called
@@ -35,14 +37,23 @@ class Examples:
         self._root = root
         found = [each for each in _patients(root) if each.is_phantom or not phantoms_alone] or _phantoms(packaged)
         self._known = {example.id: example for example in found}
+        self._of = _stamps(root)
         self._packed = lru_cache(maxsize=2)(self._pack)
 
     def listed(self) -> list[dict[str, str]]:
         return [{"id": each.id, "title": each.title, "kind": "tif"} for each in self._known.values()]
 
     def content(self, identity: str) -> bytes | None:
-        """The bytes of a TIF; None where there is no such example."""
-        return self._packed(identity) if identity in self._known else None
+        """The bytes of a TIF; None where there is no such example.
+
+        Raises:
+            Refusal: the data are others by now, so that its rows may be another patient's.
+        """
+        if identity not in self._known:
+            return None
+        if self._known[identity].rows and _stamps(self._root) != self._of:
+            raise Refusal(503, "the examples' data have changed since the server started", "start the server anew")
+        return self._packed(identity)
 
     def phantoms(self) -> set[str]:
         """SHA-256 of those that are phantoms."""
@@ -59,6 +70,12 @@ class Examples:
         buffer = io.BytesIO()
         first.save(buffer, "TIFF", save_all=True, append_images=others, compression="tiff_adobe_deflate")
         return buffer.getvalue()
+
+
+def _stamps(root: Path) -> list[tuple[int, int]]:
+    """Dates and sizes of the files that rows are of."""
+    paths = [root / PROCESSED / name for name in ("images.npy", "slices.csv")]
+    return [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.exists()]
 
 
 def _patients(root: Path) -> list[Example]:
