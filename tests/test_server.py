@@ -156,6 +156,10 @@ def test_dicom_as_files_or_as_a_zip(served):
     body = served.segment(*reversed(files)).json()
     assert body["input"]["kind"] == "dicom" and body["input"]["spacing_mm"] == [1.0, 1.0, 5.0]
     assert body["summary"]["tumour_pixels"] == 4 * 256
+    for stray, status in ((b"a note", 415), (b"", 400)):  # which of hundreds it is, is said by its place
+        refused = served.segment(*files[:2], stray, *files[2:])
+        assert refused.status_code == status
+        assert refused.json()["error"]["what"].startswith("file, number 3 of 5: is ")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for n, data in enumerate(files):

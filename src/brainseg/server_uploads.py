@@ -90,10 +90,12 @@ def _parts(uploads: list[tuple[str, UploadFile]]) -> dict[str, Part]:
 
 
 def _part(role: str, uploads: list[UploadFile]) -> Part:
-    if not all(upload.size for upload in uploads):
-        raise Refusal(400, f"{role}: a file is empty", "send one that holds something")
-    kinds = {kind_of(upload.file.read(_HEAD), role) for upload in uploads}
-    for upload in uploads:
+    kinds = set()
+    for number, upload in enumerate(uploads, 1):
+        label = f"{role}, number {number} of {len(uploads)}" if len(uploads) > 1 else role
+        if not upload.size:
+            raise Refusal(400, f"{label}: is empty", "send a file that holds something, or leave it out")
+        kinds.add(kind_of(upload.file.read(_HEAD), label))
         upload.file.seek(0)
     (kind, *others) = sorted(kinds)
     if others or (kind != DICOM and len(uploads) > 1):
@@ -102,8 +104,8 @@ def _part(role: str, uploads: list[UploadFile]) -> Part:
     return Part(kind, [upload.file for upload in uploads], sum(upload.size or 0 for upload in uploads))
 
 
-def kind_of(head: bytes, role: str) -> str:
-    """Which key of SUFFIXES a file's first ``_HEAD`` bytes are of.
+def kind_of(head: bytes, label: str) -> str:
+    """Which key of SUFFIXES a file's first ``_HEAD`` bytes are of; ``label`` is what errors call it.
 
     Raises:
         Refusal: of none of them, or of two at once.
@@ -117,7 +119,7 @@ def kind_of(head: bytes, role: str) -> str:
     if len(found) == 1 and not other:
         return found.pop()
     what = f"is {other}" if other else "is of two kinds at once" if found else "is of no kind that is accepted"
-    raise Refusal(415, f"{role}: {what}", _ACCEPTED)
+    raise Refusal(415, f"{label}: {what}", _ACCEPTED)
 
 
 @contextmanager
