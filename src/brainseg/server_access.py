@@ -109,7 +109,9 @@ class Guard:
             rest = urlencode([(key, value) for key, value in query if key != "token"])
             path = "/" + scope["path"].lstrip("/\\")  # never to another server, as //name would
             answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-            answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            # Not "strict": after a click in a mail or a chat on the web, a browser would leave the cookie out of this
+            # very redirect. What computes anything is asked by POST, which "lax" keeps to our own page too.
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="lax")
             return answer
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if _equal(_cookie(headers), token) or (scheme.lower() == "bearer" and _equal(bearer.strip(), token)):
