@@ -130,7 +130,7 @@ MISTAKES = [
     Mistake(
         "augment=True that does nothing",
         f"{SRC}augmentation.py",
-        "        if training:\n",
+        "        if training and any(value for _, value in self.params):\n",
         "        if False:\n",
         "test_augmentation.py::test_each_does_something_by_itself",
     ),
