@@ -83,13 +83,14 @@ class Slices(torch.utils.data.Dataset):
     uint8 (B, H, W, C) and (B, H, W, 1); augmented by OpenCV here, float32, if asked.
     """
 
-    def __init__(self, data: Dataset, params: Params, way: str):
-        self.images, self.masks, self.params, self.way = data.images, data.masks, params, way
+    def __init__(self, data: Dataset, augmentation: Augmentation, seed: int, way: str):
+        self.images, self.masks, self.way = data.images, data.masks, way
+        self.augmentation, self.seed = augmentation, seed
 
     def __getitem__(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         images, masks = self.images[rows], self.masks[rows][..., None]
         if self.way == OPENCV:
-            images, masks = augment_by_opencv(self.params.augmentation, images, masks, self.params.train.seed)
+            images, masks = augment_by_opencv(self.augmentation, images, masks, self.seed)
         return torch.from_numpy(images), torch.from_numpy(masks)
 
 
@@ -98,7 +99,8 @@ def batches(data: Dataset, params: Params, epoch: int, way: str) -> Iterator[tup
     rows, p = data.rows("train"), params.train
     has_tumour = data.slices["tumour_pixels"].to_numpy()[rows] > 0
     order = rows[sampling.epoch_rows(has_tumour, epoch, p.seed, p.batch_size, p.tumour_share)]
-    slices, picked = Slices(data, params, way), order.reshape(-1, p.batch_size).tolist()
+    slices = Slices(data, params.augmentation, p.seed, way)
+    picked = order.reshape(-1, p.batch_size).tolist()
     loader = torch.utils.data.DataLoader(slices, batch_size=None, sampler=picked, num_workers=WORKERS)
     for images, masks in loader:
         yield images.permute(0, 3, 1, 2), masks.permute(0, 3, 1, 2)
