@@ -71,22 +71,22 @@ def collect(out: Path, folder: Path) -> str:
 
     from brainseg import crossvalidation
 
-    scored = [_scored(path) for path in sorted(out.glob("fold-*"))]
-    patients, summary = crossvalidation.pooled(scored)
-    seconds = [json.loads((path / "seconds.json").read_text()) for path in sorted(out.glob("fold-*"))]
+    paths = sorted(out.glob("fold-*"))
+    made_from = revision.sources(revision.reader(revision.WORKSPACE))
+    patients, summary = crossvalidation.pooled([_scored(path, made_from) for path in paths])
+    seconds = [json.loads((path / "seconds.json").read_text()) for path in paths]
     summary["seconds"] = pd.DataFrame(seconds).to_dict("list")
     crossvalidation.write(patients, summary, folder)
     return crossvalidation.closing(patients, summary, folder)
 
 
-def _scored(path: Path):
+def _scored(path: Path, made_from: dict):
     from brainseg import crossvalidation
 
     raw, read = config.read_yaml(path / "params.yaml"), revision.reader(revision.WORKSPACE, path)
     number = raw["split"]["test_fold"]
     params = config.check(raw, path / "params.yaml").model_dump(mode="json")
     made_with = {block: params[block] for block in revision.BLOCKS}
-    made_from = revision.sources(revision.reader(revision.WORKSPACE))
     fold = crossvalidation.Fold(number, path.name, {"split": {"test_fold": number}})
     return crossvalidation.numbers(fold, read, made_with, made_from)
 

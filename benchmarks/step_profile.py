@@ -17,10 +17,10 @@ from pathlib import Path
 
 import folds
 import numpy as np
+from training import REAL
 
 from brainseg import config, dataset, engine, errors, revision
 
-REAL = Path("data/processed"), Path("data/splits/split.csv")
 SIDES = {"gpu": 8192, "cpu": 2048}  # of the matrices whose product is the peak
 KINDS = {  # of kernels, by what their names hold; the first that fits
     "convolutions": ("conv", "cudnn", "xmma", "cutlass", "nhwc", "gemm", "winograd", "dgrad", "wgrad"),
@@ -122,11 +122,9 @@ def _shapes(network, window: int) -> dict[str, tuple]:
     """Shapes of what goes into each layer and comes out of it, for one window."""
     import keras
 
-    taps = [(layer.input, layer.output) for layer in network.layers if not isinstance(layer.input, list)]
-    names = [layer.name for layer in network.layers if not isinstance(layer.input, list)]
+    taps = {layer.name: (layer.input, layer.output) for layer in network.layers if not isinstance(layer.input, list)}
     model = keras.Model(network.input, taps)
-    found = model.compute_output_shape((1, window, window, network.input_shape[-1]))
-    return dict(zip(names, found, strict=True))
+    return model.compute_output_shape((1, window, window, network.input_shape[-1]))
 
 
 def product_flops(side: int) -> float:
