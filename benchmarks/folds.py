@@ -51,7 +51,8 @@ def run_fold(out: Path, overrides: dict, number: int) -> None:
     config.check(params, Path("params.yaml"))
     files.write_text(folder / "params.yaml", json.dumps(params, indent=1))  # JSON is YAML
     seconds = {}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])}
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(out.resolve() / "compiled")}  # what one fold compiled serves the next
+    environment = compiled | os.environ | {"PYTHONPATH": os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])}
     for stage in STAGES:
         start = time.monotonic()
         with open(folder / "log", "a", encoding="utf-8") as log:
