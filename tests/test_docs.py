@@ -132,7 +132,7 @@ def test_the_limit_of_calibration_in_the_registry():
         return report["test"]["calibration"]["ece_from_tenth"]
 
     folds = [error(folder) for folder in ("metrics/experiments/epochs28", "metrics/experiments/default_fold1")]
-    recipes = ("epochs28", "former", "shared_noise", "best_epoch", "best_fold0")
+    recipes = ("epochs28", "former", "shared_noise", "best_epoch", "residual_fold0")
     recipes = [error(f"metrics/experiments/{name}") for name in recipes]
     moved, spread = max(folds) - min(folds), max(recipes) - min(recipes)
     text = prose("docs/registry.md")
@@ -150,7 +150,10 @@ def kept(rung: str) -> comparison.Scores:
     return revision.scores(f"metrics/experiments/{rung}", ROOT)
 
 
-FOLDS = {"best_fold0", "best_fold1", "best_folds", "default_fold1", "epochs28", "epochs28_folds"}
+FOLDS = {
+    *("residual_fold0", "residual_fold1", "residual_folds"),
+    *("best_folds", "default_fold1", "epochs28", "epochs28_folds"),
+}
 
 
 def test_the_ladder_has_the_rungs_that_are_kept():
@@ -179,20 +182,21 @@ def difference(a: comparison.Scores, b: comparison.Scores) -> str:
     return f"{found.verdict}, {found.mean:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]"
 
 
-def test_the_recipe_best_on_two_folds():
+def test_residual_blocks_on_two_folds():
     table, text = rows("docs/experiments.md"), prose("docs/experiments.md")
-    sides = [[kept(plain), kept(best)] for plain, best in (("epochs28", "best_fold0"), ("default_fold1", "best_fold1"))]
+    pairs = ("epochs28", "residual_fold0"), ("default_fold1", "residual_fold1")
+    sides = [[kept(name) for name in pair] for pair in pairs]
     for name, folder in (
         ("fold 1: 28 epochs (commit `ad7707c`)", "default_fold1"),
-        ("fold 1: the recipe `best`", "best_fold1"),
+        ("fold 1: residual blocks", "residual_fold1"),
     ):
         report = json.loads((ROOT / f"metrics/experiments/{folder}/evaluation.json").read_text(encoding="utf-8"))
         dice, val = report["test"]["volume"]["dice"], report["val"]["volume"]["dice"]
         assert table[name][1:] == [f"{value:.3f}" for value in (val["mean"], dice["mean"], dice["median"])]
-    default, best = (pd.concat([pair[i].patients.set_index("patient")["dice"] for pair in sides]) for i in (0, 1))
-    found = comparison.difference(default, best)
+    default, residual = (pd.concat([pair[i].patients.set_index("patient")["dice"] for pair in sides]) for i in (0, 1))
+    found = comparison.difference(default, residual)
     assert found.verdict == "better" and found.p < 0.001 and found.n == 44
-    words = f"mean {best.mean():.3f} where that has {default.mean():.3f}, median {best.median():.3f} and"
+    words = f"mean {residual.mean():.3f} where that has {default.mean():.3f}, median {residual.median():.3f} and"
     assert f"{words} {default.median():.3f}; {found.wins} patients better, {found.losses} worse" in text
 
 
@@ -202,7 +206,8 @@ def test_out_of_fold_in_the_experiments():
         ("the former default (commit `97c759f`)", kept("former_folds")),
         ("no floor under `gain`, best epoch (commit `cce0c01`; `unfloored_folds`)", kept("unfloored_folds")),
         ("28 epochs (commit `ad7707c`; `epochs28_folds`)", kept("epochs28_folds")),
-        ("the recipe `best` (commit `b6cb486`; `best_folds`)", kept("best_folds")),
+        ("residual blocks (commit `b6cb486`; `residual_folds`)", kept("residual_folds")),
+        ("the recipe `best` (`best_folds`, on a GPU: [gpu.md](gpu.md#measured))", kept("best_folds")),
         ("the default, out of fold", now),
     ):
         dice = scores.patients["dice"]
@@ -214,21 +219,42 @@ def test_out_of_fold_in_the_experiments():
     assert f"{words} {default.mean():.3f} and {default.median():.3f}" in prose("README.md")
 
 
+def test_the_recipe_best_fold_by_fold():
+    table = rows("docs/experiments.md")
+    summary = json.loads((ROOT / "metrics/experiments/best_folds/summary.json").read_text(encoding="utf-8"))
+    for name, fold in zip(("the recipe `best`: residual blocks, half of the resolution", "fold 1: the recipe `best`"),
+                          summary["folds"], strict=False):  # fmt: skip
+        dice = fold["volume_dice"]
+        expected = fold["val_volume_dice_mean"], dice["mean"], dice["median"]
+        assert table[name][1:] == [f"{value:.3f}" for value in expected]
+    assert f"volume Dice {interval(summary['test']['volume']['dice'])}" in prose("docs/gpu.md")
+
+
+def test_the_recipe_best_is_the_one_that_was_measured():
+    """Else its numbers are those of another; the engine is the machine's."""
+    summary = json.loads((ROOT / "metrics/experiments/best_folds/summary.json").read_text(encoding="utf-8"))
+    params = revision.merged(config.read_yaml(ROOT / "params.yaml"), config.read_yaml(ROOT / "recipes/best.yaml"))
+    made_with = summary["params"]
+    for block in ("network", "augmentation", "train"):
+        assert made_with[block] | {"engine": None} == params[block] | {"engine": None}
+
+
 def test_what_the_recipe_best_does_to_single_patients():
     text = prose("docs/experiments.md")
-    default, best = (scores.patients.set_index("patient")["dice"]
-                     for scores in (kept("epochs28_folds"), kept("best_folds")))  # fmt: skip
-    found = comparison.difference(default, best)
-    assert f"110 patients {found.wins} score higher with `best` than with 28 epochs of the" in text
-    assert f"default and {found.losses} lower" in text
-    fallen = (best - default).idxmin()
-    assert f"{fallen[5:12]}, falls from {default[fallen]:.3f} to {best[fallen]:.3f}" in text and found.p < 0.001
-    sides = [
-        ROOT / "metrics" / name / "summary.json" for name in ("experiments/best_folds", "experiments/epochs28_folds")
-    ]
+    scores = [revision.scores("metrics/cross_validation", ROOT), kept("residual_folds"), kept("best_folds")]
+    default, residual, best = (score.patients.set_index("patient")["dice"] for score in scores)
+    found, other = comparison.difference(default, best), comparison.difference(residual, best)
+    assert f"110 patients {found.wins} score higher with it than with the default and {found.losses} lower" in text
+    assert f"{difference(*scores[1:])}, though {other.wins} patients score higher and {other.losses} lower" in text
+    assert found.p < 0.001 and other.p < 0.001
+    fallen = (best - residual).idxmin()
+    assert f"{fallen[5:12]}, falls from {residual[fallen]:.3f} to {best[fallen]:.3f}" in text
+    others = residual.index != fallen
+    assert comparison.difference(residual[others], best[others]).verdict == "better"
+    sides = [ROOT / "metrics" / name / "summary.json" for name in ("experiments/best_folds", "cross_validation")]
     a, b = (json.loads(path.read_text(encoding="utf-8"))["test"] for path in sides)
     slices = [each["slice"]["dice_tumour"]["mean"] for each in (a, b)]
-    assert "mean of {:.3f} (28 epochs: {:.3f})".format(*slices) in text
+    assert "mean of {:.3f} (the default: {:.3f})".format(*slices) in text
     flair = [each["alone"]["flair_only_dice"] for each in (a, b)]
     assert "FLAIR alone {:.3f} ({:.3f})".format(*flair) in text
 
