@@ -31,18 +31,18 @@ INTEGER = ("Conv", "Relu", "MaxPool", "Resize", "Concat")  # the kinds of operat
 PROBED = 32  # validation slices whose probabilities are compared; double precision is slow
 
 
-class SteadyGain(blocks.Gain):
-    """``blocks.Gain``, its sums taken by columns first, then by rows.
+class RowGain(blocks.Gain):
+    """``blocks.Gain``, the level written out along a row before it divides, and in double precision where asked.
 
-    TensorFlow adds 65,536 squares one after another in float32 and misses their sum by 4e-4 of it, ONNX Runtime and
-    JAX do not. Taken in two steps the level is the same to the sixth digit everywhere.
+    ONNX Runtime divides by three numbers a pixel at a time, by a row of them with vector instructions: on two cores
+    6 of 40 milliseconds for 16 slices in 8 bits, instead of 0.4.
     """
 
     def call(self, inputs):
         x = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
-        squares, values = (ops.sum(ops.sum(each, 2, keepdims=True), 1, keepdims=True) for each in (ops.square(x), x))
-        level = squares / ops.maximum(values, 1)
-        return ops.cast(x / ops.maximum(level, blocks.NOISE), self.compute_dtype)
+        squares, total = (ops.sum(ops.sum(each, 1, keepdims=True), 2, keepdims=True) for each in (ops.square(x), x))
+        level = ops.maximum(squares / ops.maximum(total, 1), blocks.NOISE)
+        return ops.cast(x / ops.tile(level, (1, 1, x.shape[2], 1)), self.compute_dtype)
 
 
 def run(network: keras.Model, model: dict, report: dict, data: Dataset, params: config.Export, out: Path) -> dict:
@@ -115,10 +115,10 @@ def describe(path: Path, facts: dict) -> None:
 
 
 def rebuilt(network: keras.Model, dtype: str) -> keras.Model:
-    """The network with ``SteadyGain``, computing in ``float32`` or ``float64``, with the same weights."""
+    """The network with ``RowGain``, computing in ``float32`` or ``float64``, with the same weights."""
 
     def anew(layer):
-        kind = SteadyGain if isinstance(layer, blocks.Gain) else type(layer)
+        kind = RowGain if isinstance(layer, blocks.Gain) else type(layer)
         return kind.from_config(layer.get_config() | {"dtype": dtype})
 
     copy = keras.models.clone_model(network, clone_function=anew)
