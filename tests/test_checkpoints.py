@@ -1,6 +1,7 @@
 """Checkpoints after a kill, damaged ones, and those of another training."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -31,6 +32,33 @@ def test_round_trip_and_two_kept(tmp_path):
     np.testing.assert_array_equal(found.arrays["state/1"], np.array([3, 2], np.uint32))
     assert found.arrays["state/1"].dtype == np.uint32
     assert [path.name[:11] for path in sorted(tmp_path.glob("epoch*"))] == ["epoch-00002", "epoch-00003"]
+
+
+def test_the_last_write_is_waited_for_also_when_training_fails(tmp_path, monkeypatch):
+    """Each write begins only after the one before, and leaving the block waits for the last."""
+    begun, real = [], checkpoints.save
+
+    def slow(directory, key, checkpoint):
+        begun.append(checkpoint.epoch)
+        time.sleep(0.1)
+        return real(directory, key, checkpoint)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    with pytest.raises(ZeroDivisionError), checkpoints.Writer(tmp_path, KEY) as writer:
+        for epoch in (1, 2):
+            writer.save(Checkpoint(epoch, {"state/0": np.zeros(3)}, {}))
+            assert checkpoints.latest(tmp_path, KEY) is None or epoch == 2
+        1 / 0  # noqa: B018
+    assert begun == [1, 2] and checkpoints.latest(tmp_path, KEY).epoch == 2
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_write_that_failed_is_raised_in_the_training(tmp_path, epochs):
+    """By the next epoch, or at the end where there is none."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), checkpoints.Writer(tmp_path / "file", KEY) as writer:
+        for epoch in range(epochs):
+            writer.save(Checkpoint(epoch, {}, {}))
 
 
 def newest(directory):

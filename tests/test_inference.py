@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from keras import ops
 
-from brainseg import dataset, inference
+from brainseg import dataset, inference, losses, metrics
+from brainseg.segmenter import Examiner
 from tests.cohort import write_cohort
 
 
@@ -42,8 +43,10 @@ def test_the_last_batch_is_neither_dropped_nor_padded():
     found = inference.probabilities(channel_network(0), IMAGES, rows, mirror=False, batch_size=4)
     assert found.shape == (6, 32, 32)
     assert np.abs(found - expected(IMAGES[rows, ..., 0])).max() <= 1
-    parts = [part for part, _ in inference.logits(channel_network(0), one_patient(), rows, 4)]
-    assert np.concatenate(parts).tolist() == rows.tolist()
+    parts = list(inference.examined(Examiner(channel_network(0), losses.bce), one_patient(), rows, 4))
+    assert np.concatenate([part for part, *_ in parts]).tolist() == rows.tolist()
+    marked = np.concatenate([counts for _, counts, _ in parts])[:, 1]  # false alarms: no slice has a mask
+    assert marked.tolist() == (IMAGES[rows, ..., 0] > 127).sum((1, 2)).tolist()
 
 
 def test_mirrored_answers_are_turned_back():
@@ -104,11 +107,11 @@ def test_windows_of_a_volumetric_network_agree_with_its_slices(tmp_path, depth):
     rows = data.rows("val", "test")
     found = inference.of_patients(network, data, rows, mirror=True, batch_size=4)
     assert np.abs(found - expected(data.images[rows, ..., 1])).max() <= 1
-    parts = list(inference.logits(network, data, rows, 4))
-    answered = np.concatenate([part for part, _ in parts])
+    parts = list(inference.examined(Examiner(network, losses.bce), data, rows, 4))
+    answered = np.concatenate([part for part, *_ in parts])
     assert sorted(answered) == rows.tolist()
-    logits = np.concatenate([answer for _, answer in parts])
-    np.testing.assert_allclose(logits, data.images[answered, ..., 1] / 255 * 8 - 4, atol=1e-4)
+    wanted = metrics.counts(data.masks[answered], data.images[answered, ..., 1] > 127, axis=(1, 2))
+    np.testing.assert_array_equal(np.concatenate([counts for _, counts, _ in parts]).T, wanted)
     assert np.abs(inference.scored(network, data, mirror=False).arrays["one_slice"] - found).max() <= 1
 
 

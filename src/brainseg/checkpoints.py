@@ -7,8 +7,10 @@ parameters, the data and the code, so that a training only ever goes on from its
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -58,15 +60,43 @@ def alone(directory: Path) -> Iterator[None]:
 def save(directory: Path, training_key: str, checkpoint: Checkpoint) -> Path:
     """Write atomically (temporary, fsync, rename, fsync of the folder), then drop all but the last two."""
     record = json.dumps({"key": training_key, "epoch": checkpoint.epoch, "meta": checkpoint.meta})
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, record=np.array(record), **checkpoint.arrays)
-    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    path = directory / f"epoch-{checkpoint.epoch:05d}.{digest}.npz"
-    with files.replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with files.beside(directory / f"epoch-{checkpoint.epoch:05d}") as folder:
+        written = folder / "checkpoint.npz"
+        np.savez(written, allow_pickle=False, record=np.array(record), **checkpoint.arrays)
+        files.sync(written)
+        path = directory / f"epoch-{checkpoint.epoch:05d}.{files.sha256(written)}.npz"
+        os.replace(written, path)
+    files.sync(directory)
     for old in sorted(directory.glob(PATTERN))[:-KEPT]:
         old.unlink()
     return path
+
+
+class Writer:
+    """Saves beside the training, one checkpoint at a time: the next epoch need not wait for the disk.
+
+    A kill so costs at most the epoch it falls into and the one before, whose write it may interrupt. Leaving the block
+    waits for the last write, also when the block failed.
+    """
+
+    def __init__(self, directory: Path, training_key: str):
+        self.directory, self.training_key = directory, training_key
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[Path] | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None and self._pending:
+            self._pending.result()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Begin to write; its arrays are not to change any more. Raises what the write before it raised."""
+        if self._pending:
+            self._pending.result()
+        self._pending = self._thread.submit(save, self.directory, self.training_key, checkpoint)
 
 
 def latest(directory: Path, training_key: str) -> Checkpoint | None:

@@ -116,6 +116,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     server_start.run(arguments.host, arguments.port, arguments.model)
 
 
+def _show(arguments: argparse.Namespace) -> None:
+    from brainseg import showing
+
+    print(showing.show(arguments.patients, arguments.of or ["workspace"], arguments.output))
+
+
 def _track(arguments: argparse.Namespace) -> None:
     from brainseg import tracking
 
@@ -169,6 +175,7 @@ VERBS = {
     "register": (_register, "make the exported model MLflow's champion, if it is not worse than the one before"),
     "repro": (_repro, "put right what a killed run left, then dvc repro"),
     "serve": (_serve, "open the page and the API by which the model outlines what is sent: http://localhost:5000"),
+    "show": (_show, "draw test patients by name: scan, truth, prediction and errors"),
     "track": (_track, "log to MLflow what the cache restored"),
     "verify-data": (_verify_data, "read cache, outs and model again, byte by byte"),
 }
@@ -282,5 +289,15 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
             "default": Path("models/unet.onnx"),
             "help": "left out: models/unet.onnx",
         },
+    },
+    "show": {
+        "patients": {"metavar": "PATIENT", "nargs": "+", "help": "a test patient's name, or a part that no other has"},
+        "--of": {
+            "metavar": "RUN",
+            "action": "append",
+            "help": "the run that tested them: a Git revision, a branch or a DVC experiment; once for each; left out: "
+            "the workspace",
+        },
+        "-o --output": {"metavar": "FILE", "type": Path, "default": Path("patients.png"), "help": "a PNG"},
     },
 }

@@ -19,7 +19,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from brainseg import (
@@ -29,17 +28,16 @@ from brainseg import (
     files,
     gallery,
     metrics,
-    rendering,
     repro,
     revision,
     scoring,
+    showing,
     splitting,
     statistics,
 )
 from brainseg.errors import DataError, IntegrityError, Problem, RunError, raise_all
 
 FOLDER = Path("metrics/cross_validation")
-PREDICTIONS = "data/predictions/probabilities.npz"
 PICTURED = 14  # patients in the gallery
 SHOWN = ("epoch ", "Running stage", "resumed ", "trained ", "test:", "ERROR")  # lines of a fold worth showing
 
@@ -247,18 +245,11 @@ def closing(patients: pd.DataFrame, summary: dict, folder: Path) -> str:
 
 def _gallery(scored: Sequence[Scored], root: Path, path: Path) -> None:
     """The best patient of all, the median and the worst, each as the model that never saw it outlined it."""
-    slices = pd.concat([s.slices for s in scored], ignore_index=True)
-    picked = gallery.pick(pd.concat([s.patients for s in scored]), slices, PICTURED)
-    if picked.empty:  # no patient has a Dice
-        return
-    arrays: dict[int, tuple] = {}
-    for s in scored:
-        mine = picked[picked["patient"].isin(s.patients["patient"])]
-        with revision.fetched(PREDICTIONS, s.fold.name, root) as predictions:
-            found = rendering.scored(mine, s.slices, s.report["protocol"], root / "data/processed", predictions)
-        arrays |= zip(mine.index, zip(*found, strict=True), strict=True)
-    in_order = zip(*(arrays[i] for i in picked.index), strict=True)
-    gallery.gallery(gallery.cases(picked, *map(np.stack, in_order)), path, dpi=110)
+    runs = [showing.Run(s.fold.name, s.patients, s.slices, s.report["protocol"]) for s in scored]
+    slices = pd.concat([run.slices for run in runs], ignore_index=True)
+    picked = gallery.pick(pd.concat([run.patients for run in runs]), slices, PICTURED)
+    if not picked.empty:  # a patient has a Dice
+        showing.draw(picked, runs, root, path)
 
 
 def _read(fold: Fold, root: Path) -> Scored:

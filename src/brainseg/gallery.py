@@ -21,7 +21,7 @@ from brainseg import figures
 from brainseg.sequences import FLAIR
 
 TP, FP, FN = figures.SKY, figures.VERMILLION, figures.YELLOW  # the three furthest apart, also for the colour-blind
-HEADINGS = {"best": "Best", "median": "Median", "worst": "The worst, downwards"}
+HEADINGS = {"": "", "best": "Best", "median": "Median", "worst": "The worst, downwards"}
 ERRORS = {TP: "tumour found (TP)", FP: "false alarm (FP)", FN: "tumour missed (FN)"}
 MASK = figures.ORANGE
 COLUMNS = 4
@@ -52,10 +52,20 @@ def pick(per_patient: pd.DataFrame, per_slice: pd.DataFrame, count: int) -> pd.D
     test = per_patient[(per_patient["subset"] == "test") & per_patient["dice"].notna()]
     ranked = test.sort_values(["dice", "patient"], ascending=[False, True]).reset_index(drop=True)
     ranked["group"] = _groups(len(ranked), count)
+    chosen = ranked.loc[ranked["group"] != "", ["patient", "group", "dice"]]
+    return _with_slices(chosen, per_slice)
+
+
+def named(per_patient: pd.DataFrame, per_slice: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
+    """These test patients in this order, likewise one slice each; ``group`` is empty."""
+    test = per_patient[per_patient["subset"] == "test"].set_index("patient")["dice"]
+    return _with_slices(pd.DataFrame({"patient": patients, "group": "", "dice": test[patients].to_numpy()}), per_slice)
+
+
+def _with_slices(chosen: pd.DataFrame, per_slice: pd.DataFrame) -> pd.DataFrame:
     slices = per_slice[per_slice["subset"] == "test"]
     slices = slices.assign(union=slices[["tp", "fp", "fn"]].sum(axis=1))
     telling = slices.sort_values(["union", "slice"], ascending=[False, True]).drop_duplicates("patient")
-    chosen = ranked.loc[ranked["group"] != "", ["patient", "group", "dice"]]
     return chosen.rename(columns={"dice": "volume_dice"}).merge(telling, on="patient", validate="1:1")
 
 

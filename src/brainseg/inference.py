@@ -58,22 +58,26 @@ def is_volumetric(network: keras.Model) -> bool:
     return network.output_shape[-1] > 1
 
 
-def logits(
-    network: keras.Model, data: Dataset, rows: np.ndarray, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows (b,), logits (b, H, W) float32) batch by batch, each of ``rows``, whole patients, once."""
-    context = context_of(network, data.images)
-    if not is_volumetric(network):
-        windows, answered = data.around(rows, context), rows[:, None]
-    else:
+def examined(
+    examiner: keras.Model, data: Dataset, rows: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Yield (rows (b,), their counts (b, 4), loss) batch by batch, each of ``rows``, whole patients, once.
+
+    Args:
+        examiner: a ``segmenter.Examiner``. The last batch is filled up with slices of its own, which count in its loss.
+    """
+    context = context_of(examiner.network, data.images)
+    if is_volumetric(examiner.network):
         windows = data.tiles(rows, context, 2 * context + 1)
-        answered = windows.copy()
-        answered.ravel()[_repeated(answered.ravel())] = NOWHERE
-        answered[~np.isin(answered, rows)] = NOWHERE
-    for part, batch in _batches(data.images, windows, batch_size):
-        given = answered[part]
-        answers = np.moveaxis(np.asarray(network.predict_on_batch(batch))[: len(given)], -1, 1)
-        yield given[given != NOWHERE], answers[given != NOWHERE]
+        answered, new = windows, np.isin(windows, rows) & ~_repeated(windows.ravel()).reshape(windows.shape)
+    else:
+        windows, answered = data.around(rows, context), rows[:, None]
+        new = np.ones(answered.shape, bool)
+    masks = _batches(data.masks[..., None], answered, batch_size)
+    for (part, image), (_, mask) in zip(_batches(data.images, windows, batch_size), masks, strict=True):
+        found = examiner.predict_on_batch({"image": image, "mask": mask})
+        chosen = new[part]
+        yield answered[part][chosen], found["counts"][: len(chosen)][chosen], float(found["loss"][0])
 
 
 def of_patients(

@@ -214,11 +214,16 @@ def reader(name: str, root: Path = Path()) -> Reader:
 
 @contextmanager
 def fetched(path: str, name: str, root: Path = Path()) -> Iterator[Path]:
-    """A file that ``name`` has in DVC's cache, as one that is gone when the block ends.
+    """A file that ``name`` has in DVC's cache, as one that is gone when the block ends; the workspace's own as it is.
 
     Raises:
-        DataError: the cache does not have it.
+        DataError: the cache, or the workspace, does not have it.
     """
+    if name == WORKSPACE:
+        if not (root / path).is_file():
+            raise DataError(root / path, "there is no such file", "run dvc repro")
+        yield root / path
+        return
     with TemporaryDirectory() as folder:
         local = Path(folder) / Path(path).name
         try:

@@ -1,8 +1,9 @@
-"""The trainable model: augmentation, network and loss in one compiled step, and its running scores."""
+"""The trainable model: augmentation, network and loss in one compiled step, its running scores, and its examiner."""
 
 import keras
 from keras import ops
 
+from brainseg import engine
 from brainseg.augmentation import Augmenter
 
 
@@ -40,7 +41,7 @@ class Segmenter(keras.Model):
     def __init__(self, network: keras.Model, answering: keras.Model, augmenter: Augmenter, loss):
         """``answering``: the same layers without the early answers, for validation."""
         super().__init__()
-        self.network, self.answering = network, answering
+        self.network, self.examiner = network, Examiner(answering, loss)
         self.augmenter, self.objective, self.overlap = augmenter, loss, Overlap()
         self.answers = network.output_shape[-1] // answering.output_shape[-1]
 
@@ -57,3 +58,24 @@ class Segmenter(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self.overlap.update_state(y_pred["mask"], y_pred["logits"])
         return self.get_metrics_result()
+
+
+class Examiner(keras.Model):
+    """What validation needs to know of a batch, and no more: on an accelerator the logits never leave it.
+
+    Given ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8, it returns ``counts`` (B, M, 4) int32 of
+    hard masks (probability >= 0.5), in the order of ``metrics.Counts``, and ``loss`` (B,), the batch's for each.
+    """
+
+    def __init__(self, network: keras.Model, loss):
+        super().__init__()
+        self.network, self.objective, self.built = network, loss, True  # all its layers are the network's
+        self.compile(jit_compile=engine.jit_compile())  # predict() would compile with XLA on its own account
+
+    def call(self, inputs):
+        logits = self.network(inputs["image"], training=False)
+        predicted, masks = logits >= 0, inputs["mask"] > 0
+        tp, p, y = (ops.sum(ops.cast(each, "int32"), (1, 2)) for each in (predicted & masks, predicted, masks))
+        tn = logits.shape[1] * logits.shape[2] - p - y + tp
+        loss = ops.broadcast_to(self.objective(ops.cast(masks, "float32"), logits), ops.shape(logits)[:1])
+        return {"counts": ops.stack([tp, p - tp, y - tp, tn], -1), "loss": loss}

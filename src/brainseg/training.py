@@ -129,8 +129,8 @@ def run(data: Dataset, params: Params, facts: dict, initial: finetuning.Initial 
     model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
     if initial:
         networks.begin(model.network, initial.network)
-    with checkpoints.alone(directory):
-        book = Bookkeeper(model, data, batches, params.train, directory, key)
+    with checkpoints.alone(directory), checkpoints.Writer(directory, key) as writer:
+        book = Bookkeeper(model, data, batches, params.train, writer)
         book.resume()
         if not book.finished():
             _fit(model, batches, book, params.train)
@@ -190,11 +190,11 @@ class Bookkeeper(keras.callbacks.Callback):
     """Around each epoch: sets the samples, validates, keeps the best or last weights, saves, decides when to stop."""
 
     def __init__(
-        self, model: Segmenter, data: Dataset, batches: Batches, params: Train, directory: Path, key: str
+        self, model: Segmenter, data: Dataset, batches: Batches, params: Train, writer: checkpoints.Writer
     ):  # fmt: skip
         super().__init__()
         self.segmenter, self.data, self.batches, self.settings = model, data, batches, params
-        self.directory, self.key = directory, key
+        self.writer = writer
         self.history: list[dict[str, float]] = []
         self.kept: list[np.ndarray] = []
         self.kept_epoch = 0
@@ -238,9 +238,9 @@ class Bookkeeper(keras.callbacks.Callback):
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one, and say so."""
-        found = checkpoints.latest(self.directory, self.key)
+        found = checkpoints.latest(self.writer.directory, self.writer.training_key)
         if found is None:
-            others = checkpoints.unfinished(self.directory)
+            others = checkpoints.unfinished(self.writer.directory)
             if others:
                 what = f"{len(others)} unfinished of other parameters, data or code are in {others[0].parent}"
                 print(f"training from the start; {what}", flush=True)
@@ -254,8 +254,8 @@ class Bookkeeper(keras.callbacks.Callback):
     def _save(self) -> None:
         state = {f"state/{i}": array for i, array in enumerate(_arrays(_state(self.segmenter)))}
         kept = {f"kept/{i}": array for i, array in enumerate(self.kept)}
-        meta = {"history": self.history, "kept_epoch": self.kept_epoch}
-        checkpoints.save(self.directory, self.key, checkpoints.Checkpoint(len(self.history), state | kept, meta))
+        meta = {"history": list(self.history), "kept_epoch": self.kept_epoch}
+        self.writer.save(checkpoints.Checkpoint(len(self.history), state | kept, meta))
 
     def _check_finite(self, loss) -> None:
         if not np.isfinite(float(loss)):
@@ -293,19 +293,16 @@ def averaged(model: Segmenter):
 
 def validate(model: Segmenter, data: Dataset, batch_size: int) -> dict[str, float]:
     """Scores of the validation slices at threshold 0.5: loss, pooled Dice, IoU, accuracy, mean Dice per volume."""
-    rows = data.rows("val")
-    counts, answered, loss, done = np.zeros((4, len(rows)), np.int64), rows.copy(), 0.0, 0
-    for part, logits in inference.logits(model.answering, data, rows, batch_size):
-        masks = data.masks[part]
-        answered[done : done + len(part)] = part
-        counts[:, done : done + len(part)] = metrics.counts(masks, logits >= 0, axis=(1, 2))
-        loss += float(model.objective(masks[..., None].astype("float32"), logits[..., None])) * len(part)
-        done += len(part)
-    pooled = metrics.Counts(*counts.sum(1))
-    patients = data.slices["patient"].to_numpy()[answered]
-    volumes = metrics.Counts(*pd.DataFrame(counts.T).groupby(patients).sum().to_numpy().T)
+    rows, counts, loss = [], [], 0.0
+    for part, found, batch_loss in inference.examined(model.examiner, data, data.rows("val"), batch_size):
+        rows.append(part)
+        counts.append(found)
+        loss += batch_loss * len(part)
+    table = pd.DataFrame(np.concatenate(counts), np.concatenate(rows), metrics.Counts._fields)
+    pooled = metrics.Counts(*table.sum().to_numpy())
+    volumes = metrics.Counts(*table.groupby(data.slices["patient"]).sum().to_numpy().T)
     return {
-        "val_loss": loss / len(rows),
+        "val_loss": loss / len(table),
         "val_dice": float(metrics.dice(pooled)),
         "val_iou": float(metrics.iou(pooled)),
         "val_binary_accuracy": float(metrics.pixel_accuracy(pooled)),
