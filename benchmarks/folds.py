@@ -1,4 +1,4 @@
-"""A recipe's folds side by side without DVC or MLflow, as on a lent GPU that has neither; then their numbers as one.
+"""A recipe's folds side by side without DVC or MLflow, where neither is installed; then their numbers as one.
 
     python benchmarks/folds.py run OUT --recipe best --set train.engine=jax --jobs 5
     python benchmarks/folds.py collect OUT metrics/experiments/best_folds

@@ -312,4 +312,4 @@ def test_without_nibabel_the_fix_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(MachineError, match="NIfTI: needs nibabel") as caught:
         read(tmp_path, PLAIN)
-    assert caught.value.problems[0].fix == "pip install 'brainseg[medical]'"
+    assert caught.value.problems[0].fix == "pip install '.[medical]' in a clone of the project"

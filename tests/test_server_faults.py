@@ -207,6 +207,7 @@ def test_w6_slow_headers_and_bodies_are_ended(served, monkeypatch):
         "nothing": b"",
         "header": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ",
         "body": request(b"Content-Length: 100000\r\n"),
+        "much, then a trickle": request(b"Content-Length: 100000000\r\n") + bytes(2**18),
         "chunks": request(b"Transfer-Encoding: chunked\r\n"),
         "after its answer": b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\n",
     }

@@ -140,7 +140,7 @@ def _pydicom() -> ModuleType:
         import pydicom.filereader
     except ImportError:
         what = "needs pydicom, which is not installed"
-        raise MachineError("DICOM", what, "pip install 'brainseg[medical]'") from None
+        raise MachineError("DICOM", what, "pip install '.[medical]' in a clone of the project") from None
     logging.getLogger("pydicom").disabled = True
     warnings.filterwarnings("ignore", module=r"pydicom\b")  # not catch_warnings: other threads may read as well
     return pydicom

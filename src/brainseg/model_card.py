@@ -73,7 +73,7 @@ def sections(facts: dict, out_of_fold: dict | None = None) -> list[dict]:
         _section("Data and protocol", *_protocol(facts, folds), table=_table(["", "training", "validation", "test"],
                  [_counts(facts, what) for what in ("patients", "slices")])),
         _section("Numbers", *_said_of_numbers(facts, folds), table=_numbers(facts, folds)),
-        _section("By institution", "Few patients of an institution count as “other”: not the same in each column.",
+        _section("By institution", "Institutions with few patients are together “other”, not the same in each column.",
                  table=_groups(facts, folds, "by_institution")),
         _section("By size of the tumour", "Thirds of the patients, by all tumour pixels of a patient.",
                  table=_groups(facts, folds, "by_size")),
@@ -140,7 +140,7 @@ def _model(facts: dict) -> list[list[str]]:
 def _protocol(facts: dict, folds: dict | None) -> list[str]:
     protocol = facts["model"]["protocol"]
     apart = {
-        "patient": "No patient is in two of the three.",
+        "patient": "No patient is in more than one of training, validation and test.",
         "institution": "Whole institutions are left out for the test.",
         "slice": "Slices of one patient are in more than one of the three: neighbours of test slices were trained on.",
     }

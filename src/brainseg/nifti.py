@@ -145,7 +145,7 @@ def _nibabel() -> ModuleType:
         import nibabel
     except ImportError:
         what = "needs nibabel, which is not installed"
-        raise MachineError("NIfTI", what, "pip install 'brainseg[medical]'") from None
+        raise MachineError("NIfTI", what, "pip install '.[medical]' in a clone of the project") from None
     return nibabel
 
 

@@ -46,7 +46,7 @@ class Session:
             import onnxruntime
         except ImportError:
             what = "needs ONNX Runtime, which is not installed"
-            raise MachineError("onnxruntime", what, "pip install 'brainseg[serve]'") from None
+            raise MachineError("onnxruntime", what, "pip install '.[serve]' in a clone of the project") from None
         if not path.is_file():
             raise IntegrityError(path, "there is no model", REMEDY)
         options = onnxruntime.SessionOptions()

@@ -96,7 +96,7 @@ def _talking() -> Iterator[None]:
     except BrainsegError:
         raise
     except ImportError as error:
-        raise MachineError(error.name, "is not installed", "pip install 'brainseg[train]'") from None
+        raise MachineError(error.name, "is not installed", "pip install '.[train]' in a clone of the project") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         fix = f"see that it answers (MLFLOW_TRACKING_URI names it; a slow one: {LIMIT}=60), run again"

@@ -23,22 +23,24 @@ class Bodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, taken, complete = time.monotonic(), 0, False
+        taken, complete, patience = 0, False, server_limits.SILENT_SECONDS
         declared = _content_length(scope)
 
         async def bounded() -> Message:
-            nonlocal taken, complete
+            nonlocal taken, complete, patience
             if complete:  # what still comes is that the client has gone
                 return await receive()
             if declared is not None and declared > server_limits.MAX_BODY:
                 raise _too_large()
-            patience = server_limits.SILENT_SECONDS + taken / server_limits.SLOWEST - (time.monotonic() - began)
+            began = time.monotonic()
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, patience))
             except TimeoutError:
                 raise Refusal(408, "the upload is too slow", "try again on a faster line", close=True) from None
             size = len(message.get("body", b""))
             taken += size
+            earned = size / server_limits.SLOWEST  # what came fast buys no silence beyond SILENT_SECONDS
+            patience = min(server_limits.SILENT_SECONDS, patience - (time.monotonic() - began) + earned)
             self.held += size
             complete = not message.get("more_body", False)
             if taken > server_limits.MAX_BODY:

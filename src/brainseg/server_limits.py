@@ -14,6 +14,6 @@ DECODE_RATE = 4 * 2**20  # bytes of upload for each further second: a slow proce
 JOB_SECONDS = 120.0  # from the whole upload to its answer, waiting included
 
 SILENT_SECONDS = 12.0  # an upload may stay silent, or be slow, for so long
-SLOWEST = 32 * 2**10  # bytes a second that an upload must have on average after that
+SLOWEST = 32 * 2**10  # bytes a second below which an upload uses that up, and above which it earns it back
 HEADER_SECONDS = 12.0  # until a connection's next request has a whole header, or a client takes more of its answer
 DRAIN_SECONDS = 8  # for what is in flight when the server is told to stop
