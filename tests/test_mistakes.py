@@ -94,8 +94,8 @@ MISTAKES = [
     Mistake(
         "the test set used to pick the checkpoint",
         f"{SRC}training.py",
-        'rows = data.rows("val")',
-        'rows = data.rows("test")',
+        'inference.examined(model.examiner, data, data.rows("val"), batch_size)',
+        'inference.examined(model.examiner, data, data.rows("test"), batch_size)',
         "test_training.py::test_training_never_looks_at_the_test_patients",
     ),
     Mistake(
