@@ -82,8 +82,8 @@ class Split(Block):
 class Train(Block):
     engine: Literal["tensorflow", "jax"]
     device: Literal["auto", "cpu", "gpu"]
-    precision: Literal["bfloat16", "float32"]
-    threads: Annotated[int, Field(ge=1, le=256)]
+    precision: Literal["auto", "bfloat16", "float16", "float32"]
+    threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
     seed: Seed
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     batch_size: Annotated[int, Field(ge=1, le=4096)]

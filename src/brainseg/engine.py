@@ -6,13 +6,19 @@
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from brainseg import hardware
 from brainseg.errors import DataError, MachineError
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}  # Keras' names
+# A training step's time over that in float32, on two AVX2 cores: benchmarks/step_profile.py --set train.precision=...
+EMULATED = {"bfloat16": 12, "float16": 4}
 
 
 class Engine(NamedTuple):
@@ -22,26 +28,34 @@ class Engine(NamedTuple):
     device: str
     precision: str
     threads: int
+    onednn: bool = False
 
     def __str__(self) -> str:
-        return f"{self.engine} on {self.device}, {self.precision}, {self.threads} threads"
+        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
+        return f"{self.engine} on {self.device}, {self.precision}, {threads}{', oneDNN' if self.onednn else ''}"
 
 
-def start(name: str, *, device: str = "auto", precision: str = "float32", threads: int = 2) -> Engine:
-    """Set up the engine of this process: Keras' backend, device, precision, threads, determinism.
+def start(
+    name: str, *, device: str = "auto", precision: str = "float32", threads: int | str = "auto", onednn: bool = True
+) -> Engine:
+    """Set up the engine of this process: Keras' backend, device, precision, threads, oneDNN, determinism.
 
     Args:
         name: ``tensorflow`` or ``jax``.
         device: ``auto``, ``cpu`` or ``gpu``.
-        precision: ``float32``, or ``bfloat16`` (activations; weights stay float32).
-        threads: processor threads, part of the result because sums are taken in another order.
+        precision: of activations; weights stay float32. ``float32``, ``bfloat16``, ``float16``, or ``auto``: what the
+            device computes itself, see ``native_precision``.
+        threads: processor threads, part of the result because sums are taken in another order; ``auto``: the physical
+            cores that this process may use.
+        onednn: let TensorFlow use oneDNN, which it does unasked on processors with AVX512_VNNI only.
 
     Raises:
         MachineError: the engine is not installed, or ``gpu`` was asked for and there is none.
     """
     if importlib.util.find_spec(name) is None:
         raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
-    _environment(name, device, threads)
+    threads = hardware.cores() if threads == "auto" else int(threads)
+    _environment(name, device, threads, onednn)
     found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
     if device == "gpu" and found != "gpu":
         raise MachineError("train.device", f"gpu was asked for and {name} sees none",
@@ -50,12 +64,68 @@ def start(name: str, *, device: str = "auto", precision: str = "float32", thread
 
     if keras.backend.backend() != name:
         raise DataError("train.engine", f"Keras already runs on {keras.backend.backend()}", "start a new process")
-    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-    return Engine(name, found, precision, threads)
+    if precision == "auto":
+        precision = native_precision(name, found)
+    elif cost := emulation(precision, name, found):
+        print(f"WARNING train.precision: {cost}", file=sys.stderr, flush=True)
+    keras.config.set_dtype_policy(POLICIES[precision])
+    return Engine(name, found, precision, threads, onednn and has_onednn(name))
 
 
-def _environment(name: str, device: str, threads: int) -> None:
+def native_precision(name: str, device: str) -> str:
+    """The precision that ``auto`` becomes: the fastest that the device computes itself.
+
+    bfloat16 on processors with AVX512_BF16 or AMX and on NVIDIA cards from compute capability 8.0 on; float16 on cards
+    of 7.x, whose tensor cores know no other; else float32.
+    """
+    if device == "cpu":
+        return "bfloat16" if hardware.multiplies_bfloat16() else "float32"
+    capability = compute_capability(name)
+    return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
+
+
+def emulation(precision: str, name: str, device: str) -> str:
+    """Why ``precision`` is slow here, with the measured cost; empty where the device computes it itself."""
+    if precision == "float32":
+        return ""
+    if device == "cpu":
+        if precision == "bfloat16" and hardware.multiplies_bfloat16():
+            return ""
+        return (
+            f"{precision} is emulated on this processor; a training step took {EMULATED[precision]} times as long as "
+            "in float32 on two AVX2 cores. train.precision: auto chooses what is fast here"
+        )
+    needed = (8, 0) if precision == "bfloat16" else (7, 0)
+    if compute_capability(name) >= needed:
+        return ""
+    return f"{precision} is emulated on this card; the cost was not measured. train.precision: auto chooses"
+
+
+def compute_capability(name: str) -> tuple[int, int]:
+    """NVIDIA's number of the first GPU that the engine sees; (0, 0) for a card of another maker."""
+    try:
+        if name == "jax":
+            import jax
+
+            major, minor = jax.devices()[0].compute_capability.split(".")
+        else:
+            import tensorflow as tf
+
+            card = tf.config.list_physical_devices("GPU")[0]
+            major, minor = tf.config.experimental.get_device_details(card)["compute_capability"]
+        return int(major), int(minor)
+    except (AttributeError, KeyError, ValueError, IndexError):
+        return 0, 0
+
+
+def has_onednn(name: str) -> bool:
+    """Whether the engine computes with oneDNN when it is allowed to: TensorFlow, but for its builds for macOS."""
+    return name == "tensorflow" and platform.system() != "Darwin"
+
+
+def _environment(name: str, device: str, threads: int, onednn: bool) -> None:
     os.environ["KERAS_BACKEND"] = name
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = str(int(onednn))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ["NPROC"] = str(threads)  # the size of JAX's thread pool
@@ -142,7 +212,7 @@ def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
         return None
     import tensorflow as tf
 
-    if x.dtype not in (tf.float32, tf.bfloat16):
+    if x.dtype not in (tf.float32, tf.bfloat16, tf.float16):
         return None
     gamma, beta, mean, variance = (tf.cast(v, tf.float32) for v in (gamma, beta, mean, variance))
     empty = tf.zeros([0])

@@ -7,12 +7,11 @@ mirror) and ``evaluation`` (metrics/evaluation.json).
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from brainseg import files
+from brainseg import files, hardware
 from brainseg.errors import IntegrityError, MachineError
 
 FORMAT = 1
@@ -35,7 +34,7 @@ class Session:
         """Open ``path``.
 
         Args:
-            threads: None for all that this process may use.
+            threads: None for all physical cores that this process may use.
             spin: between two operations a thread looks for its next one instead of sleeping. Alone on two cores that
                 is up to a third faster, for one slice in 8 bits; beside other work it takes their processor away.
 
@@ -50,7 +49,7 @@ class Session:
         if not path.is_file():
             raise IntegrityError(path, "there is no model", REMEDY)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
+        options.intra_op_num_threads = threads or hardware.cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
@@ -71,8 +70,3 @@ class Session:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (N, H, W, M) float32 of (N, H, W, K C) intensities 0..255 of any type."""
         return self._session.run([OUTPUT], {INPUT: np.asarray(images, np.float32)})[0]
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

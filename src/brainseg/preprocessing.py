@@ -7,7 +7,6 @@ since they share a window.
 
 import hashlib
 import itertools
-import os
 import re
 import sys
 import zipfile
@@ -23,7 +22,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import archive, config, files, foreign, grid, imaging, intensity, spacing
+from brainseg import archive, config, files, foreign, grid, hardware, imaging, intensity, spacing
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
 from brainseg.grid import SQUARE, Pixel
 
@@ -85,7 +84,7 @@ def _convert(
     cv2.setNumThreads(1)  # the pool's threads are the parallelism
     columns = ["image", "mask", "spacing"]
     patients = [list(rows[columns].itertuples(index=False)) for _, rows in index.groupby("patient", sort=False)]
-    facts, faults, workers = {}, [], min(8, os.cpu_count() or 1)
+    facts, faults, workers = {}, [], min(8, hardware.cores())
     with (
         _opened(path) as source,
         ThreadPoolExecutor(workers) as pool,

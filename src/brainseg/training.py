@@ -23,6 +23,7 @@ from brainseg import (
     engine,
     files,
     finetuning,
+    hardware,
     inference,
     losses,
     manifest,
@@ -96,7 +97,8 @@ def identity(
 ) -> dict:
     """What determines a training: parameters, data, device, versions and the code of the modules that take part."""
     modules = (
-        *(augmentation, dataset, engine, finetuning, inference, losses, manifest, metrics, provenance, sampling),
+        *(augmentation, dataset, engine, finetuning, hardware, inference, losses, manifest, metrics, provenance),
+        sampling,
         *(segmenter, sequences, warping),
         *(networks, blocks, unet, attention_unet, residual_unet, unet3d),
     )
@@ -197,7 +199,7 @@ class Bookkeeper(keras.callbacks.Callback):
         self.writer = writer
         self.history: list[dict[str, float]] = []
         self.kept: list[np.ndarray] = []
-        self.kept_epoch = 0
+        self.kept_epoch = self.skipped = 0
         self.async_safe = engine.runs_ahead()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -209,6 +211,7 @@ class Bookkeeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check_finite(logs["loss"])
+        self._tell_skipped(epoch + 1)
         with averaged(self.segmenter):
             trained = {name: float(logs[name]) for name in ("loss", "dice", "iou", "binary_accuracy")}
             row = {"epoch": epoch + 1, **trained, **validate(self.segmenter, self.data, self.settings.batch_size)}
@@ -248,6 +251,7 @@ class Bookkeeper(keras.callbacks.Callback):
         for index, variable in enumerate(_state(self.segmenter)):
             variable.assign(found.arrays[f"state/{index}"])
         self.history, self.kept_epoch = found.meta["history"], found.meta["kept_epoch"]
+        self.skipped = self._skipped(len(self.history))
         self.kept = [found.arrays[f"kept/{index}"] for index in range(len(self.segmenter.network.weights))]
         print(f"resumed after epoch {found.epoch} of {self.settings.epochs}", flush=True)
 
@@ -256,6 +260,26 @@ class Bookkeeper(keras.callbacks.Callback):
         kept = {f"kept/{i}": array for i, array in enumerate(self.kept)}
         meta = {"history": list(self.history), "kept_epoch": self.kept_epoch}
         self.writer.save(checkpoints.Checkpoint(len(self.history), state | kept, meta))
+
+    def _skipped(self, epochs: int) -> int:
+        """Steps of the first ``epochs`` that changed no weight, because a gradient overflowed in float16."""
+        return epochs * len(self.batches) - int(self.segmenter.optimizer.iterations)
+
+    def _tell_skipped(self, epochs: int) -> None:
+        """Say how many steps of the last epoch were skipped.
+
+        Raises:
+            RunError: gradients overflow however small the loss is scaled: no step will count any more.
+        """
+        before, self.skipped = self.skipped, self._skipped(epochs)
+        if self.skipped == before:
+            return
+        scale = float(self.segmenter.optimizer.dynamic_scale)
+        what = f"{self.skipped - before} of {len(self.batches)} steps of epoch {epochs} skipped: float16 overflowed"
+        if scale < 1:
+            fix = "set train.precision: float32, or bfloat16 where the machine has it; the last checkpoint is kept"
+            raise RunError("train.precision", f"{what}, and no scale of the loss is small enough", fix)
+        print(f"{what}; the loss is scaled by {scale:g} now", flush=True)
 
     def _check_finite(self, loss) -> None:
         if not np.isfinite(float(loss)):
@@ -277,7 +301,8 @@ def _arrays(variables) -> list[np.ndarray]:
 @contextmanager
 def averaged(model: Segmenter):
     """The averaged weights (EMA) in place of the trained ones within the block, where the optimizer keeps them."""
-    averages = getattr(model.optimizer, "_model_variables_moving_average", None) if model.optimizer.use_ema else None
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 wraps it, to scale the loss
+    averages = getattr(optimizer, "_model_variables_moving_average", None) if getattr(optimizer, "use_ema", 0) else None
     if not averages:
         yield
         return

@@ -3,7 +3,6 @@
 No engine here. What is drawn comes from ``augmentation``, whose own renderer means the same on an accelerator.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from brainseg import hardware
 from brainseg.sequences import FLAIR
 
 SCALE = 255.0  # full scale of the intensities
@@ -51,7 +51,7 @@ def noise_field(seed: int, deviation: float, channels: int, side: int) -> np.nda
 @cache
 def _pool() -> ThreadPoolExecutor:
     """OpenCV leaves the interpreter free while it works; what comes out does not depend on how many share it."""
-    return ThreadPoolExecutor(os.cpu_count())
+    return ThreadPoolExecutor(hardware.cores())
 
 
 def render(
