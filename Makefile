@@ -41,8 +41,8 @@ repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.y
 cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=institution, RECIPE=name
 	$(BIN)/brainseg cross-validate --jobs $(or $(JOBS),1) $(addprefix --scheme=,$(SCHEME)) $(RECIPE)
 
-test: setup ## the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+test: setup ## the fast tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
 
 test-slow: setup ## the tests that take minutes: demo, S3, JAX, notebook, clones
 	$(BIN)/python -m pytest -m slow
@@ -52,7 +52,7 @@ lint: setup ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=1: also the time to a Dice of 0.80
+bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=0: without the trainings to a Dice of 0.80
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/training.py $(addprefix --dice=,$(DICE))
 	$(BIN)/python benchmarks/predict.py

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,8 +39,15 @@ def run(out: Path, overrides: dict, folds: list[int], jobs: int) -> None:
         list(pool.map(partial(run_fold, out, overrides), folds))
 
 
-def run_fold(out: Path, overrides: dict, number: int) -> None:
-    """Raises: RunError: a stage failed."""
+def run_fold(out: Path, overrides: dict, number: int, launcher: Sequence[str] = ()) -> None:
+    """Run the stages of one fold.
+
+    Args:
+        launcher: arguments of Python before the script's path.
+
+    Raises:
+        RunError: a stage failed.
+    """
     root, folder = Path.cwd(), out.resolve() / f"fold-{number}"
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -56,7 +64,7 @@ def run_fold(out: Path, overrides: dict, number: int) -> None:
     for stage in STAGES:
         start = time.monotonic()
         with open(folder / "log", "a", encoding="utf-8") as log:
-            command = [sys.executable, f"stages/{stage}.py"]
+            command = [sys.executable, *launcher, f"stages/{stage}.py"]
             code = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log).returncode
         if code:
             raise errors.RunError(str(folder / "log"), f"{stage} of fold {number} failed", "read its last lines")

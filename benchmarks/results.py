@@ -1,4 +1,7 @@
-"""Rows of benchmarks: printed as a table, kept in results.json beside the machine and the commit."""
+"""Rows of benchmarks: printed as a table, kept in results/<kind of machine>.json beside the machine and the commit.
+
+``python benchmarks/results.py`` prints all kinds of machine side by side, as docs/machines.md has them.
+"""
 
 import json
 import os
@@ -10,9 +13,9 @@ from typing import NamedTuple
 
 import psutil
 
-from brainseg import files
+from brainseg import files, hardware
 
-PATH = Path(__file__).with_name("results.json")
+FOLDER = Path(__file__).with_name("results")
 
 
 class Row(NamedTuple):
@@ -25,12 +28,13 @@ class Row(NamedTuple):
     unit: str
     runs: int
     higher_is_better: bool
+    note: str = ""  # what each side computed with
 
 
-def row(name: str, ours: list[float], peer: list[float], unit: str, higher_is_better: bool) -> Row:
+def row(name: str, ours: list[float], peer: list[float], unit: str, higher_is_better: bool, note: str = "") -> Row:
     """A row from the runs' numbers."""
     mine, other = median(ours), median(peer)
-    return Row(name, round(mine, 3), round(other, 3), round(mine / other, 3), unit, len(ours), higher_is_better)
+    return Row(name, round(mine, 3), round(other, 3), round(mine / other, 3), unit, len(ours), higher_is_better, note)
 
 
 def absolute(name: str, ours: list[float], unit: str, higher_is_better: bool) -> Row:
@@ -47,19 +51,44 @@ def show(rows: list[Row]) -> None:
         print(f"{each.id:<24}{numbers}  {'higher' if each.higher_is_better else 'lower'}")
 
 
+def path() -> Path:
+    """The file of this kind of machine."""
+    return FOLDER / f"{hardware.kind()}.json"
+
+
 def save(rows: list[Row]) -> None:
-    """Put the rows into results.json, each with its commit. Earlier ones of this machine stay, if their ids are others.
+    """Put the rows into this kind's file, each with its commit. Earlier ones of this machine stay.
 
     A whole `make bench` takes an hour, and an edit of the page does not change how fast a network trains.
     """
-    here = {"machine": _machine(), "commit": _commit()}
-    before = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {"rows": []}
+    here = {"machine": _machine(), "instruction_sets": list(hardware.instruction_sets()), "commit": _commit()}
+    before = json.loads(path().read_text(encoding="utf-8")) if path().exists() else {"rows": []}
     same = before.get("machine") == here["machine"]
     kept = [{"commit": before["commit"], **each} for each in before["rows"]] if same else []
     new = [each._asdict() | {"commit": here["commit"]} for each in rows]
     merged = {each["id"]: each for each in [*kept, *new]}
     report = here | {"rows": [merged[name] for name in sorted(merged)]}
-    files.write_text(PATH, json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    path().parent.mkdir(exist_ok=True)
+    files.write_text(path(), json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def table() -> str:
+    """All kinds of machine beside each other, in Markdown: ours, and in brackets ours / peer."""
+    kinds = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))}
+    found = {kind: {row["id"]: row for row in report["rows"]} for kind, report in kinds.items()}
+    units = {name: row["unit"] for rows in found.values() for name, row in rows.items()}
+    lines = ["", "---", *(f"`{name}` ({units[name]})" for name in sorted(units))]
+    for kind, rows in found.items():
+        cells = [_cell(rows.get(name)) for name in sorted(units)]
+        lines = [f"{line} | {cell}" for line, cell in zip(lines, [f"`{kind}`", "---", *cells], strict=True)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cell(row: dict | None) -> str:
+    if row is None:
+        return "not measured"
+    ours = f"{row['ours']:,.1f}" if row["ours"] >= 1 else f"{row['ours']:.2f}"
+    return f"{ours} ({row['ratio']:.2f})" if row["ratio"] is not None else ours
 
 
 def _machine() -> str:
@@ -73,12 +102,16 @@ def _lines(path: str) -> list[str]:
 
 
 def _commit() -> str | None:
-    """The short commit, with ``-dirty`` where tracked files, results.json apart, are not the commit's."""
+    """The short commit, with ``-dirty`` where tracked files, those of results apart, are not the commit's."""
     commit = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){PATH.name}")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){FOLDER.name}")
     return f"{commit}-dirty" if changed else commit or None
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PATH.parent), *arguments]
+    command = ["git", "-C", str(FOLDER.parent), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,17 +1,18 @@
-"""The peer in PyTorch, as its best users write it: channels-last, bfloat16, a DataLoader; augmented in one of two ways.
+"""The peer in PyTorch, as its best users write it: channels-last, a DataLoader, the precision that suits the machine.
 
 The same U-Net, sampler, loss, augmentation, optimizer and averaged weights as the pipeline's, from the same parameters.
 """
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (everybody's name for it)
 
-from brainseg import sampling, warping
+from brainseg import hardware, sampling, warping
 from brainseg.config import Augmentation, Network, Params
 from brainseg.dataset import Dataset
 from brainseg.errors import DataError, Problem, raise_all
@@ -75,6 +76,18 @@ class UNet(nn.Module):
             x = block(torch.cat([x, skip], 1))
         x = self.answer(x)
         return F.interpolate(x, scale_factor=self.scale, mode="bilinear") if self.scale > 1 else x
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """For use alone: each normalisation folded into the convolution before it, as the exported file has it."""
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            for place in range(len(module) - 1):
+                convolution, norm = module[place], module[place + 1]
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[place] = nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
+                    module[place + 1] = nn.Identity()
+    return network
 
 
 class Slices(torch.utils.data.Dataset):
@@ -188,10 +201,12 @@ def refuse_others(params: Params) -> None:
 class Trainer:
     """One epoch after the other; ``network`` is trained, ``average`` (EMA) is validated."""
 
-    def __init__(self, data: Dataset, params: Params, way: str = BATCHWISE):
-        """``way``: of augmentation, BATCHWISE or OPENCV."""
+    def __init__(self, data: Dataset, params: Params, way: str = BATCHWISE, precision: str = "float32"):
+        """``way``: of augmentation, BATCHWISE or OPENCV. ``precision``: float32 or bfloat16."""
         torch.manual_seed(params.train.seed)
-        torch.set_num_threads(params.train.threads)
+        threads = params.train.threads
+        torch.set_num_threads(hardware.cores() if threads == "auto" else threads)
+        self.autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == "bfloat16")
         refuse_others(params)
         self.data, self.params, self.way = data, params, way
         self.network = UNet(params.network, data.images.shape[-1]).to(memory_format=torch.channels_last)
@@ -213,7 +228,7 @@ class Trainer:
         for images, masks in batches(self.data, self.params, number, self.way):
             by_batch = self.way == BATCHWISE
             x, y = augment(self.params.augmentation, images, masks) if by_batch else (images, masks)
-            with torch.autocast("cpu", torch.bfloat16):
+            with self.autocast():
                 logits = self.network(x.contiguous(memory_format=torch.channels_last))
             loss = bce_dice(y, logits.float(), self.params.train.loss_smooth)
             self.optimizer.zero_grad(set_to_none=True)
@@ -230,6 +245,6 @@ class Trainer:
         found = []
         for part in np.array_split(rows, max(1, len(rows) // self.params.train.batch_size)):
             x = torch.from_numpy(self.data.images[part]).permute(0, 3, 1, 2).float()
-            with torch.autocast("cpu", torch.bfloat16):
+            with self.autocast():
                 found.append(self.average(x.contiguous(memory_format=torch.channels_last)).float()[:, 0].numpy())
         return np.concatenate(found)

@@ -4,18 +4,20 @@ import json
 import socket
 from collections import namedtuple
 
+import keras
 import pytest
 
-from brainseg import doctor, files
+from brainseg import config, doctor, files, timing
 from tests import toy_pipeline
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A project with a model that phantoms have trained."""
+def folder(tmp_path, monkeypatch):
+    """A project with a model that phantoms have trained, on a machine of as many cores as the tests' engine uses."""
+    monkeypatch.setattr(doctor.hardware, "cores", lambda: 2)
     for name in ("params.yaml", ".dvc/config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        text = (toy_pipeline.PROJECT / name).read_text().replace("precision: bfloat16", "precision: float32")
+        text = (toy_pipeline.PROJECT / name).read_text()
         (tmp_path / name).write_text(text)
     (tmp_path / "models").mkdir()
     weights = tmp_path / "models/unet.weights.h5"
@@ -78,9 +80,33 @@ def test_a_misspelt_parameter_is_a_line_too(folder):
     assert "WARN" in doctor.run(folder) and "train.engin is not a parameter. Fix: write engine" in doctor.run(folder)
 
 
-@pytest.mark.parametrize(("flags", "expected"), [("avx2 fma", False), ("avx512f avx512_bf16", True), (None, True)])
-def test_processors_without_bfloat16_are_told(flags, expected, tmp_path):
-    path = tmp_path / "cpuinfo"
-    if flags:
-        path.write_text(f"flags: {flags}\n")
-    assert doctor.has_bfloat16(path) == expected
+def test_what_a_training_would_choose_and_where_it_would_crawl(folder, monkeypatch):
+    monkeypatch.setattr(doctor.hardware, "multiplies_bfloat16", lambda: False)
+    assert "PASS" in lines(folder)["engine"] and "float32, 2 threads, oneDNN" in lines(folder)["engine"]
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("precision: auto", "precision: bfloat16"))
+    keras.config.set_dtype_policy("float32")
+    found = lines(folder)["engine"]
+    keras.config.set_dtype_policy("float32")
+    assert "WARN" in found and "12 times as long" in found and "set train.precision: auto" in found
+
+
+def test_how_long_a_training_would_take_is_measured(folder, monkeypatch):
+    """Three epochs of a tiny network: the time follows from rates that were measured here."""
+    text = (folder / "params.yaml").read_text()
+    tiny = {"epochs: 40": "epochs: 3", "filters: 32": "filters: 4", "depth: 3": "depth: 1", "size: 256": "size: 64",
+            "batch_size: 16": "batch_size: 4", "  window: 0.75": "  window: 0"}  # fmt: skip
+    for old, new in tiny.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    (folder / "metrics").mkdir()
+    report = {"protocol": {"slices": {"train": 400, "val": 50, "test": 60}}}
+    (folder / "metrics/evaluation.json").write_text(json.dumps(report))
+    monkeypatch.setattr(timing, "MOST", 8)
+    found = timing.estimate(config.load(path=folder / "params.yaml"), report["protocol"]["slices"], seconds=5)
+    assert 2 <= found.steps <= 8
+    expected = 3 * (400 / found.trained + 50 / found.validated) / 60
+    assert found.minutes == pytest.approx(expected)
+    said = str(doctor.training_time(folder))
+    assert "PASS" in said and "for 3 epochs of 400 slices" in said and "images/s" in said

@@ -73,6 +73,15 @@ def test_parameters_are_those_that_made_the_scores(toy):
     assert revision.params(lambda path: lock) == {"split": {"seed": 1, "unit": "patient"}}
 
 
+def test_what_auto_leaves_to_the_machine_makes_no_numbers_older():
+    """The precision and the threads of another machine are no other parameters; a learning rate is."""
+    then = {"train": {"precision": "bfloat16", "threads": 2, "learning_rate": 0.1}}
+    now = "train: {precision: auto, threads: auto, learning_rate: 0.2}"
+    assert revision._other_values("HEAD", then, {}, lambda path: now) == ["train.learning_rate"]
+    fixed = now.replace("auto, t", "float32, t")
+    assert revision._other_values("HEAD", then, {}, lambda path: fixed) == ["train.learning_rate", "train.precision"]
+
+
 def test_a_folder_of_numbers_is_read_as_it_is(toy, tmp_path):
     """What cross-validate --output kept, and the metrics of a run that lie somewhere."""
     for report in ("summary.json", "evaluation.json"):

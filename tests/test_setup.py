@@ -4,12 +4,14 @@ import json
 import os
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from brainseg import hardware
 from tests import toy_pipeline
 from tests.toy_pipeline import PROJECT
 
@@ -136,19 +138,27 @@ def bench_training(monkeypatch):
     import training
 
     rates = {
-        "ours": iter([60.0, 90.0, 80.0]), "legacy_keras": iter([20.0] * 3),
-        "pytorch": iter([70.0, 95.0, 70.0]), "pytorch_opencv": iter([100.0] * 3),
-    }  # fmt: skip
+        "ours": iter([60.0, 90.0, 80.0]),
+        "legacy_keras": iter([20.0] * 3),
+        ("torch", "float32"): iter([70.0]),  # looked at once: not the fastest
+        ("torch", "bfloat16"): iter([10.0]),
+        ("opencv", "float32"): iter([90.0, 100.0, 100.0, 100.0]),
+        ("opencv", "bfloat16"): iter([10.0]),
+    }
     seconds = {"our_seconds": 200.0, "pytorch_seconds": 400.0}
 
     def alone(function, *arguments):
-        if function.__name__ in seconds:
-            return seconds[function.__name__]
-        return next(rates[arguments[0].__name__]), 1000.0
+        name = getattr(function, "func", function).__name__
+        if name in seconds:
+            return seconds[name]
+        side = arguments[0]
+        key = (side.keywords["way"], side.keywords["precision"]) if hasattr(side, "keywords") else side.__name__
+        return next(rates[key]), 1000.0
 
     saved = []
     monkeypatch.setattr(training, "alone", alone)
     monkeypatch.setattr(training, "_has_torch", lambda: True)
+    monkeypatch.setattr(training, "_ours", lambda: "float32")
     monkeypatch.setattr(training, "phantoms", lambda folder: (folder, folder))
     monkeypatch.setattr(training.results, "save", saved.extend)
     return training, saved
@@ -166,6 +176,9 @@ def test_bench_of_training_takes_medians_of_runs_in_turn(bench_training, monkeyp
         "time_to_dice80_s": (200.0, None, None, 1, False),
         "time_to_dice80_vs_pytorch": (200.0, 400.0, 0.5, 1, False),
     }
+    notes = {row.id: row.note for row in saved}
+    assert notes["train_vs_pytorch"] == "ours float32; PyTorch float32, augmented by OpenCV in its loader"
+    assert notes["train_vs_legacy_keras"] == "ours float32; the older recipe float32, oneDNN as TensorFlow decides"
 
 
 def test_quick_bench_of_training_records_nothing(bench_training, monkeypatch, tmp_path):
@@ -178,24 +191,26 @@ def test_quick_bench_of_training_records_nothing(bench_training, monkeypatch, tm
 
 def test_a_dice_that_was_never_reached_makes_no_row(bench_training, monkeypatch, capsys):
     training, _ = bench_training
-    monkeypatch.setattr(training, "alone", lambda function, *_: 200.0 if function.__name__ == "our_seconds" else np.inf)
-    assert [row.id for row in training.time_to_dice((Path(), Path()), 1)] == ["time_to_dice80_s"]
+    best = partial(training.pytorch, way="opencv", precision="float32")
+    never = lambda function, *_: 200.0 if function is training.our_seconds else np.inf  # noqa: E731
+    monkeypatch.setattr(training, "alone", never)
+    assert [row.id for row in training.time_to_dice((Path(), Path()), 1, best)] == ["time_to_dice80_s"]
     assert "pytorch: volume Dice 0.8 was not reached" in capsys.readouterr().out
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
-    """A repository with benchmarks/results.json; a call records one row and returns the file."""
+    """A repository with benchmarks/results/; a call records one row and returns this kind of machine's file."""
     monkeypatch.syspath_prepend(PROJECT / "benchmarks")
     import results
 
-    monkeypatch.setattr(results, "PATH", tmp_path / "toy/benchmarks/results.json")
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "toy/benchmarks/results")
     repository = toy_pipeline.create(tmp_path / "toy")
-    results.PATH.parent.mkdir()
+    results.FOLDER.parent.mkdir()
 
     def record(name, ours):
         results.save([results.row(name, [ours], [2.0], "s", higher_is_better=False)])
-        return json.loads(results.PATH.read_text())
+        return json.loads(results.path().read_text())
 
     return repository, record
 
@@ -211,9 +226,9 @@ def test_bench_keeps_rows_with_their_commit_and_none_of_another_machine(recorded
     kept = record("b", 3.0)["rows"]
     assert [(row["id"], row["commit"], row["ours"]) for row in kept] == [("a", first, 1.0), ("b", second, 3.0)]
     monkeypatch.setattr("results._machine", lambda: "another")
-    assert record("c", 1.0) | {"rows": []} == {
-        "machine": "another", "commit": repository.git("rev-parse", "--short", "HEAD").strip(), "rows": [],
-    }  # fmt: skip
+    found = record("c", 1.0)
+    assert (found["machine"], found["instruction_sets"]) == ("another", list(hardware.instruction_sets()))
+    assert found["commit"] == repository.git("rev-parse", "--short", "HEAD").strip()
     assert [row["id"] for row in record("c", 1.0)["rows"]] == ["c"]
 
 
@@ -226,3 +241,19 @@ def test_bench_of_a_changed_tree_is_called_dirty(recorded):
     (repository.folder / "stages/data.py").write_text("pass\n")
     found = record("b", 1.0)
     assert [row["commit"] for row in found["rows"]] == [commit, f"{commit}-dirty"]
+
+
+def test_bench_shows_kinds_of_machine_side_by_side(recorded):
+    import results
+
+    _, record = recorded
+    found = record("a_s", 1.0) | {"machine": "another"}
+    found["rows"] = [{**found["rows"][0], "ours": 0.25, "peer": None, "ratio": None}, {**found["rows"][0], "id": "b"}]
+    (results.FOLDER / "z-cores.json").write_text(json.dumps(found))
+    kind = hardware.kind()
+    assert results.table().splitlines() == [
+        f"|  | `{kind}` | `z-cores` |",
+        "| --- | --- | --- |",
+        "| `a_s` (s) | 1.0 (0.50) | 0.25 |",
+        "| `b` (s) | not measured | 1.0 (0.50) |",
+    ]

@@ -228,9 +228,12 @@ def test_the_identity_knows_parameters_data_and_code():
     others = [
         training.identity(params(), {"images_sha256": "2"}, running),
         training.identity(params(seed=2), {"images_sha256": "1"}, running),
-        training.identity(params(), {"images_sha256": "1"}, running._replace(device="gpu")),
+        *(
+            training.identity(params(), {"images_sha256": "1"}, running._replace(**change))
+            for change in ({"device": "gpu"}, {"precision": "bfloat16"}, {"threads": 4}, {"onednn": True})
+        ),
     ]
-    assert len({checkpoints.key(facts) for facts in [base, *others]}) == 4
+    assert len({checkpoints.key(facts) for facts in [base, *others]}) == 7
     assert {"training.py", "losses.py", "metrics.py"} <= base["code"].keys()
     assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]
 

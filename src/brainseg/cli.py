@@ -78,7 +78,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _doctor(arguments: argparse.Namespace) -> None:
     from brainseg import doctor
 
-    print(doctor.run())
+    print(doctor.run(time=arguments.time, recipe=arguments.recipe))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -213,6 +213,10 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--jobs": {"type": _positive, "default": 1, "metavar": "N", "help": "folds at once"},
         "--output": {"metavar": "DIR", "type": Path, "help": "where to, instead of metrics/cross_validation"},
+    },
+    "doctor": {
+        "recipe": RECIPE | {"help": "recipes/<recipe>.yaml: look at its parameters instead of params.yaml's"},
+        "--time": {"action": "store_true", "help": "measure for a minute how long a training would take here"},
     },
     "evaluate": {
         "images": {"metavar": "IMAGES", "help": "a folder, or a pattern in quotes: 'scans/*_flair.nii.gz', 'dicom/*/'"},

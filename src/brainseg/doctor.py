@@ -1,18 +1,19 @@
 """`brainseg doctor`: what this machine and this folder have, what is missing, and the way out."""
 
 import importlib.metadata
-import os
+import json
 import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import requests
 
-from brainseg import config, engine, files, manifest, tracking
+from brainseg import config, engine, files, hardware, manifest, repro, revision, tracking
 from brainseg.errors import BrainsegError
 
 PYTHONS = (3, 11), (3, 13)
@@ -31,18 +32,29 @@ class Finding(NamedTuple):
         return f"{line}. Fix: {self.fix}" if self.fix else line
 
 
-def run(root: Path = Path()) -> str:
-    """Look at everything; return one PASS or WARN line each. Nothing is written and nothing fails."""
-    checks: list[Callable[[Path], Finding]] = [python, machine, compute, disk, remotes, runs, model]
+def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -> str:
+    """Look at everything; return one PASS or WARN line each. Nothing is written and nothing fails.
+
+    Args:
+        time: also measure for a minute how long a training would take here.
+        recipe: recipes/<recipe>.yaml applied to the parameters.
+    """
+    checks: list[Callable[[Path], Finding]] = [python, machine, partial(compute, recipe=recipe)]
+    checks += [partial(training_time, recipe=recipe)] if time else []
+    checks += [disk, remotes, runs, model]
     findings = []
     for check in checks:
         try:
             findings.append(check(root))
         except BrainsegError as error:
-            findings += [Finding(check.__name__, f"{p.path}: {p.what}", p.fix) for p in error.problems]
+            findings += [Finding(_name(check), f"{p.path}: {p.what}", p.fix) for p in error.problems]
         except Exception as error:  # a doctor that falls ill himself helps nobody
-            findings.append(Finding(check.__name__, f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
+            findings.append(Finding(_name(check), f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
     return "\n".join(map(str, findings))
+
+
+def _name(check: Callable) -> str:
+    return getattr(check, "func", check).__name__
 
 
 def python(root: Path) -> Finding:
@@ -53,27 +65,47 @@ def python(root: Path) -> Finding:
 
 def machine(root: Path) -> Finding:
     memory = psutil.virtual_memory()
-    found = (f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+    cores = hardware.cores()
+    found = (f"{platform.system()} {platform.machine()}, {cores} core{'s' if cores > 1 else ''} to use "
+             f"({' '.join(hardware.instruction_sets()) or 'instruction sets unknown'}), "
              f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB memory free")  # fmt: skip
     enough = memory.available > 2 * GIB
     return Finding("machine", found, "" if enough else "close other programs; training takes about 2 GiB")
 
 
-def compute(root: Path) -> Finding:
-    """The engine that params.yaml asks for, really started."""
-    train = config.load("train", path=root / "params.yaml").train
+def compute(root: Path, recipe: str | None = None) -> Finding:
+    """The engine that the parameters ask for, really started, and what ``auto`` becomes here."""
+    train = _params(root, recipe).train
     running = engine.start(train.engine, device=train.device, precision=train.precision, threads=train.threads)
     packages = ("keras", "tensorflow-cpu", "tensorflow", "jax")
     versions = ", ".join(f"{name} {_version(name)}" for name in packages if _version(name))
-    slow = running.precision == "bfloat16" and running.device == "cpu" and not has_bfloat16()
-    fix = "this processor has no bfloat16 instructions: train.precision: float32 is faster here" if slow else ""
-    return Finding("engine", f"{running} ({versions})", fix)
+    slow = engine.emulation(running.precision, running.engine, running.device)
+    return Finding("engine", f"{running} ({versions})", f"{slow}: set train.precision: auto" if slow else "")
 
 
-def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor multiplies bfloat16 itself; where Linux does not tell, it is taken to."""
-    flags = cpuinfo.read_text() if cpuinfo.exists() else "bf16"
-    return "bf16" in flags  # avx512_bf16, amx_bf16, on ARM bf16
+def training_time(root: Path, recipe: str | None = None) -> Finding:
+    """How long the training would take here, from a minute of it. The engine is the one that was started."""
+    from brainseg import timing  # Keras reads its engine once
+
+    params = _params(root, recipe)
+    report = json.loads((root / "metrics/evaluation.json").read_text(encoding="utf-8"))
+    slices = report["protocol"]["slices"]
+    measured = timing.estimate(params, slices)
+    found = (
+        f"{recipe or 'params.yaml'}: about {_duration(measured.minutes)} for {params.train.epochs} epochs of "
+        f"{slices['train']:,} slices ({measured.trained:.0f} images/s, {measured.validated:.0f} in validation; "
+        f"measured over {measured.steps} steps), evaluation and pictures not included"
+    )
+    return Finding("time", found)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def _params(root: Path, recipe: str | None) -> config.Params:
+    path = root / "params.yaml"
+    return config.check(revision.merged(config.read_yaml(path), repro.load(recipe, root) if recipe else {}), path)
 
 
 def disk(root: Path) -> Finding:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from brainseg import hardware
 from brainseg.errors import DataError, MachineError
@@ -36,9 +36,11 @@ class Engine(NamedTuple):
 
 
 def start(
-    name: str, *, device: str = "auto", precision: str = "float32", threads: int | str = "auto", onednn: bool = True
+    name: str, *, device: str = "auto", precision: str = "float32", threads: int | Literal["auto"] = "auto"
 ) -> Engine:
-    """Set up the engine of this process: Keras' backend, device, precision, threads, oneDNN, determinism.
+    """Set up the engine of this process: Keras' backend, device, precision, threads, determinism.
+
+    TensorFlow computes with oneDNN, which it does unasked only on processors with AVX512_VNNI.
 
     Args:
         name: ``tensorflow`` or ``jax``.
@@ -47,7 +49,6 @@ def start(
             device computes itself, see ``native_precision``.
         threads: processor threads, part of the result because sums are taken in another order; ``auto``: the physical
             cores that this process may use.
-        onednn: let TensorFlow use oneDNN, which it does unasked on processors with AVX512_VNNI only.
 
     Raises:
         MachineError: the engine is not installed, or ``gpu`` was asked for and there is none.
@@ -55,7 +56,7 @@ def start(
     if importlib.util.find_spec(name) is None:
         raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
     threads = hardware.cores() if threads == "auto" else int(threads)
-    _environment(name, device, threads, onednn)
+    _environment(name, device, threads)
     found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
     if device == "gpu" and found != "gpu":
         raise MachineError("train.device", f"gpu was asked for and {name} sees none",
@@ -69,7 +70,7 @@ def start(
     elif cost := emulation(precision, name, found):
         print(f"WARNING train.precision: {cost}", file=sys.stderr, flush=True)
     keras.config.set_dtype_policy(POLICIES[precision])
-    return Engine(name, found, precision, threads, onednn and has_onednn(name))
+    return Engine(name, found, precision, threads, has_onednn(name))
 
 
 def native_precision(name: str, device: str) -> str:
@@ -119,13 +120,13 @@ def compute_capability(name: str) -> tuple[int, int]:
 
 
 def has_onednn(name: str) -> bool:
-    """Whether the engine computes with oneDNN when it is allowed to: TensorFlow, but for its builds for macOS."""
+    """Whether the engine computes with oneDNN: TensorFlow, but for its builds for macOS."""
     return name == "tensorflow" and platform.system() != "Darwin"
 
 
-def _environment(name: str, device: str, threads: int, onednn: bool) -> None:
+def _environment(name: str, device: str, threads: int) -> None:
     os.environ["KERAS_BACKEND"] = name
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = str(int(onednn))
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ["NPROC"] = str(threads)  # the size of JAX's thread pool

@@ -21,7 +21,7 @@ def cores() -> int:
     Two hyperthreads of one core count once, because a matrix product fills a core alone. A quota of 2.5 processors is
     2 cores. At least 1.
     """
-    return max(1, min(_allowed_cores(), *_quotas(), os.cpu_count() or 1))
+    return max(1, int(min([_allowed_cores(), *_quotas()])))
 
 
 def _allowed_cores() -> int:
@@ -38,9 +38,9 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _quotas() -> list[int]:
-    """Whole processors that the control groups (v2, v1) of this process and their parents allow."""
-    found = [float(os.cpu_count() or 1)]
+def _quotas() -> list[float]:
+    """Processors that the control groups (v2, v1) of this process and their parents allow, where they set a limit."""
+    found = []
     for line in _text(OWN_CGROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -49,7 +49,7 @@ def _quotas() -> list[int]:
             for folder in _upwards(CGROUPS / "cpu", path):
                 period = _text(folder / "cpu.cfs_period_us")
                 found.append(_ratio([_text(folder / "cpu.cfs_quota_us").strip(), period.strip()]))
-    return [int(max(1.0, quota)) for quota in found if quota > 0]
+    return [quota for quota in found if quota > 0]
 
 
 def _upwards(root: Path, path: str) -> list[Path]:
