@@ -3,10 +3,11 @@
     python benchmarks/gpu.py OUT                       # JAX; --engine tensorflow for the other engine
     python benchmarks/gpu.py OUT --quick               # does it run at all: few steps of the default, small batches
 
-For the default and for `best`: milliseconds a step, images a second, share of the card's bfloat16 peak, alone and with
-each of several steps in one call (`steps_per_execution`), larger batches, and XLA's command buffers for all kinds of
-kernels. Then a fold of `best` from start to end, as committed and with the fastest of these. Each in a process of its
-own, because XLA reads its flags once. Needs `dvc repro split`. Results: OUT/gpu.json, written after each measurement.
+For `best` and for the default: milliseconds a step, images a second, share of the card's bfloat16 peak, alone and with
+each of several steps in one call (`steps_per_execution`), larger batches, and XLA's command buffers off, as XLA has
+them, and from one kernel on. Then a fold of `best` from start to end, as committed and with the fastest of these. Each
+in a process of its own, because XLA reads its flags once. Needs `dvc repro split`. Results: OUT/gpu.json, written after
+each measurement.
 """
 
 import argparse
@@ -24,16 +25,18 @@ from training import REAL
 
 from brainseg import config, dataset, engine, errors, files, hardware, revision
 
-BUFFERS = "--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,COLLECTIVES"
-TRIED = {  # name → parameters, steps in one call, XLA's flags
+NO_BUFFERS, ALL_BUFFERS = "--xla_gpu_enable_command_buffer=", "--xla_gpu_graph_min_graph_size=1"
+TRIED = {  # name → parameters, steps in one call (on JAX Keras 3.15 only saves callbacks so), XLA's flags
     "as it is": ({}, 1, ""),
     "8 steps a call": ({}, 8, ""),
     "32 steps a call": ({}, 32, ""),
     "batches of 32": ({"batch_size": 32, "learning_rate": 0.0028}, 1, ""),  # the rate grows with the root: Adam
     "batches of 64": ({"batch_size": 64, "learning_rate": 0.004}, 1, ""),
-    "command buffers": ({}, 1, BUFFERS),
-    "command buffers, batches of 32, 8 steps": ({"batch_size": 32, "learning_rate": 0.0028}, 8, BUFFERS),
+    "no command buffers": ({}, 1, NO_BUFFERS),
+    "command buffers from one kernel on": ({}, 1, ALL_BUFFERS),
+    "batches of 32, command buffers from one kernel on": ({"batch_size": 32, "learning_rate": 0.0028}, 1, ALL_BUFFERS),
 }
+LONGEST = 120  # seconds of one measurement
 SECONDS = 300  # no further step is timed after that: two folds take about 240
 
 
@@ -43,7 +46,7 @@ def main() -> None:
         print(json.dumps(one(json.loads(options.one))))
         return
     begin, report = time.monotonic(), {"commit": None, "steps": {}, "folds": {}}
-    for recipe in (None,) if options.quick else (None, "best"):
+    for recipe in (None,) if options.quick else ("best", None):
         for name, (train, calls, flags) in TRIED.items():
             if time.monotonic() - begin > SECONDS:
                 break
@@ -90,13 +93,25 @@ def one(asked: dict) -> dict:
     peak = step_profile.product_flops(step_profile.SIDES[running.device])
     rate = asked["steps"] * t.batch_size / seconds
     return {
-        "running": str(running),
+        "running": f"{running}, {card(t.engine)}",
         "compilation_s": round(compiled, 1),
         "step_ms": round(1e3 * seconds / asked["steps"], 3),
         "images_per_s": round(rate, 1),
         "share_of_peak": round(rate * work / peak, 4),
         "peak_tflop_per_s": round(peak / 1e12, 2),
     }
+
+
+def card(name: str) -> str:
+    """What the engine calls the device that it computes on."""
+    if name == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    import tensorflow as tf
+
+    cards = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(cards[0]).get("device_name", "") if cards else "cpu"
 
 
 def several_steps(calls: int) -> None:
@@ -109,7 +124,12 @@ def several_steps(calls: int) -> None:
 
 def _alone(asked: dict, flags: str) -> dict:
     command = [sys.executable, __file__, "-", "--one", json.dumps(asked)]
-    done = subprocess.run(command, env=_environment(flags), capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, env=_environment(flags), capture_output=True, text=True, check=False, timeout=LONGEST
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {LONGEST} s"}
     print(
         f"{asked['recipe'] or 'default'} {asked['train']} {asked['calls']} {flags}: {done.stdout.strip()}", flush=True
     )
@@ -153,10 +173,10 @@ def _environment(flags: str) -> dict[str, str]:
 
 
 def _write(out: Path, report: dict) -> None:
-    from results import _commit
+    from results import commit
 
     out.mkdir(parents=True, exist_ok=True)
-    report["commit"], report["machine"] = _commit(), hardware.kind()
+    report["commit"], report["host"] = commit(), hardware.kind()
     files.write_text(out / "gpu.json", json.dumps(report, indent=2) + "\n")
 
 

@@ -61,7 +61,7 @@ def save(rows: list[Row]) -> None:
 
     A whole `make bench` takes an hour, and an edit of the page does not change how fast a network trains.
     """
-    here = {"machine": _machine(), "instruction_sets": list(hardware.instruction_sets()), "commit": _commit()}
+    here = {"machine": _machine(), "instruction_sets": list(hardware.instruction_sets()), "commit": commit()}
     before = json.loads(path().read_text(encoding="utf-8")) if path().exists() else {"rows": []}
     same = before.get("machine") == here["machine"]
     kept = [{"commit": before["commit"], **each} for each in before["rows"]] if same else []
@@ -101,7 +101,7 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The short commit, with ``-dirty`` where tracked files, those of results apart, are not the commit's."""
     commit = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){FOLDER.name}")

@@ -4,7 +4,7 @@
 
 A server process of its own, clients in this one. Eight clients at once, each sending 256 x 256 slices one after the
 other, then 64, who wait as Retry-After says, while /health is asked five times a second; then 1,000 requests in a row.
-Prints one JSON object a line; ``serve_rps`` and ``serve_p99_ms`` of results.json are those of eight clients.
+Prints one JSON object a line; ``serve_rps`` and ``serve_p99_ms`` of the results are those of eight clients.
 """
 
 import argparse

@@ -193,7 +193,7 @@ WALLS = {
     "cc3d": {"postprocessing"},
     "keras": {
         *("augmentation", "checkpoints", "engine", "exporting", "inference", "losses"),
-        *("finetuning", "networks", "progress", "segmenter", "training"),
+        *("finetuning", "networks", "progress", "segmenter", "timing", "training"),
         *("attention_unet", "blocks", "residual_unet", "unet", "unet3d"),
     },
 }

@@ -237,8 +237,9 @@ def test_the_recipe_best_is_the_one_that_was_measured():
     summary = json.loads((ROOT / "metrics/experiments/best_folds/summary.json").read_text(encoding="utf-8"))
     params = revision.merged(config.read_yaml(ROOT / "params.yaml"), config.read_yaml(ROOT / "recipes/best.yaml"))
     made_with = summary["params"]
+    machine = {"engine": None, "precision": None, "threads": None}
     for block in ("network", "augmentation", "train"):
-        assert made_with[block] | {"engine": None} == params[block] | {"engine": None}
+        assert made_with[block] | machine == params[block] | machine
 
 
 def test_what_the_recipe_best_does_to_single_patients():

@@ -63,6 +63,7 @@ def test_cores_that_this_process_may_use(case, machine):
     limits, expected = CASES[case]
     machine(**limits)
     assert hardware.cores() == expected
+    assert expected <= hardware.processors() <= 2 * expected
 
 
 def test_a_machine_without_linux_files(machine, tmp_path, monkeypatch):

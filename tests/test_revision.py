@@ -78,7 +78,9 @@ def test_what_auto_leaves_to_the_machine_makes_no_numbers_older():
     then = {"train": {"precision": "bfloat16", "threads": 2, "learning_rate": 0.1}}
     now = "train: {precision: auto, threads: auto, learning_rate: 0.2}"
     assert revision._other_values("HEAD", then, {}, lambda path: now) == ["train.learning_rate"]
+    back = {"train": {"precision": "auto", "threads": "auto", "learning_rate": 0.2}}
     fixed = now.replace("auto, t", "float32, t")
+    assert revision._other_values("HEAD", back, {}, lambda path: fixed) == ["train.precision"]
     assert revision._other_values("HEAD", then, {}, lambda path: fixed) == ["train.learning_rate", "train.precision"]
 
 

@@ -68,7 +68,8 @@ def start(
     if precision == "auto":
         precision = native_precision(name, found)
     elif cost := emulation(precision, name, found):
-        print(f"WARNING train.precision: {cost}", file=sys.stderr, flush=True)
+        advice = "train.precision: auto chooses what is fast here"
+        print(f"WARNING train.precision: {cost}. {advice}", file=sys.stderr, flush=True)
     keras.config.set_dtype_policy(POLICIES[precision])
     return Engine(name, found, precision, threads, has_onednn(name))
 
@@ -90,16 +91,16 @@ def emulation(precision: str, name: str, device: str) -> str:
     if precision == "float32":
         return ""
     if device == "cpu":
-        if precision == "bfloat16" and hardware.multiplies_bfloat16():
-            return ""
+        if precision == "bfloat16" and (hardware.multiplies_bfloat16() or not hardware.instruction_sets()):
+            return ""  # native, or not known: not an x86 processor, or not Linux
         return (
             f"{precision} is emulated on this processor; a training step took {EMULATED[precision]} times as long as "
-            "in float32 on two AVX2 cores. train.precision: auto chooses what is fast here"
+            "in float32 on two AVX2 cores"
         )
     needed = (8, 0) if precision == "bfloat16" else (7, 0)
     if compute_capability(name) >= needed:
         return ""
-    return f"{precision} is emulated on this card; the cost was not measured. train.precision: auto chooses"
+    return f"{precision} is emulated on this card; the cost was not measured"
 
 
 def compute_capability(name: str) -> tuple[int, int]:

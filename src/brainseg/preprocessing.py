@@ -84,7 +84,7 @@ def _convert(
     cv2.setNumThreads(1)  # the pool's threads are the parallelism
     columns = ["image", "mask", "spacing"]
     patients = [list(rows[columns].itertuples(index=False)) for _, rows in index.groupby("patient", sort=False)]
-    facts, faults, workers = {}, [], min(8, hardware.cores())
+    facts, faults, workers = {}, [], min(8, hardware.processors())
     with (
         _opened(path) as source,
         ThreadPoolExecutor(workers) as pool,

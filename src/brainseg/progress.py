@@ -27,7 +27,7 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(self.batch_size)
         if batch % 10 == 0 and not self.bar.disable:
             self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
-        if batch + 1 == self.steps:
+        if batch + 1 >= self.steps:  # several steps in one call may count past the end
             self.trained = time.monotonic() - self.begun
 
     def on_epoch_end(self, epoch, logs=None):

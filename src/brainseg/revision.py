@@ -20,7 +20,7 @@ REMEDY = "git restore it, or make it anew as the README says"  # of damaged numb
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
 NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
 BLOCKS = ("split", "train", "network", "augmentation", "evaluate")  # their parameters, but for the number of the fold
-MACHINE = ("train.device", "train.precision", "train.threads")  # auto leaves them to the machine
+MACHINE = ("train.precision", "train.threads")  # auto leaves them to the machine
 OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_validation/summary.json")
 
 
@@ -119,12 +119,12 @@ def _since_cross_validation(name: str, summary: dict, read: Reader) -> list[str]
 def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[str]:
     """Names of the parameters that are not in params.yaml as they were ``then``.
 
-    Left out: what no score depends on, and what ``auto`` leaves to the machine on either side.
+    Left out: what no score depends on, and what ``auto`` leaves to the machine now.
     """
     now = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
     made = {block: values for block, values in then.items() if block not in ("render", "export")}
     here = {block: {key: now.get(block, {}).get(key) for key in values} for block, values in made.items()}
-    return sorted(key for key, values in changed(made, here).items() if not (key in MACHINE and "auto" in values))
+    return sorted(key for key, values in changed(made, here).items() if not (key in MACHINE and values[1] == "auto"))
 
 
 def _is_code(path: str) -> bool:

@@ -46,14 +46,13 @@ def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> E
     model = training.build(params, params.preprocess.size, CHANNELS, len(batches))
     watch = _Watch(seconds)
     model.fit(engine.streamed(batches), shuffle=False, verbose=0, callbacks=[watch])
-    times = np.diff(watch.marks)[WARM_UP - 1 :]
-    step = float(np.median(times))
+    step = (watch.ended - watch.marks[WARM_UP - 1]) / (len(watch.marks) - WARM_UP)
     training.validate(model, data, size)  # compiles
     begin = time.perf_counter()
     training.validate(model, data, size)
     validated = len(data.rows("val")) / (time.perf_counter() - begin)
     epoch = max(1, slices["train"] // size) * step + slices["val"] / validated
-    return Estimate(len(times), size / step, validated, train.epochs * epoch / 60)
+    return Estimate(len(watch.marks) - WARM_UP, size / step, validated, train.epochs * epoch / 60)
 
 
 class _Watch(keras.callbacks.Callback):
@@ -61,14 +60,18 @@ class _Watch(keras.callbacks.Callback):
 
     def __init__(self, seconds: float):
         super().__init__()
-        self.seconds = seconds
+        self.seconds, self.ended = seconds, 0.0
         self.marks: list[float] = []
+        self.async_safe = engine.runs_ahead()
 
     def on_train_batch_end(self, batch, logs=None):
         self.marks.append(time.perf_counter())
         enough = len(self.marks) >= WARM_UP + 2
         if enough and self.marks[-1] - self.marks[WARM_UP - 1] > self.seconds:
             self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ended = time.perf_counter()  # Keras has waited for the last step
 
 
 def _noise(params: Params, count: int) -> Dataset:

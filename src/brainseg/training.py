@@ -274,9 +274,9 @@ class Bookkeeper(keras.callbacks.Callback):
         before, self.skipped = self.skipped, self._skipped(epochs)
         if self.skipped == before:
             return
-        scale = float(self.segmenter.optimizer.dynamic_scale)
-        what = f"{self.skipped - before} of {len(self.batches)} steps of epoch {epochs} skipped: float16 overflowed"
-        if scale < 1:
+        scale, skipped = float(self.segmenter.optimizer.dynamic_scale), self.skipped - before
+        what = f"{skipped} of {len(self.batches)} steps of epoch {epochs} skipped: float16 overflowed"
+        if scale < 1 and skipped == len(self.batches):
             fix = "set train.precision: float32, or bfloat16 where the machine has it; the last checkpoint is kept"
             raise RunError("train.precision", f"{what}, and no scale of the loss is small enough", fix)
         print(f"{what}; the loss is scaled by {scale:g} now", flush=True)

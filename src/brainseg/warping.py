@@ -51,7 +51,7 @@ def noise_field(seed: int, deviation: float, channels: int, side: int) -> np.nda
 @cache
 def _pool() -> ThreadPoolExecutor:
     """OpenCV leaves the interpreter free while it works; what comes out does not depend on how many share it."""
-    return ThreadPoolExecutor(hardware.cores())
+    return ThreadPoolExecutor(hardware.processors())
 
 
 def render(
