@@ -1,4 +1,4 @@
-"""Everything to be measured where a GPU is at hand, in one go of less than ten minutes.
+"""Everything to be measured where a GPU is at hand, in one go, laid out for about ten minutes.
 
     python benchmarks/gpu.py OUT                       # JAX; --engine tensorflow for the other engine
     python benchmarks/gpu.py OUT --quick               # does it run at all: few steps of the default, small batches
