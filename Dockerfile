@@ -1,7 +1,7 @@
 # The page and the API in a container:
 # docker build -t brainseg . && docker run --rm -p 127.0.0.1:5000:5000 --read-only --tmpfs /tmp brainseg
 # The last stage has neither TensorFlow nor DVC; the released model, from weights/, is inside.
-# tests/test_container.py replays these steps.
+# tests/tools/test_container.py replays these steps.
 
 FROM node:24-bookworm-slim AS page
 WORKDIR /build/web
@@ -17,10 +17,11 @@ RUN python -m venv /opt/brainseg \
  && /opt/brainseg/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-serve.txt
 COPY pyproject.toml README.md LICENSE dvc.lock ./
 COPY src ./src
+COPY tools ./tools
 COPY weights ./weights
-COPY --from=page /build/src/brainseg/page ./src/brainseg/page
+COPY --from=page /build/src/brainseg/server/page ./src/brainseg/server/page
 RUN /opt/brainseg/bin/python -m pip install --no-cache-dir --no-deps . \
- && /opt/brainseg/bin/python -m brainseg.released /opt/brainseg/models
+ && /opt/brainseg/bin/python tools/copy_released.py /opt/brainseg/models
 
 FROM python:3.12-slim-bookworm
 LABEL org.opencontainers.image.title="brainseg" \

@@ -47,10 +47,11 @@ test: setup ## the fast tests, on all cores
 test-slow: setup ## the tests that take minutes: demo, S3, JAX, notebook, clones
 	$(BIN)/python -m pytest -m slow
 
-lint: setup ## style and types
+lint: setup ## style, types and walls
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=0: without the trainings to a Dice of 0.80
 	$(BIN)/python benchmarks/preprocess.py
@@ -62,7 +63,7 @@ serve: setup $(if $(wildcard web/package.json),page) ## the page and the API on 
 	$(BIN)/brainseg serve $(addprefix --host=,$(HOST)) $(addprefix --port=,$(PORT))
 
 page: setup ## build the viewer page into the package, where it is missing or older than web/
-	$(BIN)/python -m brainseg.page_build
+	$(BIN)/python tools/build_page.py
 
 ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1

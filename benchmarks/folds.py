@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from brainseg import config, errors, files, repro, revision
+from brainseg import config, errors, files
+from brainseg.experiments import repro, revision
 
 STAGES = ("split", "train", "evaluate")
 FOLDERS = ("data/splits", "models", "metrics")
@@ -78,26 +79,26 @@ def collect(out: Path, folder: Path) -> str:
     """The folds' numbers as one, in ``folder``: per_patient.csv, summary.json; the closing line."""
     import pandas as pd
 
-    from brainseg import crossvalidation
+    from brainseg.experiments import cross_validation
 
     paths = sorted(out.glob("fold-*"))
     made_from = revision.sources(revision.reader(revision.WORKSPACE))
-    patients, summary = crossvalidation.pooled([_scored(path, made_from) for path in paths])
+    patients, summary = cross_validation.pooled([_scored(path, made_from) for path in paths])
     seconds = [json.loads((path / "seconds.json").read_text()) for path in paths]
     summary["seconds"] = pd.DataFrame(seconds).to_dict("list")
-    crossvalidation.write(patients, summary, folder)
-    return crossvalidation.closing(patients, summary, folder)
+    cross_validation.write(patients, summary, folder)
+    return cross_validation.closing(patients, summary, folder)
 
 
 def _scored(path: Path, made_from: dict):
-    from brainseg import crossvalidation
+    from brainseg.experiments import cross_validation
 
     raw, read = config.read_yaml(path / "params.yaml"), revision.reader(revision.WORKSPACE, path)
     number = raw["split"]["test_fold"]
     params = config.check(raw, path / "params.yaml").model_dump(mode="json")
     made_with = {block: params[block] for block in revision.BLOCKS}
-    fold = crossvalidation.Fold(number, path.name, {"split": {"test_fold": number}})
-    return crossvalidation.numbers(fold, read, made_with, made_from)
+    fold = cross_validation.Fold(number, path.name, {"split": {"test_fold": number}})
+    return cross_validation.numbers(fold, read, made_with, made_from)
 
 
 def overrides(recipe: str | None, given: list[str]) -> dict:

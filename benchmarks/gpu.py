@@ -23,7 +23,10 @@ import folds
 import numpy as np
 from training import REAL
 
-from brainseg import config, dataset, engine, errors, files, hardware, revision
+from brainseg import config, errors, files, hardware
+from brainseg.data import dataset
+from brainseg.experiments import revision
+from brainseg.models import backend
 
 NO_BUFFERS, ALL_BUFFERS = "--xla_gpu_enable_command_buffer=", "--xla_gpu_graph_min_graph_size=1"
 TRIED = {  # name → parameters, steps in one call (on JAX Keras 3.15 only saves callbacks so), XLA's flags
@@ -71,23 +74,23 @@ def one(asked: dict) -> dict:
     raw = revision.merged(config.read_yaml(Path("params.yaml")), overrides)
     params = config.check(raw, Path("params.yaml"))
     t = params.train
-    running = engine.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
+    running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     several_steps(asked["calls"])
     import keras
     import step_profile
 
-    from brainseg import training
+    from brainseg.training import trainer
 
     data = dataset.load(*REAL, params.split.unit)
-    batches = training.Batches(data, params)
-    model = training.build(params, *data.images.shape[2:], len(batches))
+    batches = trainer.Batches(data, params)
+    model = trainer.build(params, *data.images.shape[2:], len(batches))
     marks: list[float] = []
     batches.order = np.resize(batches.order, asked["steps"] * t.batch_size)
     ends = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: marks.append(time.perf_counter()),
         on_epoch_end=lambda epoch, logs: marks.append(time.perf_counter()),
     )
-    model.fit(engine.streamed(batches), epochs=3, shuffle=False, verbose=0, callbacks=[ends])
+    model.fit(backend.streamed(batches), epochs=3, shuffle=False, verbose=0, callbacks=[ends])
     compiled, seconds = (marks[1] - marks[0]) - (marks[5] - marks[4]), marks[5] - marks[4]
     work = 3 * step_profile.forward_flops(model.network, params, data.images.shape[1])
     peak = step_profile.product_flops(step_profile.SIDES[running.device])
@@ -156,14 +159,14 @@ def launch(calls: int) -> None:
     """Run the stage that the command line names; models take ``calls`` steps at once as soon as Keras is there."""
     import runpy
 
-    start = engine.start
+    start = backend.start
 
     def started(*arguments, **settings):
         running = start(*arguments, **settings)
         several_steps(calls)
         return running
 
-    engine.start = started
+    backend.start = started
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

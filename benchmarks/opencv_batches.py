@@ -3,11 +3,11 @@
 import cv2
 import numpy as np
 
-from brainseg import training
 from brainseg.config import Augmentation
+from brainseg.training import trainer
 
 
-class Batches(training.Batches):
+class Batches(trainer.Batches):
     """Float32 images as they made them; rotation, shift, zoom, shear and flip as in ``augmentation``."""
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainseg import plausibility
-from brainseg.plausibility import Look
-from brainseg.sequences import CHANNELS, FLAIR
-from tests import implausible
+from brainseg.inference import plausibility
+from brainseg.inference.plausibility import Look
+from brainseg.io.sequences import CHANNELS, FLAIR
+from tests.support import implausible
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def rates(images: np.ndarray, table: pd.DataFrame, name: str, channel: int) -> N
 def negatives() -> None:
     """The fixed set, and the phantoms, which must pass; and the time for a slice."""
     kinds: dict[str, list[plausibility.Verdict]] = {}
-    for kind, picture in implausible.pictures():
+    for kind, picture in implausible.marked_pictures():
         kinds.setdefault(kind, []).append(plausibility.judge(picture[None]))
     phantoms = implausible.phantoms(8)
     kinds["phantoms, volumes"] = [plausibility.judge(volume) for volume in phantoms.values()]

@@ -25,8 +25,10 @@ import results
 from alone import alone
 from PIL import Image
 
-from brainseg import config, engine, errors, hardware, manifest, phantom
-from brainseg.imaging import decode
+from brainseg import config, errors, hardware
+from brainseg.data.phantom import cohort
+from brainseg.io.pictures import decode
+from brainseg.models import backend, manifest
 
 WHOLE, SMALL = Path("models/unet.onnx"), Path("models/unet.int8.onnx")
 WEIGHTS, MANIFEST = Path("models/unet.weights.h5"), Path("models/unet.json")
@@ -90,7 +92,7 @@ def float32() -> Callable:
 
 
 def _onnx(path: Path) -> Callable:
-    from brainseg.onnx_session import Session
+    from brainseg.inference.onnx_session import Session
 
     session = Session(path, threads=THREADS)
     return lambda images: np.concatenate([session.run(part) for part in _batches(images)])[..., 0]
@@ -98,10 +100,10 @@ def _onnx(path: Path) -> Callable:
 
 def keras_predict() -> Callable:
     """As the older projects do it, with the probability behind the logits."""
-    engine.start("tensorflow", device="cpu", threads=THREADS)
+    backend.start("tensorflow", device="cpu", threads=THREADS)
     import keras
 
-    from brainseg import networks
+    from brainseg.models import networks
 
     network = networks.restore(manifest.read(MANIFEST), WEIGHTS)
     answering = keras.Model(network.input, keras.ops.sigmoid(network.output))
@@ -136,7 +138,7 @@ def latencies(runs: int, times: int) -> list[results.Row]:
         milliseconds, seconds = alone(from_files, times)
         slice_ms.append(milliseconds)
         volume_s.append(seconds)
-    command = [sys.executable, "-X", "importtime", "-c", "import brainseg.predictor"]
+    command = [sys.executable, "-X", "importtime", "-c", "import brainseg.inference.predictor"]
     imports = []
     for _ in range(runs + 1):
         last = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()[-1]
@@ -150,8 +152,8 @@ def latencies(runs: int, times: int) -> list[results.Row]:
 
 def from_files(times: int) -> tuple[float, float]:
     """Milliseconds for a slice, seconds for a volume; float32, the rule and the mirrored slice as evaluated."""
-    from brainseg import nifti, volumes
-    from brainseg.predictor import Predictor
+    from brainseg.inference.predictor import Predictor
+    from brainseg.io import nifti, volumes
 
     predictor = Predictor(WHOLE, threads=THREADS)
     images = drawn(60)
@@ -175,7 +177,7 @@ def from_files(times: int) -> tuple[float, float]:
 def drawn(slices: int) -> np.ndarray:
     """(slices, 256, 256, 3) uint8: phantoms, repeated."""
     params = config.load("phantom").phantom.model_copy(update={"size": 256, "patients": 1})
-    found = [decode(pair.image, "phantom") for pair in phantom.pairs(params)]
+    found = [decode(pair.image, "phantom") for pair in cohort.pairs(params)]
     return np.resize(np.stack(found), (slices, 256, 256, 3))
 
 

@@ -22,7 +22,9 @@ import psutil
 import results
 from alone import alone, peak_mebibytes
 
-from brainseg import archive, config, errors, files, phantom, preprocessing
+from brainseg import config, errors, files
+from brainseg.data import archive, preprocessing
+from brainseg.data.phantom import cohort
 
 SIZE = 256
 
@@ -33,7 +35,7 @@ def main() -> None:
     with workspace() as work:
         source = options.archive if real else work / "phantoms.zip"
         if not real:
-            print(archive.write(source, phantom.pairs(config.load("phantom").phantom)))
+            print(archive.write(source, cohort.pairs(config.load("phantom").phantom)))
         rows = compare(source, work, options.runs)
         if options.scale > 1 and not quick:
             grow(source, work, options.scale)

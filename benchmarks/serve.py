@@ -24,7 +24,7 @@ import psutil
 import results
 from PIL import Image
 
-from brainseg.server_examples import PHANTOMS
+from brainseg.server.examples import PHANTOMS
 
 HEADERS = "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 

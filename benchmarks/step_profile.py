@@ -19,7 +19,10 @@ import folds
 import numpy as np
 from training import REAL
 
-from brainseg import config, dataset, engine, errors, revision
+from brainseg import config, errors
+from brainseg.data import dataset
+from brainseg.experiments import revision
+from brainseg.models import backend
 
 SIDES = {"gpu": 8192, "cpu": 2048}  # of the matrices whose product is the peak
 KINDS = {  # of kernels, by what their names hold; the first that fits
@@ -37,7 +40,7 @@ def main() -> None:
     raw = revision.merged(config.read_yaml(Path("params.yaml")), folds.overrides(options.recipe, options.set))
     params = config.check(raw, Path("params.yaml"))
     t = params.train
-    running = engine.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
+    running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     print(running, flush=True)
     report = {"running": str(running), "recipe": options.recipe, "set": options.set}
     report |= measured(params, dataset.load(*REAL, params.split.unit), running.device, options.steps)
@@ -46,10 +49,10 @@ def main() -> None:
 
 def measured(params: config.Params, data: dataset.Dataset, device: str, steps: int) -> dict:
     """Time ``steps`` steps once they are compiled, then look into as many."""
-    from brainseg import training
+    from brainseg.training import trainer
 
-    batches = training.Batches(data, params)
-    model = training.build(params, *data.images.shape[2:], len(batches))
+    batches = trainer.Batches(data, params)
+    model = trainer.build(params, *data.images.shape[2:], len(batches))
     with tempfile.TemporaryDirectory() as folder:
         first, seconds, wall = _epochs(model, batches, steps, folder)
         events = list(_events(Path(folder), device))
@@ -89,12 +92,12 @@ def _epochs(model, batches, steps: int, folder: str) -> tuple[float, float, floa
 
     around = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
     batches.order = batches.order[: steps * batches.params.batch_size]
-    model.fit(engine.streamed(batches), epochs=3, shuffle=False, verbose=0, callbacks=[around])
+    model.fit(backend.streamed(batches), epochs=3, shuffle=False, verbose=0, callbacks=[around])
     return tuple(np.diff(marks)[::2])
 
 
 def _tracer(folder: str):
-    if engine.jit_compile():
+    if backend.jit_compile():
         import jax
 
         return jax.profiler.trace(folder)

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (everybody's name for it)
 
-from brainseg import hardware, sampling, warping
+from brainseg import hardware
 from brainseg.config import Augmentation, Network, Params
-from brainseg.dataset import Dataset
+from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, Problem, raise_all
-from brainseg.sequences import FLAIR
+from brainseg.io.sequences import FLAIR
+from brainseg.training import sampling, warping
 
 RARITY = -4.6
 WORKERS = 1  # of 0, 1 and 2 the fastest on two cores

@@ -20,7 +20,10 @@ import numpy as np
 import results
 from alone import alone, peak_mebibytes
 
-from brainseg import archive, config, dataset, engine, errors, phantom, preprocessing, splitting
+from brainseg import config, errors
+from brainseg.data import archive, dataset, preprocessing, splitting
+from brainseg.data.phantom import cohort
+from brainseg.models import backend
 
 Mark = Callable[[], None]  # called behind each step
 Where = tuple[Path, Path]  # of processed slices and split.csv
@@ -88,7 +91,7 @@ def told(side: Any) -> str:
 def _ours() -> str:
     """The precision that ours runs in."""
     precision = config.load("train").train.precision
-    return engine.native_precision("tensorflow", "cpu") if precision == "auto" else precision
+    return backend.native_precision("tensorflow", "cpu") if precision == "auto" else precision
 
 
 def throughput(side: Callable, where: Where, steps: int) -> tuple[float, float]:
@@ -106,10 +109,10 @@ def throughput(side: Callable, where: Where, steps: int) -> tuple[float, float]:
 def ours(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
     """The pipeline's own model and batches."""
     _start(params)
-    from brainseg import training
+    from brainseg.training import trainer
 
-    batches = training.Batches(data, params)
-    _fit(training.build(params, *data.images.shape[2:], len(batches)), batches, mark, steps)
+    batches = trainer.Batches(data, params)
+    _fit(trainer.build(params, *data.images.shape[2:], len(batches)), batches, mark, steps)
 
 
 def legacy_keras(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
@@ -120,16 +123,16 @@ def legacy_keras(data: dataset.Dataset, params: config.Params, mark: Mark, steps
     train = params.train.model_copy(update={"precision": "float32", "ema": 0.0})
     plain = params.model_copy(update={"train": train, "augmentation": off})
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    engine.batch_normalisation = lambda *arguments: None  # Keras' composition in place of the fused kernel
-    from brainseg import training
+    backend.batch_normalisation = lambda *arguments: None  # Keras' composition in place of the fused kernel
+    from brainseg.training import trainer
 
     batches = Batches(data, params)
-    _fit(training.build(plain, *data.images.shape[2:], len(batches)), batches, mark, steps)
+    _fit(trainer.build(plain, *data.images.shape[2:], len(batches)), batches, mark, steps)
 
 
 def _start(params: config.Params) -> None:
     t = params.train
-    engine.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
+    backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
 
 
 def _fit(model, batches, mark: Mark, steps: int) -> None:
@@ -137,7 +140,7 @@ def _fit(model, batches, mark: Mark, steps: int) -> None:
 
     batches.order = batches.order[: steps * batches.params.batch_size]
     each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mark())
-    model.fit(engine.streamed(batches), shuffle=False, verbose=0, callbacks=[each])
+    model.fit(backend.streamed(batches), shuffle=False, verbose=0, callbacks=[each])
 
 
 def pytorch(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int, way: str, precision: str) -> None:
@@ -185,17 +188,17 @@ def our_seconds(where: Where) -> float:
     _start(params)
     import keras
 
-    from brainseg import training
+    from brainseg.training import trainer
 
     start = time.perf_counter()
-    batches = training.Batches(data, params)
-    model = training.build(params, *data.images.shape[2:], len(batches))
+    batches = trainer.Batches(data, params)
+    model = trainer.build(params, *data.images.shape[2:], len(batches))
     reached = float("inf")
 
     def validate(epoch: int, logs: dict) -> None:
         nonlocal reached
-        with training.averaged(model):
-            dice = training.validate(model, data, params.train.batch_size)["val_volume_dice"]
+        with trainer.averaged(model):
+            dice = trainer.validate(model, data, params.train.batch_size)["val_volume_dice"]
         seconds = time.perf_counter() - start
         print(f"  epoch {epoch + 1}, {seconds:.0f} s: {dice:.3f}", flush=True)
         if dice >= DICE:
@@ -205,7 +208,7 @@ def our_seconds(where: Where) -> float:
         on_epoch_begin=lambda epoch, logs: batches.start(epoch), on_epoch_end=validate
     )
     model.fit(
-        engine.streamed(batches), epochs=params.train.epochs, shuffle=False, verbose=0, callbacks=[around]
+        backend.streamed(batches), epochs=params.train.epochs, shuffle=False, verbose=0, callbacks=[around]
     )  # one call: Keras ends each with the averaged weights in place of the trained ones
     return reached
 
@@ -232,7 +235,7 @@ def pytorch_seconds(where: Where, way: str, precision: str) -> float:
 
 def volume_dice(data: dataset.Dataset, rows: np.ndarray, predicted: np.ndarray) -> float:
     """Mean over the patients of ``rows``."""
-    from brainseg import metrics
+    from brainseg.evaluation import metrics
 
     patients = data.slices["patient"].to_numpy()[rows]
     counts = [metrics.counts(data.masks[rows[patients == p]], predicted[patients == p]) for p in np.unique(patients)]
@@ -242,7 +245,7 @@ def volume_dice(data: dataset.Dataset, rows: np.ndarray, predicted: np.ndarray) 
 def phantoms(folder: Path) -> Where:
     """Drawn, prepared and split as in the pipeline."""
     params = config.load()
-    archive.write(folder / "slices.zip", phantom.pairs(params.phantom))
+    archive.write(folder / "slices.zip", cohort.pairs(params.phantom))
     preprocessing.run(folder / "slices.zip", params.preprocess, folder / "processed")
     splitting.run(folder / "processed/slices.csv", params.split, folder / "split.csv")
     return folder / "processed", folder / "split.csv"

@@ -11,7 +11,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from brainseg import crossvalidation, dataset, engine, errors, manifest, metrics, revision
+from brainseg import errors
+from brainseg.data import dataset
+from brainseg.evaluation import metrics
+from brainseg.experiments import cross_validation, revision
+from brainseg.models import backend, manifest
 
 THRESHOLD = 0.5
 CENTRE = 127.5, 127.5
@@ -21,15 +25,15 @@ Views = dict[str, tuple[Callable, Callable]]  # name → slices to slices, proba
 def main() -> None:
     files_of = "models/unet.json", "models/unet.weights.h5", "data/splits/split.csv"
     rows = []
-    for fold in crossvalidation.plan({}):
+    for fold in cross_validation.plan({}):
         with (
             revision.fetched(files_of[0], fold.name) as about,
             revision.fetched(files_of[1], fold.name) as weights,
             revision.fetched(files_of[2], fold.name) as split,
         ):
             model = manifest.read(about)
-            engine.start(**manifest.engine(model))
-            from brainseg import networks
+            backend.start(**manifest.engine(model))
+            from brainseg.models import networks
 
             data = dataset.load(Path("data/processed"), split, "patient")
             rows += of_fold(networks.restore(model, weights), data)

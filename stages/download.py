@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from brainseg import archive, config, errors, sources
+from brainseg import config, errors
+from brainseg.data import archive, sources
 
 
 def main() -> None:

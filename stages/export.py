@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from brainseg import config, engine, errors, manifest
+from brainseg import config, errors
+from brainseg.models import backend, manifest
 
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
 WEIGHTS, MANIFEST, MODELS = Path("models/unet.weights.h5"), Path("models/unet.json"), Path("models")
@@ -13,14 +14,16 @@ EVALUATION, EXPORT = Path("metrics/evaluation.json"), Path("metrics/export.json"
 def main() -> None:
     params = config.load("export").export
     model = manifest.read(MANIFEST)
-    print(engine.start("tensorflow", device="cpu", threads=model["training"]["threads"]), flush=True)
-    from brainseg import dataset, exporting, networks  # Keras reads its engine once
+    print(backend.start("tensorflow", device="cpu", threads=model["training"]["threads"]), flush=True)
+    from brainseg.data import dataset  # Keras reads its engine once
+    from brainseg.export import onnx_files
+    from brainseg.models import networks
 
     data = dataset.load(PROCESSED, SPLIT, model["protocol"]["unit"])
     manifest.check_data(model, dataset.digests(PROCESSED, SPLIT), SPLIT)
     network = networks.restore(model, WEIGHTS, data.images.shape[1:3])
     report = json.loads(EVALUATION.read_text(encoding="utf-8"))
-    print(exporting.write(exporting.run(network, model, report, data, params, MODELS), EXPORT))
+    print(onnx_files.write(onnx_files.run(network, model, report, data, params, MODELS), EXPORT))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from brainseg import config, errors, preprocessing
+from brainseg import config, errors
+from brainseg.data import preprocessing
 
 
 def main() -> None:

@@ -3,19 +3,22 @@
 from functools import partial
 from pathlib import Path
 
-from brainseg import config, engine, errors, manifest
+from brainseg import config, errors
+from brainseg.models import backend, manifest
 
 METRICS, DATA, MODELS = Path("metrics"), Path("data"), Path("models")
 
 
 def main() -> None:
     params = config.load("render", "augmentation")
-    engine.start(**manifest.engine(manifest.read(MODELS / "unet.json")))
-    from brainseg import augmentation, rendering, tracking  # Keras reads its engine once, when imported
+    backend.start(**manifest.engine(manifest.read(MODELS / "unet.json")))
+    from brainseg.reporting import rendering
+    from brainseg.tracking import mlflow_runs
+    from brainseg.training import augmentation  # Keras reads its engine once, when imported
 
     augment = partial(augmentation.examples, params.augmentation)
     print(rendering.run(METRICS, DATA, MODELS, params.render, augment))
-    tracking.log_figures()
+    mlflow_runs.log_figures()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from brainseg import config, errors, splitting
+from brainseg import config, errors
+from brainseg.data import splitting
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from brainseg import config, engine, errors
+from brainseg import config, errors
+from brainseg.models import backend
 
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
 WEIGHTS, MANIFEST, HISTORY = Path("models/unet.weights.h5"), Path("models/unet.json"), Path("metrics/training.csv")
@@ -11,19 +12,22 @@ WEIGHTS, MANIFEST, HISTORY = Path("models/unet.weights.h5"), Path("models/unet.j
 def main() -> None:
     params = config.load("train", "network", "augmentation", "download", "preprocess", "split")
     t = params.train
-    running = engine.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
+    running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     print(running, flush=True)
-    from brainseg import dataset, finetuning, manifest, tracking, training  # Keras reads its engine once, when imported
+    from brainseg.data import dataset  # Keras reads its engine once, when imported
+    from brainseg.models import manifest
+    from brainseg.tracking import mlflow_runs
+    from brainseg.training import finetuning, trainer
 
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
     initial = finetuning.load(params, WEIGHTS)
-    trained = training.run(data, params, training.identity(params, digests, running, initial), initial)
-    training.save(trained, WEIGHTS)
-    training.write_history(trained, HISTORY)
+    trained = trainer.run(data, params, trainer.identity(params, digests, running, initial), initial)
+    trainer.save(trained, WEIGHTS)
+    trainer.write_history(trained, HISTORY)
     manifest.write(MANIFEST, manifest.describe(trained, WEIGHTS, data, digests, running, params))
-    tracking.log_training()
-    print(training.finish(trained))
+    mlflow_runs.log_training()
+    print(trainer.finish(trained))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import shutil
 
 import pytest
 
-from brainseg import engine, tracking
+from brainseg.models import backend
+from brainseg.tracking import mlflow_runs
 
 
 def pytest_configure(config):
-    engine.start("tensorflow", threads=2, device="cpu", precision="float32")
+    backend.start("tensorflow", threads=2, device="cpu", precision="float32")
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def empty_store(tmp_path_factory):
 @pytest.fixture
 def no_settings(monkeypatch):
     """MLflow itself sets its address in the environment: undo that after the test."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME", *tracking.SETTINGS):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME", *mlflow_runs.SETTINGS):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from brainseg import cli, tracking
+from brainseg import cli
+from brainseg.tracking import mlflow_runs
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_track_logs_what_is_there(monkeypatch, project):
 
     down = False
     for name in ("log_training", "log_evaluation", "log_figures"):
-        monkeypatch.setattr(tracking, name, log(name))
+        monkeypatch.setattr(mlflow_runs, name, log(name))
     assert call(monkeypatch, "track") == 0
     assert done == []
     (project / "metrics").mkdir()

@@ -7,7 +7,7 @@ export default defineConfig({
   base: "./",
   resolve: { alias: [{ find: /^numcodecs\/.*/, replacement: fileURLToPath(new URL("src/nothing.ts", import.meta.url)) }] }, // codecs of Zarr, 1.4 MB never used
   build: {
-    outDir: "../src/brainseg/page",
+    outDir: "../src/brainseg/server/page",
     emptyOutDir: true,
     target: "es2022",
     assetsInlineLimit: 0,

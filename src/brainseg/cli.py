@@ -44,13 +44,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _card(arguments: argparse.Namespace) -> None:
-    from brainseg import model_card_file
+    from brainseg.reporting import card_file
 
-    print(model_card_file.write(arguments.output))
+    print(card_file.write(arguments.output))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from brainseg import comparison, comparison_page, revision
+    from brainseg.experiments import comparison, comparison_page, revision
 
     sides = [revision.scores(side, cross_validation=arguments.cross_validation) for side in (arguments.a, arguments.b)]
     compared = comparison.compare(*sides)
@@ -61,28 +61,29 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:
-    from brainseg import crossvalidation, tracking
+    from brainseg.experiments import cross_validation
+    from brainseg.tracking import mlflow_runs
 
-    folder = arguments.output or crossvalidation.FOLDER
-    print(crossvalidation.run(arguments.recipe, arguments.scheme, arguments.jobs, folder=folder))
+    folder = arguments.output or cross_validation.FOLDER
+    print(cross_validation.run(arguments.recipe, arguments.scheme, arguments.jobs, folder=folder))
     if not arguments.output:
-        tracking.log_cross_validation()
+        mlflow_runs.log_cross_validation()
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from brainseg import demo
+    from brainseg.experiments import demo
 
     print(demo.run())
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from brainseg import doctor
+    from brainseg.commands import doctor
 
     print(doctor.run(time=arguments.time, recipe=arguments.recipe))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from brainseg import external
+    from brainseg.commands import external
 
     a = arguments
     given = external.Given(a.images, a.masks, a.predictions, a.patient, a.foreground, a.predicted_foreground)
@@ -90,57 +91,59 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from brainseg import predicting
-    from brainseg.predictor import Predictor
+    from brainseg.inference.predictor import Predictor
+    from brainseg.predict import batch
 
     a = arguments
-    given = predicting.Given(a.paths, a.pre, a.post, a.each_picture)
-    predicting.run(given, a.output, Predictor(a.model, threads=a.threads))
+    given = batch.Given(a.paths, a.pre, a.post, a.each_picture)
+    batch.run(given, a.output, Predictor(a.model, threads=a.threads))
 
 
 def _register(arguments: argparse.Namespace) -> None:
-    from brainseg import registry
+    from brainseg.tracking import registry
 
     print(registry.run(anew=arguments.anew))
 
 
 def _repro(arguments: argparse.Namespace) -> None:
-    from brainseg import repro
+    from brainseg.experiments import repro
 
     repro.run(arguments.recipe)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from brainseg import server_start
+    from brainseg.server import serve
 
-    server_start.run(arguments.host, arguments.port, arguments.model)
+    serve.run(arguments.host, arguments.port, arguments.model)
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from brainseg import showing
+    from brainseg.experiments import showing
 
     print(showing.show(arguments.patients, arguments.of or ["workspace"], arguments.output))
 
 
 def _track(arguments: argparse.Namespace) -> None:
-    from brainseg import tracking
+    from brainseg.tracking import mlflow_runs
 
     done = []
     if Path("metrics/training.csv").exists():
-        done.append(tracking.log_training(once=True))
+        done.append(mlflow_runs.log_training(once=True))
     if Path("metrics/evaluation.json").exists():
-        done.append(tracking.log_evaluation(once=True))
+        done.append(mlflow_runs.log_evaluation(once=True))
     if Path("metrics/report.html").exists():
-        done.append(tracking.log_figures())
+        done.append(mlflow_runs.log_figures())
     if Path("metrics/cross_validation/summary.json").exists():
-        done.append(tracking.log_cross_validation())
+        done.append(mlflow_runs.log_cross_validation())
     if not all(done):
-        raise errors.MachineError(tracking.store_uri(), "not all could be logged", "see the warning above, try again")
-    print(f"runs are in {tracking.store_uri()}; make ui shows them")
+        raise errors.MachineError(
+            mlflow_runs.store_uri(), "not all could be logged", "see the warning above, try again"
+        )
+    print(f"runs are in {mlflow_runs.store_uri()}; make ui shows them")
 
 
 def _verify_data(arguments: argparse.Namespace) -> None:
-    from brainseg import integrity
+    from brainseg.experiments import integrity
 
     print(integrity.run())
 

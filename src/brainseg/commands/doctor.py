@@ -1,0 +1,158 @@
+"""`brainseg doctor`: what this machine and this folder have, what is missing, and the way out."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import requests
+
+from brainseg import config, files, hardware
+from brainseg.errors import BrainsegError
+from brainseg.experiments import repro, revision
+from brainseg.models import backend, manifest
+from brainseg.tracking import mlflow_runs
+
+PYTHONS = (3, 11), (3, 13)
+GIB = 2**30
+
+
+class Finding(NamedTuple):
+    """One line of the doctor's answer; ``fix`` is empty where nothing is to be done."""
+
+    subject: str
+    found: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'WARN' if self.fix else 'PASS'}  {self.subject:<10}{self.found}"
+        return f"{line}. Fix: {self.fix}" if self.fix else line
+
+
+def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -> str:
+    """Look at everything; return one PASS or WARN line each. Nothing is written and nothing fails.
+
+    Args:
+        time: also measure for a minute how long a training would take here.
+        recipe: recipes/<recipe>.yaml applied to the parameters.
+    """
+    checks: list[Callable[[Path], Finding]] = [python, machine, partial(compute, recipe=recipe)]
+    checks += [partial(training_time, recipe=recipe)] if time else []
+    checks += [disk, remotes, runs, model]
+    findings = []
+    for check in checks:
+        try:
+            findings.append(check(root))
+        except BrainsegError as error:
+            findings += [Finding(_name(check), f"{p.path}: {p.what}", p.fix) for p in error.problems]
+        except Exception as error:  # a doctor that falls ill himself helps nobody
+            findings.append(Finding(_name(check), f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
+    return "\n".join(map(str, findings))
+
+
+def _name(check: Callable) -> str:
+    return getattr(check, "func", check).__name__
+
+
+def python(root: Path) -> Finding:
+    found = f"{platform.python_version()}, {sys.executable}"
+    known = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
+    return Finding("python", found, "" if known else "use 3.11 to 3.13, for example: uv python install 3.12")
+
+
+def machine(root: Path) -> Finding:
+    memory = psutil.virtual_memory()
+    cores = hardware.cores()
+    found = (f"{platform.system()} {platform.machine()}, {cores} core{'s' if cores > 1 else ''} to use "
+             f"({' '.join(hardware.instruction_sets()) or 'instruction sets unknown'}), "
+             f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB memory free")  # fmt: skip
+    enough = memory.available > 2 * GIB
+    return Finding("machine", found, "" if enough else "close other programs; training takes about 2 GiB")
+
+
+def compute(root: Path, recipe: str | None = None) -> Finding:
+    """The engine that the parameters ask for, really started, and what ``auto`` becomes here."""
+    train = _params(root, recipe).train
+    running = backend.start(train.engine, device=train.device, precision=train.precision, threads=train.threads)
+    packages = ("keras", "tensorflow-cpu", "tensorflow", "jax")
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages if _version(name))
+    slow = backend.emulation(running.precision, running.engine, running.device)
+    return Finding("engine", f"{running} ({versions})", f"{slow}: set train.precision: auto" if slow else "")
+
+
+def training_time(root: Path, recipe: str | None = None) -> Finding:
+    """How long the training would take here, from a minute of it. The engine is the one that was started."""
+    from brainseg.commands import timing  # Keras reads its engine once
+
+    params = _params(root, recipe)
+    report = json.loads((root / "metrics/evaluation.json").read_text(encoding="utf-8"))
+    slices = report["protocol"]["slices"]
+    measured = timing.estimate(params, slices)
+    found = (
+        f"{recipe or 'params.yaml'}: about {_duration(measured.minutes)} for {params.train.epochs} epochs of "
+        f"{slices['train']:,} slices ({measured.trained:.0f} images/s, {measured.validated:.0f} in validation; "
+        f"measured over {measured.steps} steps), evaluation and pictures not included"
+    )
+    return Finding("time", found)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def _params(root: Path, recipe: str | None) -> config.Params:
+    path = root / "params.yaml"
+    return config.check(revision.merged(config.read_yaml(path), repro.load(recipe, root) if recipe else {}), path)
+
+
+def disk(root: Path) -> Finding:
+    free = files.free_bytes(root) / GIB
+    return Finding("disk", f"{free:.1f} GiB free", "" if free > 5 else "free some space; the real data take 5 GiB")
+
+
+def remotes(root: Path) -> Finding:
+    asked = subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], cwd=root, capture_output=True, text=True)
+    names = [line.split()[0] for line in asked.stdout.splitlines()]
+    if "weights" not in names:
+        return Finding("remotes", asked.stderr.strip() or "weights is missing", "git checkout .dvc/config")
+    note = "" if len(names) > 1 else " (models only; for data see docs/remotes.md)"
+    return Finding("remotes", ", ".join(names) + note)
+
+
+def runs(root: Path) -> Finding:
+    """The tracking store; a server must answer within seconds."""
+    uri = mlflow_runs.store_uri()
+    if uri.startswith("http"):
+        try:
+            requests.get(uri, timeout=3)
+        except requests.RequestException as error:
+            fix = "start that server, or unset MLFLOW_TRACKING_URI; results do not need it"
+            return Finding("tracking", f"{uri} does not answer: {type(error).__name__}", fix)
+    return Finding("tracking", uri)
+
+
+def model(root: Path) -> Finding:
+    path = root / "models/unet.json"
+    if not path.exists():
+        return Finding("model", "none here", "make pull (the released one), or dvc repro")
+    facts = manifest.read(path)
+    manifest.check(facts, path.with_name("unet.weights.h5"))
+    protocol, training = facts["protocol"], facts["training"]
+    found = (
+        f"{facts['weights_sha256'][:12]}, {facts['parameters']:,} parameters, trained on {protocol['source']} "
+        f"({protocol['patients']['train']} patients, {protocol['slices']['train']} slices) with {training['engine']}"
+    )
+    return Finding("model", "; ".join([found, *protocol["marks"]]))
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

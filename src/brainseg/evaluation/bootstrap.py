@@ -1,0 +1,63 @@
+"""Means with 95 % intervals that resample patients, never slices.
+
+Slices of one patient resemble each other, so the patient is the unit that varies: a resample draws
+patients with replacement and pools all their slices (cluster bootstrap; Davison & Hinkley 1997,
+section 3.8). The interval is BCa (Efron 1987, JASA 82:171): on skewed Dice (88 % Beta(14, 2), 12 %
+Beta(1, 2)) it held the true mean in 78, 85, 88 and 95 % of simulated cohorts of 11, 17, 22 and 110
+patients (tests/evaluation/test_bootstrap.py; docs/comparability.md). Read an interval of few patients as too narrow.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri
+
+CONFIDENCE = 0.95
+
+
+def summarise(values: ArrayLike, patients: ArrayLike, *, resamples: int, seed: int) -> dict[str, float | int]:
+    """Mean, median, 95 % interval of the mean, and how many values there are and are not.
+
+    Args:
+        values: one number a patient, or a slice; NaN where it is undefined.
+        patients: whose number it is, aligned with ``values``.
+
+    Returns:
+        ``{mean, median, lo, hi, n, undefined}`` over the ``n`` defined values; NaN for what they cannot give.
+    """
+    numbers = np.asarray(values, float)
+    defined = ~np.isnan(numbers)
+    kept = numbers[defined]
+    lo, hi = interval(kept, np.asarray(patients, str)[defined], resamples=resamples, seed=seed)
+    mean, median = (float(np.mean(kept)), float(np.median(kept))) if kept.size else (float("nan"), float("nan"))
+    return {"mean": mean, "median": median, "lo": lo, "hi": hi, "n": int(kept.size), "undefined": int((~defined).sum())}
+
+
+def interval(values: np.ndarray, patients: ArrayLike, *, resamples: int, seed: int) -> tuple[float, float]:
+    """BCa interval of the mean of ``values`` from ``resamples`` draws of ``patients``.
+
+    NaN for fewer than two patients: one of them says nothing about how much patients vary.
+    """
+    _, member = np.unique(np.asarray(patients, str), return_inverse=True)
+    sums, sizes = np.bincount(member, weights=values), np.bincount(member)
+    if len(sizes) < 2:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)
+    means = (drawn @ sums) / (drawn @ sizes)
+    left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
+    levels = _bca_levels(means, sums.sum() / sizes.sum(), left_out)
+    lo, hi = np.quantile(means, levels)
+    return float(lo), float(hi)
+
+
+def _bca_levels(means: np.ndarray, mean: float, left_out: np.ndarray) -> np.ndarray:
+    """Quantiles of the resampled means to read: 2.5 % and 97.5 %, moved for bias and skew.
+
+    ``left_out`` holds the mean without each patient in turn (jackknife), whose skew is the acceleration.
+    """
+    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
+    bias = ndtri(np.clip(below, 0.5 / len(means), 1 - 0.5 / len(means)))
+    deviation = left_out.mean() - left_out
+    spread = np.sum(deviation**2)
+    acceleration = np.sum(deviation**3) / (6 * spread**1.5) if spread > 0 else 0.0
+    z = bias + ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return ndtr(bias + z / (1 - acceleration * z))

@@ -1,0 +1,98 @@
+"""How the rule of ``postprocessing`` is chosen: every threshold and smallest component, scored on every patient."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage, stats
+
+from brainseg.evaluation import metrics
+from brainseg.inference.postprocessing import Rule, components, level
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+MIN_COMPONENTS = (0, 20, 50, 100, 200)  # voxels on a grid of 256 x 256
+INDIFFERENT = 0.001  # a smaller gain in mean volume Dice is not worth a less simple rule
+
+
+class Search(NamedTuple):
+    """Counts of every rule on every patient: arrays (patients, thresholds, min_components)."""
+
+    thresholds: tuple[float, ...]
+    min_components: tuple[int, ...]
+    counts: metrics.Counts
+
+    def mean_dice(self) -> np.ndarray:
+        """Mean volume Dice (thresholds, min_components) over the patients where it is defined, else NaN."""
+        scores = metrics.dice(self.counts)
+        defined = ~np.isnan(scores)
+        with np.errstate(invalid="ignore"):
+            return np.where(defined, scores, 0).sum(axis=0) / defined.sum(axis=0)
+
+
+def min_components(shape: tuple[int, int]) -> tuple[int, ...]:
+    """The sizes to try on a grid (H, W): those for 256 x 256, scaled with the area."""
+    return tuple(sorted({round(voxels * shape[0] * shape[1] / 256**2) for voxels in MIN_COMPONENTS}))
+
+
+def search(
+    volumes: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: Sequence[float], sizes: Sequence[int]
+) -> Search:
+    """Count every threshold and minimum size on every (reference, probability) volume, one at a time."""
+    found = [_count(reference, probability, thresholds, sizes) for reference, probability in volumes]
+    stacked = metrics.Counts(*(np.stack(kind) for kind in zip(*found, strict=True)))
+    return Search(tuple(thresholds), tuple(sizes), stacked)
+
+
+def choose(found: Search, threshold: float) -> Rule:
+    """With this threshold, the size of best mean volume Dice; of sizes within 0.001 of it the smallest."""
+    tried = np.nan_to_num(found.mean_dice(), nan=0.0)[found.thresholds.index(threshold)]
+    good = np.flatnonzero(tried.max() - tried < INDIFFERENT)
+    return Rule(threshold, min(found.min_components[m] for m in good))
+
+
+def best_threshold(found: Search, errors: float = 0) -> float:
+    """The threshold nearest 0.5 that is as good as the best one, each with its best size; of two the lower.
+
+    As good: its mean volume Dice falls short of the best by less than 0.001, or than ``errors`` standard errors of
+    the difference, taken patient by patient. One is the one-standard-error rule (Breiman et al., Classification and
+    Regression Trees, 1984): the mean of a few patients hardly depends on the threshold, and its highest point is
+    mostly luck.
+    """
+    tried = np.nan_to_num(found.mean_dice(), nan=0.0)
+    mean, size = tried.max(axis=1), tried.argmax(axis=1)
+    dice = metrics.dice(found.counts)[:, np.arange(len(size)), size]
+    dice = dice[~np.isnan(dice).any(axis=1)]
+    behind = dice[:, [mean.argmax()]] - dice
+    luck = errors * stats.sem(behind) if len(behind) > 1 else 0.0
+    good = np.array(found.thresholds)[mean.max() - mean < np.maximum(INDIFFERENT, luck)]
+    return float(min(good, key=lambda threshold: (round(abs(threshold - 0.5), 6), threshold)))
+
+
+def _count(
+    reference: np.ndarray, probability: np.ndarray, thresholds: Sequence[float], sizes: Sequence[int]
+) -> metrics.Counts:
+    """Counts (thresholds, sizes) of one volume: from its histogram where nothing is removed, else by component."""
+    levels = [level(threshold) for threshold in thresholds]
+    joint = metrics.histogram(reference, probability)
+    plain = metrics.counts_at(joint, levels)
+    tp, fp = (np.repeat(kind[:, None], len(sizes), axis=1) for kind in plain[:2])
+    if max(sizes) > 1:
+        for row, (hits, voxels) in enumerate(_components(reference, probability, levels)):
+            kept = voxels >= np.asarray(sizes)[:, None]
+            tp[row], fp[row] = kept @ hits, kept @ (voxels - hits)
+    negative, positive = joint.sum(axis=1)
+    return metrics.Counts(tp, fp, positive - tp, negative - fp)
+
+
+def _components(
+    reference: np.ndarray, probability: np.ndarray, levels: Sequence[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each level, the components of ``probability >= level``: tumour voxels in each, and voxels of each."""
+    box = ndimage.find_objects((probability >= min(levels)).astype(np.uint8))
+    reference, probability = (reference[box[0]], probability[box[0]]) if box else (reference[:0], probability[:0])
+    inside = np.flatnonzero(probability >= min(levels))
+    tumour = reference.ravel()[inside]
+    for cut in levels:
+        named = components(probability >= cut).ravel()[inside]
+        voxels = np.bincount(named, minlength=1)
+        yield np.bincount(named[tumour], minlength=len(voxels))[1:], voxels[1:]

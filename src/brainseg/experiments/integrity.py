@@ -1,0 +1,125 @@
+"""`brainseg verify-data`: every object is what its name says, read byte by byte.
+
+DVC trusts a file in its cache that is read-only and serves a flipped byte without a word.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from brainseg import config
+from brainseg.errors import IntegrityError, MachineError, Problem, raise_all
+from brainseg.models import manifest
+
+
+class Entry(NamedTuple):
+    """An out of dvc.lock: path from the root, MD5 (``.dir`` behind a folder's), whether DVC keeps it in its cache."""
+
+    path: str
+    md5: str
+    cached: bool
+
+
+def run(root: Path = Path()) -> str:
+    """Read DVC's cache, the released weights, the workspace's outs and the model again, whatever their mode.
+
+    Raises:
+        IntegrityError: all objects whose bytes are not those of their name, and how to get each again.
+    """
+    outs = list(_outs(root))
+    users = {entry.md5: entry.path for entry in outs}
+    cache, released = _objects(_cache(root) / "files/md5"), _objects(root / "weights/files/md5")
+    present = [entry for entry in outs if (root / entry.path).exists()]
+    problems: list[Problem] = []
+    with tqdm(total=len(cache) + len(released) + len(present), desc="verify", unit="object", disable=None) as bar:
+        for path in cache:
+            problems += _check_object(path, _again(path, users.get(_name(path))))
+            bar.update()
+        for path in released:
+            problems += _check_object(path, f"git checkout {path}")
+            bar.update()
+        for entry in present:
+            problems += _check_out(root, entry)
+            bar.update()
+    problems += _check_model(root / "models")
+    raise_all(problems, IntegrityError)
+    read = f"{len(cache)} objects in the cache, {len(released)} released, {len(present)} of {len(outs)} outs"
+    return f"verified {read}: all intact"
+
+
+def _outs(root: Path) -> Iterator[Entry]:
+    lock, pipeline = root / "dvc.lock", config.read_yaml(root / "dvc.yaml")["stages"]
+    for name, stage in (config.read_yaml(lock)["stages"] if lock.exists() else {}).items():
+        declared = pipeline.get(name, {})
+        options = [out for key in ("outs", "metrics") for out in declared.get(key, []) if isinstance(out, dict)]
+        uncached = {path for out in options for path, flags in out.items() if flags.get("cache") is False}
+        for out in stage.get("outs", []):
+            yield Entry(out["path"], out["md5"], out["path"] not in uncached)
+
+
+def _cache(root: Path) -> Path:
+    """DVC's cache, which its configuration may have put elsewhere."""
+    asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=root, capture_output=True, text=True)
+    if asked.returncode:
+        raise MachineError("dvc cache dir", asked.stderr.strip(), "run in the project's top folder, after: make setup")
+    return root / asked.stdout.strip()
+
+
+def _objects(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[0-9a-f][0-9a-f]/*") if path.is_file())
+
+
+def _name(path: Path) -> str:
+    return path.parent.name + path.name
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _folder_md5(folder: Path) -> str:
+    """As DVC hashes a folder: the MD5 of the JSON list of its files, bytecode apart (.dvcignore)."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    inside = sorted(path.as_posix() for path in found if "__pycache__" not in path.parts)
+    listing = [{"md5": _md5(folder / name), "relpath": name} for name in inside]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _check_object(path: Path, fix: str) -> list[Problem]:
+    found, name = _md5(path), _name(path)
+    return [] if found == name.removesuffix(".dir") else [Problem(str(path), f"its MD5 is {found}, not its name", fix)]
+
+
+def _again(path: Path, user: str | None) -> str:
+    """The command that brings a cache object back."""
+    if user is None:
+        return f"rm -f {path} (nothing here needs it)"
+    return f"rm -f {path} {user}, then dvc pull {user} (from a remote), or dvc repro (builds it again)"
+
+
+def _check_out(root: Path, entry: Entry) -> list[Problem]:
+    path = root / entry.path
+    found = _folder_md5(path) if path.is_dir() else _md5(path)
+    if found == entry.md5:
+        return []
+    fix = f"rm -rf {entry.path} && dvc checkout {entry.path}" if entry.cached else f"git checkout {entry.path}"
+    return [Problem(str(path), f"its MD5 is {found}, dvc.lock says {entry.md5}", f"{fix}, or dvc repro")]
+
+
+def _check_model(models: Path) -> list[Problem]:
+    if not (models / "unet.json").exists():
+        return []
+    try:
+        manifest.check(manifest.read(models / "unet.json"), models / "unet.weights.h5")
+    except IntegrityError as error:
+        return error.problems
+    except KeyError as error:
+        return [Problem(str(models / "unet.json"), f"lacks {error}", manifest.REMEDY)]
+    return []

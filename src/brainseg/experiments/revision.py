@@ -1,0 +1,278 @@
+"""What a Git revision, a branch, a DVC experiment or the workspace scored, read through DVC."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from brainseg import config, files
+from brainseg.errors import DataError, Problem, raise_all
+from brainseg.experiments.comparison import METRICS, SAME_PROTOCOL, Scores, changed
+
+WORKSPACE = "workspace"
+REMEDY = "git restore it, or make it anew as the README says"  # of damaged numbers
+TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
+NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
+BLOCKS = ("split", "train", "network", "augmentation", "evaluate")  # their parameters, but for the number of the fold
+MACHINE = ("train.precision", "train.threads")  # auto leaves them to the machine
+OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_validation/summary.json")
+
+
+class Reader:
+    """Reads the files of a revision, an experiment or the workspace by their paths in the repository."""
+
+    def __init__(self, name: str, root: Path):
+        self.name, self.root = name, root
+        self.filesystem = None if name == WORKSPACE else _filesystem(name, root)
+
+    def __call__(self, path: str) -> str:
+        """The text of a file."""
+        try:
+            if self.filesystem is None:
+                return (self.root / path).read_text(encoding="utf-8")
+            return self.filesystem.read_text(path, encoding="utf-8")
+        except FileNotFoundError:
+            command = "make cross-validate" if path in OUT_OF_FOLD else "dvc repro"
+            made = path in (*OUT_OF_FOLD, *TEST)
+            fix = f"run {command}" if made else f"it belongs to the project: git restore {path}"
+            fix = fix if self.name == WORKSPACE or not made else f"{fix} there and commit what it writes"
+            raise DataError(f"{self.name}:{path}", "there is no such file", fix) from None
+
+    def inside(self, folder: str) -> list[str]:
+        """The paths of all files below a folder, bytecode apart, sorted as DVC sorts them."""
+        if self.filesystem is None:
+            here = (self.root / folder).rglob("*")
+            found = [path.relative_to(self.root).as_posix() for path in here if path.is_file()]
+        else:
+            found = [path.lstrip("/") for path in self.filesystem.find(folder)]
+        return sorted(path for path in found if "__pycache__" not in path.split("/"))
+
+
+def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) -> Scores:
+    """The test patients of ``name``, or all out of fold.
+
+    ``name``: "workspace", what ``git`` or ``dvc exp`` calls it, or a folder that holds what evaluate or
+    ``cross-validate --output`` wrote.
+
+    The parameters are those that made the scores, whatever params.yaml says by now. Numbers older than the
+    parameters or the code beside them are warned of.
+
+    Raises:
+        DataError: no such revision, nothing was evaluated there, damaged files, or a cross-validation of other
+            data or parameters.
+    """
+    if (root / name / "per_patient.csv").is_file() and name != WORKSPACE:
+        return _kept(name, root)
+    read = reader(name, root)
+    table, report = OUT_OF_FOLD if cross_validation else TEST
+    patients, facts = _patients(read, name, table), _report(read, name, report)
+    if cross_validation:
+        made_with, since = facts["params"], _since_cross_validation(name, facts, read)
+    else:
+        made_with, since = _since_repro(name, read)
+    warnings = [f"the numbers of {name} are older than its {', '.join(since)}"] if since else []
+    return Scores(name, _tested(patients), facts["protocol"], made_with, warnings)
+
+
+def _kept(folder: str, root: Path) -> Scores:
+    """Numbers by themselves, beside no parameters or code that they could be older than."""
+    report = "evaluation.json" if (root / folder / "evaluation.json").exists() else "summary.json"
+    read = reader(WORKSPACE, root / folder)
+    facts = _report(read, folder, report)
+    return Scores(
+        folder, _tested(_patients(read, folder, "per_patient.csv")), facts["protocol"], facts.get("params", {})
+    )
+
+
+def _tested(patients: pd.DataFrame) -> pd.DataFrame:
+    return patients[patients["subset"] == "test"].reset_index(drop=True)
+
+
+def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
+    try:
+        table = parse_table(read(path))
+        missing = {"patient", "subset", "institution", "slices", "tumour_pixels", *METRICS} - set(table)
+        if missing:
+            raise ValueError(f"has no column {', '.join(sorted(missing))}")
+        if not table["subset"].isin(("train", "val", "test")).all():
+            raise ValueError("has a row that is of no subset")
+        measures = table[list(METRICS)].astype(float)
+        if ((measures < 0) | (measures > 1)).any(axis=None):
+            raise ValueError("has a score that is not within 0 and 1")
+    except (ValueError, pd.errors.ParserError) as error:  # an empty file, letters for a number
+        raise DataError(f"{name}:{path}", f"is damaged: {' '.join(str(error).split())}", REMEDY) from None
+    twice = sorted(table.loc[table["patient"].duplicated(), "patient"])
+    raise_all([Problem(f"{name}:{path}", f"patient {patient} is in it twice", REMEDY) for patient in twice])
+    return table
+
+
+def _report(read: Reader, name: str, path: str) -> dict:
+    try:
+        facts = json.loads(read(path))
+        if not {"grid", *SAME_PROTOCOL} <= facts["protocol"].keys():
+            raise ValueError("its protocol is not whole")
+        return facts
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{name}:{path}", f"is damaged: {type(error).__name__} {error}", REMEDY) from None
+
+
+def _since_repro(name: str, read: Reader) -> tuple[dict, list[str]]:
+    """The parameters in dvc.lock, from which the numbers were made; parameters and code that are others by now."""
+    stages = _locked(read)
+    made_with = _params(stages)
+    locked = {dep["path"]: dep["md5"] for stage in set(stages) - {"render"} for dep in stages[stage].get("deps", [])}
+    code = [path for path, digest in sorted(locked.items()) if _is_code(path) and _md5(read, path) != digest]
+    return made_with, _other_values(name, made_with, {}, read) + code
+
+
+def _since_cross_validation(name: str, summary: dict, read: Reader) -> list[str]:
+    """Code that is not what it was made from. Other data or parameters are refused: the numbers would be theirs."""
+    if "made_from" not in summary:
+        what = "its cross-validation is of a version that did not note what it was made from"
+        raise DataError(name, what, "make it anew there, or compare with a later revision")
+    now, then = sources(read), summary["made_from"]
+    differ = _other_values(name, summary["params"], summary["overrides"], read)
+    differ += ["the data"] if now["data"] != then["data"] else []
+    if differ:
+        what = f"its cross-validation was made with other values of {', '.join(differ)}"
+        fix = "run make cross-validate there and commit it (an experiment becomes a branch by: dvc exp branch)"
+        raise DataError(name, what, fix)
+    return sorted({path for path, _ in now["code"].items() ^ then["code"].items()})
+
+
+def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[str]:
+    """Names of the parameters that are not in params.yaml as they were ``then``.
+
+    Left out: what no score depends on, and what ``auto`` leaves to the machine now.
+    """
+    now = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
+    made = {block: values for block, values in then.items() if block not in ("render", "export")}
+    here = {block: {key: now.get(block, {}).get(key) for key in values} for block, values in made.items()}
+    return sorted(key for key, values in changed(made, here).items() if not (key in MACHINE and values[1] == "auto"))
+
+
+def _is_code(path: str) -> bool:
+    return path.startswith(("src/", "stages/"))
+
+
+def _files(read: Reader, dep: str) -> list[str]:
+    """The files of a dep, which is one itself or a folder (no file of code lacks an ending)."""
+    return [dep] if PurePosixPath(dep).suffix else read.inside(dep)
+
+
+def _md5(read: Reader, path: str) -> str | None:
+    """As DVC names a file, or a folder: by the JSON list of its files."""
+    try:
+        if PurePosixPath(path).suffix:
+            return hashlib.md5(read(path).encode(), usedforsecurity=False).hexdigest()
+        inside = [{"md5": _md5(read, name), "relpath": name.removeprefix(f"{path}/")} for name in read.inside(path)]
+        return hashlib.md5(json.dumps(inside, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    except DataError:  # gone
+        return None
+
+
+def params(read: Reader) -> dict:
+    """The parameters in dvc.lock, nested as in params.yaml: of a stage that was run, not of a file that was edited."""
+    return _params(_locked(read))
+
+
+def _locked(read: Reader) -> dict:
+    """The stages of dvc.lock."""
+    return config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]
+
+
+def _params(stages: dict) -> dict:
+    found: dict = {}
+    for stage in stages.values():
+        for key, value in stage.get("params", {}).get("params.yaml", {}).items():
+            *blocks, last = key.split(".")
+            place = found
+            for block in blocks:
+                place = place.setdefault(block, {})
+            place[last] = {**place.get(last, {}), **value} if isinstance(value, dict) else value
+    return found
+
+
+def merged(params: dict, overrides: dict) -> dict:
+    """``params`` with the values of ``overrides`` in their blocks."""
+    blocks = {name: {**params.get(name, {}), **values} for name, values in overrides.items()}
+    return {**params, **blocks}
+
+
+def key(read: Reader, overrides: dict) -> str:
+    """A digest of what determines a cross-validation's numbers: data, code and parameters, not which fold is tested."""
+    raw = merged(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
+    params = config.check(raw, Path("params.yaml")).model_dump()
+    params["split"]["test_fold"] = None
+    facts = sources(read) | {"params": {block: params[block] for block in BLOCKS}}
+    if initial := params["train"]["initial_weights"]:
+        path = files.project_root() / Path(initial).expanduser()
+        facts["initial"] = files.sha256(path) if path.is_file() else None
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def sources(read: Reader) -> dict:
+    """What numbers are made from beside parameters: digests of the prepared data and of each file of code, commands."""
+    pipeline = config.parse_yaml(read("dvc.yaml"), "dvc.yaml")["stages"]
+    stages = [pipeline[name] for name in NUMBERS]
+    deps = {dep for stage in stages for dep in stage["deps"] if _is_code(dep)}
+    code = sorted({path for dep in deps for path in _files(read, dep)})
+    return {
+        "data": [out["md5"] for out in _locked(read)["preprocess"]["outs"]],
+        "code": {path: hashlib.sha256(read(path).encode()).hexdigest() for path in code},
+        "commands": [stage["cmd"] for stage in stages],
+    }
+
+
+def parse_table(text: str) -> pd.DataFrame:
+    """A table of scores: ids and names as they are written, an empty cell of a number as NaN."""
+    names = {"patient": str, "institution": str, "subset": str}
+    table = pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
+    return table.fillna(dict.fromkeys(names, ""))
+
+
+def reader(name: str, root: Path = Path()) -> Reader:
+    """What reads the files of ``name``."""
+    return Reader(name, root)
+
+
+@contextmanager
+def fetched(path: str, name: str, root: Path = Path()) -> Iterator[Path]:
+    """A file that ``name`` has in DVC's cache, as one that is gone when the block ends; the workspace's own as it is.
+
+    Raises:
+        DataError: the cache, or the workspace, does not have it.
+    """
+    if name == WORKSPACE:
+        if not (root / path).is_file():
+            raise DataError(root / path, "there is no such file", "run dvc repro")
+        yield root / path
+        return
+    with TemporaryDirectory() as folder:
+        local = Path(folder) / Path(path).name
+        try:
+            _filesystem(name, root).get_file(path, str(local))
+        except FileNotFoundError:
+            raise DataError(f"{name}:{path}", "is not in DVC's cache", f"dvc exp remove {name}, run again") from None
+        yield local
+
+
+def _filesystem(name: str, root: Path):
+    from dvc.api import DVCFileSystem
+    from dvc.scm import RevError, SCMError
+
+    reason = "a name of one is needed"
+    if name and ":" not in name:  # REVISION:PATH is no revision
+        filesystem = DVCFileSystem(str(root.resolve()), rev=name)
+        try:
+            if filesystem.repo:  # opened only now
+                return filesystem
+        except (RevError, SCMError) as error:
+            reason = " ".join(str(error).split())
+    fix = "git log --oneline --all lists revisions, dvc exp list --all experiments"
+    raise DataError(name or "(no name)", f"there is no such revision, branch or experiment ({reason})", fix)

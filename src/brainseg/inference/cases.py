@@ -1,0 +1,89 @@
+"""What is outlined together: one picture or volume, or up to three series of one place, as the model's channels."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from brainseg.errors import DataError
+from brainseg.io import pictures, scans, volumes
+from brainseg.io.grid import SQUARE, Pixel
+from brainseg.io.sequences import CHANNELS
+from brainseg.io.volumes import Volume
+
+ROLES = {"pre": "pre-contrast", "flair": "FLAIR", "post": "post-contrast"}
+
+
+class Case(NamedTuple):
+    """``voxels`` (S, H, W) or (S, H, W, 3), axial; ``volume`` has their place in space, None where it is not known.
+
+    ``kind``: picture, tif (of several pages), nifti or dicom. ``channels``: what each of the model's is given.
+    """
+
+    name: str
+    kind: str
+    voxels: np.ndarray
+    volume: Volume | None
+    channels: list[str]
+
+    @property
+    def pixel(self) -> Pixel:
+        """Height and width of a pixel in mm; square where they are not known."""
+        return self.volume.spacing[:2] if self.volume else SQUARE
+
+
+def read(path: Path, name: str) -> Case:
+    """A file, or a folder all of whose files are one DICOM series. Of one channel it is FLAIR.
+
+    Raises:
+        DataError: no whole image of an accepted kind. MachineError: the library for its kind is not installed.
+    """
+    if path.is_dir() or scans.is_volume(path.name):
+        scan = scans.read_image(path, name)
+        return case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume)
+    if not path.is_file():
+        raise DataError(name, "is not there, or no file", "check the path")
+    if pictures.has_pages(path):
+        return case(name, "tif", pictures.pages(path.read_bytes(), name), None)
+    return case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)
+
+
+def case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None) -> Case:
+    """A case of what was read: three channels are what the model's are, one is FLAIR."""
+    return Case(name, kind, voxels, volume, list(CHANNELS) if voxels.ndim == 4 else [ROLES["flair"]] * len(CHANNELS))
+
+
+def combined(parts: dict[str, Case], name: str) -> Case:
+    """Up to three series of one place as one case; a missing contrast is replaced by FLAIR, as in training.
+
+    Args:
+        parts: by role: ``flair``, and ``pre``, ``post`` or both; each of one channel.
+
+    Raises:
+        DataError: no FLAIR, several channels in one, other shapes, depths or places.
+    """
+    unknown = set(parts) - set(ROLES)
+    if unknown or "flair" not in parts:
+        raise DataError(name, "has no FLAIR" if not unknown else f"has a role {unknown.pop()!r}", "name FLAIR at least")
+    flair = parts["flair"]
+    if len(parts) == 1:
+        return flair
+    for role, part in parts.items():
+        _check_beside(flair, part, f"{name}, {ROLES[role]}")
+    chosen = [parts.get(role, flair) for role in ROLES]
+    voxels = np.stack([each.voxels for each in chosen], axis=-1)
+    volume = flair.volume._replace(voxels=voxels) if flair.volume else None
+    return Case(name, flair.kind, voxels, volume, [ROLES[role if role in parts else "flair"] for role in ROLES])
+
+
+def _check_beside(flair: Case, part: Case, name: str) -> None:
+    fix = "resample the series onto the FLAIR's grid, or leave it out"
+    if part.voxels.ndim != 3:
+        raise DataError(name, "has three channels", "give series of one channel each")
+    if part.voxels.shape != flair.voxels.shape or part.voxels.dtype != flair.voxels.dtype:
+        shapes = (f"{each.voxels.shape} {each.voxels.dtype}" for each in (part, flair))
+        raise DataError(name, "is {}, the FLAIR is {}".format(*shapes), fix)
+    if (part.volume is None) != (flair.volume is None):
+        raise DataError(name, "and the FLAIR are of different kinds, one with a place in space", fix)
+    if part.volume and flair.volume and not volumes.same_place(part.volume, flair.volume):
+        raise DataError(name, "lies elsewhere in space than the FLAIR", fix)

@@ -1,0 +1,214 @@
+"""Does a picture look like an axial slice of a head? A handful of measures, each with a limit and with words.
+
+No network: what people see at a glance is measured in FLAIR (air around, an oval longer than wide, left like right,
+dark bone between scalp and brain) and held against LGG's training and validation patients. Rates and what the check
+cannot see: docs/plausibility.md; ``python -m benchmarks.plausibility`` measures them anew.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from brainseg.io.sequences import FLAIR
+
+SIDE = 128  # pixels a side of the picture that is looked at; roughness alone is measured on the model's grid
+LOOKED_AT = 40  # slices of a volume at most, evenly spread: more change no median
+EMPTY = 6.0  # grey values between air and head: a slice above the vertex has less
+ROUGH = 0.3  # LGG's slices with brain: 0.002 to 0.062; noise and print from 0.38
+FILLED = 0.35  # LGG: 99.8 % below 0.08
+TILTS = range(-24, 25, 4)  # degrees by which a head may lean
+
+
+class Look(NamedTuple):
+    """What is measured of one slice, or the medians of a volume's middle slices."""
+
+    level: float  # grey values of the head above air
+    area: float  # share of the picture that is head
+    roughness: float  # share of the variance that a slight blur takes away
+    corners: float  # share of the four corners of what is not padding that is as bright as a head
+    contact: float  # share of the picture's edge that is as bright as a head
+    length: float  # of the outline, front to back over left to right
+    oval: float  # overlap (intersection over union) of the outline with the ellipse of the same moments
+    mirror: float  # overlap of the outline with its mirror image, about the best axis through its centre
+    ring: float  # brightest layer below the outline, in units of the inside
+    gap: float  # darkest layer between that and the inside, in the same units
+    clipped: float  # share of the brightest layer that is as bright as the picture gets
+    spread: float  # of the inner half's grey values, in the same units: 15th to 85th percentile
+
+
+class Limit(NamedTuple):
+    """A measure that is usual at ``usual`` and by itself reason enough for a mark at ``limit``."""
+
+    measure: str
+    usual: float
+    limit: float
+    words: str
+
+    def excess(self, look: Look) -> float:
+        """0 where usual or to its other side, 1 at the limit."""
+        return max(0.0, (getattr(look, self.measure) - self.usual) / (self.limit - self.usual))
+
+
+# Usual: LGG's median; the limits leave about 0.5 % of its slices that contain brain outside, each.
+LIMITS = (
+    Limit("corners", 0.0, 0.15, "its corners are bright: a photograph, or cut out of something larger?"),
+    Limit("contact", 0.0, 0.40, "the picture's edge cuts it off: neck, limb or trunk?"),
+    Limit("length", 1.25, 1.06, "hardly longer than wide: turned on its side, or another part of the body?"),
+    Limit("length", 1.25, 1.46, "too long and narrow: another part of the body, or pixels that are not square?"),
+    Limit("oval", 0.955, 0.89, "its outline is no oval: face, sagittal or coronal slice, another part of the body?"),
+    Limit("mirror", 0.975, 0.90, "left and right outlines differ: a sagittal slice?"),
+)
+# In MRI bone and fluid lie dark between scalp and brain. In CT bone is the bright ring, and either clipped by a narrow
+# window or, in a wide one, around a brain that is nearly one grey.
+CT_RING, CT_GAP, CT_CLIPPED, CT_SPREAD = 1.5, 0.75, 0.5, 0.2
+
+
+class Verdict(NamedTuple):
+    """``marks``: words for people; ``refused``: clearly no slice of a head, whatever else it is."""
+
+    refused: bool
+    marks: list[str]
+
+
+def judge(prepared: np.ndarray) -> Verdict:
+    """What to think of pictures on the model's grid: uint8 (S, H, W, 3), one slice or a volume's slices.
+
+    Of a volume the medians of those slices count that show at least half of its largest cut: what is empty or small at
+    top and bottom is part of every scan.
+    """
+    step = -(-len(prepared) // LOOKED_AT)
+    looks = [look for picture in prepared[::step] if (look := describe(picture)) is not None]
+    if not looks:
+        return Verdict(True, ["nothing to see: no more than one grey value and a little noise"])
+    look = _middle(looks)
+    name = "does not look like an axial brain slice" if len(prepared) == 1 else "do not look like axial brain slices"
+    subject = "" if len(prepared) == 1 else "the middle slices "
+    if clear := _clear(look):
+        return Verdict(True, [f"{subject}{name} ({clear})"])
+    return Verdict(False, [f"{subject}{name} ({'; '.join(reasons)})"] if (reasons := _doubts(look)) else [])
+
+
+def describe(picture: np.ndarray) -> Look | None:
+    """Measure one slice, uint8 (H, W, 3); None where there is nothing above the noise of air."""
+    plane = np.ascontiguousarray(picture[..., FLAIR])
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    if min(len(rows), len(columns)) < 8:
+        return None
+    full = plane.astype(np.float32)
+    roughness = float((full - cv2.GaussianBlur(full, (0, 0), 1.0)).var() / max(float(full.var()), 1e-6))
+    small = cv2.resize(full, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    box = tuple(
+        slice(int(at[0] * SIDE / side), -int(-(at[-1] + 1) * SIDE // side))
+        for at, side in zip((rows, columns), plane.shape, strict=True)
+    )
+    smooth = cv2.GaussianBlur(small, (0, 0), 1.5)
+    air = float(np.percentile(smooth[box], 2))
+    split, _ = cv2.threshold(smooth.astype(np.uint8), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    bright = smooth[smooth > split]
+    level = float(np.percentile(bright, 75)) - air if bright.size else 0.0
+    if level < EMPTY:
+        return None
+    raw = (smooth > min(split, air + 0.3 * level)).astype(np.uint8)  # fat may be far brighter than brain
+    head = _outline(raw)
+    length, oval, mirror = _shape(head)
+    return Look(
+        level,
+        float(head.mean()),
+        roughness,
+        _corners(raw[box]),
+        float(np.concatenate([raw[0], raw[-1], raw[:, 0], raw[:, -1]]).mean()),
+        length,
+        oval,
+        mirror,
+        *_layers(small - air, head),
+    )
+
+
+def score(look: Look) -> float:
+    """How far from usual in all: the root of the summed squares of the excesses; 1 and more is marked."""
+    return float(np.sqrt(sum(limit.excess(look) ** 2 for limit in LIMITS)))
+
+
+def _middle(looks: list[Look]) -> Look:
+    table = np.array(looks)
+    table = table[table[:, 0] >= 0.3 * table[:, 0].max()]  # above the vertex only noise is left, which has no shape
+    table = table[table[:, 1] >= 0.5 * table[:, 1].max()]
+    return Look(*np.median(table, axis=0).tolist())
+
+
+def _clear(look: Look) -> str | None:
+    """Why to refuse."""
+    if look.roughness > ROUGH:
+        return "neighbouring pixels differ as in noise or print"
+    if look.corners > FILLED:
+        return "bright up to its corners: a photograph, a pattern, or cut out of something larger?"
+    return None
+
+
+def _doubts(look: Look) -> list[str]:
+    """Why to mark, the weightiest first; what adds little to the score is not named."""
+    found = []
+    if score(look) >= 1:
+        excess = sorted(((limit.excess(look), limit.words) for limit in LIMITS), reverse=True)
+        found = [words for value, words in excess if value >= max(0.5, excess[0][0] / 2)] or [excess[0][1]]
+    if look.ring > CT_RING and look.gap > CT_GAP and (look.clipped > CT_CLIPPED or look.spread < CT_SPREAD):
+        found.append("a bright ring right around the inside, nothing dark between: a CT?")
+    return found
+
+
+def _outline(raw: np.ndarray) -> np.ndarray:
+    """The largest part of a mask (H, W), gaps closed and holes filled: uint8 in {0, 1}."""
+    closed = cv2.morphologyEx(raw, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(raw)
+    cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 1, -1)
+    return filled
+
+
+def _corners(raw: np.ndarray) -> float:
+    height, width = (max(side * 15 // 100, 1) for side in raw.shape)  # an ellipse leaves 15 % of each side free
+    corners = (
+        raw[rows, columns]
+        for rows in (slice(height), slice(-height, None))
+        for columns in (slice(width), slice(-width, None))
+    )
+    return float(np.mean([corner.mean() for corner in corners]))
+
+
+def _shape(head: np.ndarray) -> tuple[float, float, float]:
+    """Length over width, overlap with the ellipse of the same moments, overlap with the best mirror image."""
+    m = cv2.moments(head, True)
+    x, y = m["m10"] / m["m00"], m["m01"] / m["m00"]
+    xx, yy, xy = ((m[key] / m["m00"]) for key in ("mu20", "mu02", "mu11"))
+    xx, yy = xx + 1 / 12, yy + 1 / 12  # a pixel's own extent: never 0
+    u, v = np.meshgrid(np.arange(head.shape[1]) - x, np.arange(head.shape[0]) - y)
+    ellipse = (yy * u * u - 2 * xy * u * v + xx * v * v) / (xx * yy - xy * xy) < 4
+    return float(np.sqrt(yy / xx)), _overlap(head > 0, ellipse), _mirror(head, x, y)
+
+
+def _mirror(head: np.ndarray, x: float, y: float) -> float:
+    best = 0.0
+    for tilt in TILTS:  # reflection about the axis through (x, y) that leans by the tilt
+        c, s = np.cos(np.radians(2 * tilt)), np.sin(np.radians(2 * tilt))
+        reflection = np.array([[-c, -s, x + c * x + s * y], [-s, c, y + s * x - c * y]])
+        mirrored = cv2.warpAffine(head, reflection, head.shape[::-1], flags=cv2.INTER_NEAREST)
+        best = max(best, _overlap(head > 0, mirrored > 0))
+    return best
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.count_nonzero(a & b) / max(int(np.count_nonzero(a | b)), 1))
+
+
+def _layers(grey: np.ndarray, head: np.ndarray) -> tuple[float, float, float, float]:
+    """``ring``, ``gap``, ``clipped`` and ``spread`` of grey values above air, from layers one pixel thick."""
+    depth = cv2.distanceTransform(np.pad(head, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    deepest = float(depth.max())
+    inside = max(float(np.median(grey[depth > 0.3 * deepest])), 1.0)
+    low, high = np.percentile(grey[depth > 0.45 * deepest], (15, 85))
+    layers = [grey[(depth > k) & (depth <= k + 1)] for k in range(max(int(0.4 * deepest), 1))]
+    medians = [float(np.median(layer)) for layer in layers]
+    brightest = int(np.argmax(medians))
+    clipped = float(np.mean(layers[brightest] > 0.93 * float(grey.max())))
+    return medians[brightest] / inside, min(*medians[brightest:], inside) / inside, clipped, float(high - low) / inside

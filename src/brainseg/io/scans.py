@@ -1,0 +1,81 @@
+"""Volumes on disk, whatever their form: NIfTI, a folder that holds one DICOM series, a TIF of several pages."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from brainseg.errors import DataError, Problem
+from brainseg.io import dicom, nifti, pictures, spacing, volumes
+from brainseg.io.volumes import Volume
+
+
+class Scan(NamedTuple):
+    """``voxels`` (S, H, W) or (S, H, W, 3), axial; ``volume`` has their place in space, None where a file has none."""
+
+    voxels: np.ndarray
+    volume: Volume | None
+
+    @property
+    def spacing(self) -> str:
+        """``"row x column x slice"`` in mm, empty where it is not known."""
+        return spacing.write(self.volume.spacing) if self.volume else ""
+
+
+def is_volume(name: str) -> bool:
+    """Whether a file of this name is a volume; that a TIF has several pages shows only in its bytes."""
+    return name.lower().endswith(nifti.SUFFIXES)
+
+
+def read_image(path: Path, name: str) -> Scan:
+    """Intensities: uint8, uint16, int16 or float32.
+
+    Args:
+        path: a file, or a folder all of whose files are one DICOM series.
+        name: what errors call it.
+
+    Raises:
+        DataError: not a whole volume of an accepted kind.
+    """
+    if path.is_dir():
+        return _placed(dicom.read_series(_series(path, name), name))
+    if is_volume(path.name):
+        return _placed(nifti.read_image(path, name))
+    return Scan(pictures.pages(path.read_bytes(), name), None)
+
+
+def read_labels(path: Path, name: str) -> Scan:
+    """A mask: uint8 labels from NIfTI, the pages of a TIF as they are. Errors as ``read_image``."""
+    if path.is_dir():
+        raise DataError(name, "is a folder, masks are files", "convert the DICOM segmentation to NIfTI")
+    if is_volume(path.name):
+        return _placed(nifti.read_labels(path, name))
+    return Scan(pictures.pages(path.read_bytes(), name), None)
+
+
+def _series(folder: Path, name: str) -> list[Path]:
+    """The files of the only series at or below a folder."""
+    found = dicom.find_series(folder)
+    if len(found) > 1:
+        what = f"holds {len(found)} folders of DICOM files, a volume is one series"
+        raise DataError(name, what, "name the folder of the one that the mask was drawn on")
+    return next(iter(found.values()))
+
+
+def _placed(volume: Volume) -> Scan:
+    return Scan(volume.voxels, volume)
+
+
+def problems(image: Scan, mask: Scan, name: str) -> list[Problem]:
+    """Why a mask, ``name``, is not of an image: another shape, another place, or one of them without a place."""
+    fix = "draw it on this image, or resample it to the image's grid (nearest neighbour)"
+    if mask.voxels.shape[:3] != image.voxels.shape[:3]:
+        shapes = (" x ".join(map(str, scan.voxels.shape[:3])) for scan in (mask, image))
+        what = "has {} axial slices, rows and columns, its image {}".format(*shapes)
+        return [Problem(name, what, fix)]
+    if (image.volume is None) != (mask.volume is None):
+        what = "and its image are of different kinds, one with a place in space and one without"
+        return [Problem(name, what, "save both as NIfTI, or both as TIF")]
+    if image.volume and mask.volume and not volumes.same_place(image.volume, mask.volume):
+        return [Problem(name, "lies elsewhere in space than its image: their orientation matrices differ", fix)]
+    return []

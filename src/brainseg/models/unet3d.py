@@ -1,0 +1,75 @@
+"""3D U-Net (Çiçek et al., 2016, arXiv:1606.06650) for slices that lie farther apart than their pixels."""
+
+import keras
+from keras import layers, ops
+
+from brainseg.config import Network
+from brainseg.models import blocks
+
+FLAT = (1, 2, 2)  # pooling within the slice alone: between slices the data are coarse already
+
+
+class Volume(layers.Layer):
+    """(B, H, W, K C) → (B, K, H, W, C): the slices of a window, from behind one another to above one another."""
+
+    def __init__(self, slices: int, **kwargs):
+        super().__init__(**kwargs)
+        self.slices = slices
+
+    def call(self, inputs):
+        _, height, width, channels = ops.shape(inputs)
+        x = ops.reshape(inputs, (-1, height, width, self.slices, channels // self.slices))
+        return ops.transpose(x, (0, 3, 1, 2, 4))
+
+
+class Slices(layers.Layer):
+    """(B, K, H, W, 1) → (B, H, W, K)."""
+
+    def call(self, inputs):
+        return ops.transpose(inputs[..., 0], (0, 2, 3, 1))
+
+
+def unet3d(params: Network, size: int | None, channels: int) -> keras.Model:
+    """The U-Net's plan with 3x3x3 convolutions; pooled within the slices alone, so any number of them fits.
+
+    All slices of the window are answered; used, windows slide along the patient. Upsampling is always transposed.
+    """
+    inputs = keras.Input((size, size, channels), name="image")
+    x = Volume(2 * params.context + 1, name="volume")(blocks.scaled(inputs, params))
+    if params.stem:
+        x = _convolution(x, params.filters, params, "stem", (1, 4, 4), (1, params.stem, params.stem))
+    skips = []
+    for level in range(params.depth):
+        x = _block(x, params.filters * 2**level, params, f"down{level}")
+        skips.append(x)
+        x = layers.MaxPooling3D(FLAT, name=f"down{level}_pool")(x)
+    x = _block(x, params.filters * 2**params.depth, params, "bottom")
+    x = layers.Dropout(params.dropout, name="bottom_dropout")(x)
+    for level in reversed(range(params.depth)):
+        filters, name = params.filters * 2**level, f"up{level}"
+        x = layers.Conv3DTranspose(filters, FLAT, strides=FLAT, name=f"{name}_transpose")(x)
+        x = layers.Concatenate(name=f"{name}_skip")([x, skips[level]])
+        x = _block(x, filters, params, name)
+    side = max(1, params.stem)
+    bias = keras.initializers.Constant(blocks.RARITY)
+    x = layers.Conv3DTranspose(
+        1, (1, side, side), strides=(1, side, side), bias_initializer=bias, dtype="float32", name="logits_volume"
+    )(x)
+    return keras.Model(inputs, Slices(dtype="float32", name="logits")(x), name="unet3d")
+
+
+def _block(x, filters: int, params: Network, name: str):
+    x = _convolution(x, filters, params, f"{name}_conv1")
+    return _convolution(x, filters, params, f"{name}_conv2")
+
+
+def _convolution(x, filters: int, params: Network, name: str, kernel=(3, 3, 3), strides=(1, 1, 1)):
+    x = layers.Conv3D(
+        filters, kernel, strides, padding="same", use_bias=params.norm == "none",
+        kernel_initializer="he_normal", name=name,
+    )(x)  # fmt: skip
+    if params.norm == "batch":
+        x = layers.BatchNormalization(name=f"{name}_norm")(x)
+    elif params.norm == "group":
+        x = layers.GroupNormalization(min(8, filters), name=f"{name}_norm")(x)
+    return layers.Activation("relu", name=f"{name}_relu")(x)

@@ -1,0 +1,148 @@
+"""Who may ask, and what every answer carries: hosts, origins, the token, security headers, the log.
+
+The log holds the method, the route, the status, milliseconds and bytes, and nothing that a client sent: neither
+file names nor query strings, in which a token may stand.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi.responses import RedirectResponse, Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from brainseg.server.refusals import Refusal, bug
+
+COOKIE = "brainseg_token"
+LOCAL = ("localhost", "127.0.0.1", "::1")
+OPEN = ("/health", "/ready")  # for a container's health check, which has no token
+SAFE = ("GET", "HEAD", "OPTIONS")
+CONTENT = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+_HOST = re.compile(r"(\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[a-zA-Z0-9._-]+))(:[0-9]{0,5})?")
+
+log = logging.getLogger("brainseg.server")
+
+
+class Guard:
+    """ASGI, the outermost layer: refuses, adds the headers, logs, and lets no traceback out."""
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOCAL, token: str | None = None):
+        self.app, self.hosts, self.token = app, {host.lower() for host in hosts}, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        began, status, sent = time.perf_counter(), 0, 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            answer = self._at_the_door(scope)
+            await (answer or self.app)(scope, receive, noted)
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, noted)
+        except asyncio.CancelledError:  # the server stops, and this is still not done
+            if not status:
+                stopped = Refusal(503, "the server is being stopped", "try again", code=5, close=True)
+                await stopped.response()(scope, receive, noted)
+        except Exception as error:  # a bug; its text may quote a file, so only its kind and place are logged
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("bug: %s at %s:%s", type(error).__name__, where.filename, where.lineno)
+            if not status:
+                await bug().response()(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "") or "(other)"
+            milliseconds = 1000 * (time.perf_counter() - began)
+            log.info("%s %s %d %.0f ms %d bytes", _method(scope), route, status, milliseconds, sent)
+
+    def _at_the_door(self, scope: Scope) -> Response | None:
+        """None, or the way to the page without the token in its address.
+
+        Raises:
+            Refusal: a host, an origin or a client that is not let in.
+        """
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if len(headers.getlist("host")) != 1 or _name_of(host) not in self.hosts:
+            fix = "open it as localhost, or add the name to BRAINSEG_ALLOWED_HOSTS where the server is started"
+            raise Refusal(400, "the Host header names another server", fix)
+        if scope["method"] not in SAFE and not _same_origin(headers, host):
+            raise Refusal(403, "the request comes from another web page", "use the server's own page")
+        if self.token and scope["path"] not in OPEN:
+            return self._identified(scope, headers, self.token)
+        return None
+
+    def _identified(self, scope: Scope, headers: Mapping[str, str], token: str) -> Response | None:
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = dict(query).get("token")
+        if given is not None and scope["method"] in SAFE and _equal(given, token):
+            rest = urlencode([(key, value) for key, value in query if key != "token"])
+            path = "/" + scope["path"].lstrip("/\\")  # never to another server, as //name would
+            answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
+            # Not "strict": after a click in a mail or a chat on the web, a browser would leave the cookie out of this
+            # very redirect. What computes anything is asked by POST, which "lax" keeps to our own page too.
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="lax")
+            return answer
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if _equal(_cookie(headers), token) or (scheme.lower() == "bearer" and _equal(bearer.strip(), token)):
+            return None
+        fix = "open the address that the server printed when it started, or send Authorization: Bearer <token>"
+        raise Refusal(401, "a token is needed", fix, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _method(scope: Scope) -> str:
+    known = (*SAFE, "POST", "PUT", "PATCH", "DELETE")
+    return scope["method"] if scope["method"] in known else "(other)"
+
+
+def _name_of(host: str) -> str:
+    """The host without its port, of ``[::1]:5000`` the inner part; empty where it is no host."""
+    found = _HOST.fullmatch(host)
+    return (found["address"] or found["name"]).lower() if found else ""
+
+
+def _same_origin(headers: Mapping[str, str], host: str) -> bool:
+    """What a browser says of a request's source. Other programs say nothing, and are no page's puppets."""
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or origin.split("://", 1)[-1].lower() == host.lower()
+
+
+def _cookie(headers: Mapping[str, str]) -> str:
+    """As browsers send them: beside ours stand those of every other program on localhost, JSON among them."""
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+
+
+def _equal(given: str, token: str) -> bool:
+    return secrets.compare_digest(given.encode(), token.encode())

@@ -1,0 +1,110 @@
+"""Clients that are slow, large or too many: bounds on uploads, and on HTTP as uvicorn speaks it."""
+
+import asyncio
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from brainseg.server import limits
+from brainseg.server.refusals import Refusal, busy
+
+
+class Bodies:
+    """ASGI: bounds every upload, by its declared length and by what comes; all of them together; and slow ones.
+
+    What goes over a bound is raised where the body is read, as Refusal.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+        self.held = 0  # bytes of all requests now in work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        taken, complete, patience = 0, False, limits.SILENT_SECONDS
+        declared = _content_length(scope)
+
+        async def bounded() -> Message:
+            nonlocal taken, complete, patience
+            if complete:  # what still comes is that the client has gone
+                return await receive()
+            if declared is not None and declared > limits.MAX_BODY:
+                raise _too_large()
+            began = time.monotonic()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, patience))
+            except TimeoutError:
+                raise Refusal(408, "the upload is too slow", "try again on a faster line", close=True) from None
+            size = len(message.get("body", b""))
+            taken += size
+            earned = size / limits.SLOWEST  # what came fast buys no silence beyond SILENT_SECONDS
+            patience = min(limits.SILENT_SECONDS, patience - (time.monotonic() - began) + earned)
+            self.held += size
+            complete = not message.get("more_body", False)
+            if taken > limits.MAX_BODY:
+                raise _too_large()
+            if self.held > limits.MAX_BODIES:
+                raise busy("too many uploads at once")
+            return message
+
+        try:
+            await self.app(scope, bounded, send)
+        finally:
+            self.held -= taken
+
+
+def _too_large() -> Refusal:
+    return Refusal(413, f"the upload has more than {limits.MAX_BODY // 2**20} MiB", "crop the volume, or compress it")
+
+
+def _content_length(scope: Scope) -> int | None:
+    text = dict(scope["headers"]).get(b"content-length", b"")
+    return int(text) if text.isdigit() else None
+
+
+MAX_CONNECTIONS = 800  # below the usual limit of 1,024 open files; at more than that the newest is dropped
+
+
+class PatientProtocol(H11Protocol):
+    """Ends a connection that for ``HEADER_SECONDS`` has neither a request to answer nor takes more of its answer.
+
+    That ends slow headers, bytes that still trickle in after their answer, and clients that do not read. A body that
+    comes slowly is ended by ``Bodies``.
+    """
+
+    timer: asyncio.TimerHandle | None = None
+    unsent = 0  # bytes of answers that the client had not taken when it was last looked at
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.timer:
+            self.timer.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._watch()
+        super().on_response_complete()  # which may begin the next request
+
+    def _watch(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+        self.unsent = self.transport.get_write_buffer_size()
+        self.timer = self.loop.call_later(limits.HEADER_SECONDS, self._look)
+
+    def _look(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= self.unsent > 0 or not (answering or unsent):
+            self.transport.abort()
+        else:
+            self._watch()

@@ -1,0 +1,154 @@
+"""Augmentation of image and mask together, inside the training step.
+
+What happens to a sample is drawn in one place and done by one of two renderers that mean the same: Keras' operations,
+or OpenCV where the step runs on a processor (``warping``), in a tenth of the time. Rotation, translation, zoom, shear
+and flips are composed into one affine map and resampled once; the mask goes through the same map and is thresholded
+again, so it stays in {0, 1}. Intensities are changed for each sequence by itself, but for one that is made to be
+missing: that stays a copy of FLAIR, as in the data set.
+"""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from brainseg.config import Augmentation
+from brainseg.io.sequences import FLAIR
+from brainseg.models import backend
+from brainseg.training import warping
+from brainseg.training.warping import SCALE, Drawn
+
+
+class Augmenter(keras.layers.Layer):
+    """(images (B, H, W, K C) 0..255, masks (B, H, W, M) {0, 1}) → the same, float32, each sample drawn anew.
+
+    The K slices of a sample are changed alike, ``channels`` (C) each by itself. With ``training=False``
+    nothing but the type changes; in training H and W may become smaller (``window``).
+    """
+
+    def __init__(self, params: Augmentation, seed: int, channels: int = 3, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.params, self.channels, self.seed = params, channels, seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, masks, training=False):
+        if training and any(value for _, value in self.params):
+            images, masks = self._rendered(images, masks)
+            images = self._context_dropout(images)
+        return ops.cast(images, "float32"), ops.cast(masks, "float32")
+
+    def _uniform(self, shape, low, high):
+        return keras.random.uniform(shape, low, high, seed=self.generator)
+
+    def _happens(self, shape, probability):
+        return ops.cast(self._uniform(shape, 0.0, 1.0) < probability, "float32")
+
+    def _draw(self, images, window: int) -> Drawn:
+        count, side, slices = ops.shape(images)[0], images.shape[1], images.shape[-1] // self.channels
+        p, each = self.params, (count, self.channels)
+        chance = p.sequence_dropout if self.channels == 3 else 0.0
+        return Drawn(
+            transforms=self._transforms(count, side, window),
+            exponents=ops.exp(self._uniform(each, -1.0, 1.0) * math.log1p(p.gamma)),
+            gains=1 + self._uniform(each, -1.0, 1.0) * p.contrast,
+            shifts=self._uniform(each, -1.0, 1.0) * (p.brightness * SCALE),
+            missing=self._happens(each, chance),
+            places=self._uniform((count, slices, 2), 0.0, 1.0),
+        )
+
+    def _transforms(self, count, side: int, window: int):
+        """(B, 8) maps from pixels of the window to those of the image; the window's centre is drawn as well."""
+        p = self.params
+        angle = self._uniform((count,), -1.0, 1.0) * math.radians(p.rotation)
+        shear = ops.tan(self._uniform((count,), -1.0, 1.0) * math.radians(p.shear))
+        zoom = ops.exp(self._uniform((2, count), -1.0, 1.0) * math.log1p(p.zoom))
+        flips = [1 - 2 * self._happens((count,), chance) for chance in (p.flip_horizontal, p.flip_vertical)]
+        shift = self._uniform((2, count), -1.0, 1.0) * (p.translation + (side - window) / 2 / side)
+        sx, sy = flips[0] / zoom[0], flips[1] / zoom[1]
+        a, b = ops.cos(angle) * sx, (ops.cos(angle) * shear - ops.sin(angle)) * sy
+        c, d = ops.sin(angle) * sx, (ops.sin(angle) * shear + ops.cos(angle)) * sy
+        old, new = (side - 1) / 2, (window - 1) / 2
+        tx = old - a * new - b * new + shift[0] * side
+        ty = old - c * new - d * new + shift[1] * side
+        zero = ops.zeros_like(a)
+        return ops.stack([a, b, tx, c, d, ty, zero, zero], axis=-1)
+
+    def _rendered(self, images, masks):
+        side = images.shape[1]
+        window = round(self.params.window * side) or side
+        drawn = self._draw(images, window)
+        if not backend.on_processor():
+            return self._rendered_by_keras(images, masks, drawn, window)
+        noise = warping.noise_field(self.seed, self.params.noise, self.channels, 2 * window)
+
+        def render(images, masks, *drawn):
+            return warping.render(images, masks, Drawn(*drawn), window, noise)
+
+        shapes = [(*array.shape[:1], window, window, array.shape[-1]) for array in (images, masks)]
+        return backend.call_numpy(render, (images, masks, *drawn), shapes)
+
+    def _rendered_by_keras(self, images, masks, drawn: Drawn, window: int):
+        """As ``warping.render``, in Keras' operations; its noise is drawn anew."""
+        images, masks = ops.cast(images, "float32"), ops.cast(masks, "float32")  # uint8 would be cut off, not rounded
+        images = backend.affine(images, drawn.transforms, window)
+        masks = backend.affine(masks, drawn.transforms, window) >= 0.5
+        slices = images.shape[-1] // self.channels
+        exponents, gains, shifts, missing = (
+            ops.tile(values[:, None, None], (1, 1, 1, slices))
+            for values in (drawn.exponents, drawn.gains, drawn.shifts, drawn.missing)
+        )
+        images = SCALE * ops.power(images / SCALE, exponents)
+        mean = ops.mean(images, axis=(1, 2), keepdims=True)
+        images = (images - mean) * gains + mean + shifts
+        if (
+            self.params.noise
+        ):  # of each pixel of each channel: a field that channels share could be told from the signal
+            field = keras.random.normal(ops.shape(images), seed=self.generator)
+            images = images + field * (self.params.noise * SCALE)
+        images = ops.clip(images, 0.0, SCALE)
+        if self.channels != 3:
+            return images, masks
+        flair = ops.repeat(images[..., FLAIR :: self.channels], self.channels, axis=-1)
+        return ops.where(missing > 0, flair, images), masks
+
+    def _context_dropout(self, images):
+        """Last: a slice that stands alone has exact copies of itself for neighbours."""
+        slices = images.shape[-1] // self.channels
+        if not self.params.context_dropout or slices == 1:
+            return images
+        first = slices // 2 * self.channels
+        middle = ops.tile(images[..., first : first + self.channels], (1, 1, 1, slices))
+        alone = self._happens((ops.shape(images)[0], 1, 1, 1), self.params.context_dropout)
+        return ops.where(alone > 0, middle, images)
+
+
+def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: int = 4) -> dict[str, tuple]:
+    """Each augmentation by itself, drawn ``count`` times on one slice, for people to look at.
+
+    Args:
+        image: (H, W, C) uint8. mask: (H, W) in {0, 1}.
+
+    Returns:
+        Name → (images (count, H, W, C) uint8, masks (count, H, W) uint8), those with 0 left out, ``all`` last.
+    """
+    images, masks = np.repeat(image[None], count, 0), np.repeat(mask[None, ..., None], count, 0)
+    drawn = {}
+    for name, alone in _one_at_a_time(params):
+        new_images, new_masks = Augmenter(alone, seed=1, channels=image.shape[-1])(images, masks, training=True)
+        drawn[name] = (
+            np.round(ops.convert_to_numpy(new_images)).astype(np.uint8),
+            ops.convert_to_numpy(new_masks)[..., 0].astype(np.uint8),
+        )
+    return drawn
+
+
+def _one_at_a_time(params: Augmentation) -> Iterator[tuple[str, Augmentation]]:
+    """What rarely happens is drawn half of the time here, else a row of examples would not show it."""
+    off = dict.fromkeys(Augmentation.model_fields, 0.0)
+    rare = ("flip_horizontal", "flip_vertical", "sequence_dropout")
+    for name, value in params:
+        if value and name != "context_dropout":  # of neighbours, which one slice does not have
+            yield name, Augmentation(**{**off, name: 0.5 if name in rare else value})
+    yield "all", params

@@ -1,0 +1,44 @@
+"""What a person sees while a network trains: a bar within the epoch, one line after it."""
+
+import time
+
+import keras
+from tqdm import tqdm
+
+from brainseg.models import backend
+
+
+class Progress(keras.callbacks.Callback):
+    """``epoch 3/24  loss 0.41  validation volume Dice 0.812 (best 0.821 in 2)  47 images/s  12 min left``."""
+
+    def __init__(self, epochs: int, steps: int, batch_size: int, book):
+        super().__init__()
+        self.epochs, self.steps, self.batch_size, self.book = epochs, steps, batch_size, book
+        self.begun, self.trained = 0.0, 0.0  # seconds
+        self.times: list[float] = []
+        self.async_safe = backend.runs_ahead()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun = time.monotonic()
+        self.bar = tqdm(total=self.steps * self.batch_size, unit="images", desc=f"epoch {epoch + 1}/{self.epochs}",
+                        leave=False, mininterval=1, disable=None)  # fmt: skip
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update(self.batch_size)
+        if batch % 10 == 0 and not self.bar.disable:
+            self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
+        if batch + 1 >= self.steps:  # several steps in one call may count past the end
+            self.trained = time.monotonic() - self.begun
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Runs after the bookkeeper, whose validation is part of the epoch's time."""
+        self.bar.close()
+        self.times.append(time.monotonic() - self.begun)
+        left = (self.epochs - epoch - 1) * sum(self.times) / len(self.times) / 60
+        row, best = self.book.history[-1], self.book.best_epoch
+        print(
+            f"epoch {epoch + 1}/{self.epochs}  loss {row['loss']:.3f}  "
+            f"validation volume Dice {row['val_volume_dice']:.3f} (best {self.book.best_score:.3f} in {best})  "
+            f"{self.steps * self.batch_size / self.trained:.0f} images/s  {left:.0f} min left",
+            flush=True,
+        )

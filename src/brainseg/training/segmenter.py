@@ -1,0 +1,81 @@
+"""The trainable model: augmentation, network and loss in one compiled step, its running scores, and its examiner."""
+
+import keras
+from keras import ops
+
+from brainseg.models import backend
+from brainseg.training.augmentation import Augmenter
+
+
+class Overlap(keras.metrics.Metric):
+    """Dice, IoU and binary accuracy of hard masks (probability >= 0.5), pooled over all pixels of an epoch."""
+
+    def __init__(self, name: str = "overlap"):
+        super().__init__(name=name, dtype="float32")
+        self.counts = self.add_weight(name="counts", shape=(4,), initializer="zeros")
+
+    def update_state(self, masks, logits, sample_weight=None):
+        predicted = ops.cast(logits >= 0, "float32")
+        tp, p, y = ops.sum(predicted * masks), ops.sum(predicted), ops.sum(masks)
+        tn = ops.sum(ops.ones_like(masks)) - p - y + tp
+        self.counts.assign_add(ops.stack([tp, p - tp, y - tp, tn]))
+
+    def result(self):
+        tp, fp, fn, tn = ops.unstack(ops.convert_to_tensor(self.counts))
+        one = ops.ones_like(tp)  # nothing to find and nothing found
+        return {
+            "dice": ops.where(tp + fp + fn > 0, 2 * tp / ops.maximum(2 * tp + fp + fn, 1), one),
+            "iou": ops.where(tp + fp + fn > 0, tp / ops.maximum(tp + fp + fn, 1), one),
+            "binary_accuracy": (tp + tn) / ops.maximum(tp + fp + fn + tn, 1),
+        }
+
+
+class Segmenter(keras.Model):
+    """Trains ``network`` on ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8.
+
+    The mask is augmented with the image, so the model answers it beside the logits, and the loss
+    reads both from the answer. Further channels of a deeply supervised network are further answers to
+    the same mask; each weighs half of the one before.
+    """
+
+    def __init__(self, network: keras.Model, answering: keras.Model, augmenter: Augmenter, loss):
+        """``answering``: the same layers without the early answers, for validation."""
+        super().__init__()
+        self.network, self.examiner = network, Examiner(answering, loss)
+        self.augmenter, self.objective, self.overlap = augmenter, loss, Overlap()
+        self.answers = network.output_shape[-1] // answering.output_shape[-1]
+
+    def call(self, inputs, training=False):
+        images, masks = self.augmenter(inputs["image"], inputs["mask"], training=training)
+        answers = ops.split(self.network(images, training=training), self.answers, axis=-1)
+        return {"logits": answers[0], "early": answers[1:], "mask": masks}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        losses = [self.objective(y_pred["mask"], logits) for logits in (y_pred["logits"], *y_pred["early"])]
+        weights = [0.5**place for place in range(len(losses))]
+        return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self.overlap.update_state(y_pred["mask"], y_pred["logits"])
+        return self.get_metrics_result()
+
+
+class Examiner(keras.Model):
+    """What validation needs to know of a batch, and no more: on an accelerator the logits never leave it.
+
+    Given ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8, it returns ``counts`` (B, M, 4) int32 of
+    hard masks (probability >= 0.5), in the order of ``metrics.Counts``, and ``loss`` (B,), the batch's for each.
+    """
+
+    def __init__(self, network: keras.Model, loss):
+        super().__init__()
+        self.network, self.objective, self.built = network, loss, True  # all its layers are the network's
+        self.compile(jit_compile=backend.jit_compile())  # predict() would compile with XLA on its own account
+
+    def call(self, inputs):
+        logits = self.network(inputs["image"], training=False)
+        predicted, masks = logits >= 0, inputs["mask"] > 0
+        tp, p, y = (ops.sum(ops.cast(each, "int32"), (1, 2)) for each in (predicted & masks, predicted, masks))
+        tn = logits.shape[1] * logits.shape[2] - p - y + tp
+        loss = ops.broadcast_to(self.objective(ops.cast(masks, "float32"), logits), ops.shape(logits)[:1])
+        return {"counts": ops.stack([tp, p - tp, y - tp, tn], -1), "loss": loss}

@@ -1,0 +1,113 @@
+"""The doctor: a line for each thing, PASS or WARN with the way out, and never a failure."""
+
+import json
+import socket
+from collections import namedtuple
+
+import keras
+import pytest
+
+from brainseg import config, files
+from brainseg.commands import doctor, timing
+from tests.support import toy_pipeline
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project with a model that phantoms have trained, on a machine of as many cores as the tests' engine uses."""
+    monkeypatch.setattr(doctor.hardware, "cores", lambda: 2)
+    for name in ("params.yaml", ".dvc/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        text = (toy_pipeline.PROJECT / name).read_text()
+        (tmp_path / name).write_text(text)
+    (tmp_path / "models").mkdir()
+    weights = tmp_path / "models/unet.weights.h5"
+    weights.write_bytes(b"weights")
+    manifest = {
+        "format": 3,
+        "weights_sha256": files.sha256(weights),
+        "parameters": 1234567,
+        "contract": {"size": [32, 32]},
+        "protocol": {
+            "source": "phantom",
+            "patients": {"train": 20},
+            "slices": {"train": 400},
+            "marks": ["phantom data"],
+        },
+        "training": {"engine": "tensorflow"},
+    }
+    (tmp_path / "models/unet.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def lines(folder):
+    return {line.split()[1]: line for line in doctor.run(folder).splitlines()}
+
+
+def test_a_sound_machine(folder):
+    found = lines(folder)
+    assert list(found) == ["python", "machine", "engine", "disk", "remotes", "tracking", "model"]
+    assert found["python"].startswith("PASS")
+    assert "tensorflow on cpu" in found["engine"] and "keras 3." in found["engine"]
+    assert "weights" in found["remotes"]
+    assert found["tracking"].endswith("mlflow.db")
+    assert "1,234,567 parameters, trained on phantom (20 patients, 400 slices) with tensorflow" in found["model"]
+    assert found["model"].endswith("phantom data")
+
+
+def test_an_unsupported_python_is_named(folder, monkeypatch):
+    version = namedtuple("version", "major minor")
+    monkeypatch.setattr(doctor.sys, "version_info", version(3, 14))
+    assert "uv python install" in str(doctor.python(folder))
+
+
+def test_no_model_and_a_changed_one(folder):
+    (folder / "models/unet.weights.h5").write_bytes(b"other")
+    assert lines(folder)["model"].startswith("WARN") and "sha256" in lines(folder)["model"]
+    (folder / "models/unet.json").unlink()
+    assert "make pull" in lines(folder)["model"]
+
+
+def test_a_tracking_server_that_is_down(folder, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{unused.getsockname()[1]}")
+    assert "does not answer: ConnectionError" in str(doctor.runs(folder))
+
+
+def test_a_misspelt_parameter_is_a_line_too(folder):
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("  engine: tensorflow", "  engin: tensorflow"))
+    assert "WARN" in doctor.run(folder) and "train.engin is not a parameter. Fix: write engine" in doctor.run(folder)
+
+
+def test_what_a_training_would_choose_and_where_it_would_crawl(folder, monkeypatch):
+    monkeypatch.setattr(doctor.hardware, "multiplies_bfloat16", lambda: False)
+    assert "PASS" in lines(folder)["engine"] and "float32, 2 threads, oneDNN" in lines(folder)["engine"]
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("precision: auto", "precision: bfloat16"))
+    keras.config.set_dtype_policy("float32")
+    found = lines(folder)["engine"]
+    keras.config.set_dtype_policy("float32")
+    assert "WARN" in found and "12 times as long" in found and "set train.precision: auto" in found
+
+
+def test_how_long_a_training_would_take_is_measured(folder, monkeypatch):
+    """Three epochs of a tiny network: the time follows from rates that were measured here."""
+    text = (folder / "params.yaml").read_text()
+    tiny = {"epochs: 40": "epochs: 3", "filters: 32": "filters: 4", "depth: 3": "depth: 1", "size: 256": "size: 64",
+            "batch_size: 16": "batch_size: 4", "  window: 0.75": "  window: 0"}  # fmt: skip
+    for old, new in tiny.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    (folder / "metrics").mkdir()
+    report = {"protocol": {"slices": {"train": 400, "val": 50, "test": 60}}}
+    (folder / "metrics/evaluation.json").write_text(json.dumps(report))
+    monkeypatch.setattr(timing, "MOST", 8)
+    found = timing.estimate(config.load(path=folder / "params.yaml"), report["protocol"]["slices"], seconds=5)
+    assert 2 <= found.steps <= 8
+    expected = 3 * (400 / found.trained + 50 / found.validated) / 60
+    assert found.minutes == pytest.approx(expected)
+    said = str(doctor.training_time(folder))
+    assert "PASS" in said and "for 3 epochs of 400 slices" in said and "images/s" in said

@@ -1,0 +1,16 @@
+"""``download.source`` leads to its source."""
+
+import pytest
+
+from brainseg import config
+from brainseg.data import folder, kaggle, sources
+from brainseg.data.phantom import cohort
+
+
+@pytest.mark.parametrize("source", ["kaggle", "folder", "phantom"])
+def test_every_source_of_the_params_is_wired(source, monkeypatch):
+    for module in (kaggle, folder, cohort):
+        monkeypatch.setattr(module, "pairs", lambda *_, name=module.__name__: name)
+    drawn = config.Phantom(patients=1, slices=1, size=64, seed=0)
+    download = config.Download(source=source, path=None, images="*", masks="*", patient="folder")
+    assert source in sources.pairs(download, drawn).split(".")

@@ -1,0 +1,180 @@
+"""Comparing two runs: values on paper, refusals that name patients, and how often a verdict errs."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from brainseg.errors import DataError
+from brainseg.experiments import comparison, comparison_page
+from brainseg.experiments.comparison import Scores
+
+PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 256, "marks": [], "empty_rule": "undefined"}
+PARAMS = {"train": {"loss": "bce", "epochs": 3}, "split": {"file": None}}
+
+
+def scores(dice, name="A", protocol=PROTOCOL, params=PARAMS, **columns) -> Scores:
+    patients = [f"P{number:03}" for number in range(len(dice))]
+    table = {"patient": patients, "institution": "X", "slices": 30, "tumour_pixels": 100, "subset": "test"}
+    measures = dict.fromkeys(comparison.METRICS, dice)
+    return Scores(name, pd.DataFrame(table | measures | columns), protocol, params)
+
+
+def test_values_on_paper():
+    """Differences +0.1 three times, -0.2, 0 and one undefined: mean 0.02, median 0.1, three wins."""
+    a = scores([0.5, 0.5, 0.5, 0.5, 0.5, math.nan])
+    b = scores([0.6, 0.6, 0.6, 0.3, 0.5, 0.9], "B")
+    d = comparison.compare(a, b).differences[0]
+    assert (d.metric, d.n, d.undefined) == ("dice", 5, 1)
+    assert (d.wins, d.losses, d.ties) == (3, 1, 1)
+    assert (d.mean_a, d.mean_b) == (pytest.approx(0.5), pytest.approx(0.52))
+    assert (d.mean, d.median) == (pytest.approx(0.02), pytest.approx(0.1))
+    assert d.verdict == "not told apart"
+
+
+def test_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    a, b = (pd.Series(rng.beta(8, 2, 40)) for _ in range(2))
+    d = comparison.difference(a, b)
+    assert d.p == pytest.approx(stats.wilcoxon(b, a).pvalue)
+    theirs = stats.bootstrap((b - a,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2))
+    assert (d.lo, d.hi) == pytest.approx(theirs.confidence_interval, abs=0.004)
+    z = 1.959964 + 0.841621
+    assert d.detectable == pytest.approx(z * np.std(b - a, ddof=1) / math.sqrt(40), rel=1e-5)
+
+
+def test_better_turned_round_is_worse():
+    rng = np.random.default_rng(3)
+    low = rng.beta(8, 2, 30)
+    high = low + 0.03 + rng.normal(0, 0.02, 30)
+    assert comparison.compare(scores(low), scores(high, "B")).verdict == "better"
+    assert comparison.compare(scores(high), scores(low, "B")).verdict == "worse"
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "p", "expected"),
+    [
+        (0.01, 0.03, 0.01, "better"),
+        (-0.03, -0.01, 0.01, "worse"),
+        (0.01, 0.03, 0.06, "not told apart"),
+        (-0.01, 0.03, 0.01, "not told apart"),
+        (0.0, 0.03, 0.01, "not told apart"),
+        (math.nan, math.nan, 1.0, "not told apart"),
+    ],
+)
+def test_interval_and_test_must_agree(lo, hi, p, expected):
+    assert comparison.verdict(lo, hi, p) == expected
+
+
+def test_the_order_of_rows_says_nothing():
+    rng = np.random.default_rng(4)
+    a, b = scores(rng.random(20)), scores(rng.random(20), "B")
+    turned = b._replace(patients=b.patients[::-1].reset_index(drop=True))
+    one, two = comparison.compare(a, b), comparison.compare(a, turned)
+    assert one.differences == two.differences
+    pd.testing.assert_frame_equal(one.patients, two.patients)
+
+
+def test_the_patients_that_moved_most_come_first():
+    c = comparison.compare(scores([0.5, 0.5, math.nan, 0.5]), scores([0.6, 0.1, 0.5, 0.5], "B"))
+    assert c.patients["patient"].tolist() == ["P001", "P000", "P003", "P002"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_few_patients_are_never_told_apart(count):
+    c = comparison.compare(scores([0.1] * count), scores([0.9] * count, "B"))
+    assert c.verdict == "not told apart"
+    assert "with fewer than 6 no verdict is possible." in comparison_page.table(c)
+    assert comparison_page.as_json(c)
+
+
+def test_other_test_patients_are_refused_by_name():
+    a, b = scores([0.5] * 4), scores([0.5] * 4, "B", patient=["P000", "P001", "Q1", "Q2"])
+    with pytest.raises(DataError) as error:
+        comparison.compare(a, b)
+    assert [p.path for p in error.value.problems] == ["A", "B"]
+    assert "2 of its 4 test patients are not in B: P002, P003" in error.value.lines()[0]
+    assert "not in A: Q1, Q2" in error.value.lines()[1]
+
+
+def test_another_grid_is_refused():
+    with pytest.raises(DataError, match="its grid is 128 pixels, A has 256"):
+        comparison.compare(scores([0.5]), scores([0.5], "B", {**PROTOCOL, "grid": 128}))
+
+
+def test_other_masks_are_refused_by_name():
+    with pytest.raises(DataError, match="2 patients were scored on other slices or masks than in A: P000, P002"):
+        comparison.compare(scores([0.5] * 3), scores([0.5] * 3, "B", tumour_pixels=[99, 100, 101]))
+    with pytest.raises(DataError, match="1 patients were scored on other slices or masks than in A: P001"):
+        comparison.compare(scores([0.5] * 3), scores([0.5] * 3, "B", slices=[30, 3, 30]))
+
+
+OTHER_PROTOCOLS = [("source", "folder"), ("unit", "slice"), ("marks", ["subset of 20 patients"])]
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER_PROTOCOLS)
+def test_protocols_that_differ_are_said_loudly(key, value):
+    c = comparison.compare(scores([0.5]), scores([0.5], "B", {**PROTOCOL, key: value}))
+    (warning,) = c.warnings
+    assert f"differ in {key}" in warning
+    assert f"WARNING: {warning}" in comparison_page.table(c)
+
+
+def test_params_that_differ():
+    new = {"train": {"loss": "dice", "epochs": 3}, "split": {"file": None}, "render": {"dpi": 80}}
+    assert comparison.changed(PARAMS, new) == {
+        "train.loss": ("bce", "dice"),
+        "render": (comparison.ABSENT, {"dpi": 80}),
+    }
+    assert comparison.changed(PARAMS, PARAMS) == {}
+
+
+def dice(rng: np.random.Generator, patients: int) -> np.ndarray:
+    """Most patients good, some bad, as the real ones are."""
+    return np.where(rng.random(patients) < 0.12, rng.beta(1, 2, patients), rng.beta(14, 2, patients))
+
+
+def two_trainings(rng: np.random.Generator, patients: int, gain: float = 0.0) -> tuple[pd.Series, pd.Series]:
+    """The same patients with two equally good models: each moves by luck, a few of them far."""
+    quality = dice(rng, patients)
+    far = np.where(rng.random((2, patients)) < 0.1, 0.15, 0.02)
+    moved = np.clip(quality + rng.standard_t(4, (2, patients)) * far, 0, 1)
+    return pd.Series(moved[0]), pd.Series(np.clip(moved[1] + gain, 0, 1))
+
+
+COMPARISONS = 2000
+
+
+def published_rates() -> dict[tuple[int, float], list[float]]:
+    """(patients, gain) → percents in the order of ``simulated``, from the table in docs/comparability.md."""
+    text = (Path(__file__).parents[2] / "docs/comparability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (no difference|B better by [\d.]+) \|([^a-z\n]+)\|$", text, re.M)
+    return {
+        (int(patients), float(truth.partition("by ")[2] or 0)): [float(cell.strip(" %")) for cell in cells.split("|")]
+        for patients, truth, cells in rows
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("patients", "gain"), [(17, 0.0), (22, 0.0), (110, 0.0), (110, 0.02)])
+def test_verdicts_are_as_rare_and_as_frequent_as_published(patients, gain, monkeypatch, capsys):
+    """At most 5 % of comparisons of two equally good models find a difference; a gain is never called "worse"."""
+    percent = simulated(patients, gain, monkeypatch)
+    with capsys.disabled():
+        print(f"\nn = {patients}, true difference {gain}: {percent}")
+    assert list(percent.values()) == pytest.approx(published_rates()[patients, gain], abs=0.06)
+    assert percent["worse"] == 0 if gain else percent["better"] + percent["worse"] <= 5
+
+
+def simulated(patients: int, gain: float, monkeypatch) -> dict[str, float]:
+    monkeypatch.setattr(comparison, "RESAMPLES", 2000)
+    rng = np.random.default_rng(7)
+    found = [comparison.difference(*two_trainings(rng, patients, gain)) for _ in range(COMPARISONS)]
+    counts = {name: sum(d.verdict == name for d in found) for name in ("better", "worse", "not told apart")}
+    counts["interval alone"] = sum(not d.lo <= 0 <= d.hi for d in found)
+    counts["test alone"] = sum(d.p < 0.05 for d in found)
+    return {name: round(100 * count / COMPARISONS, 1) for name, count in counts.items()}

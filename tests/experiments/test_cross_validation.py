@@ -1,0 +1,311 @@
+"""Cross-validation: folds as experiments, collected so that every patient counts once."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brainseg.errors import DataError, IntegrityError
+from brainseg.experiments import cross_validation, revision
+from brainseg.experiments.cross_validation import Fold
+from tests.support import tiny_pipeline
+from tests.support.scored_folds import FOLDS, PATIENTS, PROTOCOL, SMALL, experiments, experiments_pictured, fold_files
+from tests.support.tiny_pipeline import TINY
+
+
+def test_a_mark_of_any_fold_is_one_of_all(tmp_path, monkeypatch):
+    """Weights to begin with may have seen the test patients of some folds alone."""
+    first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)
+    report = json.loads(second["metrics/evaluation.json"])
+    report["protocol"]["marks"] = ["seen before"]
+    experiments(monkeypatch, first, second | {"metrics/evaluation.json": json.dumps(report)})
+    monkeypatch.setattr(cross_validation, "_gallery", lambda *_: None)
+    cross_validation.collect(FOLDS, tmp_path)
+    summary = json.loads((tmp_path / cross_validation.FOLDER / "summary.json").read_text())
+    assert summary["protocol"]["marks"] == ["seen before"]
+
+
+def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
+    """A in one fold, B and C in the other: Dice 0.5, 1 and 0, as if one model had been tested on all three."""
+    first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)
+    experiments(monkeypatch, first, second)
+    monkeypatch.setattr(cross_validation, "_gallery", lambda *_: None)
+    line = cross_validation.collect(FOLDS, tmp_path)
+    assert "3 patients out of fold: volume Dice 0.500" in line
+    folder = tmp_path / cross_validation.FOLDER
+    table = pd.read_csv(folder / "per_patient.csv")
+    assert table["patient"].tolist() == ["A", "B", "C"]
+    assert table["fold"].tolist() == [0, 1, 1]
+    summary = json.loads((folder / "summary.json").read_text())
+    together = json.loads(fold_files(PATIENTS, 3)["metrics/evaluation.json"])["test"]
+    assert summary["test"].keys() == together.keys()
+    for block in ("volume", "slice", "pooled", "detection", "by_institution", "by_size", "alone", "calibration"):
+        assert summary["test"][block] == together[block]
+    assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
+    assert summary["protocol"]["patients"] == 3
+    assert summary["params"]["split"] == {"seed": 5}
+    assert summary["overrides"] == SMALL | {"split": {"unit": "patient"}}
+    assert summary["made_from"] == {
+        "data": ["0a"],
+        "code": {"src/brainseg/losses.py": hashlib.sha256(b"# losses").hexdigest()},
+        "commands": ["python a.py"] * 3,
+    }
+    for name in ("patients.png", "folds.png"):
+        assert (folder / name).stat().st_size > 5000
+
+
+def test_the_gallery_shows_each_patient_as_the_fold_that_never_saw_it_did(tmp_path, monkeypatch):
+    """B is right, A half right, C missed: found, false and missed pixels in the colours of the last column."""
+    experiments_pictured(tmp_path, monkeypatch)
+    drawn = []
+    monkeypatch.setattr(cross_validation.gallery, "gallery", lambda rows, *_, **__: drawn.extend(rows))
+    cross_validation.collect(FOLDS, tmp_path)
+    assert [row.left[0] for row in drawn] == ["B", "A", "C"]
+    colours = [cross_validation.gallery._rgb(c) for c in cross_validation.gallery.ERRORS]
+    seen = [[(row.cells[3] == colour).all(-1).any() for colour in colours] for row in drawn]
+    assert seen == [[True, False, False], [True, True, True], [False, False, True]]
+
+
+def test_numbers_come_without_pictures_where_no_patient_has_a_dice(tmp_path, monkeypatch):
+    experiments_pictured(tmp_path, monkeypatch)
+    pick = cross_validation.gallery.pick
+    nobody = lambda patients, *rest: pick(patients.assign(dice=np.nan), *rest)  # noqa: E731
+    monkeypatch.setattr(cross_validation.gallery, "pick", nobody)
+    assert "3 patients out of fold" in cross_validation.collect(FOLDS, tmp_path)
+    assert not (tmp_path / cross_validation.FOLDER / "gallery.png").exists()
+
+
+def test_numbers_come_without_pictures_where_the_cache_has_no_predictions(tmp_path, monkeypatch, capsys):
+    experiments(monkeypatch, fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3))
+
+    def fetched(path, name, root):
+        raise DataError(f"{name}:{path}", "is not in DVC's cache", "run it again")
+
+    monkeypatch.setattr(revision, "fetched", fetched)
+    folder = tmp_path / cross_validation.FOLDER
+    folder.mkdir(parents=True)
+    (folder / "gallery.png").write_text("of other folds")
+    assert "3 patients out of fold" in cross_validation.collect(FOLDS, tmp_path)
+    assert "gallery.png is left out" in capsys.readouterr().out
+    assert not (folder / "gallery.png").exists()
+
+
+def test_keras_numbers_are_weighted_by_batches():
+    parts = [{"x": 0.2, "y": None}, {"x": 0.5, "y": 0.4}]
+    assert cross_validation._weighted(parts, [2, 1]) == {"x": pytest.approx(0.3), "y": pytest.approx(0.4)}
+    assert np.isnan(cross_validation._weighted([{"x": None}], [2])["x"])
+
+
+def test_a_patient_tested_twice_is_named(tmp_path, monkeypatch):
+    experiments(monkeypatch, fold_files(PATIENTS[:2], 3), fold_files(PATIENTS[1:], 3))
+    with pytest.raises(IntegrityError, match="B: is tested in two folds"):
+        cross_validation.collect(FOLDS, tmp_path)
+    assert not (tmp_path / cross_validation.FOLDER).exists()
+
+
+def test_a_patient_never_tested_is_noticed(tmp_path, monkeypatch):
+    experiments(monkeypatch, fold_files(PATIENTS[:1], 4), fold_files(PATIENTS[1:], 4))
+    with pytest.raises(IntegrityError, match="3 patients are tested, there are 4"):
+        cross_validation.collect(FOLDS, tmp_path)
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A repository whose data stages ran: what the names of folds need to know is there."""
+    repository = tiny_pipeline.create(tmp_path / "project")
+    stages = {"preprocess": {"outs": [{"path": "data/processed/images.npy", "md5": "0a"}]}}
+    (repository.folder / "dvc.lock").write_text(json.dumps({"stages": stages}))
+    processed = repository.folder / "data/processed"
+    processed.mkdir(parents=True, exist_ok=True)
+    rows = [(f"P{k}", "AB"[k % 2], 1, 9) for k in range(24)]
+    columns = ["patient", "institution", "slice", "tumour_pixels"]
+    pd.DataFrame(rows, columns=columns).to_csv(processed / "slices.csv", index=False)
+    monkeypatch.chdir(repository.folder)
+    return repository.folder
+
+
+def test_names_follow_what_determines_the_numbers(prepared):
+    folds = cross_validation.plan({})
+    assert [fold.overrides for fold in folds] == [{"split": {"test_fold": k}} for k in range(5)]
+    assert len({fold.name for fold in folds}) == 5
+    same = {folds[0].name, cross_validation.plan({})[0].name}
+    tiny_pipeline.demo.override(prepared / "params.yaml", {"split": {"test_fold": 3}, "render": {"dpi": 60}})
+    (prepared / "src/brainseg/figures.py").write_text("# draws\n")
+    assert same == {cross_validation.plan({})[0].name}
+    others = [cross_validation.plan({"train": {"seed": 9}})[0].name]
+    tiny_pipeline.demo.override(prepared / "params.yaml", {"train": {"seed": 9}})
+    assert cross_validation.plan({})[0].name == others[0]
+    losses = prepared / "src/brainseg/losses.py"
+    losses.write_text(losses.read_text() + "\n")
+    others.append(cross_validation.plan({})[0].name)
+    lock = prepared / "dvc.lock"
+    lock.write_text(lock.read_text().replace("0a", "0b"))
+    others.append(cross_validation.plan({})[0].name)
+    assert len({*same, *others}) == 4
+
+
+def test_an_institution_is_a_fold(prepared):
+    overrides = cross_validation.changes(None, "institution")
+    assert [fold.overrides for fold in cross_validation.plan(overrides)] == [
+        {"split": {"unit": "institution", "test_fold": k}} for k in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scheme", "what"),
+    [
+        ("split: {unit: slice}", None, "a patient would be tested in several folds"),
+        ("split: {file: mine.csv}", None, "split.file has one split"),
+        ("download: {source: kaggle}", None, "changes download"),
+        ("trian: {seed: 2}", None, "trian is not a parameter"),
+        ("train: {sede: 2}", "patient", "train.sede is not a parameter"),
+    ],
+)
+def test_what_a_recipe_must_not_change(prepared, recipe, scheme, what):
+    (prepared / "recipes/mine.yaml").write_text(recipe)
+    with pytest.raises(DataError, match=what) as error:
+        cross_validation.changes("mine", scheme)
+    assert "recipes/mine.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "listed", "jobs", "wanted"),
+    [
+        ("3,5", "", 2, ["3", "5"]),
+        ("3", "", 2, ["3", "3"]),
+        ("", "0\n1\n", 2, ["", ""]),  # asked to see none
+        (None, "0\n1\n2\n", 2, ["0", "1"]),
+        (None, "", 2, [None, None]),
+    ],
+)
+def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, jobs, wanted):
+    """Two at once, of six: none starts on a device that another has, as long as there are enough."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    free, running, seen = cross_validation._devices(jobs), Barrier(jobs), []
+
+    def shown(fold, root, device):
+        seen.append(device.get("CUDA_VISIBLE_DEVICES"))
+        running.wait(20)
+        return 0
+
+    monkeypatch.setattr(cross_validation, "_shown", shown)
+    folds = [Fold(k, f"cv-{k}", {}) for k in range(6)]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda fold: cross_validation._run_fold(fold, tmp_path, free), folds))
+    pairs = [sorted(seen[start : start + jobs], key=str) for start in range(0, 6, jobs)]
+    assert pairs == [wanted] * 3
+
+
+@pytest.fixture
+def inherited(prepared):
+    """A cross-validation that was committed, and then something else changed: what ``change`` makes of it."""
+    overrides = {"train": {"loss": "bce"}}
+    read = revision.reader("workspace", prepared)
+    made_with = {block: {} for block in revision.BLOCKS} | {"train": {"loss": "bce", "seed": 1}, "render": {"dpi": 1}}
+    facts = {"protocol": PROTOCOL, "params": made_with, "overrides": overrides, "made_from": revision.sources(read)}
+    folder = prepared / cross_validation.FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(facts))
+    columns = "patient,institution,subset,slices,tumour_pixels,dice,iou,precision,recall"
+    (folder / "per_patient.csv").write_text(f"{columns}\nA,X,test,9,5,0.5,0.4,1,0.3\n")
+    return prepared
+
+
+def test_a_cross_validation_is_compared_by_what_made_it(inherited):
+    scores = revision.scores("workspace", inherited, cross_validation=True)
+    assert scores.patients["dice"].tolist() == [0.5]
+    assert (scores.params["train"]["loss"], scores.warnings) == ("bce", [])
+
+
+def test_a_cross_validation_of_other_parameters_is_refused_by_name(inherited):
+    tiny_pipeline.demo.override(inherited / "params.yaml", {"train": {"seed": 9}, "render": {"dpi": 70}})
+    with pytest.raises(DataError, match=r"made with other values of train\.seed$"):
+        revision.scores("workspace", inherited, cross_validation=True)
+
+
+def test_a_cross_validation_of_other_data_is_refused(inherited):
+    lock = inherited / "dvc.lock"
+    lock.write_text(lock.read_text().replace("0a", "0b"))
+    with pytest.raises(DataError, match="other values of the data"):
+        revision.scores("workspace", inherited, cross_validation=True)
+
+
+def test_a_cross_validation_older_than_its_code_is_said_loudly(inherited):
+    """A comment invalidates nothing; who knows whether it was a comment is warned and told where to look."""
+    losses = inherited / "src/brainseg/losses.py"
+    losses.write_text(losses.read_text() + "# a comment\n")
+    (warning,) = revision.scores("workspace", inherited, cross_validation=True).warnings
+    assert warning == "the numbers of workspace are older than its src/brainseg/losses.py"
+
+
+def test_a_cross_validation_of_an_early_version_is_refused(inherited):
+    path = inherited / cross_validation.FOLDER / "summary.json"
+    facts = json.loads(path.read_text())
+    del facts["made_from"]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="did not note what it was made from"):
+        revision.scores("workspace", inherited, cross_validation=True)
+
+
+def test_parameters_of_another_version_are_read_as_they_are(inherited):
+    """An old revision may lack a parameter of today, or have one more."""
+    params = inherited / "params.yaml"
+    params.write_text(params.read_text().replace("  patience:", "  impatience:"))
+    assert revision.scores("workspace", inherited, cross_validation=True).warnings == []
+
+
+FEW = {**TINY, "split": {"folds": 3}, "phantom": {**TINY["phantom"], "patients": 9}}
+
+
+@pytest.mark.slow
+def test_side_by_side_as_one_by_one(tmp_path):
+    """Two folds at once give the bytes of one after the other; a second call runs nothing; the workspace stays."""
+    found = {}
+    for jobs in ("1", "2"):
+        repository = tiny_pipeline.create(tmp_path / f"jobs{jobs}", FEW)
+        before = repository.git("status", "--porcelain")
+        code, output = repository.brainseg("cross-validate", "--jobs", jobs)
+        assert code == 0, output
+        assert "9 patients out of fold" in output
+        folder = repository.folder / cross_validation.FOLDER
+        found[jobs] = {path.name: path.read_bytes() for path in folder.iterdir()}
+        after = set(repository.git("status", "--porcelain").splitlines()) - set(before.splitlines())
+        assert after == {"?? dvc.lock", "?? metrics/cross_validation/"}
+        code, output = repository.brainseg("cross-validate")
+        assert code == 0, output
+        assert output.count("is there") == 3
+        assert "dvc exp run" not in output
+    assert found["1"] == found["2"]
+
+
+@pytest.mark.slow
+def test_a_fold_that_fails_leaves_the_others(tmp_path):
+    """It says which; the next call runs that one alone."""
+    repository = tiny_pipeline.create(tmp_path / "project", FEW)
+    stage = repository.folder / "stages/split.py"
+    read = '    params = config.load("split")\n'
+    failing = f"{read}    import os\n    assert os.environ.get('FAIL') != str(params.split.test_fold)\n"
+    assert read in stage.read_text()
+    stage.write_text(stage.read_text().replace(read, failing))
+    tiny_pipeline.commit(repository)
+    repository.environment["FAIL"] = "1"
+    status, output = repository.brainseg("cross-validate")
+    assert status == 5, output
+    assert "fold 1 failed; the others are kept" in output
+    del repository.environment["FAIL"]
+    status, output = repository.brainseg("cross-validate")
+    assert status == 0, output
+    assert output.count("is there") == 2
+    summary = json.loads((repository.folder / cross_validation.FOLDER / "summary.json").read_text())
+    assert summary["protocol"]["patients"] == 9

@@ -1,0 +1,143 @@
+"""Reading what a revision, an experiment or the workspace scored."""
+
+import json
+
+import pytest
+
+from brainseg.errors import DataError
+from brainseg.experiments import comparison, revision
+from tests.support import toy_pipeline
+
+HEAD = "patient,institution,subset,slices,tumour_pixels,dice,iou,precision,recall\n"
+PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 256, "marks": [], "empty_rule": "undefined"}
+
+
+def score(folder, p2):
+    metrics = folder / "metrics"
+    rows = "0012,NA,test,9,5,0.5,0.4,1,0.3\nv,X,val,9,9,0.1,0.1,0.1,0.1\n" + f"P2,,test,9,0,{p2},,,\n"
+    (metrics / "per_patient.csv").write_text(HEAD + rows)
+    facts = {"protocol": PROTOCOL}
+    (metrics / "evaluation.json").write_text(json.dumps(facts))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    repository = toy_pipeline.create(tmp_path_factory.mktemp("revision") / "toy")
+    score(repository.folder, 0.5)
+    repository.git("add", "--all")
+    repository.git("commit", "--quiet", "--message", "scored")
+    repository.git("tag", "before")
+    code, output = repository.dvc("exp", "run", "-S", "train.loss=iou", "-n", "overlap")
+    assert code == 0, output
+    repository.git("checkout", "--quiet", ".")
+    score(repository.folder, 0.75)
+    return repository.folder
+
+
+def test_test_patients_alone_with_ids_as_they_are_written(toy):
+    scores = revision.scores("before", toy)
+    assert scores.patients["patient"].tolist() == ["0012", "P2"]
+    assert scores.patients["institution"].tolist() == ["NA", ""]
+    assert scores.patients["dice"].tolist() == [0.5, 0.5]
+    assert scores.patients["iou"].isna().tolist() == [False, True]
+    assert scores.protocol["grid"] == 256
+
+
+def test_the_workspace_is_what_lies_there(toy):
+    assert revision.scores("workspace", toy).patients["dice"].tolist() == [0.5, 0.75]
+
+
+def test_an_experiment_is_read_by_its_name(toy):
+    c = comparison.compare(revision.scores("HEAD", toy), revision.scores("overlap", toy))
+    assert c.params == {"train.loss": ("dice", "iou")}
+    assert c.differences[0].ties == 2
+
+
+def test_no_cross_validation_names_the_command(toy):
+    with pytest.raises(DataError) as error:
+        revision.scores("workspace", toy, cross_validation=True)
+    (line,) = error.value.lines()
+    assert "workspace:metrics/cross_validation/per_patient.csv: there is no such file. Fix: run make cross-val" in line
+
+
+def test_parameters_are_those_that_made_the_scores(toy):
+    """An edited params.yaml has made nothing yet; single keys of a block are put together."""
+    params = toy / "params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("dice", "jaccard"))
+    scores = revision.scores("workspace", toy)
+    params.write_text(text)
+    assert scores.params == {"train": {"epochs": 2, "loss": "dice"}}
+    assert scores.warnings == ["the numbers of workspace are older than its train.loss"]
+    lock = "stages: {a: {params: {params.yaml: {split: {seed: 1}}}}, b: {params: {params.yaml: {split.unit: patient}}}}"
+    assert revision.params(lambda path: lock) == {"split": {"seed": 1, "unit": "patient"}}
+
+
+def test_what_auto_leaves_to_the_machine_makes_no_numbers_older():
+    """The precision and the threads of another machine are no other parameters; a learning rate is."""
+    then = {"train": {"precision": "bfloat16", "threads": 2, "learning_rate": 0.1}}
+    now = "train: {precision: auto, threads: auto, learning_rate: 0.2}"
+    assert revision._other_values("HEAD", then, {}, lambda path: now) == ["train.learning_rate"]
+    back = {"train": {"precision": "auto", "threads": "auto", "learning_rate": 0.2}}
+    fixed = now.replace("auto, t", "float32, t")
+    assert revision._other_values("HEAD", back, {}, lambda path: fixed) == ["train.precision"]
+    assert revision._other_values("HEAD", then, {}, lambda path: fixed) == ["train.learning_rate", "train.precision"]
+
+
+def test_a_folder_of_numbers_is_read_as_it_is(toy, tmp_path):
+    """What cross-validate --output kept, and the metrics of a run that lie somewhere."""
+    for report in ("summary.json", "evaluation.json"):
+        folder = tmp_path / report
+        folder.mkdir()
+        (folder / "per_patient.csv").write_text(TABLE)
+        (folder / report).write_text(json.dumps({"protocol": PROTOCOL, "params": {"train": {"seed": 7}}}))
+        scores = revision.scores(str(folder), toy)
+        assert (scores.name, scores.patients["dice"].tolist()) == (str(folder), [0.5])
+        assert (scores.params, scores.warnings) == ({"train": {"seed": 7}}, ())
+
+
+def test_numbers_older_than_the_code_are_said_loudly(toy):
+    script = toy / "stages/train.py"
+    text = script.read_text()
+    script.write_text(text + "# a comment\n")
+    scores = revision.scores("workspace", toy)
+    script.write_text(text)
+    assert scores.warnings == ["the numbers of workspace are older than its stages/train.py"]
+    assert revision.scores("before", toy).warnings == revision.scores("overlap", toy).warnings == []
+
+
+TABLE = HEAD + "A,X,test,9,5,0.5,0.4,1,0.3\n"
+DAMAGED = [
+    ("per_patient.csv", "", "No columns to parse"),
+    ("per_patient.csv", TABLE.replace("iou", "jaccard"), "has no column iou"),
+    ("per_patient.csv", TABLE.replace("0.5", "abc"), "could not convert string to float"),
+    ("per_patient.csv", TABLE.replace("0.5", "2.5"), "not within 0 and 1"),
+    ("per_patient.csv", TABLE + "<<<<<<< HEAD\n", "is of no subset"),
+    ("per_patient.csv", TABLE + TABLE.splitlines()[1], "patient A is in it twice"),
+    ("evaluation.json", "{", "JSONDecodeError"),
+    ("evaluation.json", "[]", "TypeError"),
+    ("evaluation.json", "{}", "KeyError 'protocol'"),
+    ("evaluation.json", '{"protocol": {"grid": 256}}', "its protocol is not whole"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "what"), DAMAGED)
+def test_damaged_numbers_are_named_with_their_file(toy, name, content, what):
+    """What a bad merge leaves behind."""
+    path = toy / "metrics" / name
+    text = path.read_text()
+    path.write_text(content)
+    with pytest.raises(DataError, match=what) as error:
+        revision.scores("workspace", toy)
+    path.write_text(text)
+    assert error.value.lines()[0].startswith(f"ERROR 2 workspace:metrics/{name}: ")
+    assert "git restore" in error.value.lines()[0]
+
+
+@pytest.mark.parametrize("name", ["nope", "HEAD:params.yaml", ""])
+def test_an_unknown_revision_says_where_to_look(toy, name):
+    with pytest.raises(DataError) as error:
+        revision.scores(name, toy)
+    (line,) = error.value.lines()
+    assert line.startswith(f"ERROR 2 {name or '(no name)'}: there is no such revision, branch or experiment (")
+    assert "dvc exp list" in line

@@ -1,0 +1,226 @@
+"""Networks as files: every kind answers as in Keras, the bytes are the same each time, and faults are found."""
+
+import json
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import ops
+
+from brainseg.config import Export, Network
+from brainseg.data import dataset
+from brainseg.errors import IntegrityError
+from brainseg.export import onnx_files
+from brainseg.inference import onnx_session
+from brainseg.inference.outlining import Outliner
+from brainseg.models import blocks, networks
+from tests.models.test_networks import TINY
+from tests.support import onnx_toy
+from tests.support.cohort import write_cohort
+
+SIDE = 32
+IMAGES = np.random.default_rng(1).integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.float32)
+
+
+def built(**changes):
+    """A network whose weights are unlike those that it begins with."""
+    keras.utils.set_random_seed(0)
+    network = networks.build(Network(**{**TINY.model_dump(), **changes}), SIDE, 3)
+    random = np.random.default_rng(2)
+    network.set_weights([np.abs(w) + random.uniform(0.1, 0.4, w.shape).astype(w.dtype) if w.ndim == 1 else w
+                         for w in network.get_weights()])  # fmt: skip
+    return network
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scaling": "gain", "stem": 4},
+        {"scaling": "full", "stem": 2},
+        {"stem": 0, "upsampling": "transpose"},
+        {"norm": "group"},
+        {"norm": "none"},
+        {"name": "attention_unet"},
+        {"name": "residual_unet"},
+        {"context": 1},
+        {"name": "unet3d", "context": 1, "upsampling": "transpose"},
+    ],
+    ids=str,
+)
+def test_a_file_answers_as_its_network(tmp_path, changes):
+    network = built(**changes)
+    path = tmp_path / "unet.onnx"
+    onnx_files.convert(onnx_files.rebuilt(network, "float32"), path)
+    onnx_files.describe(path, onnx_toy.facts())
+    given = np.concatenate([IMAGES] * (network.input_shape[-1] // 3), axis=-1)
+    expected = ops.convert_to_numpy(ops.sigmoid(network.predict_on_batch(given)))
+    found = onnx_session.Session(path, threads=2).run(given)
+    assert found.shape == expected.shape and expected.std() > 1e-3
+    assert np.abs(found - expected).max() <= 1e-5
+
+
+def test_the_gain_of_a_file_is_the_gain():
+    """Bright, dark enough for the floor, and black slices."""
+    random = np.random.default_rng(0)
+    slices = np.stack([random.integers(0, top, (256, 256, 3)) for top in (256, 9, 1)]).astype(np.float32)
+    exact = slices.astype(np.float64)
+    level = (exact**2).sum((1, 2), keepdims=True) / np.maximum(exact.sum((1, 2), keepdims=True), 1)
+    exact = exact / np.maximum(level, blocks.NOISE)
+    assert level[1].max() < blocks.NOISE < level[0].min()
+    found = ops.convert_to_numpy(onnx_files.RowGain()(slices))
+    assert np.abs(found - exact).max() < 2e-6
+    assert np.abs(found - ops.convert_to_numpy(blocks.Gain()(slices))).max() < 2e-6
+    double = ops.convert_to_numpy(onnx_files.RowGain(dtype="float64")(slices.astype(np.float64)))
+    assert np.abs(double - exact).max() < 1e-12
+
+
+def test_a_file_divides_by_rows(tmp_path):
+    """By three numbers a pixel ONNX Runtime takes 15 times as long."""
+    onnx_files.convert(onnx_files.rebuilt(built(scaling="gain"), "float32"), tmp_path / "unet.onnx")
+    graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "unet.onnx")).graph
+    last = [node for node in graph.node if node.op_type == "Div"][-1]
+    (divisor,) = (each for each in graph.value_info if each.name == last.input[1])
+    assert [axis.dim_value for axis in divisor.type.tensor_type.shape.dim][1:] == [1, SIDE, 3]
+
+
+def test_the_same_network_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        onnx_files.convert(onnx_files.rebuilt(built(), "float32"), tmp_path / name)
+        onnx_files.quantise(tmp_path / name, [IMAGES, IMAGES[:1]], tmp_path / f"{name}8")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a8").read_bytes() == (tmp_path / "b8").read_bytes()
+
+
+def shuffled(graph, seed: int) -> None:
+    """The same computation: nodes in another order that computes it, tensors under other names."""
+    random = np.random.default_rng(seed)
+    waiting, nodes = list(graph.node), []
+    known = {graph.input[0].name, *(each.name for each in graph.initializer)}
+    while waiting:
+        ready = [node for node in waiting if all(name in known for name in node.input)]
+        nodes.append(ready[random.integers(len(ready))])
+        waiting.remove(nodes[-1])
+        known |= set(nodes[-1].output)
+    called = {name: f"x{random.integers(1 << 40)}" for name in sorted(known)}
+    constants = [onnx.TensorProto.FromString(each.SerializeToString()) for each in graph.initializer]
+    random.shuffle(constants)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    for node in nodes:
+        node.input[:], node.output[:] = ([called[name] for name in each] for each in (node.input, node.output))
+    for each in (*constants, *graph.input, *graph.output):
+        each.name = called[each.name]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+
+
+@pytest.mark.parametrize("name", ["unet", "residual_unet", "attention_unet"])
+def test_neither_order_nor_names_of_the_converter_reach_the_file(tmp_path, name):
+    """They hang on Python's hashes, which are others in every process."""
+    onnx_files.convert(onnx_files.rebuilt(built(name=name), "float32"), tmp_path / "a.onnx")
+    first = onnx.load(tmp_path / "a.onnx")
+    for seed in range(3):
+        other = onnx.load(tmp_path / "a.onnx")
+        shuffled(other.graph, seed)
+        assert other.SerializeToString() != first.SerializeToString()
+        onnx_files._name_anew(other.graph)
+        assert other.SerializeToString(deterministic=True) == first.SerializeToString(deterministic=True)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A network, its manifest, a report of its validation Dice, data, and a folder for the files."""
+    processed, split = write_cohort(tmp_path)
+    network = built(scaling="gain")
+    model = {
+        **onnx_toy.facts()["model"], "layers": ["drawn"], "seen": ["A"], "network": TINY.model_dump(),
+    }  # fmt: skip
+    report = {
+        "protocol": {"weights_sha256": model["weights_sha256"], "threshold": 0.5, "tta": "none", "marks": ["a mark"],
+                     "postprocessing": {"min_component": 0}},
+        "val": {"volume": {"dice": {"mean": 0.0}}},
+    }  # fmt: skip
+    data = dataset.load(processed, split, "patient")
+    out = tmp_path / "models"
+    return network, model, report, data, out
+
+
+def measured(cohort) -> float:
+    """Mean validation Dice of the file, so that the report can say it."""
+    network, _, _, data, out = cohort
+    out.mkdir(exist_ok=True)
+    onnx_files.convert(onnx_files.rebuilt(network, "float32"), out / "first.onnx")
+    onnx_files.describe(out / "first.onnx", onnx_toy.facts())
+    probe = np.zeros((1, SIDE, SIDE, 3), np.float32)
+    found = onnx_files.measured(out / "first.onnx", probe, probe[..., :1], data, cohort[2])
+    return found["val_volume_dice"]
+
+
+def test_export_writes_both_files_and_says_how_near_they_are(cohort):
+    network, model, report, data, out = cohort
+    report["val"]["volume"]["dice"]["mean"] = measured(cohort)
+    found = onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+    assert found["float32"]["max_abs_difference"] <= onnx_session.MAX_DIFFERENCE
+    assert found["float32"]["dice_difference"] == 0
+    assert 0 < found["int8"]["bytes"] < found["float32"]["bytes"]
+    for name, variant in (("unet", "float32"), ("unet.int8", "int8")):
+        told = Outliner(out / f"{name}.onnx").facts
+        assert told["variant"] == variant and told["evaluation"] == report and "a mark" in told["marks"]
+        assert told["rule"] == {"threshold": 0.5, "min_component": 0, "mirror": False}
+        assert "layers" not in told["model"] and "seen" not in told["model"]
+    kinds = [node.op_type for node in onnx.load(out / "unet.int8.onnx").graph.node]
+    assert "QuantizeLinear" in kinds
+    line = onnx_files.write(found, out / "export.json")
+    assert json.loads((out / "export.json").read_text()) == found and "int8" in line
+
+
+def test_test_slices_are_not_looked_at(cohort):
+    network, model, report, data, out = cohort
+    report["val"]["volume"]["dice"]["mean"] = measured(cohort)
+    params = Export(calibration_slices=8)
+    first = onnx_files.run(network, model, report, data, params, out)
+    before = [(out / name).read_bytes() for name in ("unet.onnx", "unet.int8.onnx")]
+    changed = np.array(data.images)
+    changed[data.rows("test")] = 255
+    other = dataset.Dataset(changed, data.masks, data.slices)
+    assert onnx_files.run(network, model, report, other, params, out) == first
+    assert [(out / name).read_bytes() for name in ("unet.onnx", "unet.int8.onnx")] == before
+
+
+def test_an_8_bit_file_that_is_off_says_so(cohort, monkeypatch):
+    network, model, report, data, out = cohort
+    report["val"]["volume"]["dice"]["mean"] = measured(cohort)
+    monkeypatch.setitem(onnx_session.MAX_DICE_DIFFERENCE, "int8", -1.0)
+    onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+    assert any("8-bit" in mark for mark in Outliner(out / "unet.int8.onnx").facts["marks"])
+    assert not any("8-bit" in mark for mark in Outliner(out / "unet.onnx").facts["marks"])
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(cohort, monkeypatch):
+    network, model, report, data, out = cohort
+    report["val"]["volume"]["dice"]["mean"] = measured(cohort)
+    convert = onnx_files.convert
+
+    def wrong(network, path):
+        network.set_weights([1.01 * w for w in network.get_weights()])
+        convert(network, path)
+
+    monkeypatch.setattr(onnx_files, "convert", wrong)
+    with pytest.raises(IntegrityError, match="max_abs_difference"):
+        onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+    assert not (out / "unet.onnx").exists()
+
+
+def test_a_dice_that_is_not_the_reports_is_refused(cohort):
+    network, model, report, data, out = cohort
+    report["val"]["volume"]["dice"]["mean"] = measured(cohort) + 0.01
+    with pytest.raises(IntegrityError, match="dice_difference"):
+        onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+
+
+def test_numbers_of_another_model_are_refused(cohort):
+    network, model, report, data, out = cohort
+    report["protocol"]["weights_sha256"] = "d" * 64
+    with pytest.raises(IntegrityError, match="another model"):
+        onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)

@@ -1,0 +1,42 @@
+"""Areas, volume and mean probability of an answer, as the table and the JSON of the server both have them."""
+
+import numpy as np
+import pytest
+
+from brainseg.inference import cases, measurements
+from brainseg.io import volumes
+
+
+def answer() -> tuple[np.ndarray, np.ndarray]:
+    mask = np.zeros((3, 20, 24), np.uint8)
+    mask[1, 2:4, 2:5] = 1  # 6 pixels
+    mask[2, 5, 5] = 1
+    probability = np.full(mask.shape, 40, np.uint8)
+    probability[1][mask[1] > 0] = 204
+    probability[2, 5, 5] = 141
+    return mask, probability
+
+
+def test_in_millimetres_where_the_file_tells_its_place():
+    mask, probability = answer()
+    volume = volumes.axial(mask.transpose(2, 1, 0), np.diag([0.5, 2.0, 5.0, 1.0]))
+    found = measurements.of(cases.case("a", "nifti", mask, volume), mask, probability)
+    assert (found.pixels, found.largest, found.area_pixels) == ([0, 6, 1], 1, 6)
+    assert found.areas_mm2 == pytest.approx([0, 6, 1]) and found.area_mm2 == pytest.approx(6)
+    assert found.volume_ml == pytest.approx(7 * 0.5 * 2 * 5 / 1000)
+    assert found.means == [None, pytest.approx(0.8), pytest.approx(141 / 255)]
+    assert found.mean == pytest.approx((6 * 204 + 141) / 7 / 255)
+
+
+def test_of_a_picture_pixels_alone_are_known():
+    mask, probability = answer()
+    found = measurements.of(cases.case("a", "tif", mask, None), mask, probability)
+    assert (found.areas_mm2, found.area_mm2, found.volume_ml) == (None, None, None)
+    assert found.area_pixels == 6
+
+
+def test_without_tumour_an_area_is_nought_and_its_slice_and_probability_are_not_there():
+    mask, probability = np.zeros((2, 16, 16), np.uint8), np.zeros((2, 16, 16), np.uint8)
+    volume = volumes.axial(mask.transpose(2, 1, 0), np.eye(4))
+    found = measurements.of(cases.case("a", "nifti", mask, volume), mask, probability)
+    assert (found.largest, found.area_pixels, found.area_mm2, found.volume_ml, found.mean) == (None, 0, 0.0, 0.0, None)

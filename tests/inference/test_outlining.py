@@ -1,0 +1,132 @@
+"""Arrays to outlines: own grid, rule, depth, neighbours, and the pipeline's own answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brainseg.config import Network
+from brainseg.data import dataset
+from brainseg.errors import DataError, RunError
+from brainseg.export import onnx_files
+from brainseg.inference.outlining import Outliner, windows
+from brainseg.models import networks, prediction
+from tests.models.test_networks import TINY
+from tests.support import onnx_toy
+
+SIDE = onnx_toy.SIDE
+
+
+def outliner(tmp_path, **rule) -> Outliner:
+    """Tumour is FLAIR of at least half the scale."""
+    told = onnx_toy.facts()
+    return Outliner(onnx_toy.write(tmp_path / "toy.onnx", told | {"rule": told["rule"] | rule}), threads=1)
+
+
+def disc(shape=(60, 44), centre=(0.4, 0.6), radius=0.2) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return ((y / shape[0] - centre[0]) ** 2 + (x / shape[1] - centre[1]) ** 2 < radius**2) * np.uint8(200)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [disc(), np.stack([disc()] * 3, -1), np.stack([disc()] * 5), np.stack([np.stack([disc()] * 3, -1)] * 5)],
+    ids=["(H, W)", "(H, W, 3)", "(S, H, W)", "(S, H, W, 3)"],
+)
+def test_the_answer_has_the_grid_of_what_was_given(tmp_path, given):
+    answer = outliner(tmp_path).segment(given)
+    shape = given.shape[:-1] if given.shape[-1] == 3 else given.shape
+    assert answer.mask.shape == answer.probability.shape == shape
+    assert answer.mask.dtype == answer.probability.dtype == np.uint8 and set(np.unique(answer.mask)) == {0, 1}
+    expected = np.broadcast_to(disc() > 0, shape)
+    assert 2 * (answer.mask & expected).sum() / (answer.mask.sum() + expected.sum()) > 0.93
+
+
+def test_of_three_channels_the_second_is_flair(tmp_path):
+    given = np.zeros((SIDE, SIDE, 3), np.uint8)
+    given[4:9, 4:9, 0], given[20:25, 20:25, 1], given[4:9, 20:25, 2] = 255, 255, 255
+    rows, columns = np.nonzero(outliner(tmp_path).segment(given).mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 24, 20, 24)
+
+
+def test_small_components_go_from_the_outline_and_stay_in_the_probability(tmp_path):
+    given = np.zeros((3, SIDE, SIDE), np.uint8)
+    given[:, 5:10, 5:10], given[1, 25, 25] = 255, 255
+    answer = outliner(tmp_path, min_component=20).segment(given)
+    assert answer.mask.sum() == 75 and not answer.mask[1, 25, 25]
+    assert answer.probability[1, 25, 25] == 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.float64])
+def test_deeper_values_are_windowed_by_the_whole_volume(tmp_path, dtype):
+    """One slice is half as bright: by a window of its own it would be as bright as the others."""
+    given = np.stack([disc((SIDE, SIDE)), disc((SIDE, SIDE)) // 2.5]).astype(dtype) * 10
+    given[:, :4, :4] = 1  # the faintest that is no air
+    probability = outliner(tmp_path).segment(given).probability
+    assert probability[0].max() == 255 and 99 < probability[1].max() < 105
+
+
+def test_pixels_that_are_not_square_become_so_and_come_back(tmp_path):
+    given = np.zeros((64, 32), np.uint8)
+    given[16:32, 8:24] = 255
+    answer = outliner(tmp_path).segment(given, (1.0, 2.0))
+    assert outliner(tmp_path).prepared(given, (1.0, 2.0))[0, ..., 1].all(axis=0).sum() == 0
+    assert np.abs(np.argwhere(answer.mask).mean(axis=0) - [23.5, 15.5]).max() < 0.6
+
+
+def test_mirrored_answers_are_averaged(tmp_path):
+    """The toy answers each pixel by itself, so the average is the answer."""
+    given = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE), np.uint8)
+    assert (outliner(tmp_path, mirror=True).segment(given).probability == given).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (np.zeros(5, np.uint8), "shape"),
+        (np.zeros((0, 8, 8), np.uint8), "shape"),
+        (np.zeros((2, 8, 8, 4), np.uint8), "shape"),
+        (np.zeros((8, 8), np.int64), "int64"),
+        (np.zeros((8, 8), bool), "bool"),
+        (np.full((8, 8), np.nan), "NaN"),
+    ],
+)
+def test_arrays_that_cannot_be_answered_are_refused(tmp_path, given, why):
+    with pytest.raises(DataError, match=why):
+        outliner(tmp_path).segment(given)
+
+
+def test_progress_is_told_and_a_cancelled_answer_stops(tmp_path):
+    given, told = np.zeros((20, SIDE, SIDE), np.uint8), []
+    outliner(tmp_path).segment(given, progress=lambda *done: told.append(done))
+    assert told == [(8, 20), (16, 20), (20, 20)]
+    with pytest.raises(RunError, match="cancelled"):
+        outliner(tmp_path).segment(given, cancelled=lambda: True)
+
+
+def patients(*slices: int) -> dataset.Dataset:
+    names = [f"P{i}" for i, count in enumerate(slices) for _ in range(count)]
+    images = np.random.default_rng(3).integers(0, 256, (len(names), SIDE, SIDE, 3), np.uint8)
+    return dataset.Dataset(images, np.zeros(images.shape[:3], np.uint8), pd.DataFrame({"patient": names}))
+
+
+@pytest.mark.parametrize("context", [0, 1, 2])
+@pytest.mark.parametrize("slices", [1, 2, 3, 4, 5, 9, 10])
+def test_windows_are_those_of_the_pipeline(slices, context):
+    data, rows, size = patients(slices), np.arange(slices), 2 * context + 1
+    assert windows(slices, size, 1).tolist() == data.around(rows, context).tolist()
+    if context:
+        assert windows(slices, size, size).tolist() == data.tiles(rows, context, max(1, context)).tolist()
+
+
+@pytest.mark.parametrize("changes", [{}, {"context": 1}, {"name": "unet3d", "context": 2, "upsampling": "transpose"}])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_probabilities_are_those_of_the_pipeline(tmp_path, changes, mirror):
+    """The same network in Keras and as a file, on patients of 1, 3 and 11 slices: equal but for a last digit."""
+    network = networks.build(Network(**{**TINY.model_dump(), **changes}), SIDE, 3)
+    told = onnx_toy.facts()
+    onnx_files.convert(onnx_files.rebuilt(network, "float32"), tmp_path / "real.onnx")
+    onnx_files.describe(tmp_path / "real.onnx", told | {"rule": told["rule"] | {"mirror": mirror}})
+    file, data = Outliner(tmp_path / "real.onnx", threads=1), patients(1, 3, 11)
+    for rows in (np.arange(1), np.arange(1, 4), np.arange(4, 15)):
+        expected = prediction.of_patients(network, data, rows, mirror=mirror).astype(int)
+        assert np.abs(file.on_grid(data.images[rows]) - expected).max() <= 1

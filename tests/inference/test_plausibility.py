@@ -1,0 +1,193 @@
+"""What is no axial brain slice is marked or refused, what is one passes: a fixed set, phantoms, real patients."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from itertools import chain, groupby, islice
+
+import cv2
+import numpy as np
+import pytest
+
+from brainseg.data import kaggle
+from brainseg.inference import plausibility
+from brainseg.io import pictures
+from tests.project.test_docs import rows
+from tests.support import implausible, lgg_fixture
+
+pytest.importorskip("pydicom")
+BUNDLED = {  # kind → pictures, of which refused; every one is marked
+    "constant": (6, 6),
+    "uniform noise": (6, 6),
+    "Gaussian noise": (6, 6),
+    "coarse noise": (6, 6),
+    "salt and pepper": (6, 6),
+    "checkerboard": (6, 5),
+    "gradient": (6, 6),
+    "text page": (6, 6),
+    "knee, frontal (drawn)": (6, 0),
+    "knee, axial (drawn)": (6, 0),
+    "CT head (drawn)": (6, 0),
+    "sagittal head (drawn)": (6, 0),
+    "photograph": (10, 7),  # not the flower before a dark background
+    "CT head": (11, 0),
+    "CT spine": (1, 1),
+    "MR, cut out of a body": (1, 1),
+    "MR abdomen": (1, 0),
+    "sagittal head": (2, 0),
+}
+FEW_GREYS = 4  # noise of air
+
+
+@pytest.fixture(scope="module")
+def bundled() -> dict[str, list[np.ndarray]]:
+    found: dict[str, list[np.ndarray]] = {}
+    for kind, picture in implausible.marked_pictures():
+        found.setdefault(kind, []).append(picture)
+    return found
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> list[np.ndarray]:
+    return list(implausible.phantoms(8).values())
+
+
+def alone(picture: np.ndarray) -> plausibility.Verdict:
+    return plausibility.judge(picture[None])
+
+
+def test_the_set_is_fixed(bundled):
+    assert {kind: len(found) for kind, found in bundled.items()} == {kind: n for kind, (n, _) in BUNDLED.items()}
+    again = [picture for _, picture in implausible.marked_pictures()]
+    assert all(np.array_equal(a, b) for a, b in zip(again, chain(*bundled.values()), strict=True))
+
+
+@pytest.mark.parametrize("kind", BUNDLED)
+def test_the_fixed_set_is_marked_or_refused(kind, bundled):
+    verdicts = [alone(picture) for picture in bundled[kind]]
+    assert all(verdict.marks for verdict in verdicts)
+    assert sum(verdict.refused for verdict in verdicts) == BUNDLED[kind][1]
+
+
+def test_the_table_in_the_docs():
+    table = rows("docs/plausibility.md")
+    assert {kind: tuple(int(cell) for cell in table[kind][:2]) for kind in BUNDLED} == BUNDLED
+
+
+@pytest.mark.parametrize("kind", ["uniform noise", "photograph", "constant", "CT head", "sagittal head"])
+def test_a_volume_of_what_is_no_brain(kind, bundled):
+    verdict = plausibility.judge(np.stack(bundled[kind]))
+    assert verdict.marks
+    assert verdict.refused == (kind in ("uniform noise", "photograph", "constant"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("constant", "nothing to see"),
+        ("uniform noise", "noise"),
+        ("photograph", "photograph"),
+        ("CT head (drawn)", "CT"),
+        ("knee, frontal (drawn)", "edge cuts it off"),
+        ("knee, axial (drawn)", "hardly longer than wide"),
+        ("sagittal head", "left and right outlines differ"),
+    ],
+)
+def test_the_reason_is_named(kind, reason, bundled):
+    assert reason in alone(bundled[kind][0]).marks[0]
+
+
+def test_phantoms_pass(phantoms):
+    assert [plausibility.judge(volume) for volume in phantoms] == [(False, [])] * len(phantoms)
+
+
+def test_single_phantom_slices_pass(phantoms):
+    largest = [max(volume, key=lambda picture: np.count_nonzero(picture[..., 1] > 20)) for volume in phantoms]
+    assert [alone(picture) for picture in largest] == [(False, [])] * len(largest)
+
+
+def test_a_real_brain_of_another_sequence_passes():
+    """nibabel's diffusion MRI, without scalp and skull."""
+    nibabel = pytest.importorskip("nibabel")
+    scan = nibabel.load(os.path.join(os.path.dirname(nibabel.__file__), "tests", "data", "example4d.nii.gz"))
+    voxels = np.asarray(scan.dataobj)[..., 0].astype(np.float64)
+    bundled = [implausible.on_grid(np.rot90(plane)) for plane in np.moveaxis(voxels / voxels.max() * 255, 2, 0)]
+    assert plausibility.judge(np.stack(bundled)) == (False, [])
+    assert [alone(picture) for picture in bundled] == [(False, [])] * 24
+
+
+def test_a_head_turned_on_its_side_is_marked(phantoms):
+    verdict = plausibility.judge(np.rot90(phantoms[0], axes=(1, 2)))
+    assert not verdict.refused
+    assert "turned on its side" in verdict.marks[0]
+
+
+def test_empty_slices_at_both_ends_are_part_of_a_scan(phantoms):
+    rng = np.random.default_rng(0)
+    air = rng.integers(0, FEW_GREYS, (30, 256, 256, 3)).astype(np.uint8)
+    for ends in (air, np.zeros_like(air)):
+        assert plausibility.judge(np.concatenate([ends, phantoms[0], ends])) == (False, [])
+        verdict = plausibility.judge(ends)
+        assert verdict.refused
+        assert "nothing to see" in verdict.marks[0]
+
+
+def test_small_slices_near_the_vertex_do_not_decide(phantoms):
+    small = cv2.copyMakeBorder(cv2.resize(phantoms[0][8], (40, 128)), 64, 64, 108, 108, cv2.BORDER_CONSTANT)
+    assert alone(small).marks
+    few = np.repeat(small[None], 2 * len(phantoms[0]), axis=0)
+    assert plausibility.judge(np.concatenate([phantoms[0], few])) == (False, [])
+
+
+def test_what_is_left_above_the_vertex_does_not_decide(phantoms, bundled):
+    dim = max(bundled["coarse noise"], key=lambda picture: plausibility.describe(picture).level) // 10
+    assert plausibility.describe(dim) is not None
+    dim = np.repeat(dim[None], 2 * len(phantoms[0]), axis=0)
+    assert plausibility.judge(np.concatenate([phantoms[0], dim])) == (False, [])
+
+
+def test_the_mirror_image_and_brightness_change_nothing(phantoms, bundled):
+    for picture, marked in ((phantoms[0][8], False), (bundled["sagittal head"][0], True)):
+        for other in (picture, picture[:, ::-1], picture // 2):
+            assert bool(alone(other).marks) == marked
+
+
+def test_a_head_that_leans_passes(phantoms):
+    for angle in (-20, -9, 9, 20):
+        turn = cv2.getRotationMatrix2D((127.5, 127.5), angle, 1)
+        assert alone(cv2.warpAffine(phantoms[1][8], turn, (256, 256))) == (False, [])
+
+
+def test_a_long_volume_is_judged_by_a_sample(phantoms, monkeypatch):
+    seen = Counter()
+    measure = plausibility.describe
+    monkeypatch.setattr(plausibility, "describe", lambda picture: seen.update("x") or measure(picture))
+    assert plausibility.judge(np.repeat(phantoms[0], 15, axis=0)) == (False, [])
+    assert 20 <= seen["x"] <= plausibility.LOOKED_AT
+
+
+def test_what_is_given_is_left_as_it_is(phantoms):
+    before = phantoms[0].copy()
+    before.flags.writeable = False
+    plausibility.judge(before)
+    assert np.array_equal(before, phantoms[0])
+
+
+def test_it_needs_neither_scipy_nor_pandas():
+    code = "import sys, brainseg.inference.plausibility; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"scipy", "pandas", "sklearn", "tensorflow", "keras", "mlflow", "matplotlib"} & set(loaded)
+
+
+def test_real_patients_pass_and_their_sagittal_and_coronal_cuts_do_not(monkeypatch):
+    """The first 12 of BRAINSEG_TEST_LGG."""
+    mirror, table = lgg_fixture.archive()
+    monkeypatch.setenv("BRAINSEG_MIRROR", str(mirror))
+    patients = groupby(kaggle.pairs(table), key=lambda pair: pair.patient)
+    cuts = []
+    for patient, pairs in islice(patients, 12):
+        volume = np.stack([pictures.decode(pair.image, pair.image_name) for pair in pairs])
+        assert plausibility.judge(volume) == (False, []), patient
+        cuts += [alone(picture) for _, picture in implausible.reslices(volume)]
+    assert np.mean([bool(verdict.marks) for verdict in cuts]) > 0.9

@@ -1,0 +1,348 @@
+"""DICOM: what a series becomes, what is refused by name, and that no text of a header comes out."""
+
+import logging
+import random
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from brainseg.errors import BrainsegError, DataError, MachineError
+from brainseg.io import dicom, nifti, volumes
+
+pydicom = pytest.importorskip("pydicom")
+from pydicom import uid  # noqa: E402
+from pydicom.datadict import DicomDictionary, tag_for_keyword  # noqa: E402
+from pydicom.dataelem import RawDataElement  # noqa: E402
+from pydicom.tag import Tag  # noqa: E402
+
+ROWS, COLUMNS, COUNT = 9, 10, 4
+STORED = np.random.default_rng(0).permutation(4096)[: COUNT * ROWS * COLUMNS].reshape(COUNT, ROWS, COLUMNS)
+ANGLE = np.radians(12)
+AXES = [0, np.cos(ANGLE), np.sin(ANGLE), -1, 0, 0]  # oblique: a row runs to the back, a column to the right
+NORMAL = np.cross(AXES[:3], AXES[3:])
+TILTED, SHIFTED = NORMAL + np.array([0.2, 0, 0]), (np.array([-69.8, 25.5, 90]) + 6 * NORMAL).round(6).tolist()
+TEXTS = {"PN": "DOE^JANE", "DA": "19700101", "TM": "193000", "DT": "19700101", "UI": "1.2.19700101", "CS": "DOE JANE"}
+TEXTS |= dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC"), "DOE JANE 1970")
+USED = {"PhotometricInterpretation", "BurnedInAnnotation", "SpecificCharacterSet", "SOPClassUID", "SeriesInstanceUID"}
+
+
+def personal() -> pydicom.Dataset:
+    """A name or a date in every text tag that the standard knows."""
+    dataset = pydicom.Dataset()
+    for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
+        if vr in TEXTS and keyword not in USED and 0x0008 <= tag >> 16 < 0xFFFA:
+            dataset.add_new(tag, vr, TEXTS[vr])
+    dataset.add_new(0x00090010, "LO", "DOE JANE 1970")
+    dataset.add_new(0x00091001, "PN", "DOE^JANE")
+    return dataset
+
+
+PERSONAL = personal()
+
+
+def one(n: int, **changes) -> pydicom.Dataset:
+    """Slice ``n``; a change to None removes the tag, bytes are written as they are."""
+    dataset = pydicom.Dataset()
+    dataset.update(PERSONAL if n == 2 else {})  # the file that the tables below make bad
+    values = {
+        "SOPClassUID": uid.MRImageStorage, "SeriesInstanceUID": "1.2.19700101.1", "Rows": ROWS, "Columns": COLUMNS,
+        "PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1, "BitsAllocated": 16, "BitsStored": 12,
+        "HighBit": 11, "PixelRepresentation": 0, "ImageOrientationPatient": [f"{cosine:.8f}" for cosine in AXES],
+        "ImagePositionPatient": [f"{mm:.6f}" for mm in np.array([-70, 25.5, 90]) + 3 * n * NORMAL],
+        "PixelSpacing": [1.25, 0.75], "SliceThickness": 2, "PixelData": STORED[n % COUNT].astype("<u2").tobytes(),
+    }  # fmt: skip
+    for keyword, value in (values | changes).items():
+        if value is None:
+            dataset.pop(keyword, None)
+        elif isinstance(value, bytes) and keyword != "PixelData":
+            tag = Tag(tag_for_keyword(keyword))
+            dataset[tag] = RawDataElement(tag, DicomDictionary[tag][0], len(value), value, 0, False, True)
+        else:
+            setattr(dataset, keyword, value)
+    if "PixelData" in dataset:
+        dataset["PixelData"].VR = "OW"
+    return dataset
+
+
+def save(folder, datasets, syntax=uid.ExplicitVRLittleEndian) -> list:
+    """Files whose names say nothing about the order."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{(n * 7 + 3) % 10}.dcm" for n in range(len(datasets))]
+    for path, dataset in zip(paths, datasets, strict=True):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID") or uid.MRImageStorage
+        dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.19700101"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset.save_as(path, enforce_file_format=True)
+    return paths
+
+
+def save_series(folder, voxels: np.ndarray) -> list:
+    """Axial slices (S, H, W) uint16, at most ten, as they are looked at, 5 mm apart; names and dates in two headers."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    straight = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "BitsStored": 16, "HighBit": 15}
+    sides = dict(zip(("Rows", "Columns"), voxels.shape[1:], strict=True))
+    places = [{"ImagePositionPatient": [-30, -40, 5 * n], "PixelData": pixels.astype("<u2").tobytes()}
+              for n, pixels in enumerate(voxels)]  # fmt: skip
+    return save(folder, [one(n, **straight, **sides, **place) for n, place in enumerate(places)])
+
+
+def series(**changes) -> list:
+    return [one(n, **changes) for n in range(COUNT)]
+
+
+def read(tmp_path, datasets, **options):
+    return dicom.read_series(save(tmp_path / "s", datasets), "p/s", **options)
+
+
+def in_file_order(volume) -> np.ndarray:
+    """``(slices, rows, columns)``."""
+    return volumes.native(volume.voxels, volume.geometry).transpose(2, 1, 0)
+
+
+def test_every_pixel_lies_where_the_standard_says(tmp_path):
+    """PS3.3 C.7.6.2.1.1: position = ImagePositionPatient + column * row direction + row * column direction."""
+    paths = save(tmp_path / "s", series())
+    volume = dicom.read_series(random.Random(2).sample(paths, COUNT), "p/s")
+    assert volume.voxels.dtype == np.uint16 and volume.geometry.shape == (COLUMNS, ROWS, COUNT)
+    np.testing.assert_array_equal(in_file_order(volume), STORED)
+    np.testing.assert_allclose(volume.spacing, (0.75, 1.25, 3))  # rows of the volume are the file's columns
+    assert "DOE" not in repr(volume) and "1970" not in repr(volume)
+    affine = volumes.axial_affine(volume)
+    for at in np.ndindex(volume.voxels.shape):
+        [[n, row, column]] = np.argwhere(volume.voxels[at] == STORED)
+        lps = np.array([-70, 25.5, 90]) + 3 * n * NORMAL
+        lps = lps + column * 0.75 * np.array(AXES[:3]) + row * 1.25 * np.array(AXES[3:])
+        np.testing.assert_allclose((affine @ [*at, 1])[:3], lps * (-1, -1, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("syntax", dicom._PLAIN)
+def test_uncompressed_syntaxes_give_the_same(tmp_path, syntax):
+    order = ">u2" if syntax == uid.ExplicitVRBigEndian else "<u2"
+    datasets = [one(n, PixelData=STORED[n].astype(order).tobytes()) for n in range(COUNT)]
+    volume = dicom.read_series(save(tmp_path / "s", datasets, uid.UID(syntax)), "p/s")
+    np.testing.assert_array_equal(in_file_order(volume), STORED)
+
+
+@pytest.mark.parametrize(
+    ("bits", "stored", "signed", "dtype"),
+    [(16, 12, 0, "u2"), (16, 12, 1, "i2"), (16, 16, 0, "u2"), (16, 16, 1, "i2"), (8, 8, 0, "u1"), (8, 8, 1, "i2")],
+)
+@pytest.mark.parametrize("colours", ["MONOCHROME2", "MONOCHROME1"])
+def test_p10_bits_signs_and_monochrome1(tmp_path, bits, stored, signed, dtype, colours):
+    """Bits above the stored ones are noise, MONOCHROME1 is turned over within the stored ones."""
+    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if signed else (0, 2**stored - 1)
+    expected = np.random.default_rng(1).integers(low, high, STORED.shape, endpoint=True)
+    expected[0, 0, :2] = low, high
+    noise = np.random.default_rng(2).integers(0, 2 ** (bits - stored), STORED.shape) << stored
+    data = ((expected & (2**stored - 1)) | noise).astype(f"<u{bits // 8}")
+    kind = {"BitsAllocated": bits, "BitsStored": stored, "HighBit": stored - 1, "PixelRepresentation": signed}
+    kind |= {"PhotometricInterpretation": colours}
+    volume = read(tmp_path, [one(n, PixelData=data[n].tobytes(), **kind) for n in range(COUNT)])
+    assert volume.voxels.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(in_file_order(volume), expected if colours[-1] == "2" else low + high - expected)
+
+
+def test_p10_rescale_gives_float32_slice_by_slice(tmp_path):
+    volume = read(tmp_path, [one(n, RescaleSlope=0.5 + n, RescaleIntercept=-7) for n in range(COUNT)])
+    assert volume.voxels.dtype == np.float32
+    np.testing.assert_array_equal(in_file_order(volume), STORED * (0.5 + np.arange(COUNT)).reshape(-1, 1, 1) - 7)
+    assert read(tmp_path, series(RescaleSlope=1, RescaleIntercept=0)).voxels.dtype == np.uint16
+
+
+def test_a_single_slice_is_as_thick_as_it_says(tmp_path):
+    volume = read(tmp_path, [one(0)])
+    assert volume.geometry.shape == (COLUMNS, ROWS, 1)
+    np.testing.assert_allclose(volume.spacing, (0.75, 1.25, 2))
+
+
+def test_p10_a_nifti_mask_on_a_series_lies_in_the_same_place(tmp_path):
+    """Converters turn the rows over, as NIfTI's readers like them: another order of the same voxels."""
+    pytest.importorskip("nibabel")
+    image = read(tmp_path, series())
+    turn = np.diag([1.0, -1, 1, 1])
+    turn[1, 3] = ROWS - 1
+    turned = volumes.axial(np.zeros(image.geometry.shape), image.geometry.affine @ turn)
+    for geometry in (turned.geometry, image.geometry):
+        nifti.write(tmp_path / "mask.nii.gz", image.voxels > 2000, geometry)
+        mask = nifti.read_labels(tmp_path / "mask.nii.gz", "mask.nii.gz")
+        assert volumes.same_place(image, mask)
+        np.testing.assert_array_equal(mask.voxels, image.voxels > 2000)
+
+
+def with_one(at: int = 2, **changes):
+    """A series of which one file differs."""
+    return lambda: [one(n, **changes if n == at else {}) for n in range(COUNT)]
+
+
+def along(*heights, direction=NORMAL):
+    places = [np.round(height * direction, 6).tolist() for height in heights]
+    return lambda: [one(n, ImagePositionPatient=place) for n, place in enumerate(places)]
+
+
+MIXED = [f"{cosine:.6f}" for cosine in (1, 0, 0, 0, 1, 0)]
+ENHANCED, PDF = uid.EnhancedMRImageStorage, uid.EncapsulatedPDFStorage
+BAD = {
+    "p10 two series": (with_one(SeriesInstanceUID="1.2.19700101.2"), "7.dcm: is of another series than 3.dcm"),
+    "p10 two sizes": (with_one(Rows=10, Columns=9), "7.dcm: is of another size than 3.dcm"),
+    "p10 two kinds of pixels": (with_one(PixelRepresentation=1), "7.dcm: is of another kind of pixels"),
+    "p10 two orientations": (with_one(ImageOrientationPatient=MIXED), "7.dcm: is of another orientation"),
+    "p10 two pixel spacings": (with_one(PixelSpacing=[1.25, 0.8]), "7.dcm: is of another pixel spacing"),
+    "p10 no series": (with_one(SeriesInstanceUID=None), "7.dcm: does not say which series"),
+    "p10 no position": (with_one(ImagePositionPatient=None), "7.dcm: has no usable ImagePositionPatient"),
+    "p10 no orientation": (with_one(ImageOrientationPatient=None), "7.dcm: has no usable ImageOrientationPatient"),
+    "p10 no pixel spacing": (with_one(PixelSpacing=None), "7.dcm: has no usable PixelSpacing"),
+    "p10 a name as spacing": (with_one(PixelSpacing=b"DOE^JANE"), "7.dcm: has no usable PixelSpacing"),
+    "p10 NaN as position": (with_one(ImagePositionPatient=rb"nan\1\1 "), "7.dcm: has no usable ImagePosition"),
+    "p10 negative spacing": (with_one(PixelSpacing=[-1.25, 0.75]), "7.dcm: has no usable PixelSpacing"),
+    "p10 spacing in metres": (lambda: series(PixelSpacing=[0.00125, 0.00075]), ": has voxels of 0.00075 x 0.00125"),
+    "p10 skew directions": (with_one(ImageOrientationPatient=[1, 0, 0, 0.5, 0.5, 0]), "7.dcm: has an ImageOrient"),
+    "p10 one place twice": (along(0, 3, 3, 6), "7.dcm: lies in the same place as 0.dcm"),
+    "p10 a missing slice": (along(0, 3, 9, 12), "7.dcm: lies 6 mm from 0.dcm, most neighbours 3 mm"),
+    "p10 unequal distances": (along(0, 3, 6, 9.9), "4.dcm: lies 3.9 mm from 7.dcm"),
+    "p10 a tilted gantry": (along(0, 3, 6, 9, direction=TILTED), ": has slices that are shifted"),
+    "p10 two stacks": (with_one(ImagePositionPatient=SHIFTED), ": has slices that are shifted"),
+    "p10 alone without thickness": (lambda: [one(2, SliceThickness=None)], "3.dcm: is alone and has no usable"),
+    "p10 multi-frame": (with_one(NumberOfFrames=2), "7.dcm: holds several slices in one file"),
+    "p10 enhanced": (with_one(SOPClassUID=ENHANCED), "7.dcm: holds several slices in one file"),
+    "p10 colour": (with_one(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "7.dcm: is not grayscale"),
+    "p10 palette": (with_one(PhotometricInterpretation="PALETTE COLOR"), "7.dcm: is not grayscale"),
+    "p10 a name as colours": (with_one(PhotometricInterpretation="DOE JANE"), "7.dcm: is not grayscale"),
+    "p10 32 bits": (with_one(BitsAllocated=32, BitsStored=32, HighBit=31), "7.dcm: has pixels that are not 8 or 16"),
+    "p10 shifted bits": (with_one(HighBit=15), "7.dcm: has pixels that are not 8 or 16 bits"),
+    "p10 no bits": (with_one(BitsStored=None), "7.dcm: has pixels that are not 8 or 16 bits"),
+    "p10 a table": (with_one(ModalityLUTSequence=[]), "7.dcm: maps its values by a table"),
+    "p10 slope of 0": (with_one(RescaleSlope=0), "7.dcm: has a RescaleSlope of 0"),
+    "p10 a name as slope": (with_one(RescaleSlope=b"DOE^JANE"), "7.dcm: has a RescaleSlope that is not a number"),
+    "p11 burned in": (with_one(BurnedInAnnotation="YES"), "7.dcm: has text burned into its pixels"),
+    "p5 no image": (with_one(SOPClassUID=PDF, Rows=None, Columns=None, PixelData=None), "7.dcm: holds no image"),
+    "p5 no pixels": (with_one(PixelData=None), "7.dcm: holds no pixels"),
+    "p5 too few pixels": (with_one(PixelData=bytes(178)), "7.dcm: holds 178 of 180 bytes"),
+    "p5 too many pixels": (with_one(PixelData=bytes(360)), "7.dcm: holds 360 of 180 bytes"),
+    "p5 no rows": (with_one(Rows=0), "7.dcm: has an impossible number of rows"),
+    "p5 1x1": (lambda: series(Rows=1, Columns=1, PixelData=b"00"), ": is 4 axial slices of 1 x 1 voxels"),
+    "p5 too large": (lambda: series(Rows=60000, Columns=60000), ": is 4 axial slices of 60000 x 60000"),
+}
+
+
+def refused(paths, what, capfd, caplog) -> None:
+    """By name and with a fix; nothing of any header in the error, the logs or the output."""
+    caplog.clear()
+    with pytest.raises(BrainsegError, match=f"^p/s(/|(?=:)){what}") as caught:
+        dicom.read_series(paths, "p/s")
+    said = "\n".join(caught.value.lines()) + caplog.text + "".join(capfd.readouterr())
+    assert caught.value.code == 2 and all(problem.fix for problem in caught.value.problems)
+    assert not [text for text in ("DOE", "JANE", "1970", "1930", "1.2.") if text in said], said
+    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or not caught.value.__context__)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("kind", BAD)
+def test_p5_p10_p11_bad_series_are_refused_by_name_and_nothing_personal_is_said(tmp_path, kind, capfd, caplog):
+    make, what = BAD[kind]
+    caplog.set_level(logging.DEBUG)
+    refused(save(tmp_path / "s", make()), what, capfd, caplog)
+
+
+JPEG2000, PRIVATE, PLAIN = b"1.2.840.10008.1.2.4.90", b"1.2.19700101.456.78.90", b"1.2.840.10008.1.2.1\0\0\0"
+ITEM = b"\xfe\xff\x00\xe0\0\0\0\0"
+FRAME = pydicom.encaps.encapsulate([b"DOE^JANE"])
+DAMAGED = {
+    "p5 empty": (lambda raw: b"", "is empty"),
+    "p5 text": (lambda raw: b"DOE JANE 1970\n" * 50, "is not DICOM"),
+    "p5 no mark": (lambda raw: raw()[132:], "is not DICOM"),
+    "p5 the mark alone": (lambda raw: raw()[:132], "is encoded as an unknown transfer syntax"),
+    "p5 cut in the header": (lambda raw: raw()[:2000], "holds no image|is damaged"),
+    "p5 cut in the pixels": (lambda raw: raw()[:-10], "holds 170 of 180 bytes|is damaged"),
+    "p5 deflated, cut": (lambda raw: raw(uid.DeflatedExplicitVRLittleEndian)[:-99], "is cut short, or inflates"),
+    "p5 endless items": (lambda raw: raw() + ITEM * 10_001, r"has more than 10,000 items"),
+    "p10 JPEG": (lambda raw: raw(uid.JPEGBaseline8Bit, PixelData=FRAME), r"is encoded as JPEG Baseline \(Process 1\)"),
+    "p10 JPEG 2000": (lambda raw: raw(uid.JPEG2000Lossless, PixelData=FRAME), "is encoded as JPEG 2000 Image Compr"),
+    "p10 RLE": (lambda raw: raw(uid.RLELossless, PixelData=FRAME), "is encoded as RLE Lossless"),
+    "p10 private syntax": (lambda raw: raw(uid.JPEG2000Lossless, PixelData=FRAME).replace(JPEG2000, PRIVATE),
+                           "is encoded as an unknown transfer syntax"),
+    "p10 encapsulated": (lambda raw: raw(uid.JPEG2000Lossless, PixelData=FRAME).replace(JPEG2000, PLAIN),
+                         "has encapsulated pixels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_p5_p10_p11_damaged_files_are_refused_by_name(tmp_path, kind, capfd, caplog):
+    damage, what = DAMAGED[kind]
+    paths = save(tmp_path / "s", series())
+
+    def raw(syntax=uid.ExplicitVRLittleEndian, **changes) -> bytes:
+        return save(tmp_path / "raw", [one(2, **changes)], syntax)[0].read_bytes()
+
+    paths[2].write_bytes(damage(raw))
+    caplog.set_level(logging.DEBUG)
+    refused(paths, f"7.dcm: ({what})", capfd, caplog)
+
+
+def test_all_bad_files_are_listed(tmp_path):
+    datasets = [one(n, **{} if n == 1 else {"PixelSpacing": None}) for n in range(COUNT)]
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, datasets)
+    assert [problem.path for problem in caught.value.problems] == ["p/s/3.dcm", "p/s/7.dcm", "p/s/4.dcm"]
+
+
+def test_p5_limits_hold_before_pixels_are_read(tmp_path, monkeypatch):
+    paths = save(tmp_path / "s", series(), uid.DeflatedExplicitVRLittleEndian)
+    monkeypatch.setattr(dicom, "_pixels", None)
+    with pytest.raises(DataError, match="has 360 voxels, at most 359"):
+        dicom.read_series(paths, "p/s", most=359)
+    with pytest.raises(DataError, match="holds 0 files, 1 to 4,096"):
+        dicom.read_series([], "p/s")
+    for limit, value, what in (
+        ("MAX_BYTES", 20_000, "inflates to more than 20,000"),
+        ("MAX_BYTES", 99, "at most 99 are"),
+        ("MAX_FILES", 3, "holds 4 files, 1 to 3"),
+    ):
+        monkeypatch.setattr(dicom, limit, value)
+        with pytest.raises(DataError, match=what):
+            dicom.read_series(paths, "p/s")
+
+
+def test_p5_damaged_bytes_are_read_or_refused_but_never_crash(tmp_path, capfd):
+    rng = np.random.default_rng(5)
+    [path] = save(tmp_path / "s", [one(1)])
+    source = path.read_bytes()
+    for _ in range(200):
+        damaged = np.frombuffer(source, np.uint8).copy()
+        damaged[rng.integers(128, len(damaged) - 180, 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(damaged.tobytes())
+        try:
+            assert dicom.read_series([path], "p/s").voxels.size == ROWS * COLUMNS
+        except DataError as error:
+            assert error.problems[0].path.startswith("p/s") and "1970" not in str(error)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_p9_series_are_found_and_what_is_no_file_is_refused(tmp_path):
+    for name in ("b", "a", ".hidden"):
+        save(tmp_path / name, [one(0), one(1)])
+    for name in ("a/mask.nii.gz", "a/.DS_Store", "a/notes.txt", "a/DICOMDIR", "a/5.dcm", "other"):
+        (tmp_path / name).write_bytes(b"")
+    a, b = tmp_path / "a", tmp_path / "b"
+    found = dicom.find_series(tmp_path)
+    assert found == {a: [a / "0.dcm", a / "3.dcm", a / "5.dcm"], b: [b / "0.dcm", b / "3.dcm"]}
+    with pytest.raises(DataError, match=r"a/5\.dcm: is empty"):  # not left out, which would shorten the stack
+        dicom.read_series(found[a], "a")
+    (b / "link.dcm").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"b/a: is not a file; b/link\.dcm: is not a file"):
+        dicom.read_series([a, b / "link.dcm"], "b")
+    (tmp_path / "empty").mkdir()
+    for name, what in (("empty", "holds no DICOM files"), ("none", "cannot be read")):
+        with pytest.raises(DataError, match=what):
+            dicom.find_series(tmp_path / name)
+
+
+def test_without_pydicom_the_fix_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(MachineError, match="DICOM: needs pydicom") as caught:
+        dicom.read_series([tmp_path / "a.dcm"], "a")
+    assert caught.value.problems[0].fix == "pip install '.[medical]' in a clone of the project"

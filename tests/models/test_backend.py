@@ -1,0 +1,105 @@
+"""What `auto` becomes, and the warning where a precision is emulated."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from brainseg import hardware
+from brainseg.models import backend
+from brainseg.models.backend import Engine
+
+CHOSEN = [
+    ("cpu", True, None, "bfloat16"),
+    ("cpu", False, None, "float32"),
+    ("gpu", False, (9, 0), "bfloat16"),
+    ("gpu", False, (8, 0), "bfloat16"),
+    ("gpu", True, (7, 5), "float16"),  # the processor's bfloat16 does not help the card
+    ("gpu", False, (7, 0), "float16"),
+    ("gpu", False, (6, 1), "float32"),
+    ("gpu", False, (0, 0), "float32"),
+]
+
+
+@pytest.fixture
+def has(monkeypatch):
+    def set_up(native, capability):
+        monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda: native)
+        monkeypatch.setattr(hardware, "instruction_sets", lambda: ("avx2",))
+        monkeypatch.setattr(backend, "compute_capability", lambda name: capability)
+
+    return set_up
+
+
+@pytest.mark.parametrize(("device", "native", "capability", "expected"), CHOSEN)
+def test_auto_is_the_fastest_that_is_native(device, native, capability, expected, has):
+    has(native, capability)
+    chosen = backend.native_precision("tensorflow", device)
+    assert chosen == expected
+    assert backend.emulation(chosen, "tensorflow", device) == ""
+
+
+EMULATED = [
+    ("bfloat16", "cpu", False, None, "12 times as long"),
+    ("float16", "cpu", True, None, "4 times as long"),
+    ("bfloat16", "gpu", False, (7, 5), "was not measured"),
+    ("float16", "gpu", False, (6, 1), "was not measured"),
+]
+
+
+@pytest.mark.parametrize(("precision", "device", "native", "capability", "words"), EMULATED)
+def test_what_is_emulated_is_said_with_its_cost(precision, device, native, capability, words, has):
+    has(native, capability)
+    said = backend.emulation(precision, "jax", device)
+    assert words in said and precision in said
+
+
+@pytest.mark.parametrize("card", ["7.5", "gfx90a", None])
+def test_the_capability_of_a_card_on_jax(card, monkeypatch):
+    jax = pytest.importorskip("jax")
+    device = type("Card", (), {} if card is None else {"compute_capability": card})()
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert backend.compute_capability("jax") == ((7, 5) if card == "7.5" else (0, 0))
+
+
+def test_the_first_line_names_what_was_chosen():
+    assert str(Engine("tensorflow", "cpu", "float32", 2, True)) == "tensorflow on cpu, float32, 2 threads, oneDNN"
+    assert str(Engine("jax", "gpu", "bfloat16", 1)) == "jax on gpu, bfloat16, 1 thread"
+
+
+SCRIPT = """
+from brainseg.models import backend
+print(backend.start("tensorflow", device="cpu", precision="{precision}"))
+import tensorflow as tf
+print(tf.config.threading.get_intra_op_parallelism_threads())
+from tensorflow.python.util import _pywrap_util_port
+print(_pywrap_util_port.IsMklEnabled())
+"""
+
+
+def started(precision: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", SCRIPT.format(precision=precision)]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity")
+def test_started_on_one_core_with_onednn_whatever_the_environment_says():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        done = started("auto", TF_ENABLE_ONEDNN_OPTS="0")
+    finally:
+        os.sched_setaffinity(0, allowed)
+    first, threads, onednn = done.stdout.splitlines()
+    chosen = backend.native_precision("tensorflow", "cpu")
+    assert first == f"tensorflow on cpu, {chosen}, 1 thread, oneDNN"
+    assert (threads, onednn) == ("1", "True")
+    assert "WARNING" not in done.stderr
+
+
+def test_a_precision_that_is_emulated_is_warned_of_once_and_used():
+    done = started("float16")
+    assert done.stdout.startswith("tensorflow on cpu, float16")
+    assert done.stderr.count("WARNING train.precision: float16 is emulated") == 1
+    assert "auto chooses" in done.stderr

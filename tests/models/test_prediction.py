@@ -1,0 +1,130 @@
+"""Slices to probabilities: all of them, in order, the channels as they are."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import ops
+
+from brainseg.data import dataset
+from brainseg.evaluation import metrics
+from brainseg.models import prediction
+from brainseg.training import losses
+from brainseg.training.segmenter import Examiner
+from tests.support.cohort import write_cohort
+
+
+def channel_network(channel: int, size: int = 32) -> keras.Model:
+    """Answers with one channel of its input: logit = value / 255 * 8 - 4."""
+    inputs = keras.Input((size, size, 3))
+    network = keras.Model(inputs, keras.layers.Lambda(lambda x: x[..., channel : channel + 1] / 255 * 8 - 4)(inputs))
+    network.compile(jit_compile=False)
+    return network
+
+
+def expected(values):
+    return np.rint(255 / (1 + np.exp(-(values / 255 * 8 - 4))))
+
+
+def one_patient():
+    slices = pd.DataFrame({"patient": ["A"] * len(IMAGES)})
+    return dataset.Dataset(IMAGES, np.zeros(IMAGES.shape[:3], np.uint8), slices)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_channels_keep_their_order(channel):
+    """Pre-contrast, FLAIR, post-contrast: never BGR at prediction and RGB at training."""
+    found = prediction.probabilities(channel_network(channel), IMAGES, np.arange(11), mirror=False, batch_size=4)
+    assert np.abs(found - expected(IMAGES[..., channel])).max() <= 1
+
+
+def test_the_last_batch_is_neither_dropped_nor_padded():
+    rows = np.array([3, 0, 10, 7, 2, 9])
+    found = prediction.probabilities(channel_network(0), IMAGES, rows, mirror=False, batch_size=4)
+    assert found.shape == (6, 32, 32)
+    assert np.abs(found - expected(IMAGES[rows, ..., 0])).max() <= 1
+    parts = list(prediction.examined(Examiner(channel_network(0), losses.bce), one_patient(), rows, 4))
+    assert np.concatenate([part for part, *_ in parts]).tolist() == rows.tolist()
+    marked = np.concatenate([counts for _, counts, _ in parts])[:, 1]  # false alarms: no slice has a mask
+    assert marked.tolist() == (IMAGES[rows, ..., 0] > 127).sum((1, 2)).tolist()
+
+
+def test_mirrored_answers_are_turned_back():
+    """A network that knows left from right: its answer to the mirrored slice, mirrored, is averaged in."""
+    inputs = keras.Input((32, 32, 3))
+    ramp = np.linspace(-4, 4, 32, dtype="float32").reshape(1, 1, 32, 1)
+    network = keras.Model(inputs, keras.layers.Lambda(lambda x: 0 * x[..., :1] + ops.convert_to_tensor(ramp))(inputs))
+    network.compile(jit_compile=False)
+    found = prediction.probabilities(network, IMAGES, np.arange(2), mirror=True)
+    sigmoid = 1 / (1 + np.exp(-ramp[0, 0, :, 0]))
+    assert np.abs(found[0, 0] - np.rint(255 * (sigmoid + sigmoid[::-1]) / 2)).max() <= 1
+
+
+def test_only_one_channel_is_given():
+    found = prediction.probabilities(channel_network(2), IMAGES, np.arange(3), mirror=False, only=1)
+    assert np.abs(found - expected(IMAGES[:3, ..., 1])).max() <= 1
+
+
+def test_scored_and_written(tmp_path):
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    predictions = prediction.scored(channel_network(1), data, mirror=True)
+    assert predictions.rows.tolist() == list(range(16, 32))
+    np.testing.assert_array_equal(predictions.arrays["flair"], data.images[16:, ..., 1])
+    np.testing.assert_array_equal(predictions.arrays["flair_only"], predictions.arrays["model"])
+    prediction.write(tmp_path / "p.npz", predictions)
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as kept:
+        np.testing.assert_array_equal(kept["row"], predictions.rows)
+        np.testing.assert_array_equal(kept["probability"], predictions.arrays["model"])
+
+
+def lambda_network(function, depth: int) -> keras.Model:
+    inputs = keras.Input((32, 32, depth))
+    network = keras.Model(inputs, keras.layers.Lambda(lambda x: function(x / 255 * 8 - 4))(inputs))
+    network.compile(jit_compile=False)
+    return network
+
+
+def test_neighbours_are_given_in_order(tmp_path):
+    """A network that answers with FLAIR of the slice after: the last slice of a patient sees itself there."""
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    network = lambda_network(lambda x: x[..., 7:8], 9)
+    rows = data.rows("test")
+    after = np.minimum(rows + 1, rows // 4 * 4 + 3)
+    found = prediction.of_patients(network, data, rows, mirror=True, batch_size=3)
+    assert np.abs(found - expected(data.images[after, ..., 1])).max() <= 1
+    alone = prediction.probabilities(network, data.images, rows, mirror=False)
+    assert np.abs(alone - expected(data.images[rows, ..., 1])).max() <= 1
+    scored = prediction.scored(network, data, mirror=False).arrays
+    np.testing.assert_array_equal(scored["one_slice"][8:], alone)
+    assert (scored["one_slice"] != scored["model"]).any()
+
+
+@pytest.mark.parametrize("depth", [3, 5, 9])
+def test_windows_of_a_volumetric_network_agree_with_its_slices(tmp_path, depth):
+    """Each slice of a window answered with its own FLAIR: whatever the windows, the patient's FLAIR comes out."""
+    data = dataset.load(*write_cohort(tmp_path, slices=7), "patient")
+    network = lambda_network(lambda x: x[..., 1::3], 3 * depth)
+    rows = data.rows("val", "test")
+    found = prediction.of_patients(network, data, rows, mirror=True, batch_size=4)
+    assert np.abs(found - expected(data.images[rows, ..., 1])).max() <= 1
+    parts = list(prediction.examined(Examiner(network, losses.bce), data, rows, 4))
+    answered = np.concatenate([part for part, *_ in parts])
+    assert sorted(answered) == rows.tolist()
+    wanted = metrics.counts(data.masks[answered], data.images[answered, ..., 1] > 127, axis=(1, 2))
+    np.testing.assert_array_equal(np.concatenate([counts for _, counts, _ in parts]).T, wanted)
+    assert np.abs(prediction.scored(network, data, mirror=False).arrays["one_slice"] - found).max() <= 1
+
+
+def test_overlapping_windows_are_averaged(tmp_path):
+    """A network that answers the place in the window: each slice gets the mean of the places it had."""
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    places = np.array([-2.0, 0.0, 2.0], "float32")
+    network = lambda_network(lambda x: 0 * x[..., ::3] + ops.convert_to_tensor(places), 9)
+    found = prediction.of_patients(network, data, data.rows("test"), mirror=False)[:4, 0, 0]
+    p = 255 / (1 + np.exp(-places))
+    windows = [[0, 1, 2], [1, 2, 3]]  # rows of the first patient
+    wanted = [np.mean([p[w.index(row)] for w in windows if row in w]) for row in range(4)]
+    assert np.abs(found - wanted).max() <= 1

@@ -1,0 +1,475 @@
+"""brainseg predict: masks in the input's own grid and kind, a strict table, runs that go on, faults that stop none."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainseg import cli
+from brainseg.errors import DataError, RunError
+from brainseg.io import nifti as niftis
+from brainseg.predict import batch, output
+from tests.io.test_dicom import save_series
+from tests.io.test_scans import ORIENTATIONS, nifti
+from tests.support.fake_outliner import Fake, heads
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(paths, out, fake=None, **options) -> Fake:
+    fake = fake or Fake()
+    paths = [str(path) for path in (paths if isinstance(paths, list) else [paths])]
+    batch.run(batch.Given(paths, **options), out, fake)
+    return fake
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return {row["case"]: row for row in csv.DictReader(file, strict=True)}
+
+
+def tif(path: Path, pages: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = (Image.fromarray(page) for page in pages)
+    first.save(path, save_all=True, append_images=rest)
+    return path
+
+
+def pages(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        found = []
+        for k in range(getattr(image, "n_frames", 1)):
+            image.seek(k)
+            found.append(np.array(image))
+    return np.stack(found)
+
+
+def slices(folder: Path, voxels: np.ndarray, name: str = "", ending: str = ".tif") -> Path:
+    for n, page in enumerate(voxels, 1):
+        tif(folder / f"{name or folder.name}_{n}{ending}", page[None])
+    return folder
+
+
+def test_a_picture_gives_a_png_of_its_size(tmp_path):
+    voxels = heads(1, tumour=(0,))
+    run(tif(tmp_path / "a.png", voxels), tmp_path / "out")
+    np.testing.assert_array_equal(pages(tmp_path / "out/masks/a.png")[0], 255 * (voxels[0] == 230))
+    row = table(tmp_path / "out")["a"]
+    area = int((voxels == 230).sum())
+    assert row == {
+        "case": "a", "source": str(tmp_path / "a.png"), "kind": "picture", "channels": "FLAIR, FLAIR, FLAIR",
+        "slices": "1", "slices_with_tumour": "1", "largest_slice": "1", "area_mm2": "", "area_pixels": str(area),
+        "volume_ml": "", "mean_probability": "0.800", "warnings": row["warnings"], "seconds": row["seconds"],
+        "mask": "masks/a.png", "overlay": "overlays/a.png", "model": "ab" * 32, "variant": "float32",
+    }  # fmt: skip
+    assert float(row["seconds"]) >= 0 and (tmp_path / "out/overlays/a.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::7])
+def test_a_nifti_gives_a_mask_of_its_own_geometry(tmp_path, orientation):
+    voxels = heads(5).astype(np.int16)
+    path = nifti(tmp_path / "scan.nii", voxels, orientation)
+    run(path, tmp_path / "out")
+    given, mask = nibabel.load(path), nibabel.load(tmp_path / "out/masks/scan.nii.gz")
+    np.testing.assert_allclose(mask.affine, given.affine, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), np.asarray(given.dataobj) == 230)
+    row = table(tmp_path / "out")["scan"]
+    area = int((voxels[1] == 230).sum())
+    assert (row["kind"], row["slices"], row["slices_with_tumour"], row["largest_slice"]) == ("nifti", "5", "2", "2")
+    assert float(row["area_mm2"]) == pytest.approx(area * 1.1 * 0.9, abs=0.051)
+    assert float(row["volume_ml"]) == pytest.approx(2 * area * 1.1 * 0.9 * 5 / 1000, abs=0.0006)
+
+
+def test_a_dicom_series_gives_nifti(tmp_path):
+    voxels = heads(4).astype(np.uint16)
+    save_series(tmp_path / "in/s1", voxels)
+    run(tmp_path / "in", tmp_path / "out")
+    mask = niftis.read_labels(tmp_path / "out/masks/s1.nii.gz", "mask")
+    np.testing.assert_array_equal(mask.voxels, voxels == 230)
+    assert table(tmp_path / "out")["s1"]["kind"] == "dicom"
+
+
+def test_a_tif_of_pages_gives_one(tmp_path):
+    voxels = heads(4)
+    run(tif(tmp_path / "a.tif", voxels), tmp_path / "out")
+    np.testing.assert_array_equal(pages(tmp_path / "out/masks/a.tif"), 255 * (voxels == 230))
+    assert table(tmp_path / "out")["a"]["kind"] == "tif"
+
+
+def test_numbered_slices_are_one_volume_with_a_mask_each(tmp_path):
+    voxels = heads(12, tumour=(1, 10))
+    slices(tmp_path / "lgg/TCGA_7", voxels)
+    for n in range(1, 13):
+        tif(tmp_path / f"lgg/TCGA_7/TCGA_7_{n}_mask.tif", voxels[:1])
+    fake = run(tmp_path / "lgg", tmp_path / "out")
+    assert fake.asked == [((12, 80, 64), (1.0, 1.0))]
+    for n in range(1, 13):
+        mask = pages(tmp_path / f"out/masks/TCGA_7/TCGA_7_{n}.png")[0]
+        np.testing.assert_array_equal(mask, 255 * (voxels[n - 1] == 230))
+    row = table(tmp_path / "out")["TCGA_7"]
+    assert (row["kind"], row["slices"], row["mask"]) == ("slices", "12", "masks/TCGA_7/")
+
+
+def test_slices_that_do_not_belong_together_are_refused_by_name(tmp_path, capsys):
+    slices(tmp_path / "a", heads(3))
+    tif(tmp_path / "a/a_4.tif", heads(1, 64))
+    with pytest.raises(DataError, match=r"a_\*\.tif: are slices of different kinds"):
+        run(tmp_path / "a", tmp_path / "out")
+    run(tmp_path / "a", tmp_path / "out", each_picture=True)
+    assert len(table(tmp_path / "out")) == 4
+    tif(tmp_path / "b/b_1.tif", heads(1))
+    tif(tmp_path / "b/b_01.tif", heads(1))
+    with pytest.raises(DataError, match="several are number 1"):
+        run(tmp_path / "b", tmp_path / "out2")
+
+
+def test_an_empty_answer_is_an_answer(tmp_path):
+    run([nifti(tmp_path / "a.nii.gz", heads(4, tumour=()))], tmp_path / "out")
+    row = table(tmp_path / "out")["a"]
+    assert (row["area_mm2"], row["area_pixels"], row["volume_ml"], row["mean_probability"]) == ("0.0", "0", "0.000", "")
+    assert (row["slices_with_tumour"], row["largest_slice"]) == ("0", "")
+    assert (tmp_path / "out/masks/a.nii.gz").exists() and (tmp_path / "out/overlays/a.png").exists()
+
+
+def test_three_series_are_assigned_and_named(tmp_path):
+    flair = heads(3)
+    for name, voxels in (("flair", flair), ("pre", flair // 2), ("post", flair // 3)):
+        nifti(tmp_path / f"{name}.nii.gz", voxels)
+    given = {"pre": str(tmp_path / "pre.nii.gz"), "post": str(tmp_path / "post.nii.gz")}
+    fake = run(tmp_path / "flair.nii.gz", tmp_path / "out", **given)
+    assert fake.asked[0][0] == (3, 80, 64, 3)
+    assert table(tmp_path / "out")["flair"]["channels"] == "pre-contrast, FLAIR, post-contrast"
+    assert run(tmp_path / "flair.nii.gz", tmp_path / "out", **given).asked == []
+    fake = run(tmp_path / "flair.nii.gz", tmp_path / "out", post=given["post"])  # another question, another answer
+    rows = table(tmp_path / "out")
+    assert len(fake.asked) == 1 and rows["flair-2"]["channels"] == "FLAIR, FLAIR, post-contrast"
+    nifti(tmp_path / "far.nii.gz", flair, shift=9)
+    with pytest.raises(DataError, match="lies elsewhere"):
+        run(tmp_path / "flair.nii.gz", tmp_path / "out", pre=str(tmp_path / "far.nii.gz"))
+    with pytest.raises(DataError, match="FLAIR is 2 cases"):
+        run([tmp_path / "flair.nii.gz", tmp_path / "far.nii.gz"], tmp_path / "out", **given)
+
+
+def test_the_same_name_in_two_folders(tmp_path):
+    for name in ("a/x.nii.gz", "b/x.nii.gz"):
+        nifti(tmp_path / "in" / name, heads(3))
+    tif(tmp_path / "in/a/x.png", heads(1))
+    run([tmp_path / "in/a", tmp_path / "in/b/x.nii.gz"], tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert set(rows) == {"a/x", "a/x-2", "b/x"}
+    assert {row["mask"] for row in rows.values()} == {"masks/a/x.nii.gz", "masks/a/x-2.png", "masks/b/x.nii.gz"}
+
+
+HOSTILE = ["a\nb", "-rf", "=1+1", "..", "ü" * 90, "x" * 250, "a\x1b[2J", "CON:", "\u202eabc", "A", "a", " ", "..."]
+
+
+def test_names_of_all_kinds_stay_within_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in HOSTILE:
+        tif(Path(f"in/{name}/x{name}.png" if name != ".." else "in/...a/..b.png"), heads(1))
+    before = set(tmp_path.iterdir())
+    run("in", Path("out"))
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "out"}
+    rows = table(Path("out"))
+    assert len(rows) == len(HOSTILE) - 2  # those that begin with a dot are hidden
+    for row in rows.values():
+        assert Path(row["mask"]).is_relative_to("masks") and (Path("out") / row["mask"]).is_file()
+        assert all(text.isprintable() and not text.startswith(("=", "-", "+", "@")) for text in row.values())
+        assert all(not part.startswith(("-", ".", "=")) for part in Path(row["case"]).parts)
+    assert len({row["mask"].casefold() for row in rows.values()}) == len(rows)
+    assert run("in", Path("out")).asked == []
+
+
+def test_no_cell_is_a_formula(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(tif(Path("=1+1.png"), heads(1)), Path("out"))
+    assert table(Path("out"))["_1+1"]["source"] == "./=1+1.png"
+
+
+def test_a_zip_is_answered_member_by_member(tmp_path):
+    voxels = heads(4).astype(np.uint16)
+    paths = save_series(tmp_path / "d", voxels)
+    nifti(tmp_path / "n.nii.gz", heads(3))
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, f"dicom/{path.name}")
+        archive.write(tmp_path / "n.nii.gz", "n.nii.gz")
+    run(tmp_path / "z.zip", tmp_path / "out")
+    assert set(table(tmp_path / "out")) == {"dicom", "n"}
+    mask = niftis.read_labels(tmp_path / "out/masks/dicom.nii.gz", "mask")
+    np.testing.assert_array_equal(mask.voxels, voxels == 230)
+    assert not [path for path in (tmp_path / "out").iterdir() if "unpacked" in path.name]
+
+
+def test_bad_files_are_told_and_passed_over(tmp_path, capsys):
+    good = nifti(tmp_path / "in/b.nii.gz", heads(3))
+    (tmp_path / "in/a.nii.gz").write_bytes(good.read_bytes()[:200])
+    (tmp_path / "in/c.png").write_bytes(b"no")
+    with pytest.raises(DataError) as caught:
+        run([tmp_path / "in", tmp_path / "nowhere.tif"], tmp_path / "out")
+    assert [Path(problem.path).name for problem in caught.value.problems] == ["nowhere.tif", "a.nii.gz", "c.png"]
+    told = capsys.readouterr()
+    assert told.err.count("ERROR 2 ") == 3 and set(table(tmp_path / "out")) == {"b"}
+    assert "1 cases answered, 1 with tumour, 3 faults" in told.out
+
+
+def test_a_fault_that_nobody_foresaw_costs_one_case(tmp_path):
+    class Failing(Fake):
+        def segment(self, voxels, pixel=(1, 1), **options):
+            if len(voxels) == 4:
+                raise ValueError("odd")
+            return super().segment(voxels, pixel, **options)
+
+    nifti(tmp_path / "in/a.nii.gz", heads(4))
+    nifti(tmp_path / "in/b.nii.gz", heads(3))
+    with pytest.raises(DataError, match=r"a\.nii\.gz: ValueError: odd"):
+        run(tmp_path / "in", tmp_path / "out", Failing())
+    assert set(table(tmp_path / "out")) == {"b"}
+
+
+def test_what_is_no_head_is_refused_and_what_may_be_none_is_marked(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (1, 80, 80)).astype(np.uint8)
+    tif(tmp_path / "in/noise.png", noise)
+    tif(tmp_path / "in/wide.png", heads(1, 64, 90))
+    with pytest.raises(DataError, match=r"noise\.png: does not look like an axial brain slice"):
+        run(tmp_path / "in", tmp_path / "out")
+    assert "does not look like" in table(tmp_path / "out")["wide"]["warnings"]
+
+
+def test_a_model_of_phantoms_says_so_in_every_row(tmp_path):
+    run(tif(tmp_path / "a.png", heads(1)), tmp_path / "out", Fake(source="phantom"))
+    assert "trained on drawn phantoms" in table(tmp_path / "out")["a"]["warnings"]
+
+
+def test_what_must_be_known_of_the_model_is_said(tmp_path, capsys):
+    run(tif(tmp_path / "a.png", heads(1)), tmp_path / "out")
+    assert "\nof the model: 20 of 110 patients\n" in capsys.readouterr().out
+
+
+def test_nothing_to_answer_is_a_fault(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DataError, match="there is no TIF"):
+        run(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_second_run_keeps_what_is_done(tmp_path, capsys):
+    for name in "ab":
+        nifti(tmp_path / f"in/{name}.nii.gz", heads(3))
+    out = tmp_path / "out"
+    assert len(run(tmp_path / "in", out).asked) == 2
+    first = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    assert run(tmp_path / "in", out).asked == [] and capsys.readouterr().out.count(", kept") == 2
+    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == first
+    nifti(tmp_path / "in/a.nii.gz", heads(4))  # other bytes
+    assert [shape for shape, _ in run(tmp_path / "in", out).asked] == [(4, 80, 64)]
+    (out / "masks/b.nii.gz").unlink()
+    assert [shape for shape, _ in run(tmp_path / "in", out).asked] == [(3, 80, 64)]
+    assert len(run(tmp_path / "in", out, Fake(weights="cd" * 32)).asked) == 2
+    assert {row["model"] for row in table(out).values()} == {"cd" * 32}
+    other = Fake(weights="cd" * 32)
+    other.facts["variant"] = "int8"
+    assert len(run(tmp_path / "in", out, other).asked) == 2
+
+
+def test_answers_gather_in_one_folder_under_stable_names(tmp_path):
+    out = tmp_path / "out"
+    run(nifti(tmp_path / "in/a/x.nii.gz", heads(3)), out)
+    assert set(table(out)) == {"x"}
+    nifti(tmp_path / "in/b/x.nii.gz", heads(4))
+    fake = run(tmp_path / "in/b/x.nii.gz", out)  # the name is another case's
+    assert len(fake.asked) == 1 and set(table(out)) == {"x", "x-2"}
+    assert run(tmp_path / "in", out).asked == [] and set(table(out)) == {"x", "x-2"}
+    (tmp_path / "in").rename(tmp_path / "moved")
+    assert run(tmp_path / "moved/a/x.nii.gz", out).asked == []
+    assert table(out)["x"]["source"] == str(tmp_path / "moved/a/x.nii.gz")
+
+
+def test_the_answer_to_what_was_changed_and_is_damaged_now_is_taken_back(tmp_path):
+    path = nifti(tmp_path / "a.nii.gz", heads(3))
+    run(path, tmp_path / "out")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError):
+        run(path, tmp_path / "out")
+    assert table(tmp_path / "out") == {} and not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+def test_what_an_earlier_answer_left_over_is_removed(tmp_path):
+    slices(tmp_path / "a", heads(3))
+    run(tmp_path / "a", tmp_path / "out")
+    (tmp_path / "a/a_3.tif").unlink()
+    run(tmp_path / "a", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out/masks/a").iterdir()} == {"a_1.png", "a_2.png"}
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    path = tif(tmp_path / "in/a.png", heads(1))
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "in", tmp_path / "file"):
+        with pytest.raises(DataError, match=r"holds other things|is a file"):
+            run(path, out)
+    assert [each.name for each in (tmp_path / "in").iterdir()] == ["a.png"]
+
+
+def test_one_process_at_a_time(tmp_path):
+    path = tif(tmp_path / "a.png", heads(1))
+    with output.opened(tmp_path / "out"), pytest.raises(RunError, match="another brainseg predict"):
+        run(path, tmp_path / "out")
+
+
+def test_a_link_in_the_folder_leads_nowhere(tmp_path):
+    path = tif(tmp_path / "a.png", heads(1))
+    run(path, tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    for each in (tmp_path / "out/masks").iterdir():
+        each.unlink()
+    (tmp_path / "out/masks").rmdir()
+    (tmp_path / "out/masks").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is reached through a link"):
+        run(path, tmp_path / "out")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_journal_of_others_removes_nothing_outside(tmp_path):
+    path = tif(tmp_path / "a.png", heads(1))
+    run(path, tmp_path / "out")
+    (tmp_path / "precious").touch()
+    journal = tmp_path / "out" / output.JOURNAL
+    journal.write_text(journal.read_text().replace('"masks/a.png"', '"masks/../../precious"', 1))
+    tif(path, heads(1, tumour=(0,)))
+    run(path, tmp_path / "out")
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_name_that_the_terminal_cannot_show(tmp_path):
+    tif(tmp_path / "in/ü.png", heads(1))
+    code = (
+        "import sys; from pathlib import Path; from brainseg.predict import batch\n"
+        "from tests.support.fake_outliner import Fake\n"
+        "batch.run(batch.Given([sys.argv[1]]), Path(sys.argv[2]), Fake())"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", code, tmp_path / "in", tmp_path / "out"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "\\xfc: no tumour" in done.stdout and set(table(tmp_path / "out")) == {"ü"}
+
+
+def test_what_cannot_be_answered_any_more_but_is_unchanged_stays(tmp_path):
+    class Failing(Fake):
+        def segment(self, *given, **options):
+            raise MemoryError
+
+    path = tif(tmp_path / "a.png", heads(1))
+    run(path, tmp_path / "out")
+    with pytest.raises(DataError, match="out of memory"):
+        run(path, tmp_path / "out", Failing(weights="cd" * 32))
+    assert table(tmp_path / "out")["a"]["model"] == "ab" * 32
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from brainseg.predict import batch
+from tests.support.fake_outliner import Fake
+class Slow(Fake):
+    def segment(self, *given, **options):
+        time.sleep(0.3)
+        return super().segment(*given, **options)
+batch.run(batch.Given([sys.argv[1]]), Path(sys.argv[2]), Slow())
+"""
+
+
+def test_a_kill_loses_nothing_that_was_done(tmp_path):
+    for n in range(9):
+        nifti(tmp_path / f"in/{chr(97 + n)}.nii.gz", heads(3))
+    out = tmp_path / "out"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    child = subprocess.Popen([sys.executable, "-c", SLOW, tmp_path / "in", out], env=environment)
+    while child.poll() is None and len(list(out.glob("overlays/*.png"))) < 3:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    done = len((out / output.JOURNAL).read_text().splitlines()) - 1
+    with (out / output.JOURNAL).open("a") as journal:
+        journal.write('{"name": "cut sho')
+    fake = run(tmp_path / "in", out)
+    assert 2 <= done < 9 and len(fake.asked) == 9 - done
+    assert len(table(out)) == 9 and not [path for path in out.rglob(".*") if path.is_dir()]
+    assert run(tmp_path / "in", out).asked == []
+
+
+def test_a_full_disk_ends_the_run(tmp_path, monkeypatch):
+    for name in "ab":
+        nifti(tmp_path / f"in/{name}.nii.gz", heads(3))
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "masks")
+
+    monkeypatch.setattr("brainseg.io.nifti.write", full)
+    with pytest.raises(OSError, match="No space"):
+        run(tmp_path / "in", tmp_path / "out")
+
+
+def test_no_name_or_date_of_a_header_comes_out(tmp_path, capsys):
+    save_series(tmp_path / "in/s", heads(4).astype(np.uint16))
+    save_series(tmp_path / "in/t", heads(4).astype(np.uint16)[::-1])
+    (tmp_path / "in/t/3.dcm").write_bytes((tmp_path / "in/t/3.dcm").read_bytes()[:-50])
+    with pytest.raises(DataError) as caught:
+        run(tmp_path / "in", tmp_path / "out")
+    told = capsys.readouterr()
+    texts = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    texts += [told.out.encode(), told.err.encode(), str(caught.value).encode()]
+    assert b"DOE" in (tmp_path / "in/s/7.dcm").read_bytes() and len(texts) > 6
+    for word in (b"DOE", b"JANE", b"19700101", b"1.2.1970"):
+        assert not [text for text in texts if word in text]
+
+
+WITHOUT = """
+import sys
+sys.modules |= dict.fromkeys("tensorflow keras mlflow pandas scipy matplotlib sklearn torch jax dvc".split())
+from pathlib import Path
+from brainseg.predict import batch
+from tests.support.fake_outliner import Fake
+batch.run(batch.Given([sys.argv[1]]), Path(sys.argv[2]), Fake())
+"""
+
+
+def test_it_runs_where_nothing_heavy_is_installed(tmp_path):
+    nifti(tmp_path / "in/a.nii.gz", heads(3))
+    save_series(tmp_path / "in/s", heads(4).astype(np.uint16))
+    tif(tmp_path / "in/p.tif", heads(3))
+    code = [sys.executable, "-c", WITHOUT, tmp_path / "in", tmp_path / "out"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    # what tests share imports nothing heavy either, so a ModuleNotFoundError would be of the package
+    subprocess.run(code, env=environment, check=True)
+    assert set(table(tmp_path / "out")) == {"a", "p", "s"}
+
+
+def test_the_command_works_anywhere_and_names_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT")
+    monkeypatch.setattr(sys, "argv", ["brainseg", "predict", "a.png", "-o", "out"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 4 and "models/unet.onnx" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} <= {"root"}
+
+
+def test_the_command_hands_on_what_was_said(tmp_path, monkeypatch):
+    said = {}
+    monkeypatch.setattr("brainseg.inference.predictor.Predictor", lambda path, **options: (path, options))
+    monkeypatch.setattr(batch, "run", lambda *given: said.update(given=given))
+    monkeypatch.chdir(tmp_path)
+    line = "brainseg predict a b/*.nii -o out --pre p --post q --model m.onnx --threads 3 --each-picture"
+    monkeypatch.setattr(sys, "argv", line.split())
+    cli.main()
+    given = batch.Given(["a", "b/*.nii"], "p", "q", True)
+    assert said["given"] == (given, Path("out"), (Path("m.onnx"), {"threads": 3}))

@@ -1,0 +1,283 @@
+"""Which cases are found in files, folders, zips and patterns; that every name counts and no zip leads anywhere."""
+
+import io
+import os
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainseg.errors import IntegrityError
+from brainseg.io import zips
+from brainseg.predict import discover
+from tests.io.test_dicom import save, save_series, series
+
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def picture(path: Path, pages: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = Image.fromarray(GREY)
+    more = {"save_all": True, "append_images": [page] * (pages - 1)} if pages > 1 else {}
+    page.save(path, **more)
+    return path
+
+
+def empty(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def find(*paths, tmp_path: Path, **options):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(exist_ok=True)
+    found = discover.find([str(path) for path in paths], scratch, **options)
+    assert not list(scratch.iterdir())
+    return found
+
+
+def places(found, root: Path) -> dict[str, tuple[str, int]]:
+    """Place below ``root`` → form and number of files."""
+    return {
+        str(source.place.relative_to(PurePosixPath(root))): (source.form, len(source.files)) for source in found.sources
+    }
+
+
+def test_slices_of_a_patient_are_one_volume_in_the_order_of_their_numbers(tmp_path):
+    for n in (10, 2, 1, 9, 11):
+        picture(tmp_path / "lgg/TCGA_7/TCGA_7_19970322_{}.tif".format(n))  # noqa: UP032
+        picture(tmp_path / f"lgg/TCGA_7/TCGA_7_19970322_{n}_mask.tif")
+    found = find(tmp_path / "lgg", tmp_path=tmp_path)
+    [source] = found.sources
+    assert source.numbers == (1, 2, 9, 10, 11) and source.form == "slices" and found.ignored == 5
+    assert [file.name for file in source.files] == [f"TCGA_7_19970322_{n}.tif" for n in (1, 2, 9, 10, 11)]
+    assert source.place == PurePosixPath(tmp_path, "lgg/TCGA_7/TCGA_7_19970322")
+    assert find(tmp_path / "lgg/TCGA_7", tmp_path=tmp_path) == found
+    shell = sorted((tmp_path / "lgg/TCGA_7").glob("*.tif"))  # as a shell writes out *.tif
+    assert find(*shell, tmp_path=tmp_path) == found
+    assert find(str(tmp_path / "lgg/**/*.tif"), tmp_path=tmp_path) == found
+
+
+def test_a_folder_named_as_its_slices_gives_the_case_its_name(tmp_path):
+    for name in ("P1/P1_1.png", "P1/P1_2.png", "P2/1.png", "P2/02.png"):
+        picture(tmp_path / "in" / name)
+    assert places(find(tmp_path / "in", tmp_path=tmp_path), tmp_path / "in") == {
+        "P1": ("slices", 2), "P2": ("slices", 2)
+    }  # fmt: skip
+
+
+def test_other_pictures_are_cases_of_their_own(tmp_path):
+    for name in ("a.png", "b.jpg", "c_1.tif", "d_1.png", "d_2.tif"):  # one number, other endings: no volume
+        picture(tmp_path / "in" / name)
+    picture(tmp_path / "in/e_1.tif", pages=3)
+    picture(tmp_path / "in/e_2.tif", pages=3)
+    found = places(find(tmp_path / "in", tmp_path=tmp_path), tmp_path / "in")
+    assert found == {name: ("file", 1) for name in ("a", "b", "c_1", "d_1", "d_2", "e_1", "e_2")}
+
+
+def test_numbered_pictures_can_be_asked_for_one_by_one(tmp_path):
+    for n in range(3):
+        picture(tmp_path / f"in/a_{n}.png")
+    found = find(tmp_path / "in", tmp_path=tmp_path, each_picture=True)
+    assert places(found, tmp_path / "in") == {f"a_{n}": ("file", 1) for n in range(3)}
+
+
+def test_a_mask_named_itself_is_an_input_unless_its_image_is_there(tmp_path):
+    mask = picture(tmp_path / "a_mask.png")
+    assert places(find(mask, tmp_path=tmp_path), tmp_path) == {"a_mask": ("file", 1)}
+    image = picture(tmp_path / "a.png")
+    assert places(find(mask, image, tmp_path=tmp_path), tmp_path) == {"a": ("file", 1)}
+    assert find(tmp_path, tmp_path=tmp_path).ignored == 1
+
+
+def test_series_of_one_folder_are_told_apart(tmp_path):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in/study", series())
+    for path in (tmp_path / "in/study").iterdir():
+        path.rename(path.with_name(f"b{path.name}"))
+    save(tmp_path / "in/study", series(SeriesInstanceUID="1.2.3"))
+    save_series(tmp_path / "in/other/one", np.zeros((3, 16, 16), np.uint16))
+    (tmp_path / "in/other/one/notes.txt").write_text("x")
+    empty(tmp_path / "in/other/one/DICOMDIR")
+    found = find(tmp_path / "in", tmp_path=tmp_path)
+    assert places(found, tmp_path / "in") == {
+        "other/one": ("series", 3), "study/series-1": ("series", 4), "study/series-2": ("series", 4)
+    }  # fmt: skip
+    first = found.sources[1]
+    assert all(not file.name.startswith("b") for file in first.files) and "1.2" not in first.label
+
+
+def test_what_names_no_series_is_left_to_the_reader_to_refuse(tmp_path):
+    save(tmp_path / "in", series())
+    (tmp_path / "in/broken.dcm").write_bytes(b"x" * 200)
+    assert places(find(tmp_path / "in", tmp_path=tmp_path), tmp_path) == {"in": ("series", 5)}
+
+
+def test_dicom_files_named_one_by_one_are_one_series(tmp_path):
+    paths = save(tmp_path / "in", series())
+    (tmp_path / "in/note.pdf").write_text("x")
+    assert places(find(*paths, tmp_path=tmp_path), tmp_path) == {"in": ("series", 4)}
+
+
+def test_what_is_no_image_or_hidden_is_passed_over_in_folders(tmp_path):
+    for name in (".a.png", ".git/a.png", "__MACOSX/a.png", "readme.txt", "report.pdf", "table.csv"):
+        empty(tmp_path / "in" / name)
+    picture(tmp_path / "in/a.png")
+    found = find(tmp_path / "in", tmp_path=tmp_path)
+    assert places(found, tmp_path / "in") == {"a": ("file", 1)} and not found.problems
+
+
+def test_a_file_that_was_named_is_never_passed_over(tmp_path):
+    [source] = find(empty(tmp_path / "report.pdf"), tmp_path=tmp_path).sources
+    assert source.form == "file"
+
+
+def test_paths_that_are_not_there_hide_no_others(tmp_path):
+    path = picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe")
+    found = find(tmp_path / "no", path, tmp_path / "*.nii", tmp_path / "pipe", tmp_path=tmp_path)
+    assert places(found, tmp_path) == {"a": ("file", 1)}
+    assert [(Path(p.path).name, p.what) for p in found.problems] == [
+        ("no", "is not there"), ("*.nii", "fits no file or folder"), ("pipe", "is no file and no folder")
+    ]  # fmt: skip
+
+
+def test_links_to_files_are_followed_others_are_told_or_left(tmp_path):
+    real = picture(tmp_path / "real/a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/b.png").symlink_to(real)
+    (tmp_path / "in/gone.nii.gz").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    found = find(tmp_path / "in", tmp_path=tmp_path)
+    assert places(found, tmp_path / "in") == {"b": ("file", 1)}
+    assert [Path(p.path).name for p in found.problems] == ["gone.nii.gz"]
+
+
+def test_a_file_named_twice_counts_once(tmp_path):
+    path = picture(tmp_path / "in/a.png")
+    found = find(path, tmp_path / "in", os.path.relpath(path), tmp_path=tmp_path)
+    assert len(found.sources) == 1
+
+
+def test_the_folder_of_answers_is_no_input(tmp_path):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/out/masks/a.png")
+    found = find(tmp_path / "in", tmp_path=tmp_path, skip=tmp_path / "in/out")
+    assert places(found, tmp_path / "in") == {"a": ("file", 1)}
+
+
+def test_names_of_all_kinds_are_found(tmp_path):
+    names = ["a\nb.png", "-o.png", "ä ö.png", "a" * 251 + ".png", "[x]*.png", "UPPER.PNG"]
+    for name in names:
+        picture(tmp_path / "in" / name)
+    assert len(find(tmp_path / "in", tmp_path=tmp_path).sources) == len(names)
+    assert len(find(tmp_path / "in/[x]*.png", tmp_path=tmp_path).sources) == 1  # what is there is no pattern
+
+
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(GREY).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_zips_are_folders(tmp_path):
+    slices = {f"study/s1/{path.name}": path.read_bytes() for path in save(tmp_path / "d", series())}
+    path = zipped(
+        tmp_path / "all.zip", slices | {"p/a_1.png": png(), "p/a_2.png": png(), "x.nii.gz": b"x", "r.txt": b""}
+    )
+    found = find(path, tmp_path=tmp_path)
+    assert places(found, path) == {"p/a": ("slices", 2), "study/s1": ("series", 4), "x": ("file", 1)}
+    assert [source.label for source in found.sources] == [f"{path}:p/a_*.png", f"{path}:study/s1", f"{path}:x.nii.gz"]
+    (tmp_path / "in").mkdir()
+    path.rename(tmp_path / "in/all.zip")
+    assert len(find(tmp_path / "in", tmp_path=tmp_path).sources) == 3
+
+
+def test_the_digest_is_of_all_bytes_in_order_wherever_they_lie(tmp_path):
+    scratch = tmp_path / "scratch"
+    for n in (1, 2):
+        picture(tmp_path / f"in/a_{n}.png")
+    path = zipped(tmp_path / "z.zip", {f"a_{n}.png": (tmp_path / f"in/a_{n}.png").read_bytes() for n in (1, 2)})
+    [folder], [packed_] = (find(each, tmp_path=tmp_path).sources for each in (tmp_path / "in", path))
+    assert folder.digest(scratch) == packed_.digest(scratch)
+    Image.fromarray(GREY.T).save(tmp_path / "in/a_2.png")
+    changed = folder.digest(scratch)
+    assert changed != packed_.digest(scratch) and changed != folder._replace(files=folder.files[::-1]).digest(scratch)
+
+
+BAD = {
+    "../a.png": "leads out of the zip",
+    "a/../../b.png": "leads out of the zip",
+    "/etc/a.png": "leads out of the zip",
+    "C:a.png": "leads out of the zip",
+    "a\\b.png": "has a backslash or NUL in its name",
+    "inner.zip": "is an archive within an archive",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_d2_a_zip_that_leads_anywhere_is_refused_whole(tmp_path, name):
+    path = zipped(tmp_path / "z.zip", {"good.png": png(), name: png()})
+    found = find(path, tmp_path=tmp_path)
+    assert not found.sources and [(p.path, p.what) for p in found.problems] == [(f"{path}:{name}", BAD[name])]
+
+
+def test_d2_links_and_names_twice_are_refused(tmp_path):
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("a.png", b"1")
+        with pytest.warns(UserWarning):
+            archive.writestr("a.png", b"2")
+    problems = find(tmp_path / "z.zip", tmp_path=tmp_path).problems
+    assert sorted(p.what for p in problems) == ["is a link or a device", "is there twice"]
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_MEMBER_BYTES", 999), ("MAX_TOTAL_BYTES", 1999), ("MAX_MEMBERS", 1)])
+def test_d3_limits(tmp_path, monkeypatch, limit, value):
+    path = zipped(tmp_path / "z.zip", {"a.png": bytes(1000), "b.png": bytes(1000)})
+    assert len(zips.names(path)) == 2
+    monkeypatch.setattr(zips, limit, value)
+    with pytest.raises(IntegrityError):
+        zips.names(path)
+
+
+def test_d3_no_more_is_unpacked_than_was_declared(tmp_path):
+    path = zipped(tmp_path / "z.zip", {"a.png": bytes(5000)})
+    data = bytearray(path.read_bytes())
+    for at in (data.find(b"PK\x03\x04") + 22, data.find(b"PK\x01\x02") + 24):
+        data[at : at + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError):
+        zips.unpack(path, "a.png", tmp_path / "a")
+    assert not (tmp_path / "a").exists() or (tmp_path / "a").stat().st_size <= 1000
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"<html>"])
+def test_d1_what_is_no_zip(tmp_path, data):
+    path = tmp_path / "z.zip"
+    path.write_bytes(data)
+    found = find(path, picture(tmp_path / "a.png"), tmp_path=tmp_path)
+    assert len(found.sources) == 1 and [p.what for p in found.problems] == ["is not a whole zip archive"]
+
+
+def test_a_damaged_member_is_named(tmp_path):
+    path = zipped(tmp_path / "z.zip", {"a.png": os.urandom(5000)})
+    data = bytearray(path.read_bytes())
+    data[2000] ^= 255
+    path.write_bytes(data)
+    [source] = find(path, tmp_path=tmp_path).sources
+    with pytest.raises(IntegrityError, match=r"z\.zip:a\.png: is damaged"):
+        source.digest(tmp_path / "scratch")
+    assert not list((tmp_path / "scratch").iterdir())

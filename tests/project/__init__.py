@@ -1,0 +1,1 @@
+"""The project as a whole: its contract, docs, lock, notebook and set-up."""

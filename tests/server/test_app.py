@@ -1,0 +1,373 @@
+"""What the server answers to those it serves: numbers, pictures, volumes, examples, its page and its papers."""
+
+import base64
+import gzip
+import io
+import re
+import zipfile
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainseg import cli
+from brainseg.errors import DataError
+from brainseg.inference import plausibility
+from brainseg.inference.plausibility import Verdict
+from brainseg.inference.predictor import Predictor
+from brainseg.io.volumes import Geometry, Volume
+from brainseg.server import access, app, examples, openapi, serve
+from brainseg.server.refusals import Refusal
+from tests.support import bombs, onnx_toy, phantom_examples
+from tests.support.server_fixture import FACTS, Model, encoded, head, serving
+
+PICTURE = encoded(head())
+JSON = {"Accept": "application/json"}
+TILTED = np.array([[0, 0, 2.0, -30], [-1.5, 0, 0, 40], [0, -1.0, 0, 50], [0, 0, 0, 1.0]])  # axes in another order
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serving() as running:
+        yield running
+
+
+def nifti(voxels: np.ndarray, affine=TILTED) -> bytes:
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.header.set_sform(affine, 1)
+    return gzip.compress(image.to_bytes(), 1)
+
+
+def loaded(data: bytes) -> nibabel.Nifti1Image:
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(data))
+
+
+VOXELS = np.random.default_rng(3).integers(0, 190, (20, 5, 30)).astype(np.uint8)
+VOXELS[4:9, 1:4, 10:16] = 230
+
+
+def test_a_picture_in_numbers(served):
+    body = served.segment(PICTURE).json()
+    assert body["disclaimer"].startswith("Research use only")
+    assert body["model"] == {"weights_sha256": "ab" * 32, "variant": "float32", "marks": ["20 of 110 patients"]}
+    assert body["input"] == {"kind": "picture", "slices": 1, "height": 64, "width": 64, "spacing_mm": None,
+                             "orientation": "unknown", "channels": ["FLAIR"] * 3}  # fmt: skip
+    summary = body["summary"]
+    assert (summary["tumour_pixels"], summary["area_pixels"], summary["largest_slice"]) == (256, 256, 1)
+    assert summary["area_mm2"] is None and summary["volume_ml"] is None
+    assert summary["mean_probability"] == 0.8
+    assert body["slices"] == [{"slice": 1, "pixels": 256, "area_mm2": None, "mean_probability": 0.8}]
+    assert "volumes" not in body
+
+
+def test_no_tumour_is_an_answer(served):
+    body = served.segment(encoded(head(tumour=False))).json()
+    assert body["summary"]["tumour_pixels"] == 0
+    assert body["summary"]["largest_slice"] is None and body["summary"]["mean_probability"] is None
+    assert served.segment(encoded(head(tumour=False)), headers={"Accept": "image/png"}).status_code == 200
+
+
+def test_a_volume_in_millimetres(served):
+    body = served.segment(nifti(VOXELS)).json()
+    assert body["input"]["kind"] == "nifti" and body["input"]["orientation"] == "known"
+    assert sorted(body["input"]["spacing_mm"]) == [1.0, 1.5, 2.0]
+    volume = 5 * 6 * 3 * 1.0 * 1.5 * 2.0
+    assert body["summary"]["volume_ml"] == pytest.approx(volume / 1000)
+    assert body["summary"]["tumour_pixels"] == 90
+    assert sum(each["area_mm2"] for each in body["slices"]) == pytest.approx(volume / body["input"]["spacing_mm"][2])
+
+
+def test_the_mask_lies_on_the_voxels_of_the_file(served):
+    answer = served.segment(nifti(VOXELS), headers={"Accept": "application/x-nifti"})
+    assert answer.headers["content-type"] == "application/x-nifti"
+    mask = loaded(answer.content)
+    assert np.array_equal(np.asarray(mask.dataobj), VOXELS >= 200)
+    assert np.allclose(mask.affine, TILTED)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_volumes_for_the_viewer_share_one_axial_grid(served, channels):
+    """The viewer's grids say where a voxel is: the file's own tumour lies at the same millimetres."""
+    voxels = VOXELS if channels == 1 else np.stack([VOXELS // 2, VOXELS, VOXELS // 3], axis=-1)
+    body = served.segment(nifti(voxels), query="?volumes=true").json()
+    image, mask, probability = (loaded(base64.b64decode(body["volumes"][name])) for name in
+                                ("image", "mask", "probability"))  # fmt: skip
+    assert np.array_equal(image.affine, mask.affine) and np.array_equal(image.affine, probability.affine)
+    assert nibabel.aff2axcodes(mask.affine) == ("L", "P", "S")  # columns to the patient's left, rows to the back
+    shape = (body["input"]["width"], body["input"]["height"], body["input"]["slices"])
+    assert image.shape == mask.shape == shape
+    places = nibabel.affines.apply_affine(mask.affine, np.argwhere(np.asarray(mask.dataobj) == 1))
+    expected = nibabel.affines.apply_affine(TILTED, np.argwhere(VOXELS >= 200))
+    assert sorted(map(tuple, places.round(3))) == sorted(map(tuple, expected.round(3)))
+    assert set(np.unique(np.asarray(probability.dataobj))) == {0, 204}
+    assert (image.get_data_dtype().names == ("R", "G", "B")) == (channels == 3)
+
+
+def test_of_three_equal_channels_the_viewer_gets_one(served):
+    page = np.repeat(head()[..., None], 3, axis=-1)
+    body = served.segment(encoded(page), query="?volumes=true").json()
+    image = loaded(base64.b64decode(body["volumes"]["image"]))
+    assert image.get_data_dtype() == np.uint8
+    assert np.allclose(image.affine, np.diag([-1, -1, 1, 1]))
+    assert np.asarray(image.dataobj)[:, :, 0].T.argmax() == head().argmax()
+
+
+def test_a_png_shows_the_slice_that_is_asked_for(served):
+    pages = encoded(head(tumour=False), head(), head(), kind="TIFF")
+    answers = {k: served.segment(pages, query=f"?slice={k}", headers={"Accept": "image/png"}) for k in (1, 2, 3, 4, 0)}
+    assert {k: answer.status_code for k, answer in answers.items()} == {1: 200, 2: 200, 3: 200, 4: 422, 0: 422}
+    largest = served.segment(pages, headers={"Accept": "image/png"})
+    assert largest.content == answers[2].content != answers[1].content
+    orange = np.asarray(Image.open(io.BytesIO(answers[2].content)).convert("RGB")).reshape(-1, 3) == (255, 170, 0)
+    assert orange.all(axis=1).sum() > 100
+
+
+@pytest.mark.parametrize(("accept", "kind"), [
+    ("*/*", "application/json"), ("", "application/json"), ("image/png", "image/png"), ("text/html", None),
+    ("text/html, image/png;q=0.5, application/x-nifti;q=0.7", "application/x-nifti"), ("image/png;q=0", None),
+    ("application/json;q=abc", None), ("*/*;q=0.1, image/*", "image/png")])  # fmt: skip
+def test_the_accept_header_chooses(served, accept, kind):
+    answer = served.segment(PICTURE, headers={"Accept": accept})
+    assert (answer.headers["content-type"] if answer.ok else None) == kind
+    assert answer.ok or answer.status_code == 406
+
+
+def test_series_can_be_assigned(served):
+    flair, pre = nifti(VOXELS), nifti(VOXELS // 2)
+    assert served.segment(("flair", flair)).json()["input"]["channels"] == ["FLAIR"] * 3
+    body = served.segment(("flair", flair), ("pre", pre)).json()
+    assert body["input"]["channels"] == ["pre-contrast", "FLAIR", "FLAIR"]
+    assert body["summary"]["tumour_pixels"] == 90
+    all_three = served.segment(("flair", flair), ("pre", pre), ("post", pre)).json()
+    assert all_three["input"]["channels"] == ["pre-contrast", "FLAIR", "post-contrast"]
+    assert served.segment(("pre", pre)).status_code == 400
+    assert served.segment(("flair", flair), ("file", pre)).status_code == 400
+    elsewhere = served.segment(("flair", flair), ("post", nifti(VOXELS, TILTED + 9 * np.eye(4, k=3))))
+    assert elsewhere.status_code == 422 and "elsewhere" in elsewhere.json()["error"]["what"]
+
+
+def slices(count: int = 4) -> list[bytes]:
+    return [
+        bombs.dicom(ImagePositionPatient=[0, 0, 5 * n], PixelData=head().astype("<u2").tobytes()) for n in range(count)
+    ]
+
+
+def test_dicom_as_files_or_as_a_zip(served):
+    files = slices()
+    body = served.segment(*reversed(files)).json()
+    assert body["input"]["kind"] == "dicom" and body["input"]["spacing_mm"] == [1.0, 1.0, 5.0]
+    assert body["summary"]["tumour_pixels"] == 4 * 256
+    for stray, status in ((b"a note", 415), (b"", 400)):  # which of hundreds it is, is said by its place
+        refused = served.segment(*files[:2], stray, *files[2:])
+        assert refused.status_code == status
+        assert refused.json()["error"]["what"].startswith("file, number 3 of 5: is ")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for n, data in enumerate(files):
+            archive.writestr(f"export/Series 3/IM{n}", data)
+        for name in ("DICOMDIR", "export/readme.txt", "__MACOSX/._IM0", "export/.DS_Store"):
+            archive.writestr(name, b"aside")
+    zipped = served.segment(buffer.getvalue()).json()
+    assert {**zipped["summary"], "seconds": 0} == {**body["summary"], "seconds": 0}
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("export/other", b"no slice")
+    refused = served.segment(buffer.getvalue())
+    assert refused.status_code == 422 and "is not DICOM" in refused.json()["error"]["what"]
+    assert "export" not in refused.text
+
+
+def test_what_is_no_brain_is_refused_or_marked():
+    verdicts = [Verdict(True, ["does not look like an axial brain slice (a knee?)"]), Verdict(False, ["odd"])]
+    with serving(judge=lambda _: verdicts.pop(0), settings=app.Settings(decoders=1)) as served:
+        refused = served.segment(PICTURE)
+        assert refused.status_code == 422 and "a knee?" in refused.json()["error"]["what"]
+        assert served.segment(PICTURE).json()["warnings"] == ["odd"]
+        assert served.model.begun == 1
+
+
+def test_a_model_of_phantoms_answers_phantoms_alone():
+    facts = FACTS | {"model": {"weights_sha256": "ab" * 32, "protocol": {"source": "phantom"}}}
+    with serving(Model(facts), settings=app.Settings(decoders=1)) as served:
+        first = served.get("/v1/examples").json()[0]["id"]
+        phantom = served.get(f"/v1/examples/{first}").content
+        (mark,) = served.segment(phantom).json()["warnings"]
+        assert "trained on drawn phantoms" in mark
+        refused = served.segment(PICTURE)
+        assert refused.status_code == 422 and "none of the phantom examples" in refused.json()["error"]["what"]
+        assert "make pull" in refused.json()["error"]["fix"]
+        assert served.get("/v1/model").json()["source"] == "phantom"
+
+
+def test_a_real_model_outlines_a_phantom(tmp_path):
+    predictor = Predictor(onnx_toy.write(tmp_path / "unet.onnx", side=256), threads=2)
+    with serving(predictor, plausibility.judge, app.Settings(decoders=1)) as served:
+        data = served.get("/v1/examples/phantom-1").content
+        body = served.segment(data).json()
+        voxels = np.stack(phantom_examples.pages()["phantom-1.tif"])
+        expected = predictor.segment(voxels)
+        assert body["input"]["kind"] == "tif" and body["input"]["channels"] == [
+            "pre-contrast",
+            "FLAIR",
+            "post-contrast",
+        ]
+        assert [each["pixels"] for each in body["slices"]] == expected.mask.sum(axis=(1, 2)).tolist()
+        assert expected.mask.any()
+        noise = np.random.default_rng(0).integers(0, 255, (256, 256), np.uint8)
+        assert served.segment(encoded(noise)).status_code == 422
+
+
+def test_what_answers_here(served):
+    body = served.get("/v1/model").json()
+    assert body["weights_sha256"] == "ab" * 32 and body["source"] == "kaggle"
+    assert body["numbers"]["volume_dice"]["mean"] == 0.84
+    assert body["marks"] == ["20 of 110 patients"]
+
+
+def test_packaged_examples_are_drawn_as_stated(served):
+    listed = served.get("/v1/examples").json()
+    assert [each["id"] for each in listed] == ["phantom-1", "phantom-2"]
+    for name, pages in phantom_examples.pages().items():
+        content = served.get(f"/v1/examples/{name.removesuffix('.tif')}")
+        assert content.headers["content-type"] == "image/tiff"
+        with Image.open(io.BytesIO(content.content)) as image:
+            assert image.n_frames == len(pages)
+            for number, page in enumerate(pages):
+                image.seek(number)
+                assert np.array_equal(np.asarray(image), page)
+    for unknown in ("phantom-3", "..%2fphantom-1", "%00", "phantom-1.tif"):
+        assert served.get(f"/v1/examples/{unknown}").status_code == 404
+
+
+def test_test_patients_are_examples_where_they_are_there(tmp_path):
+    processed, splits = tmp_path / "data/processed", tmp_path / "data/splits"
+    processed.mkdir(parents=True)
+    splits.mkdir()
+    images = np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), np.uint8)
+    np.save(processed / "images.npy", images)
+    rows = ["row,patient,institution,slice,tumour_pixels,source,spacing"]
+    rows += [f"{row},TCGA_{'AB'[row // 3]},A,{10 - row},0,TCGA/{row}.tif," for row in range(6)]
+    (processed / "slices.csv").write_text("\n".join(rows) + "\n")
+    split = ["row,patient,fold,subset"] + [f"{row},x,0,{'test' if row >= 3 else 'train'}" for row in range(6)]
+    (splits / "split.csv").write_text("\n".join(split) + "\n")
+    patients = examples.Examples(tmp_path)
+    assert patients.listed() == [{"id": "patient-1", "title": "Test patient B, 3 slices", "kind": "tif"}]
+    with Image.open(io.BytesIO(patients.content("patient-1"))) as image:
+        assert np.array_equal(np.asarray(image), images[5])  # in order of their slices' numbers
+    assert patients.phantoms() == set()
+    packaged = examples.Examples(tmp_path, phantoms_alone=True)
+    assert [each["id"] for each in packaged.listed()] == ["phantom-1", "phantom-2"]
+    (processed / "slices.csv").write_text("\n".join(rows).replace("TCGA_", "PHANTOM_PA_000") + "\n")
+    with pytest.raises(Refusal, match="have changed since"):  # these rows may be another patient's by now
+        patients.content("patient-1")
+    drawn = examples.Examples(tmp_path, phantoms_alone=True)
+    assert [each["title"] for each in drawn.listed()] == ["Phantom PA_000B, 3 slices"] and len(drawn.phantoms()) == 1
+
+
+def test_docs_need_neither_a_script_nor_the_network(served):
+    page = served.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in ("/v1/segment", "/v1/model", "/v1/examples", "/health", "/ready"):
+        assert path in page.text
+    assert "<script" not in page.text and "http" not in page.text.replace("http-equiv", "")
+    assert re.findall(r'(?:src|href)="?([^" >]+)', page.text) == ["/docs.css", "/openapi.json"]
+    assert served.get("/docs.css").headers["content-type"].startswith("text/css")
+    assert "<b>" not in openapi.page({"info": {"title": "<b>", "version": "<b>"}, "paths": {}})
+
+
+def test_the_page_comes_from_the_package(tmp_path):
+    with serving(settings=app.Settings(page=tmp_path / "unbuilt", decoders=0)) as own:
+        assert "make serve" in own.get("/").text  # whether or not this package's page has been built
+    (tmp_path / "index.html").write_text("<title>the page</title>")
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets/a.js").write_text("1")
+    with serving(settings=app.Settings(page=tmp_path, decoders=0)) as own:
+        assert "the page" in own.get("/").text
+        assert own.get("/assets/a.js").headers["content-type"].startswith("text/javascript")
+        assert own.get("/assets/../../secret").status_code == 404
+        assert own.get("/v1/model").status_code == 200
+        assert own.get("/nothing").json()["error"]["what"] == "Not Found"
+
+
+def test_a_token_is_asked_for_and_moves_into_a_cookie(tmp_path):
+    with serving(settings=app.Settings(token="secret-token", decoders=0)) as served:
+        for path in ("/", "/v1/model", "/docs", "/openapi.json", "/nothing"):
+            assert served.get(path).status_code == 401
+        assert served.segment(PICTURE).status_code == 401
+        assert served.get("/health").status_code == served.get("/ready").status_code == 200
+        for wrong in ("secret-toke", "secret-token2", "", "é"):
+            assert served.get("/", params={"token": wrong}).status_code == 401
+        moved = served.get("/", params={"token": "secret-token", "a": "b"})
+        assert (moved.status_code, moved.headers["location"]) == (303, "/?a=b")
+        cookie = moved.headers["set-cookie"].lower()
+        assert "httponly" in cookie and "samesite=lax" in cookie  # a link from another page leads in
+        assert served.get("/v1/model").status_code == 200  # the session keeps cookies
+        served.session.cookies.clear()
+        others = 'prefs={"theme": "dark"}; a b=c; brainseg_token=secret-token; =; x'  # of other programs on localhost
+        assert served.get("/v1/model", headers={"Cookie": others}).status_code == 200
+        assert served.get("/v1/model", headers={"Cookie": "brainseg_token=secret"}).status_code == 401
+        for header in ("Bearer secret-token", "bearer secret-token"):
+            assert served.get("/v1/model", headers={"Authorization": header}).status_code == 200
+        for header in ("secret-token", "Basic secret-token", "Bearer x", "Bearer"):
+            assert served.get("/v1/model", headers={"Authorization": header}).status_code == 401
+        away = served.get("//evil.example/?token=secret-token")
+        assert not away.headers.get("location", "/").startswith("//")
+
+
+def test_who_is_let_in_off_this_machine(monkeypatch):
+    assert [serve.is_local(host) for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9")] == [True] * 4
+    assert [serve.is_local(host) for host in ("0.0.0.0", "::", "192.168.1.2", "example.org")] == [False] * 4
+    monkeypatch.setenv("BRAINSEG_ALLOWED_HOSTS", "brain.example.org, OTHER")
+    assert serve.named_hosts("0.0.0.0") == {"brain.example.org", "other"}
+    assert "192.168.1.2" in serve.named_hosts("192.168.1.2")
+    with serving(settings=app.Settings(hosts={*access.LOCAL, "brain.example.org"}, decoders=0)) as served:
+        assert served.get("/", headers={"Host": "brain.example.org:80"}).status_code == 200
+
+
+@pytest.mark.parametrize(("host", "opened"), [
+    ("127.0.0.1", "http://localhost:5000/"), ("0.0.0.0", "http://localhost:5000/"), ("::", "http://localhost:5000/"),
+    ("192.168.1.2", "http://192.168.1.2:5000/"), ("fd00::2", "http://[fd00::2]:5000/")])  # fmt: skip
+def test_the_printed_address_leads_to_the_server(host, opened):
+    """Who listens on one address of several is not found as localhost; a token may have any character."""
+    assert serve.address(host, 5000, None) == opened
+    assert serve.address(host, 5000, "a+b/c&d#e=") == f"{opened}?token=a%2Bb%2Fc%26d%23e%3D"
+
+
+def test_a_printed_token_with_signs_of_addresses_is_let_in():
+    token = "a+b/c&d#e=%41"
+    with serving(settings=app.Settings(token=token, decoders=0)) as served:
+        path = serve.address("127.0.0.1", 1, token).removeprefix("http://localhost:1")
+        assert served.get(path).status_code == 303
+        assert served.get("/v1/model").status_code == 200
+
+
+def test_a_token_that_was_set_is_asked_for_wherever_the_server_listens(monkeypatch):
+    """A proxy in front of a local server lets others in."""
+    monkeypatch.delenv("BRAINSEG_TOKEN", raising=False)
+    assert serve.token_for("127.0.0.1") is None
+    assert len(serve.token_for("0.0.0.0")) >= 32
+    monkeypatch.setenv("BRAINSEG_TOKEN", "abc")
+    assert serve.token_for("127.0.0.1") == serve.token_for("0.0.0.0") == "abc"
+    monkeypatch.setenv("BRAINSEG_TOKEN", "zażółć")
+    with pytest.raises(DataError, match="not ASCII"):
+        serve.token_for("127.0.0.1")
+
+
+def test_the_command_line():
+    arguments = cli.parser().parse_args(["serve"])
+    assert (arguments.host, arguments.port, str(arguments.model)) == ("127.0.0.1", 5000, "models/unet.onnx")
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["serve", "--port", "70000"])
+
+
+def test_the_axial_affine_is_that_of_the_volume():
+    """Columns, rows, slices: the corner voxel of the viewer's grid is where the volume says."""
+    from brainseg.inference import nifti_answers
+    from brainseg.inference.cases import Case
+    from brainseg.io import volumes
+
+    volume: Volume = volumes.axial(VOXELS, TILTED)
+    assert volume.geometry == Geometry(volume.geometry.affine, VOXELS.shape)
+    image = loaded(nifti_answers.axial(volume.voxels, Case("a", "nifti", volume.voxels, volume, [])))
+    last = np.array(volume.voxels.shape) - 1
+    assert np.allclose(image.affine @ [*last[::-1], 1], volumes.axial_affine(volume) @ [*last, 1])

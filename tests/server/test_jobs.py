@@ -1,0 +1,80 @@
+"""A request's work: what is left of those that were given up, and what is said where there is no room for one."""
+
+import asyncio
+import errno
+import gc
+import io
+import shutil
+import threading
+import weakref
+
+import pytest
+
+from brainseg.errors import MachineError
+from brainseg.server import limits, uploads
+from brainseg.server.jobs import Jobs, Segmenter
+from brainseg.server.refusals import Refusal
+from brainseg.server.uploads import Part
+from tests.support.server_fixture import Model, encoded, head
+
+
+class Upload:
+    """Stands for megabytes."""
+
+    def work(self, stopped):
+        raise AssertionError("nobody waits for it any more")
+
+
+async def at_once() -> None:
+    """A client that has gone."""
+
+
+async def never() -> None:
+    await asyncio.sleep(60)
+
+
+def test_an_upload_that_was_given_up_in_the_queue_is_let_go():
+    """Also while every thread is at work: else whoever sends and leaves again fills the memory."""
+    held = threading.Event()
+
+    async def run() -> None:
+        jobs = Jobs()
+        busy = [
+            asyncio.ensure_future(jobs.run(lambda _: held.wait(30), never)) for _ in range(limits.AT_ONCE)
+        ]  # fmt: skip
+        try:
+            await asyncio.sleep(0.05)
+            upload = Upload()
+            seen = weakref.ref(upload)
+            with pytest.raises(Refusal):
+                await jobs.run(upload.work, at_once)
+            del upload
+            await asyncio.sleep(0)
+            gc.collect()
+            assert seen() is None
+        finally:
+            held.set()
+            await asyncio.gather(*busy)
+            jobs.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fault", ["full", "gone"])
+def test_where_there_is_no_room_for_an_upload_the_server_says_so(tmp_path, monkeypatch, fault):
+    """It is no bug, and no fault of the file."""
+
+    def full(source, target, length):
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/place")
+
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    if fault == "full":
+        monkeypatch.setattr(uploads.shutil, "copyfileobj", full)
+    else:
+        shutil.rmtree(spool)  # as systems do with old temporary files
+    data = encoded(head())
+    segmenter = Segmenter(Model(), judge=None, decoders=None, spool=spool)
+    with pytest.raises(MachineError, match="has no place for what is being decoded") as caught:
+        segmenter({"file": Part("png", [io.BytesIO(data)], len(data))}, "application/json", None, False, lambda: False)
+    assert "secret" not in str(caught.value) and not list(tmp_path.glob("spool/*"))

@@ -1,0 +1,1 @@
+"""What several test files share: toy data, stand-ins for models and servers."""

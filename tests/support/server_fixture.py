@@ -1,0 +1,142 @@
+"""A server that really listens, with a model that needs no file: bright is tumour."""
+
+import io
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import requests
+from PIL import Image
+
+from brainseg.errors import RunError
+from brainseg.inference.outlining import Answer
+from brainseg.inference.plausibility import Verdict
+from brainseg.server import app, serve
+
+FACTS = {
+    "format": 1,
+    "variant": "float32",
+    "marks": ["20 of 110 patients"],
+    "model": {"weights_sha256": "ab" * 32, "protocol": {"source": "kaggle", "unit": "patient", "marks": []}},
+    "rule": {"threshold": 0.5, "min_component": 20, "mirror": False},
+    "evaluation": {"test": {"volume": {"dice": {"mean": 0.84, "median": 0.89, "lo": 0.77, "hi": 0.88}}}},
+}
+TUMOUR = 200  # grey value from which a pixel is tumour
+
+
+class Model:
+    """As ``predictor.Predictor``. While ``hold`` is cleared, segment waits; ``seconds`` is what it takes anyway."""
+
+    def __init__(self, facts=FACTS):
+        self.facts, self.seconds = facts, 0.0
+        self.hold = threading.Event()
+        self.hold.set()
+        self.begun = self.cancelled = 0
+
+    def prepared(self, voxels, pixel):
+        return np.zeros((len(voxels), 16, 16, 3), np.uint8)
+
+    def segment(self, voxels, pixel=(1, 1), *, cancelled=lambda: False):
+        self.begun += 1
+        ends = time.monotonic() + self.seconds
+        while not self.hold.is_set() or time.monotonic() < ends:
+            if cancelled():
+                self.cancelled += 1
+                raise RunError("prediction", "was cancelled", "ask again")
+            time.sleep(0.005)
+        flair = voxels[..., 1] if voxels.ndim == 4 else voxels
+        mask = (flair >= TUMOUR).astype(np.uint8)
+        return Answer(mask, mask * np.uint8(204))
+
+
+class Served:
+    """Where a server listens, and its model."""
+
+    def __init__(self, port: int, model: Model):
+        self.port, self.model = port, model
+        self.url = f"http://127.0.0.1:{port}"
+        self.session = requests.Session()
+
+    def get(self, path, **settings):
+        return self.session.get(self.url + path, timeout=30, allow_redirects=False, **settings)
+
+    def segment(self, *files, query="", **settings):
+        """``files``: bytes, each a part named file; or (name, bytes)."""
+        parts = [file if isinstance(file, tuple) else ("file", file) for file in files]
+        form = [(name, ("a", data)) for name, data in parts]
+        return self.session.post(f"{self.url}/v1/segment{query}", files=form, timeout=60, **settings)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+@contextmanager
+def serving(model=None, judge=lambda _: Verdict(False, []), settings=None) -> Iterator[Served]:
+    model = model or Model()
+    listening = serve.listen("127.0.0.1", 0)
+    settings = settings or app.Settings()
+    if settings.root == Path():  # whatever has been preprocessed here is not the test's
+        settings = settings._replace(root=Path(__file__).parent / "nowhere")
+    running = serve.server_of(app.create_app(model, judge, settings))
+    thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not running.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running.started
+    try:
+        yield Served(listening.getsockname()[1], model)
+    finally:
+        if isinstance(model, Model):
+            model.hold.set()
+        running.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def log_of_everything() -> Iterator[io.StringIO]:
+    """What any logger says, however quiet it is told to be, for the block."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    root = logging.getLogger()
+    names = [logging.getLogger(name) for name in ("brainseg.server", "uvicorn", "uvicorn.error", "asyncio")]
+    before = [(logger, logger.level) for logger in (root, *names)]
+    for logger, _ in before:
+        logger.setLevel(logging.DEBUG)
+    root.addHandler(handler)
+    try:
+        yield text
+    finally:
+        root.removeHandler(handler)
+        for logger, level in before:
+            logger.setLevel(level)
+
+
+def head(size: int = 64, tumour: bool = True) -> np.ndarray:
+    """(size, size) uint8: an oval, with a bright square of a quarter of the side in it."""
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    pixels = np.where((x / 0.35) ** 2 + (y / 0.45) ** 2 < 1, 90, 0).astype(np.uint8)
+    if tumour:
+        pixels[size // 2 : size // 2 + size // 4, size // 2 : size // 2 + size // 4] = 220
+    return pixels
+
+
+def encoded(*pages: np.ndarray, kind: str = "PNG", **settings) -> bytes:
+    buffer = io.BytesIO()
+    first, *others = [Image.fromarray(page) for page in pages]
+    more = {"save_all": True, "append_images": others} if others else {}
+    first.save(buffer, kind, **more, **settings)
+    return buffer.getvalue()
+
+
+def status_of(answer: bytes) -> int:
+    """Of a raw HTTP answer; 0 where there is none."""
+    found = re.match(rb"HTTP/1.1 (\d+)", answer)
+    return int(found[1]) if found else 0

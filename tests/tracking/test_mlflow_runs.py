@@ -1,0 +1,265 @@
+"""MLflow as a view: what is logged, runs found by digests, and faults that cost a warning and no result."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainseg import config, files
+from brainseg.models import networks
+from brainseg.tracking import mlflow_runs
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+NETWORK = config.Network(
+    name="unet", context=0, scaling="full", filters=2, depth=1, norm="batch", dropout=0.0, upsampling="resize", stem=0
+)
+VOLUME = {"volume": {"dice": {"mean": 0.75, "hi": None}}}
+
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A working folder in which train, evaluate and render have run."""
+    tree = tmp_path / "tree"
+    for folder in ("models", "metrics/plots"):
+        (tree / folder).mkdir(parents=True)
+    weights = tree / "models/unet.weights.h5"
+    networks.build(NETWORK, 32, 3).save_weights(weights)
+    manifest = {
+        "weights_sha256": files.sha256(weights),
+        "network": NETWORK.model_dump(),
+        "contract": {"size": [32, 32], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
+        "protocol": {"source": "phantom", "marks": ["phantom data"]},
+        "training": {"engine": "tensorflow", "kept_epoch": 2},
+        "data": {"images_sha256": "1" * 64, "masks_sha256": "2" * 64},
+    }
+    report = {"protocol": {"marks": ["phantom data"]}, "val": VOLUME, "test": VOLUME}
+    contents = {
+        "models/unet.json": json.dumps(manifest),
+        "metrics/training.csv": "epoch,loss,val_volume_dice\n1,0.9,0.2\n2,0.5,0.6\n3,0.4,\n",
+        "metrics/evaluation.json": json.dumps(report),
+        "metrics/summary.json": json.dumps({"volume_dice_mean": 0.75, "hd95_median": None}),
+        "metrics/per_patient.csv": "patient,dice\na,0.75\n",
+        "metrics/plots/curves.png": "png",
+        "metrics/report.html": "<p>",
+        "params.yaml": PARAMS.read_text(encoding="utf-8"),
+    }
+    for name, text in contents.items():
+        (tree / name).write_text(text, encoding="utf-8")
+    return tree
+
+
+def runs(client, stage):
+    experiment = client.get_experiment_by_name("brainseg")
+    return client.search_runs([experiment.experiment_id], f"tags.stage = '{stage}'") if experiment else []
+
+
+def digest(tree):
+    return json.loads((tree / "models/unet.json").read_text())["weights_sha256"]
+
+
+def test_a_training_is_logged_whole(tree, client):
+    mlflow_runs.log_training(tree)
+    (run,) = runs(client, "train")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["model.sha256"] == digest(tree)
+    assert run.data.tags["data.images_sha256"] == "1" * 64
+    assert run.data.tags["marks"] == "phantom data"
+    assert run.data.params["train.epochs"] == str(config.load(path=PARAMS).train.epochs)
+    assert run.data.metrics["kept_epoch"] == 2
+    history = client.get_metric_history(run.info.run_id, "val_volume_dice")
+    assert [(m.step, m.value) for m in history] == [(1, 0.2), (2, 0.6)]  # an undefined value is left out
+    assert run.inputs.dataset_inputs[0].dataset.digest == "1" * 36
+
+
+def test_the_model_has_a_signature_and_loads(tree, client):
+    import mlflow
+
+    mlflow_runs.log_training(tree)
+    (model,) = client.search_logged_models([runs(client, "train")[0].info.experiment_id])
+    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    (images,) = loaded.metadata.signature.inputs
+    assert (images.type.name, images.shape) == ("uint8", (-1, 32, 32, 3))
+    answer = loaded.predict(np.zeros((2, 32, 32, 3), np.uint8))
+    assert answer.shape == (2, 32, 32) and answer.dtype == np.float32
+    assert not list(files.project_root().rglob("*.pkl"))
+
+
+def test_an_evaluation_is_a_child_of_the_training_with_its_weights(tree, client):
+    mlflow_runs.log_training(tree)
+    mlflow_runs.log_evaluation(tree)
+    (child,) = runs(client, "evaluate")
+    assert child.data.tags["mlflow.parentRunId"] == runs(client, "train")[0].info.run_id
+    assert child.data.metrics == {"volume_dice_mean": 0.75, "val.volume.dice.mean": 0.75, "test.volume.dice.mean": 0.75}
+    assert set(child.data.params) == {f"evaluate.{name}" for name in config.Evaluate.model_fields}
+
+
+def test_an_evaluation_of_an_unknown_model_stands_alone(tree, client):
+    mlflow_runs.log_evaluation(tree)
+    (run,) = runs(client, "evaluate")
+    assert "mlflow.parentRunId" not in run.data.tags
+
+
+def test_figures_join_their_evaluation_or_stand_alone(tree, client):
+    mlflow_runs.log_figures(tree)
+    (alone,) = runs(client, "render")
+    mlflow_runs.log_evaluation(tree)
+    (run,) = runs(client, "evaluate")
+    mlflow_runs.log_figures(tree)
+    names = {a.path for a in client.list_artifacts(run.info.run_id)}
+    assert names == {"evaluation.json", "per_patient.csv", "plots", "report.html"}
+    assert {a.path for a in client.list_artifacts(alone.info.run_id)} == {"plots", "report.html"}
+
+
+def test_a_cross_validation_takes_in_its_folds(tree, client, monkeypatch):
+    """One fold's training was logged here, the other's came from a cache: both are children, once."""
+    monkeypatch.setenv("DVC_EXP_NAME", "cv-0a-0")
+    assert mlflow_runs.log_training(tree)
+    monkeypatch.delenv("DVC_EXP_NAME")
+    folder = tree / "metrics/cross_validation"
+    folder.mkdir()
+    folds = [{"experiment": f"cv-0a-{k}", "volume_dice": {"mean": 0.5 + k / 4, "lo": None}} for k in range(2)]
+    params = {"train": {"loss": "dice", "seed": 1}}
+    summary = {"protocol": {"marks": ["a mark"]}, "test": VOLUME, "folds": folds, "params": params}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for _ in range(2):
+        assert mlflow_runs.log_cross_validation(tree)
+    (parent,) = runs(client, "cross-validation")
+    assert parent.data.metrics == {"test.volume.dice.mean": 0.75}
+    assert parent.data.params == {"train.loss": "dice", "train.seed": "1"}
+    assert (parent.info.run_name, parent.data.tags["marks"]) == ("cv-0a", "a mark")
+    (trained,), (fold,) = runs(client, "train"), runs(client, "fold")
+    assert trained.data.tags["mlflow.parentRunId"] == fold.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert fold.info.run_name == "cv-0a-1"
+    assert fold.data.metrics == {"test.volume.dice.mean": 0.75}
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["summary.json"]
+
+
+def test_once_logs_nothing_twice(tree, client):
+    for _ in range(2):
+        mlflow_runs.log_training(tree, once=True)
+        mlflow_runs.log_evaluation(tree, once=True)
+    assert len(runs(client, "train")) == len(runs(client, "evaluate")) == 1
+    mlflow_runs.log_training(tree)
+    assert len(runs(client, "train")) == 2
+
+
+def test_a_run_is_named_after_the_experiment_or_the_commit(tree, client, monkeypatch):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *command], cwd=tree, check=True)
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=tree, text=True).strip()
+    mlflow_runs.log_evaluation(tree)
+    monkeypatch.setenv("DVC_EXP_NAME", "jaccard-20")
+    mlflow_runs.log_evaluation(tree)
+    assert {run.info.run_name for run in runs(client, "evaluate")} == {commit[:7], "jaccard-20"}
+    assert {run.data.tags["mlflow.source.git.commit"] for run in runs(client, "evaluate")} == {commit}
+
+
+def test_settings_of_the_user_win(tree, tmp_path, empty_store, monkeypatch):
+    import mlflow
+
+    own = shutil.copy(empty_store, tmp_path / "own.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    mlflow_runs.log_evaluation(tree)
+    client = mlflow.MlflowClient(f"sqlite:///{own}")
+    assert len(client.search_runs([client.get_experiment_by_name("mine").experiment_id])) == 1
+    assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 7
+
+
+class Faulty(BaseHTTPRequestHandler):
+    """A tracking server that is ill; ``midway`` answers the first question and hangs from then on."""
+
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.fault == "500":
+            return self.reply(500, {})
+        if self.server.fault == "midway" and "get-by-name" in self.path:
+            return self.reply(200, {"experiment": {"experiment_id": "1", "name": "brainseg"}})
+        self.server.released.wait(30)
+
+    def reply(self, status, content):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer  # noqa: N815 (the names that http.server calls)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
+    server.released = threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("fault", ["down", "500", "hanging", "midway"])
+def test_m1_tracking_server_down_answering_500_hanging(fault, tree, server, monkeypatch, capsys):
+    server.fault = fault
+    if fault == "down":
+        server.server_close()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+    start = time.monotonic()
+    mlflow_runs.log_training(tree)
+    assert time.monotonic() - start < 10
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("WARNING MLflow (http://127.0.0.1:") and line.endswith("brainseg track")
+
+
+def test_without_mlflow_a_stage_goes_on(tree, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    mlflow_runs.log_training(tree)
+    assert capsys.readouterr().err.startswith("WARNING MLflow")
+
+
+def test_m2_database_locked(tree, client, project_root):
+    holder = sqlite3.connect(project_root / "mlflow.db", check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    threading.Timer(2, holder.rollback).start()
+    start = time.monotonic()
+    mlflow_runs.log_evaluation(tree)
+    assert time.monotonic() - start > 1
+    assert len(runs(client, "evaluate")) == 1
+
+
+@pytest.mark.slow
+def test_m2_four_first_starts_at_once(tree, project_root):
+    import mlflow
+
+    command = [sys.executable, "-c", "from brainseg.tracking import mlflow_runs; mlflow_runs.log_training()"]
+    started = [subprocess.Popen(command, cwd=tree, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert not [line for text in errors for line in text.splitlines() if "WARNING MLflow" in line]
+    client = mlflow.MlflowClient(f"sqlite:///{project_root}/mlflow.db")
+    assert [run.info.status for run in runs(client, "train")] == ["FINISHED"] * 4
+
+
+@pytest.mark.parametrize(("uri", "shown"), [
+    ("http://ann:secret@runs.example:5001/a", "http://runs.example:5001/a"),
+    ("http://127.0.0.1:5001", "http://127.0.0.1:5001"),
+    ("sqlite:////home/ann/a@b/mlflow.db", "sqlite:////home/ann/a@b/mlflow.db"),
+])  # fmt: skip
+def test_a_password_of_the_store_is_not_shown(uri, shown, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert mlflow_runs.store_name() == shown

@@ -1,0 +1,320 @@
+"""Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from keras import ops
+
+from brainseg import config, files
+from brainseg.config import Augmentation
+from brainseg.data import dataset
+from brainseg.errors import IntegrityError, RunError
+from brainseg.evaluation import metrics
+from brainseg.models import backend, manifest, networks, prediction
+from brainseg.models.backend import Engine
+from brainseg.training import checkpoints, trainer
+from tests.support.cohort import write_cohort
+
+PARAMS = config.load("train", "network", "augmentation", "download", "preprocess", "split")
+IDENTITY = {"test": "training"}
+
+
+def params(augment=True, **changes):
+    quick = {"epochs": 3, "batch_size": 8, "precision": "float32", "ema": 0.5, "learning_rate": 0.01}
+    off = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
+    return PARAMS.model_copy(update={
+        "train": PARAMS.train.model_copy(update={**quick, **changes}),
+        "network": PARAMS.network.model_copy(update={"filters": 4, "depth": 2, "stem": 0}),
+        "augmentation": PARAMS.augmentation if augment else off,
+    })  # fmt: skip
+
+
+def train(data, settings):
+    trained = trainer.run(data, settings, IDENTITY)
+    trainer.finish(trained)
+    return trained
+
+
+def release(trained, data, settings, folder):
+    """Weights and manifest as the train stage leaves them."""
+    weights, path = folder / "unet.weights.h5", folder / "unet.json"
+    trainer.save(trained, weights)
+    running = Engine("tensorflow", "cpu", "float32", 2)
+    manifest.write(path, manifest.describe(trained, weights, data, {}, running, settings))
+    return weights, path
+
+
+@pytest.fixture
+def data(tmp_path):
+    return dataset.load(*write_cohort(tmp_path), "patient")
+
+
+def result_of(trained):
+    """The bytes of the weights, and every epoch's numbers."""
+    weights = b"".join(np.asarray(w).tobytes() for w in trained.network.get_weights())
+    return weights, trained.history.to_csv()
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_after(monkeypatch, epochs):
+    """Stands for SIGKILL: the run ends right behind the save of an epoch and no clean-up of ours follows."""
+    real = checkpoints.save
+
+    def save(directory, key, checkpoint):
+        path = real(directory, key, checkpoint)
+        if checkpoint.epoch == epochs:
+            raise KilledError
+        return path
+
+    monkeypatch.setattr(checkpoints, "save", save)
+
+
+def test_it_learns_and_the_best_epoch_is_kept(data):
+    settings = params(augment=False, epochs=12, batch_size=4, ema=0.0, keep="best")
+    network = settings.network.model_copy(update={"norm": "group"})  # batch statistics need more steps than this
+    trained = train(data, settings.model_copy(update={"network": network}))
+    scores = trained.history["val_volume_dice"]
+    assert trained.history["loss"].iloc[-1] < 0.6 * trained.history["loss"].iloc[0]
+    assert scores.max() > 0.6
+    assert trained.kept_epoch == scores.idxmax() + 1
+    rows = data.rows("val")
+    answer = prediction.probabilities(trained.network, data.images, rows, mirror=False) > 127
+    dice = [
+        metrics.dice(metrics.counts(data.masks[rows][p], answer[p]))
+        for p in (data.slices["patient"].to_numpy()[rows] == name for name in ("P4", "P5"))
+    ]
+    assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "context", "norm"),
+    [*(("unet", 1, "group"), ("attention_unet", 0, "group"), ("residual_unet", 1, "group")),
+     *(("unet3d", 1, "group"), ("unet3d", 1, "batch"))],
+)  # fmt: skip
+def test_every_network_learns_and_is_restored(data, tmp_path, name, context, norm):
+    """With its neighbours, early answers, masks of a whole window: trained, validated, written, read, used."""
+    settings = params(epochs=4, batch_size=4)
+    changes = {"name": name, "context": context, "norm": norm}
+    settings = settings.model_copy(update={"network": settings.network.model_copy(update=changes)})
+    trained = train(data, settings)
+    assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
+    assert trained.history["val_loss"].notna().all()
+    weights, path = release(trained, data, settings, tmp_path)
+    facts = manifest.read(path)
+    assert facts["contract"]["slices"] == 2 * context + 1
+    assert ("of each slice" in facts["contract"]["output"]) == (name == "unet3d")
+    again = networks.restore(facts, weights, (32, 32))
+    first, second = (prediction.scored(network, data, mirror=True).arrays for network in (trained.network, again))
+    for array in first:
+        np.testing.assert_array_equal(first[array], second[array])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["bce", "dice", "jaccard", "bce_dice", "focal_tversky"])
+def test_every_loss_falls(data, loss):
+    history = train(data, params(augment=False, loss=loss, epochs=4)).history
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimizer_warms_up_and_falls_to_zero(optimizer):
+    p = params(optimizer=optimizer, epochs=10, warmup=0.2, learning_rate=0.1)
+    rate = trainer.optimizer(p.train, steps=10)._learning_rate
+    rates = [float(rate(step)) for step in range(101)]
+    assert rates[0] == 0
+    assert np.argmax(rates) == 20
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    constant = trainer.optimizer(params(schedule="constant", warmup=0.0).train, steps=10)._learning_rate
+    assert float(constant(99)) == pytest.approx(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What a training leaves that nobody stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        return result_of(train(dataset.load(*write_cohort(folder), "patient"), params()))
+
+
+def test_t3_killed_and_resumed_gives_the_same_weights(data, monkeypatch, capsys, uninterrupted):
+    """Dropout, augmentation, averaged weights and the optimizer all go on where they were."""
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(KilledError):
+            train(data, params())
+    resumed = train(data, params())
+    assert "resumed after epoch 2 of 3" in capsys.readouterr().out
+    assert result_of(resumed) == uninterrupted
+    assert resumed.history["epoch"].tolist() == [1, 2, 3]
+
+
+def test_training_never_looks_at_the_test_patients(data, uninterrupted):
+    """Neither for a sample nor to choose the epoch: with other test slices weights and scores are the same."""
+    images, masks = np.array(data.images), np.array(data.masks)
+    images[data.rows("test")], masks[data.rows("test")] = 255, 1
+    poisoned = dataset.Dataset(images, masks, data.slices)
+    assert result_of(train(poisoned, params())) == uninterrupted
+
+
+def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, uninterrupted):
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(KilledError):
+            train(data, params())
+    path = max(checkpoints.folder(checkpoints.key(IDENTITY)).glob("*.npz"))
+    path.write_bytes(path.read_bytes()[:-10])
+    resumed = train(data, params())
+    said = capsys.readouterr().out
+    assert "epoch-00002 is damaged" in said
+    assert "resumed after epoch 1 of 3" in said
+    assert result_of(resumed) == uninterrupted
+
+
+def test_t2_a_loss_that_is_no_number(data, monkeypatch):
+    monkeypatch.setattr(trainer.losses, "build", lambda *_: lambda masks, logits: ops.mean(logits) * float("nan"))
+    with pytest.raises(RunError, match="loss is nan in epoch 1") as caught:
+        train(data, params())
+    assert caught.value.code == 5
+    assert "learning_rate" in caught.value.problems[0].fix
+
+
+def test_t2_out_of_memory_suggests_a_batch_size(data, monkeypatch):
+    def fit(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(trainer.Segmenter, "fit", fit)
+    with pytest.raises(RunError, match="out of memory with batches of 8") as caught:
+        train(data, params())
+    assert "train.batch_size: 4" in caught.value.problems[0].fix
+
+
+def test_early_stopping(data):
+    settings = {"epochs": 30, "learning_rate": 1e-7, "warmup": 0.0, "patience": 2}
+    trained = train(data, params(keep="best", **settings))
+    assert len(trained.history) == trained.kept_epoch + 2
+    assert train(data, params(keep="last", **settings)).kept_epoch == len(trained.history)
+
+
+def test_the_last_epoch_is_kept_if_asked_for(data):
+    """Weights of the same training: the last epoch's, which its own numbers are of."""
+    last, best = (train(data, params(epochs=6, batch_size=4, seed=4, keep=keep)) for keep in ("last", "best"))
+    pd.testing.assert_frame_equal(last.history, best.history)
+    assert last.kept_epoch == 6
+    rows = data.rows("val")
+    answers = [prediction.probabilities(t.network, data.images, rows, mirror=False) for t in (last, best)]
+    pooled = metrics.dice(metrics.counts(data.masks[rows], answers[0] > 127))
+    assert pooled == pytest.approx(last.history["val_dice"].iloc[-1], abs=1e-3)
+    assert best.kept_epoch < 6 and not np.array_equal(*answers)
+
+
+def test_validation_uses_the_averaged_weights_and_gives_them_back(data):
+    p = params()
+    model = trainer.build(p, 32, 3, steps=2)
+    for variable in model.optimizer._model_variables_moving_average:
+        variable.assign(ops.zeros_like(variable))
+    before = model.network.get_weights()
+    with trainer.averaged(model):
+        assert all(np.abs(ops.convert_to_numpy(v)).max() == 0 for v in model.trainable_variables)
+    for old, new in zip(before, model.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_identity_knows_parameters_data_and_code():
+    running = Engine("tensorflow", "cpu", "float32", 2)
+    base = trainer.identity(params(), {"images_sha256": "1"}, running)
+    others = [
+        trainer.identity(params(), {"images_sha256": "2"}, running),
+        trainer.identity(params(seed=2), {"images_sha256": "1"}, running),
+        *(
+            trainer.identity(params(), {"images_sha256": "1"}, running._replace(**change))
+            for change in ({"device": "gpu"}, {"precision": "bfloat16"}, {"threads": 4}, {"onednn": True})
+        ),
+    ]
+    assert len({checkpoints.key(facts) for facts in [base, *others]}) == 7
+    assert {"training.py", "losses.py", "metrics.py"} <= base["code"].keys()
+    assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    data = dataset.load(*write_cohort(folder), "patient")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        return train(data, params(epochs=1)), data
+
+
+@pytest.fixture
+def released(trained, tmp_path):
+    return release(*trained, params(), tmp_path)
+
+
+def test_model_and_manifest_from_disk_answer_the_same(trained, released):
+    weights, path = released
+    facts = manifest.read(path)
+    again = networks.restore(facts, weights, (32, 32))
+    data = trained[1]
+    rows = data.rows("test")
+    first, second = (prediction.probabilities(n, data.images, rows, mirror=True) for n in (trained[0].network, again))
+    np.testing.assert_array_equal(first, second)
+    assert facts["protocol"]["patients"] == {"train": 4, "val": 2, "test": 2}
+    assert facts["weights_sha256"] == files.sha256(weights)
+
+
+def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp_path):
+    weights, path = released
+    facts = manifest.read(path)
+    with pytest.raises(IntegrityError, match="expects 32x32 pixels, the images have 64x64"):
+        networks.restore(facts, weights, (64, 64))
+    with pytest.raises(IntegrityError, match="split_sha256 is 2, the model was trained with 1"):
+        manifest.check_data({"data": {"split_sha256": "1"}}, {"split_sha256": "2"}, tmp_path / "split.csv")
+    with pytest.raises(IntegrityError, match="there is no model"):
+        manifest.read(tmp_path / "none.json")
+    weights.write_bytes(weights.read_bytes() + b"x")
+    with pytest.raises(IntegrityError, match=facts["weights_sha256"]):
+        networks.restore(facts, weights)
+    weights.unlink()
+    with pytest.raises(IntegrityError, match="there are no weights") as caught:
+        networks.restore(facts, weights)
+    assert "make pull" in caught.value.problems[0].fix
+
+
+def test_history_has_the_columns_of_the_docs(trained, tmp_path):
+    trainer.write_history(trained[0], tmp_path / "training.csv")
+    header = (tmp_path / "training.csv").read_text().splitlines()[0]
+    assert header == (
+        "epoch,loss,dice,iou,binary_accuracy,val_loss,val_dice,val_iou,val_binary_accuracy,val_volume_dice,learning_rate"
+    )
+
+
+def test_batches_are_read_ahead_each_once_and_in_order(data):
+    """While a step runs the next batch is read: the first that is asked for brings others with it."""
+    batches = trainer.Batches(data, params(batch_size=2))
+    expected = [batches[index] for index in range(len(batches))]
+    asked = []
+
+    class Watched(trainer.Batches):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    stream = iter(backend.streamed(Watched(data, params(batch_size=2))))
+    asked.clear()  # one is built beforehand, for the shapes
+    seen = [next(stream)]
+    for _ in range(100):
+        if len(asked) > 1:
+            break
+        time.sleep(0.05)
+    assert len(asked) > 1  # in whatever order: tf.data may read two at once, and gives them in theirs
+    seen += list(stream)
+    assert sorted(asked) == list(range(len(batches)))
+    for given, made in zip(seen, expected, strict=True):
+        for name in made:
+            np.testing.assert_array_equal(given[name], made[name])

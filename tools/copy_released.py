@@ -1,0 +1,42 @@
+"""The released model out of weights/, without DVC: for an image that shall not hold it.
+
+``python tools/copy_released.py FOLDER`` in the project's folder copies what ``make pull`` fetches of the ONNX files.
+"""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+from brainseg import errors, files
+from brainseg.errors import IntegrityError
+
+NAMES = ("models/unet.onnx", "models/unet.int8.onnx")
+
+
+def copy(root: Path, out: Path) -> list[Path]:
+    """Copy the files that dvc.lock names from weights/ into ``out``, their digests checked.
+
+    Raises:
+        IntegrityError: dvc.lock does not name one, or weights/ has it not, or with other bytes.
+    """
+    from ruamel.yaml import YAML
+
+    lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
+    known = {each["path"]: each["md5"] for stage in lock["stages"].values() for each in stage["outs"]}
+    copied = []
+    for name in NAMES:
+        md5 = known.get(name, "")
+        source = root / "weights/files/md5" / md5[:2] / md5[2:]
+        if not md5 or not source.is_file():
+            raise IntegrityError(name, "is not in weights/", "check out the repository whole")
+        if hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+            raise IntegrityError(source, "has other bytes than dvc.lock says", "check out the repository anew")
+        with files.replacing(out / Path(name).name) as temporary:
+            shutil.copyfile(source, temporary)
+        copied.append(out / Path(name).name)
+    return copied
+
+
+if __name__ == "__main__":
+    errors.run(lambda: print(*copy(Path(), Path(sys.argv[1])), sep="\n"))
