@@ -41,8 +41,10 @@ repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.y
 cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=institution, RECIPE=name
 	$(BIN)/brainseg cross-validate --jobs $(or $(JOBS),1) $(addprefix --scheme=,$(SCHEME)) $(RECIPE)
 
+# worksteal: each process starts with its share of the tests in their order, so what the tests of a file have in common
+# is made once; a process that is done takes over half of what another has left, so none works alone at the end.
 test: setup ## the fast tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: setup ## the tests that take minutes: demo, S3, JAX, notebook, clones
 	$(BIN)/python -m pytest -m slow

@@ -1,4 +1,4 @@
-"""The older projects' generator: each slice warped and flipped by OpenCV, one after the other, where it trains."""
+"""The generator of the older projects: OpenCV warps and flips one slice after the other, in the process that trains."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,12 @@ from brainseg.training import trainer
 
 
 class Batches(trainer.Batches):
-    """Float32 images as they made them; rotation, shift, zoom, shear and flip as in ``augmentation``."""
+    """Float32 images, as in the older projects; rotation, shift, zoom, shear and flip as in ``augmentation``."""
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         batch = super().__getitem__(index)
         rng = np.random.default_rng((self.epoch, index))
-        pairs = [augmented(*pair, self.augmentation, rng) for pair in zip(batch["image"], batch["mask"], strict=True)]
+        pairs = [augment(*pair, self.augmentation, rng) for pair in zip(batch["image"], batch["mask"], strict=True)]
         images, masks = zip(*pairs, strict=True)
         return {"image": np.stack(images), "mask": np.stack(masks)[..., None]}
 
@@ -22,8 +22,8 @@ class Batches(trainer.Batches):
         self.augmentation = params.augmentation
 
 
-def augmented(image: np.ndarray, mask: np.ndarray, p: Augmentation, rng: np.random.Generator):
-    """One slice (H, W, C) and its mask through one affine map, to the window that ours trains on."""
+def augment(image: np.ndarray, mask: np.ndarray, p: Augmentation, rng: np.random.Generator):
+    """Warp one slice (H, W, C) and its mask with one affine transform to the window that the pipeline trains on."""
     side = image.shape[0]
     window = round(p.window * side) or side
     angle, zoom = rng.uniform(-p.rotation, p.rotation), np.exp(rng.uniform(-1, 1) * np.log1p(p.zoom))

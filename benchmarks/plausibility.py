@@ -1,7 +1,7 @@
-"""The plausibility check on LGG and on the fixed set of what is no axial brain MRI: limits, rates and time.
+"""The plausibility check on LGG and on a fixed set of images that are no axial brain MRI: limits, rates and time.
 
-``python -m benchmarks.plausibility`` from the repository's root, after ``dvc repro preprocess split``. Training and
-validation patients, on which the limits were set; ``--test`` adds the test patients' rates.
+Run ``python -m benchmarks.plausibility`` in the root of the repository, after ``dvc repro preprocess split``. It uses
+training and validation patients, on which the limits were set; ``--test`` adds the rates of the test patients.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from brainseg.inference import plausibility
-from brainseg.inference.plausibility import Look
+from brainseg.inference.plausibility import SliceMeasures
 from brainseg.io.sequences import CHANNELS, FLAIR
 from tests.support import implausible
 
@@ -26,9 +26,9 @@ def main() -> None:
     images = np.load(options.processed / "images.npy", mmap_mode="r")
     table = pd.read_csv(options.processed / "slices.csv").assign(subset=pd.read_csv(options.split)["subset"])
     seen = table[table["subset"] != "test"]
-    looks = measured(images, seen)
+    looks = measure(images, seen)
     ranks = [0, 0.005, 0.05, 0.5, 0.95, 0.995, 1]
-    print(looks.loc[looks["brain"], [*Look._fields, "score"]].quantile(ranks).T.round(3).to_string())
+    print(looks.loc[looks["brain"], [*SliceMeasures._fields, "score"]].quantile(ranks).T.round(3).to_string())
     for channel, name in enumerate(CHANNELS):
         rates(images, seen, f"training and validation, {name} alone" if channel != FLAIR else "", channel)
     if options.test:
@@ -36,13 +36,16 @@ def main() -> None:
     cuts(images, seen)
 
 
-def measured(images: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
-    """One row a slice that is not empty. ``upper``: at or above the patient's largest cut and half as large, ``brain``:
-    that, or with tumour. LGG does not say which slices show brain; below the largest cut there may be none."""
+def measure(images: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each slice that is not empty.
+
+    ``upper``: at or above the patient's largest cross-section, and at least half as large. ``brain``: upper, or with
+    tumour. LGG does not say which slices show brain; those below the largest cross-section may show none.
+    """
     rows = []
     for patient, slices in table.groupby("patient"):
         looks = [plausibility.describe(images[row]) for row in slices["row"]]
-        found = pd.DataFrame([look or Look(*[np.nan] * len(Look._fields)) for look in looks])
+        found = pd.DataFrame([look or SliceMeasures(*[np.nan] * len(SliceMeasures._fields)) for look in looks])
         found = found.assign(patient=patient, row=slices["row"].values, tumour=slices["tumour_pixels"].values > 0)
         found["score"] = [np.nan if look is None else plausibility.score(look) for look in looks]
         heads = found[(found["level"] >= 0.3 * found["level"].max()) & (found["corners"] < 0.05)]
@@ -55,9 +58,9 @@ def measured(images: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates(images: np.ndarray, table: pd.DataFrame, name: str, channel: int) -> None:
-    """Marked and refused, slice by slice and as volumes."""
-    slices = measured(images, table)
-    verdicts = [plausibility.judge(_alone(images[row], channel)[None]) for row in slices["row"]]
+    """Print the rates of marked and of refused slices and volumes."""
+    slices = measure(images, table)
+    verdicts = [plausibility.assess(_alone(images[row], channel)[None]) for row in slices["row"]]
     slices = slices.assign(refused=[v.refused for v in verdicts], marked=[bool(v.marks) for v in verdicts])
     print(f"\n{name or 'training and validation'}")
     tumour, brain, upper = slices["tumour"], slices["brain"], slices["upper"]
@@ -71,17 +74,17 @@ def rates(images: np.ndarray, table: pd.DataFrame, name: str, channel: int) -> N
     }
     for kind, chosen in groups.items():
         _line(kind, slices.loc[chosen, "marked"], slices.loc[chosen, "refused"])
-    volumes = [plausibility.judge(_alone(images[rows["row"].values], channel)) for _, rows in table.groupby("patient")]
+    volumes = [plausibility.assess(_alone(images[rows["row"].values], channel)) for _, rows in table.groupby("patient")]
     _line("volumes", [bool(v.marks) for v in volumes], [v.refused for v in volumes])
 
 
 def negatives() -> None:
-    """The fixed set, and the phantoms, which must pass; and the time for a slice."""
+    """Print the rates for the fixed set and for phantoms, which must pass, and the time for a slice."""
     kinds: dict[str, list[plausibility.Verdict]] = {}
     for kind, picture in implausible.marked_pictures():
-        kinds.setdefault(kind, []).append(plausibility.judge(picture[None]))
+        kinds.setdefault(kind, []).append(plausibility.assess(picture[None]))
     phantoms = implausible.phantoms(8)
-    kinds["phantoms, volumes"] = [plausibility.judge(volume) for volume in phantoms.values()]
+    kinds["phantoms, volumes"] = [plausibility.assess(volume) for volume in phantoms.values()]
     for kind, verdicts in kinds.items():
         _line(kind, [bool(v.marks) for v in verdicts], [v.refused for v in verdicts])
     volume = np.concatenate(list(phantoms.values()))[:100]
@@ -89,22 +92,22 @@ def negatives() -> None:
 
 
 def cuts(images: np.ndarray, table: pd.DataFrame) -> None:
-    """Sagittal and coronal cuts of every patient, and axial slices turned, as single pictures."""
+    """Print the rates for sagittal and coronal cuts and for rotated axial slices, as single pictures."""
     kinds: dict[str, list[plausibility.Verdict]] = {}
     for _, slices in table.groupby("patient"):
         volume = images[slices["row"].values]
         middle = volume[len(volume) // 2]
         pictures = [*implausible.reslices(volume), ("turned by 90°", np.rot90(middle)), ("by 180°", middle[::-1, ::-1])]
         for kind, picture in pictures:
-            kinds.setdefault(kind, []).append(plausibility.judge(picture[None]))
+            kinds.setdefault(kind, []).append(plausibility.assess(picture[None]))
         sagittal = np.stack([cut for kind, cut in implausible.reslices(volume) if kind.startswith("sagittal")])
-        kinds.setdefault("sagittal volume", []).append(plausibility.judge(sagittal))
+        kinds.setdefault("sagittal volume", []).append(plausibility.assess(sagittal))
     for kind, verdicts in kinds.items():
         _line(kind, [bool(v.marks) for v in verdicts], [v.refused for v in verdicts])
 
 
 def _alone(pictures: np.ndarray, channel: int) -> np.ndarray:
-    """As they are for FLAIR, which the check reads; else the channel in its place."""
+    """The pictures with ``channel`` in place of FLAIR, which the check reads."""
     return pictures if channel == FLAIR else np.repeat(pictures[..., channel : channel + 1], 3, axis=-1)
 
 
@@ -122,7 +125,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processed", type=Path, default=Path("data/processed"))
     parser.add_argument("--split", type=Path, default=Path("data/splits/split.csv"))
-    parser.add_argument("--test", action="store_true", help="the test patients too")
+    parser.add_argument("--test", action="store_true", help="also the test patients")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""Outlines against PyTorch and against keras.Model.predict: images a second, milliseconds a slice, seconds a volume.
+"""Prediction compared with PyTorch and keras.Model.predict: images a second, milliseconds a slice, seconds a volume.
 
-Each run is a process of its own, in turn, on uint8 slices in memory: what is timed ends with their probabilities, one
-answer a slice on every side. Ours is the 8-bit file in ONNX Runtime. PyTorch is an extra (`pip install torch==2.13.0`),
-as its best users write it: channels-last, inference mode, normalisation folded into the convolutions, the faster of
-float32 and bfloat16 on this machine. Then from file to outline, as `brainseg predict`
-does it with the mirrored slice. Without the models of `dvc repro export` or `make pull` there is nothing to time.
+Each run is a new process; the sides take turns. The time is from uint8 slices in memory to their probabilities, with
+one prediction for each slice on every side. The pipeline's side is the 8-bit file in ONNX Runtime. PyTorch is optional
+(`pip install torch==2.13.0`) and well tuned: channels-last, inference mode, normalisation folded into the convolutions,
+the faster of float32 and bfloat16 on this machine. Then the time from a file to its outline is measured, with the
+mirrored slice, as `brainseg predict` does it. It needs the models of `dvc repro export` or `make pull`.
 `make bench QUICK=1`: fewer slices, and nothing is recorded.
 """
 
@@ -34,7 +34,7 @@ WHOLE, SMALL = Path("models/unet.onnx"), Path("models/unet.int8.onnx")
 WEIGHTS, MANIFEST = Path("models/unet.weights.h5"), Path("models/unet.json")
 BATCH = 16
 THREADS = hardware.cores()
-PROBED = 64  # slices that tell which precision suits PyTorch
+PROBED = 64  # slices for finding the faster precision of PyTorch
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def rates(runs: int, slices: int) -> list[results.Row]:
-    """Images a second of each side, one run of each in turn."""
+    """Images a second of each side; the sides take turns."""
     sides: dict[str, Callable] = {"int8": int8, "float32": float32, "keras": keras_predict}
     if importlib.util.find_spec("torch"):
         precision = max(("float32", "bfloat16"), key=lambda name: alone(rate, partial(pytorch, name), PROBED))
@@ -72,8 +72,8 @@ def rates(runs: int, slices: int) -> list[results.Row]:
 
 
 def rate(side: Callable, slices: int) -> float:
-    """Images a second of ``side``, behind a first call that compiles and fills caches."""
-    images = drawn(slices)
+    """Images a second of ``side``, after a first call that compiles and fills caches."""
+    images = draw_slices(slices)
     answer = side()
     answer(images[: 2 * BATCH])
     start = time.perf_counter()
@@ -99,7 +99,7 @@ def _onnx(path: Path) -> Callable:
 
 
 def keras_predict() -> Callable:
-    """As the older projects do it, with the probability behind the logits."""
+    """``keras.Model.predict``, as in the older projects, of the network with a sigmoid."""
     backend.start("tensorflow", device="cpu", threads=THREADS)
     import keras
 
@@ -111,20 +111,20 @@ def keras_predict() -> Callable:
 
 
 def pytorch(precision: str) -> Callable:
-    """The same network; its weights are as they begin, for speed does not depend on them."""
+    """The same network with random weights, because the speed does not depend on them."""
     import torch
     import torch_unet
 
     torch.set_num_threads(THREADS)
-    network = torch_unet.UNet(manifest.network_params(manifest.read(MANIFEST)), 3).eval()
-    network = torch_unet.folded(network).to(memory_format=torch.channels_last)
+    network = torch_unet.UNet(manifest.read(MANIFEST).network, 3).eval()
+    network = torch_unet.fold(network).to(memory_format=torch.channels_last)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
     def answer(images: np.ndarray) -> np.ndarray:
         parts = []
         with torch.inference_mode(), autocast:
             for part in _batches(images):
-                given = torch.from_numpy(part).permute(0, 3, 1, 2).float()  # channels-last as it lies in memory
+                given = torch.from_numpy(part).permute(0, 3, 1, 2).float()  # stays channels-last in memory
                 parts.append(torch.sigmoid(network(given).float())[:, 0].numpy())
         return np.concatenate(parts)
 
@@ -132,7 +132,7 @@ def pytorch(precision: str) -> Callable:
 
 
 def latencies(runs: int, times: int) -> list[results.Row]:
-    """From a file to its outline: one slice (TIF, median of ``times``), a volume of 60 slices (NIfTI); the import."""
+    """Times from file to outline, for a slice (TIF, median of ``times``) and 60 slices (NIfTI), and of the import."""
     slice_ms, volume_s = [], []
     for _ in range(runs):
         milliseconds, seconds = alone(from_files, times)
@@ -151,12 +151,12 @@ def latencies(runs: int, times: int) -> list[results.Row]:
 
 
 def from_files(times: int) -> tuple[float, float]:
-    """Milliseconds for a slice, seconds for a volume; float32, the rule and the mirrored slice as evaluated."""
+    """Milliseconds for a slice and seconds for a volume, in float32, with threshold and mirrored slice as evaluated."""
     from brainseg.inference.predictor import Predictor
     from brainseg.io import nifti, volumes
 
     predictor = Predictor(WHOLE, threads=THREADS)
-    images = drawn(60)
+    images = draw_slices(60)
     geometry = volumes.Geometry(np.diag([-1.0, -1.0, 3.0, 1.0]), (256, 256, 60))
     with tempfile.TemporaryDirectory() as folder:
         tif, nii = Path(folder) / "slice.tif", Path(folder) / "volume.nii.gz"
@@ -174,8 +174,8 @@ def from_files(times: int) -> tuple[float, float]:
     return 1000 * median(seconds[3:]), whole
 
 
-def drawn(slices: int) -> np.ndarray:
-    """(slices, 256, 256, 3) uint8: phantoms, repeated."""
+def draw_slices(slices: int) -> np.ndarray:
+    """(slices, 256, 256, 3) uint8: slices of a phantom, repeated."""
     params = config.load("phantom").phantom.model_copy(update={"size": 256, "patients": 1})
     found = [decode(pair.image, "phantom") for pair in cohort.pairs(params)]
     return np.resize(np.stack(found), (slices, 256, 256, 3))

@@ -1,9 +1,9 @@
-"""preprocess against what a user would write: a serial loop of OpenCV over unpacked files.
+"""preprocess compared with what a user would write: a serial loop of OpenCV over unpacked files.
 
-Alternating runs, each in a process of its own, on the canonical archive (on phantoms where there is none:
-then nothing is recorded). Then the same on the archive's slices repeated, for time and memory as data grow.
-Both sides end with images and masks in .npy files; the pipeline's are also flushed to the disk.
-`make bench QUICK=1`, or QUICK=1 in the environment: on phantoms, and nothing repeated.
+The sides take turns, each run in a new process, on the canonical archive. Where there is none they use phantoms, and
+nothing is recorded. Then the archive's slices are repeated, to see how time and memory grow with the data. Both sides
+end with images and masks in .npy files; the pipeline also flushes them to the disk.
+`make bench QUICK=1`, or QUICK=1 in the environment: on phantoms, without the repeated slices.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """A folder in .brainseg for as long as the block runs; those of killed runs are removed first."""
+    """A temporary folder in .brainseg; those of killed runs are removed first."""
     state = files.state_dir()
     for folder in state.glob("bench-*-*"):
         if not psutil.pid_exists(int(folder.name.split("-")[1])):
@@ -55,13 +55,13 @@ def workspace() -> Iterator[Path]:
 
 
 def compare(source: Path, work: Path, runs: int) -> list[results.Row]:
-    """Ours and the serial loop in turn."""
+    """Time the pipeline and the serial loop in turn."""
     index = archive.read_index(source)
     pairs = unpack(source, work / "unpacked")
     ours, peer = [], []
     for number in range(runs):
-        ours.append(alone(measured, pipeline, source, work / "out"))
-        peer.append(alone(measured, serial, pairs, work / "out"))
+        ours.append(alone(measure, pipeline, source, work / "out"))
+        peer.append(alone(measure, serial, pairs, work / "out"))
         print(f"run {number + 1}: pipeline {ours[-1][0]:.1f} s, serial loop {peer[-1][0]:.1f} s", flush=True)
     rates = [[len(index) / seconds for seconds, _ in side] for side in (ours, peer)]
     peaks = [[mebibytes for _, mebibytes in side] for side in (ours, peer)]
@@ -74,20 +74,20 @@ def compare(source: Path, work: Path, runs: int) -> list[results.Row]:
 
 
 def grow(source: Path, work: Path, scale: int) -> None:
-    """Time and memory with ``scale`` times the slices."""
-    archive.require(work, 2 * scale * source.stat().st_size + 2**30)
+    """Print time and memory for the slices, and for ``scale`` times as many."""
+    archive.require_space(work, 2 * scale * source.stat().st_size + 2**30)
     large = work / "large.zip"
-    archive.write(large, repeated(source, scale))
-    small = alone(measured, pipeline, source, work / "out")
-    big = alone(measured, pipeline, large, work / "out")
+    archive.write(large, repeat(source, scale))
+    small = alone(measure, pipeline, source, work / "out")
+    big = alone(measure, pipeline, large, work / "out")
     print(f"\n{'slices':>12}{'seconds':>12}{'ms a slice':>12}{'peak MiB':>12}")
     for path, (seconds, peak) in ((source, small), (large, big)):
         count = len(archive.read_index(path))
         print(f"{count:>12,}{seconds:>12.1f}{1000 * seconds / count:>12.2f}{peak:>12,.0f}")
 
 
-def measured(function: Callable, *arguments) -> tuple[float, float]:
-    """Seconds, and the peak of memory in MiB."""
+def measure(function: Callable, *arguments) -> tuple[float, float]:
+    """Call ``function``; return its seconds, and the peak of memory of the process in MiB."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start, peak_mebibytes()
@@ -98,7 +98,7 @@ def pipeline(source: Path, out: Path) -> None:
 
 
 def serial(pairs: list[tuple[str, str]], out: Path) -> None:
-    """What a notebook does: one file after the other, everything in memory, saved at the end."""
+    """The loop of a typical notebook: one file after the other, everything in memory, saved at the end."""
     images, masks = [], []
     for image, mask in pairs:
         images.append(cv2.resize(cv2.imread(image), (SIZE, SIZE)))
@@ -119,8 +119,8 @@ def unpack(source: Path, folder: Path) -> list[tuple[str, str]]:
     return [(str(folder / image), str(folder / mask)) for image, mask in pairs]
 
 
-def repeated(source: Path, times: int) -> Iterator[archive.Pair]:
-    """Every patient ``times`` times, a pixel of each image changed, since equal images in two patients are refused."""
+def repeat(source: Path, times: int) -> Iterator[archive.Pair]:
+    """Yield each patient ``times`` times. Copies differ in a pixel, because two patients must not share an image."""
     with zipfile.ZipFile(source) as opened:
         for patient, rows in archive.read_index(opened).groupby("patient"):
             for copy in range(times):
@@ -136,7 +136,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--archive", type=Path, default=Path("data/raw/slices.zip"))
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--scale", type=int, default=10, help="1: leave out the growing data")
+    parser.add_argument("--scale", type=int, default=10, help="1: without the repeated slices")
     return parser.parse_args()
 
 

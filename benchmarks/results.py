@@ -1,6 +1,6 @@
-"""Rows of benchmarks: printed as a table, kept in results/<kind of machine>.json beside the machine and the commit.
+"""Rows of benchmarks: printed as a table, and kept with machine and commit in results/<kind of machine>.json.
 
-``python benchmarks/results.py`` prints all kinds of machine side by side, as docs/machines.md has them.
+``python benchmarks/results.py`` prints the table of all kinds of machine that is in docs/machines.md.
 """
 
 import json
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).with_name("results")
 
 
 class Row(NamedTuple):
-    """``ratio`` is ours / peer, both medians of ``runs`` alternating runs; None where there is no peer."""
+    """``ratio`` is ours / peer; both are medians of ``runs`` runs, in turn. None: without a peer."""
 
     id: str
     ours: float
@@ -32,13 +32,13 @@ class Row(NamedTuple):
 
 
 def row(name: str, ours: list[float], peer: list[float], unit: str, higher_is_better: bool, note: str = "") -> Row:
-    """A row from the runs' numbers."""
+    """A row with a peer, from the values of all runs."""
     mine, other = median(ours), median(peer)
     return Row(name, round(mine, 3), round(other, 3), round(mine / other, 3), unit, len(ours), higher_is_better, note)
 
 
 def absolute(name: str, ours: list[float], unit: str, higher_is_better: bool) -> Row:
-    """A row without a peer."""
+    """A row without a peer, from the values of all runs."""
     return Row(name, round(median(ours), 3), None, None, unit, len(ours), higher_is_better)
 
 
@@ -57,9 +57,9 @@ def path() -> Path:
 
 
 def save(rows: list[Row]) -> None:
-    """Put the rows into this kind's file, each with its commit. Earlier ones of this machine stay.
+    """Write the rows, each with its commit, into the file of this kind of machine. Its other rows stay.
 
-    A whole `make bench` takes an hour, and an edit of the page does not change how fast a network trains.
+    They stay because a whole `make bench` takes an hour, and most commits change few of the figures.
     """
     here = {"machine": _machine(), "instruction_sets": list(hardware.instruction_sets()), "commit": commit()}
     before = json.loads(path().read_text(encoding="utf-8")) if path().exists() else {"rows": []}
@@ -73,7 +73,7 @@ def save(rows: list[Row]) -> None:
 
 
 def table() -> str:
-    """All kinds of machine beside each other, in Markdown: ours, and in brackets ours / peer."""
+    """A Markdown table with a column for each kind of machine: ours, and ours / peer in brackets."""
     kinds = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))}
     found = {kind: {row["id"]: row for row in report["rows"]} for kind, report in kinds.items()}
     units = {name: row["unit"] for rows in found.values() for name, row in rows.items()}
@@ -102,7 +102,7 @@ def _lines(path: str) -> list[str]:
 
 
 def commit() -> str | None:
-    """The short commit, with ``-dirty`` where tracked files, those of results apart, are not the commit's."""
+    """The short commit, with ``-dirty`` if tracked files differ from it; files of results do not count."""
     commit = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){FOLDER.name}")
     return f"{commit}-dirty" if changed else commit or None

@@ -2,9 +2,10 @@
 
     python benchmarks/serve.py [--model models/unet.onnx] [--seconds 60] [--quick]
 
-A server process of its own, clients in this one. Eight clients at once, each sending 256 x 256 slices one after the
-other, then 64, who wait as Retry-After says, while /health is asked five times a second; then 1,000 requests in a row.
-Prints one JSON object a line; ``serve_rps`` and ``serve_p99_ms`` of the results are those of eight clients.
+The server is a process of its own; the clients are in this one. First 8 clients at once, then 64, send 256 x 256
+slices, each client one after the other, and wait as long as Retry-After says. Meanwhile /health is asked five times a
+second. Then 1,000 requests follow in a row. It prints one JSON object in each line. ``serve_rps`` and ``serve_p99_ms``
+of the results are those of 8 clients.
 """
 
 import argparse
@@ -30,10 +31,10 @@ HEADERS = "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipa
 
 
 def main() -> None:
-    arguments = parsed()
+    arguments = parse_arguments()
     quick = arguments.quick or os.environ.get("QUICK", "0") not in ("", "0")
     seconds = 5 if quick else arguments.seconds
-    with served(arguments.model) as process:
+    with start_server(arguments.model) as process:
         port = port_of(process)
         sent = requests()
         asyncio.run(load(port, sent, 2, 3))  # a warm-up
@@ -55,22 +56,22 @@ def main() -> None:
         results.save(rows)
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The server under load.")
     parser.add_argument("--model", type=Path, default=Path("models/unet.onnx"))
     parser.add_argument("--seconds", type=float, default=60, help="for each number of clients")
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, not recorded; as QUICK=1")
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, not recorded; like QUICK=1")
     return parser.parse_args()
 
 
-def served(model: Path) -> "subprocess.Popen[str]":
+def start_server(model: Path) -> "subprocess.Popen[str]":
     code = "from brainseg.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", "--model", str(model)]
-    return Ended(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return Server(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-class Ended(subprocess.Popen):
-    """Told to stop where the block ends."""
+class Server(subprocess.Popen):
+    """A process that is terminated at the end of the block."""
 
     def __exit__(self, *details: object) -> None:
         self.terminate()
@@ -78,7 +79,7 @@ class Ended(subprocess.Popen):
 
 
 def port_of(process: "subprocess.Popen[str]") -> int:
-    """Once it answers."""
+    """Wait until the server answers, and return its port."""
     line = process.stdout.readline() if process.stdout else ""
     if "http" not in line:
         sys.exit("the server did not start: brainseg serve says why")
@@ -92,7 +93,7 @@ def port_of(process: "subprocess.Popen[str]") -> int:
 
 
 def requests() -> list[bytes]:
-    """Slices of the phantoms as PNG, each a whole request."""
+    """Whole requests, each with a slice of the phantoms as PNG."""
     found = []
     for path in sorted(PHANTOMS.glob("*.tif")):
         with Image.open(path) as image:
@@ -107,7 +108,7 @@ def requests() -> list[bytes]:
 
 
 async def load(port: int, sent: list[bytes], clients: int, seconds: float, count: float = math.inf) -> dict:
-    """So many clients for so long, or for so many requests."""
+    """Send requests from ``clients`` clients at once, for ``seconds`` or until ``count`` are sent; return rates."""
     statuses: Counter[int] = Counter()
     taken: list[float] = []
     health: list[float] = []
@@ -118,27 +119,27 @@ async def load(port: int, sent: list[bytes], clients: int, seconds: float, count
         while time.perf_counter() < ends and left[0] > 0:
             left[0] -= 1
             turn += 1
-            began = time.perf_counter()
+            start = time.perf_counter()
             try:
                 status, wait = await once(port, sent[turn % len(sent)])
             except (OSError, asyncio.IncompleteReadError):
                 status, wait = 0, 0
             statuses[status] += 1
             if status == 200:
-                taken.append(time.perf_counter() - began)
+                taken.append(time.perf_counter() - start)
             await asyncio.sleep(wait)
 
     async def watch() -> None:
         while time.perf_counter() < ends and left[0] > 0:
-            began = time.perf_counter()
+            start = time.perf_counter()
             await once(port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            health.append(time.perf_counter() - began)
+            health.append(time.perf_counter() - start)
             await asyncio.sleep(0.2)
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     await asyncio.gather(watch(), *(client(number) for number in range(clients)))
     return {
-        "per_second": round(statuses[200] / (time.perf_counter() - began), 1),
+        "per_second": round(statuses[200] / (time.perf_counter() - start), 1),
         "p50_ms": percentile(taken, 50),
         "p99_ms": percentile(taken, 99),
         "health_p99_ms": percentile(health, 99),
@@ -147,7 +148,7 @@ async def load(port: int, sent: list[bytes], clients: int, seconds: float, count
 
 
 async def once(port: int, request: bytes) -> tuple[int, float]:
-    """Status, and seconds to wait. A connection for each request, as a page's visitor has."""
+    """Send a request in a connection of its own, as a browser does; return status and seconds of Retry-After."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)

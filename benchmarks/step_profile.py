@@ -1,10 +1,11 @@
-"""Where the time of a training step goes, and what share of the machine's bf16 peak it reaches.
+"""How the time of a training step is spent, and which share of the machine's bfloat16 peak it reaches.
 
     python benchmarks/step_profile.py
     python benchmarks/step_profile.py --recipe best --set train.engine=jax
 
-On a processor by operation, as TensorFlow runs them one after the other; on a GPU, on JAX, by kernel, and how long none
-ran. The peak is that of a matrix product on this machine in this run. Real slices, those of `dvc repro split`.
+On a processor it lists TensorFlow's operations, which run one after the other; on a GPU with JAX the kernels, and the
+share of time without any. The peak is measured in the same run, with a matrix product. It needs the slices of
+`dvc repro split`.
 """
 
 import argparse
@@ -24,31 +25,31 @@ from brainseg.data import dataset
 from brainseg.experiments import revision
 from brainseg.models import backend
 
-SIDES = {"gpu": 8192, "cpu": 2048}  # of the matrices whose product is the peak
-KINDS = {  # of kernels, by what their names hold; the first that fits
+SIDES = {"gpu": 8192, "cpu": 2048}  # of the matrices whose product measures the peak
+KINDS = {  # of kernels, by parts of their names; the first kind that fits counts
     "convolutions": ("conv", "cudnn", "xmma", "cutlass", "nhwc", "gemm", "winograd", "dgrad", "wgrad"),
     "copies": ("memcpy", "memset", "copy", "transpose"),
     "reductions": ("reduce",),
     "elementwise": ("fusion", "add", "multiply", "select", "convert", "wrapped"),
 }
-LONGEST = 20
-Event = tuple[int, int, str]  # nanoseconds of begin and end, name
+LONGEST = 20  # kernels or operations that are listed
+Event = tuple[int, int, str]  # start and end in nanoseconds, name
 
 
 def main() -> None:
     options = _options()
-    raw = revision.merged(config.read_yaml(Path("params.yaml")), folds.overrides(options.recipe, options.set))
+    raw = revision.merge(config.read_yaml(Path("params.yaml")), folds.overrides(options.recipe, options.set))
     params = config.check(raw, Path("params.yaml"))
     t = params.train
     running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     print(running, flush=True)
     report = {"running": str(running), "recipe": options.recipe, "set": options.set}
-    report |= measured(params, dataset.load(*REAL, params.split.unit), running.device, options.steps)
+    report |= measure(params, dataset.load(*REAL, params.split.unit), running.device, options.steps)
     print(json.dumps(report, indent=2))
 
 
-def measured(params: config.Params, data: dataset.Dataset, device: str, steps: int) -> dict:
-    """Time ``steps`` steps once they are compiled, then look into as many."""
+def measure(params: config.Params, data: dataset.Dataset, device: str, steps: int) -> dict:
+    """Time ``steps`` compiled steps, then profile as many."""
     from brainseg.training import trainer
 
     batches = trainer.Batches(data, params)
@@ -57,7 +58,7 @@ def measured(params: config.Params, data: dataset.Dataset, device: str, steps: i
         first, seconds, wall = _epochs(model, batches, steps, folder)
         events = list(_events(Path(folder), device))
     size = params.train.batch_size
-    work = 3 * forward_flops(model.network, params, data.images.shape[1])  # a step back costs twice a step forward
+    work = 3 * forward_flops(model.network, params, data.images.shape[1])  # backward costs twice as much as forward
     peak = product_flops(SIDES[device])
     return {
         "compilation_s": round(first - seconds, 1),
@@ -71,9 +72,9 @@ def measured(params: config.Params, data: dataset.Dataset, device: str, steps: i
 
 
 def _epochs(model, batches, steps: int, folder: str) -> tuple[float, float, float]:
-    """Seconds of three epochs of ``steps`` steps: compiled in the first, as it is, and with a trace in ``folder``.
+    """Seconds of three epochs of ``steps`` steps: with compilation, without it, and with a trace in ``folder``.
 
-    In one call of ``fit``: on JAX a second one fails where weights are averaged (Keras 3.15).
+    All are in one call of ``fit``: on JAX a second call fails if weights are averaged (Keras 3.15).
     """
     import keras
 
@@ -92,7 +93,7 @@ def _epochs(model, batches, steps: int, folder: str) -> tuple[float, float, floa
 
     around = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
     batches.order = batches.order[: steps * batches.params.batch_size]
-    model.fit(backend.streamed(batches), epochs=3, shuffle=False, verbose=0, callbacks=[around])
+    model.fit(backend.stream(batches), epochs=3, shuffle=False, verbose=0, callbacks=[around])
     return tuple(np.diff(marks)[::2])
 
 
@@ -107,7 +108,7 @@ def _tracer(folder: str):
 
 
 def forward_flops(network, params: config.Params, side: int) -> float:
-    """Operations of an image's convolutions, a multiplication and an addition each, on the window trained on."""
+    """Floating-point operations of all convolutions for one training window; multiply and add count as two."""
     import keras
 
     window = round(params.augmentation.window * side) or side
@@ -122,7 +123,7 @@ def forward_flops(network, params: config.Params, side: int) -> float:
 
 
 def _shapes(network, window: int) -> dict[str, tuple]:
-    """Shapes of what goes into each layer and comes out of it, for one window."""
+    """Shapes of input and output of each layer for one window."""
     import keras
 
     taps = {layer.name: (layer.input, layer.output) for layer in network.layers if not isinstance(layer.input, list)}
@@ -131,7 +132,7 @@ def _shapes(network, window: int) -> dict[str, tuple]:
 
 
 def product_flops(side: int) -> float:
-    """Operations a second of a bf16 product of two random matrices, median of ten."""
+    """Floating-point operations a second of a bfloat16 product of two random matrices, median of ten."""
     import keras
 
     one, other = (keras.random.normal((side, side), dtype="bfloat16") for _ in range(2))
@@ -144,7 +145,7 @@ def product_flops(side: int) -> float:
 
 
 def _events(folder: Path, device: str) -> Iterator[Event]:
-    """Kernels on the streams of a GPU, or what ran on the processor."""
+    """The kernels on the streams of a GPU, or the operations on the processor."""
     from jax.profiler import ProfileData
 
     (path,) = folder.rglob("*.xplane.pb")
@@ -156,7 +157,7 @@ def _events(folder: Path, device: str) -> Iterator[Event]:
 
 
 def by_operation(events: list[Event], steps: int) -> dict[str, float]:
-    """Milliseconds a step of each kind of TensorFlow's operations, the longest first; an event is called NAME:KIND."""
+    """Milliseconds a step of each kind of TensorFlow operation, the longest first. Events have names NAME:KIND."""
     kinds: Counter = Counter()
     for begin, end, name in events:
         if ":" in name and (kind := name.rsplit(":", 1)[1]).isidentifier():
@@ -165,7 +166,7 @@ def by_operation(events: list[Event], steps: int) -> dict[str, float]:
 
 
 def by_kernel(events: list[Event], wall: float) -> dict:
-    """Of ``wall`` seconds: the share in which the GPU had nothing to do, and that of each kind of kernel."""
+    """The shares of ``wall`` seconds in which the GPU was idle, and in which each kind of kernel ran."""
     busy, until = 0, 0
     kinds: Counter = Counter()
     names: Counter = Counter()

@@ -1,6 +1,6 @@
-"""The peer in PyTorch, as its best users write it: channels-last, a DataLoader, the precision that suits the machine.
+"""The peer in PyTorch, well tuned: channels-last, a DataLoader, the precision that is fastest on the machine.
 
-The same U-Net, sampler, loss, augmentation, optimizer and averaged weights as the pipeline's, from the same parameters.
+U-Net, sampler, loss, augmentation, optimizer and averaged weights are those of the pipeline, from the same parameters.
 """
 
 import math
@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 (everybody's name for it)
+from torch.nn import functional as F  # noqa: N812 (the usual name)
 
 from brainseg import hardware
 from brainseg.config import Augmentation, Network, Params
@@ -19,26 +19,26 @@ from brainseg.errors import DataError, Problem, raise_all
 from brainseg.io.sequences import FLAIR
 from brainseg.training import sampling, warping
 
-RARITY = -4.6
-WORKERS = 1  # of 0, 1 and 2 the fastest on two cores
-BATCHWISE, OPENCV = "torch", "opencv"  # augmented by batch in the step, or by OpenCV in the loader's worker
+INITIAL_LOGIT = -4.6  # blocks.INITIAL_LOGIT
+WORKERS = 1  # the fastest of 0, 1 and 2 on two cores
+BATCHWISE, OPENCV = "torch", "opencv"  # augmentation by batch in the step, or by OpenCV in the loader's worker
 
 
 class Block(nn.Sequential):
-    """Two 3x3 convolutions, normalised and rectified."""
+    """Two 3x3 convolutions with normalisation and ReLU."""
 
     def __init__(self, given: int, filters: int):
-        super().__init__(*normalised(given, filters, 3, 1, 1), *normalised(filters, filters, 3, 1, 1))
+        super().__init__(*normalise(given, filters, 3, 1, 1), *normalise(filters, filters, 3, 1, 1))
 
 
-def normalised(given: int, filters: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
+def normalise(given: int, filters: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
     convolution = nn.Conv2d(given, filters, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(convolution.weight)
     return [convolution, nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True)]
 
 
 def gain(x: torch.Tensor) -> torch.Tensor:
-    """``blocks.Gain``: each channel of each slice divided by its contraharmonic mean, a twentieth of 255 at least."""
+    """``blocks.Gain``: divide each channel of each slice by its contraharmonic mean, which is at least 255 / 20."""
     level = x.square().sum((2, 3), keepdim=True) / x.sum((2, 3), keepdim=True).clamp(min=1)
     return x / level.clamp(min=0.05 * 255)
 
@@ -52,7 +52,7 @@ class UNet(nn.Module):
         widths = [p.filters * 2**level for level in range(p.depth + 1)]
         side = max(1, p.stem)
         self.stem = (
-            nn.Sequential(*normalised(channels, p.filters, 4, side, (4 - side) // 2)) if p.stem else nn.Identity()
+            nn.Sequential(*normalise(channels, p.filters, 4, side, (4 - side) // 2)) if p.stem else nn.Identity()
         )
         given = [p.filters if p.stem else channels, *widths]
         self.down = nn.ModuleList(Block(given[level], widths[level]) for level in range(p.depth + 1))
@@ -62,7 +62,7 @@ class UNet(nn.Module):
         sub_pixel = p.stem == 4
         self.answer = nn.ConvTranspose2d(p.filters, 1, 4, 4) if sub_pixel else nn.Conv2d(p.filters, 1, 1)
         self.scale = 1 if sub_pixel else side
-        nn.init.constant_(self.answer.bias, RARITY)
+        nn.init.constant_(self.answer.bias, INITIAL_LOGIT)
 
     def forward(self, x):
         x = self.stem(self.scaling(x))
@@ -79,8 +79,8 @@ class UNet(nn.Module):
         return F.interpolate(x, scale_factor=self.scale, mode="bilinear") if self.scale > 1 else x
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """For use alone: each normalisation folded into the convolution before it, as the exported file has it."""
+def fold(network: nn.Module) -> nn.Module:
+    """Fold each normalisation into the convolution before it, for prediction, as in the exported file."""
     for module in network.modules():
         if isinstance(module, nn.Sequential):
             for place in range(len(module) - 1):
@@ -92,9 +92,9 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 class Slices(torch.utils.data.Dataset):
-    """Batches of slices by row numbers: one item is a whole batch, so that workers send few large pieces.
+    """Batches of slices by row numbers: one item is a whole batch, so that workers send few large arrays.
 
-    uint8 (B, H, W, C) and (B, H, W, 1); augmented by OpenCV here, float32, if asked.
+    uint8 (B, H, W, C) and (B, H, W, 1). With ``way`` OPENCV they are augmented here and become float32.
     """
 
     def __init__(self, data: Dataset, augmentation: Augmentation, seed: int, way: str):
@@ -109,10 +109,10 @@ class Slices(torch.utils.data.Dataset):
 
 
 def batches(data: Dataset, params: Params, epoch: int, way: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(B, C, H, W) channels-last and (B, 1, H, W), in the pipeline's own order."""
+    """(B, C, H, W) channels-last and (B, 1, H, W), in the order of the pipeline."""
     rows, p = data.rows("train"), params.train
     has_tumour = data.slices["tumour_pixels"].to_numpy()[rows] > 0
-    order = rows[sampling.epoch_rows(has_tumour, epoch, p.seed, p.batch_size, p.tumour_share)]
+    order = rows[sampling.sample_epoch(has_tumour, epoch, p.seed, p.batch_size, p.tumour_share)]
     slices = Slices(data, params.augmentation, p.seed, way)
     picked = order.reshape(-1, p.batch_size).tolist()
     loader = torch.utils.data.DataLoader(slices, batch_size=None, sampler=picked, num_workers=WORKERS)
@@ -123,19 +123,19 @@ def batches(data: Dataset, params: Params, epoch: int, way: str) -> Iterator[tup
 def augment_by_opencv(
     p: Augmentation, images: np.ndarray, masks: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``augment`` of arrays, by the pipeline's own renderer."""
+    """``augment`` for arrays, with the renderer of the pipeline."""
     count, side, _, channels = images.shape
     window = round(p.window * side) or side
     theta = _transforms(p, count, side, window)
     linear = theta[:, :, :2] * side / window
     shift = side / 2 * (theta[:, :, :2].sum(2) * (1 / window - 1) + theta[:, :, 2] + 1) - 0.5
     rows = torch.cat([linear, shift[..., None]], 2).reshape(count, 6)
-    drawn = lambda scale: ((2 * torch.rand(count, channels) - 1) * scale).numpy()  # noqa: E731
-    what = warping.Drawn(
+    draw = lambda scale: ((2 * torch.rand(count, channels) - 1) * scale).numpy()  # noqa: E731
+    what = warping.AugmentationDraw(
         transforms=F.pad(rows, (0, 2)).numpy(),
-        exponents=np.exp(drawn(math.log1p(p.gamma))),
-        gains=1 + drawn(p.contrast),
-        shifts=drawn(p.brightness * 255),
+        exponents=np.exp(draw(math.log1p(p.gamma))),
+        gains=1 + draw(p.contrast),
+        shifts=draw(p.brightness * 255),
         missing=(torch.rand(count, channels) < p.sequence_dropout).numpy(),
         places=torch.rand(count, 1, 2).numpy(),
     )
@@ -143,7 +143,7 @@ def augment_by_opencv(
 
 
 def augment(p: Augmentation, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``Augmenter`` by batch: one affine map, gamma, contrast, brightness, noise, missing sequences."""
+    """``Augmenter`` by batch: one affine transform, gamma, contrast, brightness, noise, missing sequences."""
     count, channels, side, _ = images.shape
     window = round(p.window * side) or side
     grid = F.affine_grid(
@@ -152,17 +152,17 @@ def augment(p: Augmentation, images: torch.Tensor, masks: torch.Tensor) -> tuple
     stacked = torch.cat([images, masks], 1).float()
     moved = F.grid_sample(stacked, grid, align_corners=False)
     x, masks = moved[:, :channels], (moved[:, channels:] >= 0.5).float()
-    drawn = lambda scale: (2 * torch.rand(count, channels, 1, 1) - 1) * scale  # noqa: E731
-    x = 255 * (x / 255).clamp(1e-6, 1) ** torch.exp(drawn(math.log1p(p.gamma)))
+    draw = lambda scale: (2 * torch.rand(count, channels, 1, 1) - 1) * scale  # noqa: E731
+    x = 255 * (x / 255).clamp(1e-6, 1) ** torch.exp(draw(math.log1p(p.gamma)))
     mean = x.mean((2, 3), keepdim=True)
-    x = (x - mean) * (1 + drawn(p.contrast)) + mean + drawn(p.brightness * 255)
+    x = (x - mean) * (1 + draw(p.contrast)) + mean + draw(p.brightness * 255)
     x = (x + torch.randn_like(x) * (p.noise * 255)).clamp(0, 255)
     missing = torch.rand(count, channels, 1, 1) < p.sequence_dropout
     return torch.where(missing, x[:, FLAIR : FLAIR + 1], x), masks
 
 
 def _transforms(p: Augmentation, count: int, side: int, window: int) -> torch.Tensor:
-    """(B, 2, 3) in the coordinates of ``affine_grid``: -1 to 1 over the sides."""
+    """Random (B, 2, 3) in the coordinates of ``affine_grid``: -1 to 1 over the sides."""
     uniform = lambda: 2 * torch.rand(count) - 1  # noqa: E731
     angle, shear = uniform() * math.radians(p.rotation), torch.tan(uniform() * math.radians(p.shear))
     flips = [1 - 2 * (torch.rand(count) < chance).float() for chance in (p.flip_horizontal, p.flip_vertical)]
@@ -177,7 +177,7 @@ def _transforms(p: Augmentation, count: int, side: int, window: int) -> torch.Te
 
 
 def bce_dice(masks: torch.Tensor, logits: torch.Tensor, smooth: float) -> torch.Tensor:
-    """Over the whole batch, as ``losses.build`` with bce_dice and batch."""
+    """The loss over the whole batch, as ``losses.build`` with bce_dice and batch."""
     p = torch.sigmoid(logits)
     tp = (p * masks).sum()
     dice = (2 * tp + smooth) / (p.sum() + masks.sum() + smooth)
@@ -185,7 +185,7 @@ def bce_dice(masks: torch.Tensor, logits: torch.Tensor, smooth: float) -> torch.
 
 
 def refuse_others(params: Params) -> None:
-    """What the peer does not have is named, before it would be left out in silence."""
+    """Raise DataError for parameters that the peer does not implement, instead of ignoring them."""
     wanted = {
         "network": {"name": "unet", "norm": "batch", "upsampling": "resize", "context": 0},
         "train": {"loss": "bce_dice", "loss_reduction": "batch", "optimizer": "adamw", "schedule": "cosine"},
@@ -200,10 +200,10 @@ def refuse_others(params: Params) -> None:
 
 
 class Trainer:
-    """One epoch after the other; ``network`` is trained, ``average`` (EMA) is validated."""
+    """Trains ``network`` epoch by epoch; ``average`` (EMA) is for validation."""
 
     def __init__(self, data: Dataset, params: Params, way: str = BATCHWISE, precision: str = "float32"):
-        """``way``: of augmentation, BATCHWISE or OPENCV. ``precision``: float32 or bfloat16."""
+        """``way`` of augmentation: BATCHWISE or OPENCV. ``precision``: float32 or bfloat16."""
         torch.manual_seed(params.train.seed)
         threads = params.train.threads
         torch.set_num_threads(hardware.cores() if threads == "auto" else threads)
@@ -224,7 +224,7 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
 
     def epoch(self, number: int) -> Iterator[None]:
-        """Train; yields after each step."""
+        """Train for one epoch; yield after each step."""
         self.network.train()
         for images, masks in batches(self.data, self.params, number, self.way):
             by_batch = self.way == BATCHWISE
@@ -241,7 +241,7 @@ class Trainer:
 
     @torch.inference_mode()
     def logits(self, rows: np.ndarray) -> np.ndarray:
-        """(n, H, W) of the averaged network."""
+        """(n, H, W) logits of the averaged network."""
         self.average.eval()
         found = []
         for part in np.array_split(rows, max(1, len(rows) // self.params.train.batch_size)):

@@ -1,9 +1,9 @@
-"""Training against PyTorch and against the older Keras recipe: images a second, seconds to a Dice, memory.
+"""Training compared with PyTorch and with the older Keras recipe: images a second, seconds to a Dice, memory.
 
-Each run is a process of its own, in turn, on the slices and the split that `dvc repro split` made (without them, or
-with QUICK=1: on phantoms, and nothing is recorded). End to end: loading, augmentation, step, averaged weights.
-PyTorch is an extra, `pip install torch==2.13.0`; without it its rows are left out. It computes in the precision, and
-augments in the way, that is faster on this machine in a first look; the older recipe runs as TensorFlow itself decides.
+Each run is a new process; the sides take turns. They use the slices and the split of `dvc repro split`. Without them,
+or with QUICK=1, they use phantoms, and nothing is recorded. Loading, augmentation, step and averaging are included.
+PyTorch is optional (`pip install torch==2.13.0`); without it its rows are left out. It computes in the precision and
+augments in the way that a short trial finds faster on this machine. The older recipe runs as TensorFlow decides.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from brainseg.data import archive, dataset, preprocessing, splitting
 from brainseg.data.phantom import cohort
 from brainseg.models import backend
 
-Mark = Callable[[], None]  # called behind each step
-Where = tuple[Path, Path]  # of processed slices and split.csv
+Mark = Callable[[], None]  # called after each step
+Where = tuple[Path, Path]  # the folder of processed slices, and split.csv
 REAL = Path("data/processed"), Path("data/splits/split.csv")
 WARM_UP = 8  # steps that compile and fill caches
-LOOK = 4  # steps that tell which way and precision suit PyTorch
+LOOK = 4  # steps of the trial that finds PyTorch's fastest way and precision
 WAYS = {"torch": "by batch", "opencv": "by OpenCV in its loader"}  # of PyTorch's augmentation, see torch_unet
-FEW = 12  # steps that are timed on phantoms, whose epochs are short
+FEW = 12  # timed steps on phantoms, whose epochs are short
 DICE = 0.80
 
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def speed(where: Where, runs: int, steps: int, peer: partial | None) -> list[results.Row]:
-    """Images a second of ours and of the peers, one run of each in turn; our peak of memory."""
+    """Images a second of the pipeline and of the peers, in turn; peak of memory of the pipeline."""
     sides: dict[str, Callable] = {"ours": ours, "legacy_keras": legacy_keras}
     if peer:
         sides["pytorch"] = peer
@@ -64,50 +64,50 @@ def speed(where: Where, runs: int, steps: int, peer: partial | None) -> list[res
             peaks += [peak] if name == "ours" else []
         said = ", ".join(f"{name} {rates[-1]:.1f}" for name, rates in found.items())
         print(f"run {number + 1}: {said} images/s", flush=True)
-    rows = [
-        results.row(f"train_vs_{name}", found["ours"], found[name], "images/s", True, f"ours {_ours()}; {told(side)}")
-        for name, side in sides.items() if name != "ours"
-    ]  # fmt: skip
+    rows = []
+    for name in [name for name in sides if name != "ours"]:
+        note = f"ours {_our_precision()}; {describe_peer(sides[name])}"
+        rows.append(results.row(f"train_vs_{name}", found["ours"], found[name], "images/s", True, note))
     return [*rows, results.absolute("train_rss_mib", peaks, "MiB", higher_is_better=False)]
 
 
 def fastest_pytorch(where: Where) -> partial:
-    """The way of augmentation and the precision that are faster on this machine, each tried for a few steps."""
+    """Try each way of augmentation and each precision for a few steps; return the fastest."""
     sides = [partial(pytorch, way=way, precision=p) for way in WAYS for p in ("float32", "bfloat16")]
     rates = [alone(throughput, side, where, LOOK)[0] for side in sides]
     for side, rate in zip(sides, rates, strict=True):
-        print(f"{told(side)}: {rate:.1f} images/s at first sight", flush=True)
+        print(f"{describe_peer(side)}: {rate:.1f} images/s in a short trial", flush=True)
     return sides[int(np.argmax(rates))]
 
 
-def told(side: Any) -> str:
-    """What a peer computes with."""
+def describe_peer(side: Any) -> str:
+    """How a peer computes, in words."""
     if side is legacy_keras:
         return "the older recipe float32, oneDNN as TensorFlow decides"
     settings = side.keywords
     return f"PyTorch {settings['precision']}, augmented {WAYS[settings['way']]}"
 
 
-def _ours() -> str:
-    """The precision that ours runs in."""
+def _our_precision() -> str:
+    """The precision of the pipeline on this machine."""
     precision = config.load("train").train.precision
     return backend.native_precision("tensorflow", "cpu") if precision == "auto" else precision
 
 
 def throughput(side: Callable, where: Where, steps: int) -> tuple[float, float]:
-    """Images a second over ``steps`` steps behind the warm-up, and the process's peak of memory in MiB."""
+    """Images a second over ``steps`` steps after the warm-up, and the process's peak of memory in MiB."""
     data, params = dataset.load(*where, "patient"), config.load()
     marks: list[float] = []
     side(data, params, lambda: marks.append(time.perf_counter()), WARM_UP + steps)
     timed = min(steps, len(marks) - WARM_UP)
     if timed < 1:
-        what = f"{len(marks)} batches an epoch: too few to be timed behind {WARM_UP} that warm up"
+        what = f"{len(marks)} batches an epoch are too few: {WARM_UP} warm up, and the others are timed"
         raise errors.DataError("params.yaml", what, "lower train.batch_size, or use more slices")
     return timed * params.train.batch_size / (marks[-1] - marks[-1 - timed]), peak_mebibytes()
 
 
 def ours(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
-    """The pipeline's own model and batches."""
+    """The model and the batches of the pipeline."""
     _start(params)
     from brainseg.training import trainer
 
@@ -116,14 +116,14 @@ def ours(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -
 
 
 def legacy_keras(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
-    """The older recipe on the same network: float32, Keras' own layers, each slice augmented by OpenCV."""
+    """The older recipe with the same network: float32, Keras' own layers, OpenCV for each slice."""
     from opencv_batches import Batches
 
     off = config.Augmentation(**dict.fromkeys(config.Augmentation.model_fields, 0.0))
     train = params.train.model_copy(update={"precision": "float32", "ema": 0.0})
     plain = params.model_copy(update={"train": train, "augmentation": off})
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    backend.batch_normalisation = lambda *arguments: None  # Keras' composition in place of the fused kernel
+    backend.batch_normalisation = lambda *arguments: None  # Keras' own layer instead of the fused kernel
     from brainseg.training import trainer
 
     batches = Batches(data, params)
@@ -140,11 +140,11 @@ def _fit(model, batches, mark: Mark, steps: int) -> None:
 
     batches.order = batches.order[: steps * batches.params.batch_size]
     each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mark())
-    model.fit(backend.streamed(batches), shuffle=False, verbose=0, callbacks=[each])
+    model.fit(backend.stream(batches), shuffle=False, verbose=0, callbacks=[each])
 
 
 def pytorch(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int, way: str, precision: str) -> None:
-    """See torch_unet; ``way``: of augmentation."""
+    """See torch_unet."""
     import torch_unet
 
     trainer = torch_unet.Trainer(data, params, way, precision)
@@ -170,20 +170,20 @@ def time_to_dice(where: Where, runs: int, peer: partial | None) -> list[results.
     rows = [results.absolute("time_to_dice80_s", found["ours"], "s", higher_is_better=False)]
     if "pytorch" in found:
         pair = found["ours"], found["pytorch"]
-        note = f"ours {_ours()}; {told(peer)}"
+        note = f"ours {_our_precision()}; {describe_peer(peer)}"
         rows.append(results.row("time_to_dice80_vs_pytorch", *pair, "s", higher_is_better=False, note=note))
     return rows
 
 
 def fixed_split(where: Where) -> dataset.Dataset:
-    """Fold 1 validates, fold 0 stays unseen, the others train: 22 volumes tell more than the 11 of split.csv."""
+    """Validate on fold 1 (22 volumes instead of the 11 of split.csv), leave fold 0 out, train on the others."""
     data = dataset.load(*where, "patient")
     subsets = data.slices["fold"].map({0: "unused", 1: "val"}).fillna("train")
     return dataset.Dataset(data.images, data.masks, data.slices.assign(subset=subsets))
 
 
 def our_seconds(where: Where) -> float:
-    """Infinite where it is never reached."""
+    """Seconds of the pipeline; infinite if the Dice is never reached."""
     data, params = fixed_split(where), config.load()
     _start(params)
     import keras
@@ -197,7 +197,7 @@ def our_seconds(where: Where) -> float:
 
     def validate(epoch: int, logs: dict) -> None:
         nonlocal reached
-        with trainer.averaged(model):
+        with trainer.use_averages(model):
             dice = trainer.validate(model, data, params.train.batch_size)["val_volume_dice"]
         seconds = time.perf_counter() - start
         print(f"  epoch {epoch + 1}, {seconds:.0f} s: {dice:.3f}", flush=True)
@@ -208,13 +208,13 @@ def our_seconds(where: Where) -> float:
         on_epoch_begin=lambda epoch, logs: batches.start(epoch), on_epoch_end=validate
     )
     model.fit(
-        backend.streamed(batches), epochs=params.train.epochs, shuffle=False, verbose=0, callbacks=[around]
-    )  # one call: Keras ends each with the averaged weights in place of the trained ones
+        backend.stream(batches), epochs=params.train.epochs, shuffle=False, verbose=0, callbacks=[around]
+    )  # one call for all epochs, because Keras replaces the trained weights by the averaged ones at its end
     return reached
 
 
 def pytorch_seconds(where: Where, way: str, precision: str) -> float:
-    """Infinite where it is never reached."""
+    """Seconds of the peer; infinite if the Dice is never reached."""
     import torch_unet
 
     data, params = fixed_split(where), config.load()
@@ -234,7 +234,7 @@ def pytorch_seconds(where: Where, way: str, precision: str) -> float:
 
 
 def volume_dice(data: dataset.Dataset, rows: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean over the patients of ``rows``."""
+    """The mean volume Dice of the patients of ``rows``."""
     from brainseg.evaluation import metrics
 
     patients = data.slices["patient"].to_numpy()[rows]
@@ -243,7 +243,7 @@ def volume_dice(data: dataset.Dataset, rows: np.ndarray, predicted: np.ndarray) 
 
 
 def phantoms(folder: Path) -> Where:
-    """Drawn, prepared and split as in the pipeline."""
+    """Draw phantoms, preprocess and split them as in the pipeline."""
     params = config.load()
     archive.write(folder / "slices.zip", cohort.pairs(params.phantom))
     preprocessing.run(folder / "slices.zip", params.preprocess, folder / "processed")
@@ -259,7 +259,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--dice", type=int, default=1, metavar="RUNS", help="trainings timed to volume Dice 0.80")
+    parser.add_argument("--dice", type=int, default=1, metavar="RUNS", help="trainings, timed until volume Dice 0.80")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""What averaging more views of a slice at test time brings: out of fold, every patient by the model that never saw it.
+"""Test-time augmentation: the gain from averaging more views of a slice. Each patient is predicted out of fold.
 
-Needs the folds' experiments in the cache (`make cross-validate`). Nothing is chosen: one threshold, no components.
-Docs: docs/experiments.md has what its first version printed of the former default.
+It needs the experiments of the folds in the cache (`make cross-validate`). Nothing is tuned: there is one threshold,
+and all components are kept. docs/experiments.md has the output of its first version for the former default.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from brainseg.models import backend, manifest
 
 THRESHOLD = 0.5
 CENTRE = 127.5, 127.5
-Views = dict[str, tuple[Callable, Callable]]  # name → slices to slices, probabilities back to where they came from
+Views = dict[str, tuple[Callable, Callable]]  # name → a change of slices, and its inverse for probabilities
 
 
 def main() -> None:
@@ -36,12 +36,12 @@ def main() -> None:
             from brainseg.models import networks
 
             data = dataset.load(Path("data/processed"), split, "patient")
-            rows += of_fold(networks.restore(model, weights), data)
+            rows += score_fold(networks.restore(model, weights), data)
         print(pd.DataFrame(rows).groupby("views").dice.agg(["mean", "median", "count"]).round(4), flush=True)
 
 
-def of_fold(network, data: dataset.Dataset) -> list[dict]:
-    """Dice of each test patient, by set of views."""
+def score_fold(network, data: dataset.Dataset) -> list[dict]:
+    """The Dice of each test patient with each set of views."""
     tested = data.slices[data.slices["subset"] == "test"]
     found = []
     for patient, rows in tested.groupby("patient").groups.items():
@@ -60,7 +60,7 @@ def probabilities(network, images: np.ndarray) -> np.ndarray:
 
 
 def views() -> Views:
-    """As it is, mirrored, turned, zoomed, other gamma, other gain."""
+    """Unchanged, mirrored, rotated, zoomed, with another gamma, with another gain."""
 
     def same(x):
         return x
@@ -68,22 +68,22 @@ def views() -> Views:
     def mirrored(x):
         return x[:, :, ::-1]
 
-    def warped(angle: float, zoom: float) -> tuple[Callable, Callable]:
+    def warp(angle: float, zoom: float) -> tuple[Callable, Callable]:
         matrix = cv2.getRotationMatrix2D(CENTRE, angle, zoom)
 
-        def moved(flags: int, x: np.ndarray) -> np.ndarray:
+        def move(flags: int, x: np.ndarray) -> np.ndarray:
             return np.stack([cv2.warpAffine(each, matrix, x.shape[1:3], flags=flags) for each in x])
 
-        return lambda x: moved(cv2.INTER_LINEAR, x), lambda p: moved(cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, p)
+        return lambda x: move(cv2.INTER_LINEAR, x), lambda p: move(cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, p)
 
-    def toned(gamma: float, gain: float) -> tuple[Callable, Callable]:
+    def tone(gamma: float, gain: float) -> tuple[Callable, Callable]:
         return lambda x: np.clip(np.rint(255 * gain * (x / 255.0) ** gamma), 0, 255).astype(np.uint8), same
 
     return {
         "plain": (same, same), "mirrored": (mirrored, mirrored),
-        "turned +8": warped(8, 1), "turned -8": warped(-8, 1), "zoom 0.9": warped(0, 0.9), "zoom 1.1": warped(0, 1.1),
-        "gamma 0.8": toned(0.8, 1), "gamma 1.25": toned(1.25, 1),
-        "gain 0.85": toned(1, 0.85), "gain 1.15": toned(1, 1.15),
+        "turned +8": warp(8, 1), "turned -8": warp(-8, 1), "zoom 0.9": warp(0, 0.9), "zoom 1.1": warp(0, 1.1),
+        "gamma 0.8": tone(0.8, 1), "gamma 1.25": tone(1.25, 1),
+        "gain 0.85": tone(1, 0.85), "gain 1.15": tone(1, 1.15),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""evaluate: the model on validation and test patients → honest numbers. The only stage that reads the test subset."""
+"""evaluate: the model on validation and test patients → metrics. Only this stage scores the test subset."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ def main() -> None:
     params = config.load("evaluate").evaluate
     model = manifest.read(MANIFEST)
     print(backend.start(**manifest.engine(model)), flush=True)
-    from brainseg.data import dataset  # Keras reads its engine once
+    from brainseg.data import dataset  # after start: Keras reads its engine once, when imported
     from brainseg.evaluation import evaluate
     from brainseg.models import networks, prediction
     from brainseg.tracking import mlflow_runs
 
-    data = dataset.load(PROCESSED, SPLIT, model["protocol"]["unit"])
+    data = dataset.load(PROCESSED, SPLIT, model.protocol.unit)
     manifest.check_data(model, dataset.digests(PROCESSED, SPLIT), SPLIT)
     network = networks.restore(model, WEIGHTS, data.images.shape[1:3])
-    predictions = prediction.scored(network, data, mirror=params.tta)
+    predictions = prediction.predict_for_evaluation(network, data, mirror=params.tta)
     prediction.write(PREDICTIONS, predictions)
     result = evaluate.evaluate(
         data.slices.iloc[predictions.rows], data.masks[predictions.rows], predictions.arrays, params,

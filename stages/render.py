@@ -14,9 +14,9 @@ def main() -> None:
     backend.start(**manifest.engine(manifest.read(MODELS / "unet.json")))
     from brainseg.reporting import rendering
     from brainseg.tracking import mlflow_runs
-    from brainseg.training import augmentation  # Keras reads its engine once, when imported
+    from brainseg.training import augmentation  # after start: Keras reads its engine once, when imported
 
-    augment = partial(augmentation.examples, params.augmentation)
+    augment = partial(augmentation.augment_examples, params.augmentation)
     print(rendering.run(METRICS, DATA, MODELS, params.render, augment))
     mlflow_runs.log_figures()
 

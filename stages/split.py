@@ -1,4 +1,4 @@
-"""split: the slices → train, validation and test, patients apart."""
+"""split: the slices → train, validation and test, no patient in two of them."""
 
 from pathlib import Path
 

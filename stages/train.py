@@ -1,4 +1,4 @@
-"""train: slices and split → weights, their manifest, one row of numbers an epoch."""
+"""train: slices and split → weights, their manifest, and a table with one row for each epoch."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ def main() -> None:
     t = params.train
     running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     print(running, flush=True)
-    from brainseg.data import dataset  # Keras reads its engine once, when imported
+    from brainseg.data import dataset  # after start: Keras reads its engine once, when imported
     from brainseg.models import manifest
     from brainseg.tracking import mlflow_runs
-    from brainseg.training import finetuning, trainer
+    from brainseg.training import description, finetuning, trainer
 
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
@@ -25,7 +25,7 @@ def main() -> None:
     trained = trainer.run(data, params, trainer.identity(params, digests, running, initial), initial)
     trainer.save(trained, WEIGHTS)
     trainer.write_history(trained, HISTORY)
-    manifest.write(MANIFEST, manifest.describe(trained, WEIGHTS, data, digests, running, params))
+    manifest.write(MANIFEST, description.describe(trained, WEIGHTS, data, digests, running, params))
     mlflow_runs.log_training()
     print(trainer.finish(trained))
 

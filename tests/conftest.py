@@ -1,15 +1,29 @@
 """One engine for the whole run, and a project root of its own for every test."""
 
-import shutil
+import os
 
-import pytest
+# Before NumPy is imported, here and in the processes that are started: one thread each, as there is one for each core.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
-from brainseg.models import backend
-from brainseg.tracking import mlflow_runs
+import shutil  # noqa: E402
+
+import pytest  # noqa: E402
+
+from brainseg.tracking import mlflow_runs  # noqa: E402
+from tests.support import engine, shared  # noqa: E402
 
 
 def pytest_configure(config):
-    backend.start("tensorflow", threads=2, device="cpu", precision="float32")
+    if not config.getoption("numprocesses", None):  # the process that hands the tests out runs none
+        engine.start()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_folders(tmp_path_factory, request):
+    """Made before all other fixtures, which may ask for a shared folder."""
+    worker = getattr(request.config, "workerinput", {"workerid": "master"})["workerid"]
+    shared.use(tmp_path_factory, worker)
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +36,14 @@ def project_root(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
+def empty_store():
     """A store whose tables are made, which takes seconds."""
     import mlflow
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+    def make(folder):
+        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return shared.folder("mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture

@@ -1,16 +1,17 @@
-"""The command line: its verbs, its errors, and what needs no module of its own to be tested."""
+"""The command line: its commands, its errors, and the commands that have no module of their own."""
 
 import sys
 
 import pytest
+import typer.main
 
-from brainseg import cli
+from brainseg import __version__, cli
 from brainseg.tracking import mlflow_runs
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project's top folder, to be in."""
+    """The top folder of a project, as the current folder."""
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -26,18 +27,53 @@ def call(monkeypatch, *arguments):
     return 0
 
 
-def test_help_lists_the_verbs(monkeypatch, capsys):
-    assert call(monkeypatch, "--help") == 0
-    shown = capsys.readouterr().out
-    assert all(verb in shown for verb in cli.VERBS)
+COMMANDS = typer.main.get_command(cli.app).commands
 
 
-def test_an_unknown_verb_is_refused(monkeypatch, capsys):
-    assert call(monkeypatch, "predcit") == 2
-    assert "predcit" in capsys.readouterr().err
+def test_help_lists_the_commands_and_version_names_the_package(monkeypatch, capsys):
+    for option in ("-h", "--help"):
+        assert call(monkeypatch, option) == 0
+        shown = capsys.readouterr().out
+        assert all(f"\n  {name} " in shown for name in COMMANDS)
+        assert "..." not in shown.split("Commands:")[1]  # every summary fits on its line
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"brainseg {__version__}\n"
 
 
-def test_a_fault_is_one_line_and_its_code(monkeypatch, project, capsys):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_and_its_parameters(monkeypatch, capsys, name):
+    assert call(monkeypatch, name, "--help") == 0
+    assert "--debug" in capsys.readouterr().out
+    assert COMMANDS[name].help and all(parameter.help for parameter in COMMANDS[name].params)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("", "predict"),
+        ("predcit", "predcit"),
+        ("predict a.png", "--output"),
+        ("predict a.png -o out --threads 0", "--threads"),
+        ("compare", "A"),
+        ("cross-validate --scheme slice", "institution"),
+        ("evaluate a b --foreground 1,x", "'1,x' is not a list of labels"),
+        ("card --nothing", "--nothing"),
+    ],
+)
+def test_wrong_usage_names_the_fault_and_exits_with_2(monkeypatch, capsys, line, named):
+    assert call(monkeypatch, *line.split()) == 2
+    told = capsys.readouterr()
+    assert named in told.err and not told.out
+
+
+def test_a_shell_completes_commands(monkeypatch, capsys):
+    for name, value in {"_BRAINSEG_COMPLETE": "complete_bash", "COMP_WORDS": "brainseg pre", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert call(monkeypatch) == 0
+    assert capsys.readouterr().out.split() == ["predict"]
+
+
+def test_an_error_is_one_line_and_its_code(monkeypatch, project, capsys):
     assert call(monkeypatch, "repro", "nothing") == 2
     assert capsys.readouterr().err == (
         "ERROR 2 recipes/nothing.yaml: there is no such recipe. Fix: choose one of: none\n"

@@ -1,4 +1,4 @@
-"""params.yaml: strict, frozen, and helpful when it is wrong."""
+"""params.yaml: strict, frozen, and with helpful errors."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a person reads when something goes wrong."""
+"""What is printed when something goes wrong."""
 
 import errno
 import json

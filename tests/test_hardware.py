@@ -11,7 +11,7 @@ NO_LIMIT = "max 100000\n"
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine of 8 processors on 4 cores, each core's hyperthreads i and i + 4; a call sets its limits."""
+    """A machine with 4 cores and 8 hyperthreads (i and i + 4 share a core). The returned function sets its limits."""
     for cpu in range(8):
         folder = tmp_path / f"cpus/cpu{cpu}/topology"
         folder.mkdir(parents=True)

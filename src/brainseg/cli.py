@@ -1,23 +1,52 @@
-"""The command `brainseg`: one verb each, whose modules are imported only when it is asked for."""
+"""The command `brainseg`: one function for each command. A command imports its modules when it is called."""
 
-import argparse
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
 
 from brainseg import __version__, errors
 
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain text: it starts faster and reads the same in a log
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="brainseg COMMAND --help explains one command. predict and serve work in any folder; the other commands "
+    "work in the project's top folder.",
+)
+
 
 def main() -> None:
-    """Entry point. A fault is printed as ``ERROR <CODE> <path>: <what>. Fix: <action>``; its code is the exit code."""
-    arguments = parser().parse_args()
-    errors.run(lambda: _act(arguments))
+    """Run the command line. An error is printed as ``ERROR <CODE> <path>: <what>. Fix: <action>``, then exit(CODE)."""
+    app(prog_name="brainseg")
 
 
-def _act(arguments: argparse.Namespace) -> None:
-    if arguments.verb not in ANYWHERE:
-        _check_is_project()
-    arguments.action(arguments)
+def _command(name: str, *, anywhere: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command. What it raises becomes ERROR lines and the exit code.
+
+    Args:
+        anywhere: the command needs a model and no project around it.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @app.command(name)
+        @functools.wraps(function)
+        def command(**options: Any) -> None:
+            def act() -> None:
+                if not anywhere:
+                    _check_is_project()
+                function(**options)
+
+            errors.run(act)
+
+        return function
+
+    return register
 
 
 def _check_is_project() -> None:
@@ -28,102 +57,317 @@ def _check_is_project() -> None:
         raise errors.DataError(here, "is not the project's top folder", fix)
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="brainseg", description="Lower-grade gliomas on brain MRI. Not for clinical use."
-    )
-    top.add_argument("--version", action="version", version=f"brainseg {__version__}")
-    verbs = top.add_subparsers(required=True, metavar="VERB")
-    for name, (action, summary) in VERBS.items():
-        verb = verbs.add_parser(name, help=summary, description=summary)
-        verb.set_defaults(action=action, verb=name)
-        verb.add_argument("--debug", action="store_true", help="print the traceback of a fault")
-        for argument, settings in ARGUMENTS.get(name, {}).items():
-            verb.add_argument(*argument.split(), **settings)
-    return top
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"brainseg {__version__}")
+        raise typer.Exit()
 
 
-def _card(arguments: argparse.Namespace) -> None:
-    from brainseg.reporting import card_file
-
-    print(card_file.write(arguments.output))
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    from brainseg.experiments import comparison, comparison_page, revision
-
-    sides = [revision.scores(side, cross_validation=arguments.cross_validation) for side in (arguments.a, arguments.b)]
-    compared = comparison.compare(*sides)
-    print(comparison_page.as_json(compared) if arguments.json else comparison_page.table(compared))
-    if arguments.html:
-        comparison_page.write(compared, arguments.html)
-        print(f"page: {arguments.html}", file=sys.stderr)
+def _check_labels(text: str | None) -> str | None:
+    parts = [part.strip() for part in text.split(",")] if text is not None else []
+    if not all(part.isdecimal() and 1 <= int(part) <= 255 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a list of labels from 1 to 255, for example 1,2,4")
+    return text
 
 
-def _cross_validate(arguments: argparse.Namespace) -> None:
-    from brainseg.experiments import cross_validation
-    from brainseg.tracking import mlflow_runs
-
-    folder = arguments.output or cross_validation.FOLDER
-    print(cross_validation.run(arguments.recipe, arguments.scheme, arguments.jobs, folder=folder))
-    if not arguments.output:
-        mlflow_runs.log_cross_validation()
+def _labels(text: str | None) -> list[int] | None:
+    return None if text is None else [int(part) for part in text.split(",")]
 
 
-def _demo(arguments: argparse.Namespace) -> None:
+# Options of several commands. errors.run reads --debug from the command line, the functions do not need its value.
+Debug = Annotated[bool, Option("--debug", help="Print the traceback of an error.")]
+Recipe = Annotated[
+    str | None, Argument(metavar="RECIPE", help="Let recipes/RECIPE.yaml replace parameters of params.yaml.")
+]
+ModelFile = Annotated[Path, Option("--model", metavar="FILE", help="The ONNX file of the model.")]
+
+
+@app.callback()
+def brainseg(
+    version: Annotated[
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Outline lower-grade gliomas on brain MRI. Research use only, not for clinical use."""
+
+
+@_command("doctor")
+def doctor(
+    recipe: Recipe = None,
+    time: Annotated[
+        bool, Option("--time", help="Also measure for a minute how long a training would take here.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Check this machine and this folder.
+
+    Prints a line for each thing that is present or missing, and how to correct what is missing.
+    """
+    from brainseg.commands import doctor
+
+    print(doctor.run(time=time, recipe=recipe))
+
+
+@_command("demo")
+def demo(debug: Debug = False) -> None:
+    """Run the whole pipeline on drawn phantoms, in .demo/."""
     from brainseg.experiments import demo
 
     print(demo.run())
 
 
-def _doctor(arguments: argparse.Namespace) -> None:
-    from brainseg.commands import doctor
+@_command("predict", anywhere=True)
+def predict(
+    paths: Annotated[
+        list[str],
+        Argument(
+            metavar="PATH",
+            help="A picture, TIF, NIfTI or zip, a folder of them or of DICOM files, or a pattern in quotes. "
+            "An image with one channel is taken as FLAIR.",
+        ),
+    ],
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="DIR", help="A new folder, or one of an earlier call to continue.")
+    ],
+    pre: Annotated[
+        str | None,
+        Option("--pre", metavar="PATH", help="The pre-contrast series that belongs to PATH, one FLAIR series."),
+    ] = None,
+    post: Annotated[
+        str | None, Option("--post", metavar="PATH", help="The post-contrast series that belongs to PATH.")
+    ] = None,
+    each_picture: Annotated[
+        bool,
+        Option(
+            "--each-picture",
+            help="Treat NAME_1.png, NAME_2.png, ... as separate pictures, not as the slices of one volume.",
+        ),
+    ] = False,
+    model: ModelFile = Path("models/unet.onnx"),
+    threads: Annotated[
+        int | None, Option("--threads", min=1, metavar="N", help="The number of processor cores to use. Default: all.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Outline tumours on your own scans.
 
-    print(doctor.run(time=arguments.time, recipe=arguments.recipe))
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from brainseg.commands import external
-
-    a = arguments
-    given = external.Given(a.images, a.masks, a.predictions, a.patient, a.foreground, a.predicted_foreground)
-    print(external.run(given, a.model, a.output))
-
-
-def _predict(arguments: argparse.Namespace) -> None:
+    Writes masks, pictures with the outline and a table with one row for each case.
+    """
     from brainseg.inference.predictor import Predictor
     from brainseg.predict import batch
 
-    a = arguments
-    given = batch.Given(a.paths, a.pre, a.post, a.each_picture)
-    batch.run(given, a.output, Predictor(a.model, threads=a.threads))
+    batch.run(batch.Inputs(paths, pre, post, each_picture), output, Predictor(model, threads=threads))
 
 
-def _register(arguments: argparse.Namespace) -> None:
-    from brainseg.tracking import registry
+@_command("serve", anywhere=True)
+def serve(
+    host: Annotated[
+        str,
+        Option(
+            "--host", help="The address to listen on. For any address but this machine's own, clients need a token."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, Option("--port", min=0, max=65535, metavar="N", help="The port to listen on; 0 takes a free one.")
+    ] = 5000,
+    model: ModelFile = Path("models/unet.onnx"),
+    debug: Debug = False,
+) -> None:
+    """Open the web page and the API of the model.
 
-    print(registry.run(anew=arguments.anew))
-
-
-def _repro(arguments: argparse.Namespace) -> None:
-    from brainseg.experiments import repro
-
-    repro.run(arguments.recipe)
-
-
-def _serve(arguments: argparse.Namespace) -> None:
+    Both outline the images that are sent to them: http://localhost:5000.
+    """
     from brainseg.server import serve
 
-    serve.run(arguments.host, arguments.port, arguments.model)
+    serve.run(host, port, model)
 
 
-def _show(arguments: argparse.Namespace) -> None:
+@_command("evaluate")
+def evaluate(
+    images: Annotated[
+        str, Argument(metavar="IMAGES", help="A folder, or a pattern in quotes: 'scans/*_flair.nii.gz', 'dicom/*/'.")
+    ],
+    masks: Annotated[
+        str,
+        Argument(
+            metavar="MASKS", help="The same for the masks. A mask belongs to the image whose wildcards match the same."
+        ),
+    ],
+    predictions: Annotated[
+        str | None, Option("--predictions", metavar="MASKS", help="Score these masks from any source, and no model.")
+    ] = None,
+    model: Annotated[
+        Path, Option("--model", metavar="DIR", help="The folder of unet.json and unet.weights.h5.")
+    ] = Path("models"),
+    patient: Annotated[
+        str,
+        Option(
+            "--patient",
+            metavar="RULE",
+            help="What names a patient: folder (the last one that wildcards match), each_volume, each_image, or a "
+            "regular expression with one group.",
+        ),
+    ] = "folder",
+    foreground: Annotated[
+        str | None,
+        Option(
+            "--foreground",
+            metavar="1,2,4",
+            callback=_check_labels,
+            help="The labels of the masks that count as tumour. Default: masks hold 0 and 1, or 0 and 255.",
+        ),
+    ] = None,
+    predicted_foreground: Annotated[
+        str | None,
+        Option("--predicted-foreground", metavar="1,2,4", callback=_check_labels, help="The same for the predictions."),
+    ] = None,
+    output: Annotated[Path, Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
+        "evaluation"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Score a model or given masks on your own images.
+
+    Nothing is trained. Writes the numbers, tables, pictures and a report.
+    """
+    from brainseg.commands import external
+    from brainseg.data.external_data import ExternalInputs
+
+    labels = _labels(foreground), _labels(predicted_foreground)
+    print(external.run(ExternalInputs(images, masks, predictions, patient, *labels), model, output))
+
+
+@_command("repro")
+def repro(recipe: Recipe = None, debug: Debug = False) -> None:
+    """Run the pipeline: dvc repro, safe after a killed run.
+
+    Removes what a killed run left behind, then runs the stages whose inputs changed.
+    """
+    from brainseg.experiments import repro
+
+    repro.run(recipe)
+
+
+@_command("compare")
+def compare(
+    a: Annotated[
+        str, Argument(metavar="A", help="A Git revision, a branch, a DVC experiment or a folder with per_patient.csv.")
+    ],
+    b: Annotated[
+        str, Argument(metavar="B", help="The same; workspace is the present state of this folder.")
+    ] = "workspace",
+    cross_validation: Annotated[
+        bool,
+        Option("--cross-validation", help="Compare all patients out of fold, as brainseg cross-validate scored them."),
+    ] = False,
+    json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None, Option("--html", metavar="FILE", help="Also write a page with a paired dot plot.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Test whether run B is better than run A.
+
+    Pairs the patients of both runs, for example: brainseg compare HEAD my-experiment
+    """
+    from brainseg.experiments import comparison, comparison_page, revision
+
+    sides = [revision.scores(side, cross_validation=cross_validation) for side in (a, b)]
+    compared = comparison.compare(*sides)
+    print(comparison_page.format_json(compared) if json else comparison_page.format_table(compared))
+    if html:
+        comparison_page.write(compared, html)
+        print(f"page: {html}", file=sys.stderr)
+
+
+@_command("show")
+def show(
+    patients: Annotated[
+        list[str], Argument(metavar="PATIENT", help="The name of a test patient, or a part that no other name has.")
+    ],
+    of: Annotated[
+        list[str] | None,
+        Option(
+            "--of",
+            metavar="RUN",
+            help="The run that tested the patients: a Git revision, a branch or a DVC experiment. Can be given several "
+            "times. Default: workspace.",
+        ),
+    ] = None,
+    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The PNG to write.")] = Path("patients.png"),
+    debug: Debug = False,
+) -> None:
+    """Draw test patients: scan, truth, prediction, errors."""
     from brainseg.experiments import showing
 
-    print(showing.show(arguments.patients, arguments.of or ["workspace"], arguments.output))
+    print(showing.show(patients, of or ["workspace"], output))
 
 
-def _track(arguments: argparse.Namespace) -> None:
+@_command("cross-validate")
+def cross_validate(
+    recipe: Recipe = None,
+    scheme: Annotated[
+        Literal["patient", "institution"] | None,
+        Option("--scheme", help="What is left out together. Default: split.unit of params.yaml."),
+    ] = None,
+    jobs: Annotated[int, Option("--jobs", min=1, metavar="N", help="The number of folds at once.")] = 1,
+    output: Annotated[
+        Path | None,
+        Option("--output", metavar="DIR", help="The folder to write to. Default: metrics/cross_validation."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train every fold and score every patient out of fold.
+
+    Each fold is a DVC experiment, whose model never saw the patients that it is scored on.
+    """
+    from brainseg.experiments import cross_validation
+    from brainseg.tracking import mlflow_runs
+
+    print(cross_validation.run(recipe, scheme, jobs, folder=output or cross_validation.FOLDER))
+    if not output:
+        mlflow_runs.log_cross_validation()
+
+
+@_command("card")
+def card(
+    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
+        "docs/model-card.md"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Write the model card from the model and its numbers."""
+    from brainseg.reporting import card_file
+
+    print(card_file.write(output))
+
+
+@_command("register")
+def register(
+    anew: Annotated[
+        bool,
+        Option(
+            "--anew",
+            help="Start again with other patients or another protocol, on which the champion cannot be compared.",
+        ),
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Make the exported model the champion in MLflow.
+
+    The model is refused if it is worse than the present champion.
+    """
+    from brainseg.tracking import registry
+
+    print(registry.run(anew=anew))
+
+
+@_command("track")
+def track(debug: Debug = False) -> None:
+    """Log to MLflow the results that are not there yet.
+
+    For results that DVC restored from its cache, and after a time without the tracking server.
+    """
     from brainseg.tracking import mlflow_runs
 
     done = []
@@ -136,175 +380,14 @@ def _track(arguments: argparse.Namespace) -> None:
     if Path("metrics/cross_validation/summary.json").exists():
         done.append(mlflow_runs.log_cross_validation())
     if not all(done):
-        raise errors.MachineError(
-            mlflow_runs.store_uri(), "not all could be logged", "see the warning above, try again"
-        )
-    print(f"runs are in {mlflow_runs.store_uri()}; make ui shows them")
+        what, fix = "some results could not be logged", "read the warning above and try again"
+        raise errors.MachineError(mlflow_runs.store_uri(), what, fix)
+    print(f"The runs are in {mlflow_runs.store_uri()}; make ui shows them.")
 
 
-def _verify_data(arguments: argparse.Namespace) -> None:
+@_command("verify-data")
+def verify_data(debug: Debug = False) -> None:
+    """Read cache, results and model again, byte by byte."""
     from brainseg.experiments import integrity
 
     print(integrity.run())
-
-
-def _labels(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 1 <= int(part) <= 255 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of labels from 1 to 255, as 1,2,4")
-    return [int(part) for part in parts]
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("1 or more")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not 0 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError("0 to 65535; 0 takes any that is free")
-    return int(text)
-
-
-VERBS = {
-    "card": (_card, "write the model card from the model and its numbers"),
-    "compare": (_compare, "say whether run B is better than run A, or by luck: brainseg compare HEAD my-experiment"),
-    "cross-validate": (_cross_validate, "score every patient by a model that never saw it, a DVC experiment a fold"),
-    "demo": (_demo, "run the whole pipeline on phantoms, in .demo/"),
-    "doctor": (_doctor, "say what this machine and this folder have, lack, and need"),
-    "evaluate": (_evaluate, "score a model, or anybody's masks, on images and masks of your own, without training"),
-    "predict": (_predict, "outline tumours on scans of your own: masks, pictures and a table"),
-    "register": (_register, "make the exported model MLflow's champion, if it is not worse than the one before"),
-    "repro": (_repro, "put right what a killed run left, then dvc repro"),
-    "serve": (_serve, "open the page and the API by which the model outlines what is sent: http://localhost:5000"),
-    "show": (_show, "draw test patients by name: scan, truth, prediction and errors"),
-    "track": (_track, "log to MLflow what the cache restored"),
-    "verify-data": (_verify_data, "read cache, outs and model again, byte by byte"),
-}
-ANYWHERE = {"predict", "serve"}  # verbs that need a model and no project around it
-RECIPE = {"nargs": "?", "help": "recipes/<recipe>.yaml: overrides for dvc exp run -S"}
-ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
-    "card": {
-        "-o --output": {
-            "metavar": "FILE",
-            "type": Path,
-            "default": Path("docs/model-card.md"),
-            "help": "where to; left out: docs/model-card.md",
-        },
-    },
-    "compare": {
-        "a": {"metavar": "A", "help": "a Git revision, a branch, a DVC experiment or a folder with per_patient.csv"},
-        "b": {
-            "metavar": "B",
-            "nargs": "?",
-            "default": "workspace",
-            "help": "likewise; left out: workspace, which is a name too",
-        },
-        "--cross-validation": {
-            "action": "store_true",
-            "help": "all patients out of fold, as make cross-validate wrote them",
-        },
-        "--json": {"action": "store_true", "help": "print JSON"},
-        "--html": {"metavar": "FILE", "type": Path, "help": "write a page with a paired dot plot"},
-    },
-    "cross-validate": {
-        "recipe": RECIPE,
-        "--scheme": {
-            "choices": ["patient", "institution"],
-            "help": "what is left out together; split.unit says otherwise",
-        },
-        "--jobs": {"type": _positive, "default": 1, "metavar": "N", "help": "folds at once"},
-        "--output": {"metavar": "DIR", "type": Path, "help": "where to, instead of metrics/cross_validation"},
-    },
-    "doctor": {
-        "recipe": RECIPE | {"help": "recipes/<recipe>.yaml: look at its parameters instead of params.yaml's"},
-        "--time": {"action": "store_true", "help": "measure for a minute how long a training would take here"},
-    },
-    "evaluate": {
-        "images": {"metavar": "IMAGES", "help": "a folder, or a pattern in quotes: 'scans/*_flair.nii.gz', 'dicom/*/'"},
-        "masks": {"metavar": "MASKS", "help": "likewise; what the wildcards match pairs them"},
-        "--predictions": {"metavar": "MASKS", "help": "score these masks, whoever made them, and no model"},
-        "--model": {
-            "metavar": "DIR",
-            "type": Path,
-            "default": Path("models"),
-            "help": "folder of unet.json and unet.weights.h5; left out: models",
-        },
-        "--patient": {
-            "metavar": "RULE",
-            "default": "folder",
-            "help": "folder (the last one that wildcards match; the default), each_volume, each_image, or a regular "
-            "expression with one group",
-        },
-        "--foreground": {
-            "metavar": "1,2,4",
-            "type": _labels,
-            "help": "labels of the masks that count as tumour; left out: masks of 0 and 1, or 0 and 255",
-        },
-        "--predicted-foreground": {"metavar": "1,2,4", "type": _labels, "help": "likewise, of the predictions"},
-        "-o --output": {
-            "metavar": "DIR",
-            "type": Path,
-            "default": Path("evaluation"),
-            "help": "where to; left out: evaluation",
-        },
-    },
-    "predict": {
-        "paths": {
-            "metavar": "PATH",
-            "nargs": "+",
-            "help": "a picture, TIF, NIfTI or zip, a folder of them or of DICOM files, or a pattern in quotes; "
-            "what has one channel is taken as FLAIR",
-        },
-        "-o --output": {
-            "metavar": "DIR",
-            "type": Path,
-            "required": True,
-            "help": "where to; a new folder, or go on there",
-        },
-        "--pre": {"metavar": "PATH", "help": "the pre-contrast series that goes with PATH, which is one FLAIR series"},
-        "--post": {"metavar": "PATH", "help": "likewise post-contrast"},
-        "--each-picture": {
-            "action": "store_true",
-            "help": "NAME_1.png, NAME_2.png, ... are pictures by themselves, not the slices of one volume",
-        },
-        "--model": {
-            "metavar": "FILE",
-            "type": Path,
-            "default": Path("models/unet.onnx"),
-            "help": "left out: models/unet.onnx",
-        },
-        "--threads": {"type": _positive, "metavar": "N", "help": "processor cores to use; left out: all"},
-    },
-    "register": {
-        "--anew": {
-            "action": "store_true",
-            "help": "begin with other patients or another protocol, which the champion cannot be compared on",
-        },
-    },
-    "repro": {"recipe": RECIPE},
-    "serve": {
-        "--host": {
-            "default": "127.0.0.1",
-            "help": "address to listen on; any other than this machine's own asks clients for a token",
-        },
-        "--port": {"type": _port, "default": 5000, "metavar": "N", "help": "left out: 5000"},
-        "--model": {
-            "metavar": "PATH",
-            "type": Path,
-            "default": Path("models/unet.onnx"),
-            "help": "left out: models/unet.onnx",
-        },
-    },
-    "show": {
-        "patients": {"metavar": "PATIENT", "nargs": "+", "help": "a test patient's name, or a part that no other has"},
-        "--of": {
-            "metavar": "RUN",
-            "action": "append",
-            "help": "the run that tested them: a Git revision, a branch or a DVC experiment; once for each; left out: "
-            "the workspace",
-        },
-        "-o --output": {"metavar": "FILE", "type": Path, "default": Path("patients.png"), "help": "a PNG"},
-    },
-}

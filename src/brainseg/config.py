@@ -1,7 +1,8 @@
-"""params.yaml as frozen, strict models. Each stage loads only the blocks it declares in dvc.yaml.
+"""params.yaml as frozen, strict models. Each stage loads only the blocks that it declares in dvc.yaml.
 
 No value has a default here: ``params.yaml`` is the one place that holds numbers. A misspelt key, a
-wrong type or a value out of range stops before any work with the key, the range and the nearest name.
+wrong type or a value out of range is refused before any work; the error names the key, the range and
+the nearest name.
 """
 
 import difflib
@@ -24,11 +25,21 @@ Percentile = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Block(BaseModel):
+class ParamsBlock(BaseModel):
+    """One block of params.yaml: no unknown keys, no conversions between types, no changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _regular_expression(value: str) -> str:
+def reason(error: ValueError) -> str:
+    """Why a file was refused, in one line: the first faults of a model, each by its key."""
+    if isinstance(error, ValidationError):
+        faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()[:3]]
+        return "; ".join(": ".join(filter(None, fault)) for fault in faults)
+    return f"{type(error).__name__} {error}"
+
+
+def _check_patient_rule(value: str) -> str:
     if value not in ("folder", "each_image", "each_volume"):
         try:
             groups = re.compile(value).groups
@@ -41,35 +52,35 @@ def _regular_expression(value: str) -> str:
     return value
 
 
-def _ascending(value: list[float]) -> list[float]:
+def _check_ascending(value: list[float]) -> list[float]:
     if value[0] >= value[1]:
         raise ValueError(f"the lower end, {value[0]:g}, must be below the upper one, {value[1]:g}")
     return value
 
 
-class Download(Block):
+class Download(ParamsBlock):
     source: Literal["kaggle", "folder", "phantom"]
     path: str | None
     images: str
     masks: str
-    patient: Annotated[str, AfterValidator(_regular_expression)]
+    patient: Annotated[str, AfterValidator(_check_patient_rule)]
 
 
-class Phantom(Block):
+class Phantom(ParamsBlock):
     patients: Annotated[int, Field(ge=1, le=1000)]
     slices: Annotated[int, Field(ge=1, le=200)]
     size: Annotated[int, Field(ge=64, le=512)]
     seed: Seed
 
 
-class Preprocess(Block):
+class Preprocess(ParamsBlock):
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
     channels: Literal["all", "flair", "gray"]
     foreground: Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(min_length=1)] | None
-    window: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+    window: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_check_ascending)]
 
 
-class Split(Block):
+class Split(ParamsBlock):
     unit: Literal["patient", "slice", "institution"]
     folds: Annotated[int, Field(ge=2, le=1000)]
     test_fold: Annotated[int, Field(ge=0)]
@@ -79,7 +90,7 @@ class Split(Block):
     seed: Seed
 
 
-class Train(Block):
+class Train(ParamsBlock):
     engine: Literal["tensorflow", "jax"]
     device: Literal["auto", "cpu", "gpu"]
     precision: Literal["auto", "bfloat16", "float16", "float32"]
@@ -102,7 +113,7 @@ class Train(Block):
     patience: Annotated[int, Field(ge=1)] | None
 
 
-class Network(Block):
+class Network(ParamsBlock):
     name: Literal["unet", "attention_unet", "residual_unet", "unet3d"]
     context: Annotated[int, Field(ge=0, le=8)]
     scaling: Literal["full", "gain"]
@@ -114,7 +125,7 @@ class Network(Block):
     stem: Literal[0, 2, 4]
 
 
-class Augmentation(Block):
+class Augmentation(ParamsBlock):
     window: Annotated[float, Field(ge=0, le=1)]
     rotation: Annotated[float, Field(ge=0, le=180)]
     translation: Annotated[float, Field(ge=0, le=0.5)]
@@ -130,7 +141,7 @@ class Augmentation(Block):
     context_dropout: Probability
 
 
-class Evaluate(Block):
+class Evaluate(ParamsBlock):
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
     min_component: Annotated[int, Field(ge=0)] | Literal["auto"]
     tta: bool
@@ -139,16 +150,16 @@ class Evaluate(Block):
     seed: Seed
 
 
-class Render(Block):
+class Render(ParamsBlock):
     patients: Annotated[int, Field(ge=1, le=12)]
     dpi: Annotated[int, Field(ge=50, le=300)]
 
 
-class Export(Block):
+class Export(ParamsBlock):
     calibration_slices: int = Field(ge=8, le=2000)
 
 
-class Params(Block):
+class Params(ParamsBlock):
     """The whole of params.yaml."""
 
     download: Download
@@ -164,32 +175,32 @@ class Params(Block):
 
 
 def load(*blocks: str, path: Path | str = "params.yaml") -> Params:
-    """Read and check ``path``; return the named blocks (all, when none is named).
+    """Read and check ``path``. Return the named blocks, or all of them if none is named.
 
-    The result has one attribute a block. A stage that asks for a block it did not name gets an
-    AttributeError, which keeps the params in ``dvc.yaml`` honest.
+    The result has one attribute for each block. A block that was not named is an AttributeError, so
+    that a stage cannot use parameters that ``dvc.yaml`` does not declare for it.
 
     Raises:
-        DataError: every fault of the file at once, with the key, what is allowed and the nearest name.
+        DataError: all problems of the file, each with the key, what is allowed and the nearest name.
     """
     path = Path(path)
     return check(read_yaml(path), path, *blocks)
 
 
-def check(raw: dict, path: Path, *blocks: str) -> Any:
-    """``load`` of what was read already; errors call it ``path``."""
+def check(raw: dict[str, Any], path: Path, *blocks: str) -> Any:
+    """``load`` for parameters that were read already; errors name ``path`` as their source."""
     fields = {name: (Params.model_fields[name].annotation, ...) for name in blocks or Params.model_fields}
     try:
-        raise_all(_conflicts(path, Params.model_validate(raw)))
-        model = create_model("Params", __base__=Block, **fields)  # type: ignore[call-overload]
+        raise_all(_find_conflicts(path, Params.model_validate(raw)))
+        model = create_model("Params", __base__=ParamsBlock, **fields)  # type: ignore[call-overload]
         return model.model_validate({name: raw[name] for name in fields})
     except ValidationError as error:
-        raise_all([_explain(path, fault) for fault in error.errors()])
+        raise_all([_explain(path, each) for each in error.errors()])
         raise
 
 
-def read_yaml(path: Path) -> dict:
-    """A YAML 1.2 mapping, as DVC reads it: ``1e-05`` is a number and a key given twice an error."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping as DVC does: ``1e-05`` is a number, and a key given twice is an error."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -199,8 +210,8 @@ def read_yaml(path: Path) -> dict:
     return parse_yaml(text, path)
 
 
-def parse_yaml(text: str, name: object) -> dict:
-    """``read_yaml`` of a text; errors call it ``name``."""
+def parse_yaml(text: str, name: object) -> dict[str, Any]:
+    """``read_yaml`` for a text; errors name ``name`` as its source."""
     try:
         raw = YAML(typ="safe", pure=True).load(io.StringIO(text))
     except YAMLError as error:
@@ -211,13 +222,13 @@ def parse_yaml(text: str, name: object) -> dict:
     return raw
 
 
-def _conflicts(path: Path, params: Params) -> list[Problem]:
-    """Values that are allowed each by itself but not together."""
+def _find_conflicts(path: Path, params: Params) -> list[Problem]:
+    """Values that are allowed alone but not together."""
     network, split, size = params.network, params.split, params.preprocess.size
-    window = round(params.augmentation.window * size)  # as augmentation.py has it
-    step = max(1, network.stem) * 2**network.depth  # pixels of the grid to one of the deepest level
+    window = round(params.augmentation.window * size)  # as in training/augmentation.py
+    step = max(1, network.stem) * 2**network.depth  # grid pixels for one pixel of the deepest level
     needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
-    found = {
+    rules = {
         f"preprocess.size is {size}, {needs}": (
             size % step != 0,
             f"set preprocess.size to a multiple of {step}, or lower network.depth",
@@ -226,44 +237,45 @@ def _conflicts(path: Path, params: Params) -> list[Problem]:
             window % step != 0 or (window == 0 < params.augmentation.window),
             f"set it to {max(1, round(window / step)) * step / size:.4g}, or to 0 for whole slices",
         ),
-        f"network.filters is {network.filters}, network.norm group makes 8 groups of them": (
+        f"network.filters is {network.filters}, network.norm group makes 8 groups of filters": (
             network.norm == "group" and network.filters > 8 and network.filters % 8 != 0,
             "set network.filters to a multiple of 8",
         ),
         f"network.name is {network.name}, network.context {network.context}": (
             network.name == "unet3d" and network.context == 0,
-            "set network.context to 1 or more: one slice is flat",
+            "set network.context to 1 or more: one slice has no depth",
         ),
         f"network.name is {network.name}, augmentation.context_dropout {params.augmentation.context_dropout}": (
             network.name == "unet3d" and params.augmentation.context_dropout > 0,
-            "set augmentation.context_dropout: 0; the neighbours' outlines would no longer fit their images",
+            "set augmentation.context_dropout: 0; the outlines of the neighbours would not fit their changed images",
         ),
         f"network.name is {network.name}, split.unit {split.unit}": (
             network.name == "unet3d" and split.unit == "slice",
-            "set split.unit: patient; it answers a slice's neighbours too, which may be test slices",
+            "set split.unit: patient; it also outlines the neighbours of a slice, which may be test slices",
         ),
         f"split.test_fold is {split.test_fold}, split.folds {split.folds}": (
             split.test_fold >= split.folds and split.file is None and split.unit != "institution",
             f"set split.test_fold to 0..{split.folds - 1}",
         ),
     }
-    return [Problem(str(path), what, fix) for what, (applies, fix) in found.items() if applies]
+    return [Problem(str(path), what, fix) for what, (applies, fix) in rules.items() if applies]
 
 
-def _explain(path: Path, fault: Mapping[str, Any]) -> Problem:
-    location = [str(part) for part in fault["loc"] if isinstance(part, str | int)]
-    if fault["type"] == "extra_forbidden":
+def _explain(path: Path, error: Mapping[str, Any]) -> Problem:
+    """One of pydantic's errors in the words of params.yaml."""
+    location = [str(part) for part in error["loc"] if isinstance(part, str | int)]
+    if error["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"write {close[0]}" if close else f"use one of: {', '.join(known)}"
         return Problem(str(path), f"{'.'.join(location)} is not a parameter", hint)
-    key = ".".join(location[:2])  # what follows names a branch of a union, not a key
-    if fault["type"] == "missing":
+    key = ".".join(location[:2])  # further parts name a branch of a union, not a key
+    if error["type"] == "missing":
         return Problem(str(path), f"{key} is missing", f"add it, or: git checkout {path}")
-    value = fault.get("input")
-    close = difflib.get_close_matches(str(value), re.findall(r"'([^']+)'", fault["msg"]), n=1)
-    hint = f"write {close[0]}" if close else f"set {key} as params.yaml's comments say"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
+    value = error.get("input")
+    close = difflib.get_close_matches(str(value), re.findall(r"'([^']+)'", error["msg"]), n=1)
+    hint = f"write {close[0]}" if close else f"set {key} as the comments in params.yaml say"
+    message = error["msg"][0].lower() + error["msg"][1:]
     return Problem(str(path), f"{key} is {value!r}: {message}", hint)
 
 

@@ -1,7 +1,7 @@
-"""Errors that name the thing and the way out, and the one place where they are printed.
+"""Errors that name what is wrong and how to correct it, and the one place that prints them.
 
-Everything a user can cause is raised as a :class:`BrainsegError`; ``run`` turns it into lines
-``ERROR <CODE> <path>: <what>. Fix: <action>`` on stderr and the exit code. Anything else is a bug.
+Everything a user can cause is raised as a :class:`BrainsegError`. ``run`` prints it on stderr as lines
+``ERROR <CODE> <path>: <what>. Fix: <action>`` and exits with the code. Any other exception is a bug.
 """
 
 import errno
@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from brainseg import files
 
-_PLACE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS}
+_PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS}
 
 
 class Problem(NamedTuple):
-    """One fault: the file, member or key it is about, what is wrong, and what to do."""
+    """One problem: the file, zip member or key, what is wrong with it, and what to do."""
 
     path: str
     what: str
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
 
 class BrainsegError(Exception):
-    """A fault with a way out. ``problems`` holds all of them, not the first alone."""
+    """An error with a remedy. ``problems`` holds all problems that were found, not only the first."""
 
     code = 1
 
@@ -45,31 +45,31 @@ class DataError(BrainsegError):
 
 
 class MachineError(BrainsegError):
-    """Network, disk, credentials, device or port."""
+    """A problem of the network, the disk, credentials, a device or a port."""
 
     code = 3
 
 
 class IntegrityError(BrainsegError):
-    """Bytes, ids or digests that are not what they must be."""
+    """Bytes, ids or digests that are not as expected."""
 
     code = 4
 
 
 class RunError(BrainsegError):
-    """A run that went wrong: a loss that is not a number, memory that ran out."""
+    """A run that failed: a loss that is not a number, or no memory left."""
 
     code = 5
 
 
 def raise_all(problems: Sequence[Problem], kind: type[BrainsegError] = DataError) -> None:
-    """Raise one error for all ``problems``; do nothing when there is none."""
+    """Raise one error for all ``problems``. Do nothing if there are none."""
     if problems:
         raise kind("", problems=problems)
 
 
 def run(main: Callable[[], object]) -> None:
-    """Run a stage's or a command's ``main`` and exit with its code, faults printed for a person."""
+    """Run the ``main`` of a stage or a command. Print an error as ERROR lines and exit with its code."""
     debug = "--debug" in sys.argv or bool(os.environ.get("BRAINSEG_DEBUG"))
     try:
         main()
@@ -78,22 +78,22 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        fault = as_fault(error)
-        for line in fault.lines():
+        known = as_brainseg_error(error)
+        for line in known.lines():
             print(line, file=sys.stderr)
-        _record(fault)
-        sys.exit(fault.code)
+        _save(known)
+        sys.exit(known.code)
 
 
-def as_fault(error: Exception) -> BrainsegError:
-    """Whatever was raised as a fault with a way out; what nobody foresaw is a bug."""
+def as_brainseg_error(error: Exception) -> BrainsegError:
+    """Turn any exception into an error with a remedy. What no case covers is reported as a bug."""
     if isinstance(error, BrainsegError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = files.free_bytes(error.filename or ".")
         return MachineError(error.filename or ".", f"the disk is full ({free:,} bytes free)", "free space, run again")
-    if isinstance(error, OSError) and error.filename and error.errno in _PLACE:
-        fix = "check the path and its permissions; what a stage reads, dvc repro makes"
+    if isinstance(error, OSError) and error.filename and error.errno in _PATH_ERRORS:
+        fix = "check the path and its permissions; dvc repro makes the files that a stage reads"
         return MachineError(error.filename or ".", str(error.strerror), fix)
     if is_out_of_memory(error):
         return RunError("memory", "out of memory", "lower train.batch_size or close other programs")
@@ -106,23 +106,23 @@ def as_fault(error: Exception) -> BrainsegError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python's or an engine's own error means that memory ran out."""
+    """Whether an error of Python or of an engine means that no memory is left."""
     text = f"{type(error).__name__} {error}"
     return isinstance(error, MemoryError) or "ResourceExhausted" in text or "RESOURCE_EXHAUSTED" in text
 
 
-def _record(fault: BrainsegError) -> None:
-    """Keep the full list where it survives a deleted experiment folder, if this is a project; never fail of it."""
+def _save(error: BrainsegError) -> None:
+    """Keep all problems where they survive a deleted experiment folder, if this is a project. Never fails."""
     if not (os.environ.get("DVC_ROOT") or os.path.exists("dvc.yaml")):
         return
     try:
         path = files.state_dir() / "errors.json"
-        payload = {"code": fault.code, "problems": [p._asdict() for p in fault.problems]}
+        payload = {"code": error.code, "problems": [p._asdict() for p in error.problems]}
         files.write_text(path, json.dumps(payload, indent=1) + "\n")
     except OSError:
         pass
 
 
 def printable(text: str) -> str:
-    """One line whatever a file name holds: control characters as escapes."""
+    """``text`` on one line: control characters, which a file name may hold, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

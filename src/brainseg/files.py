@@ -1,4 +1,4 @@
-"""Files on disk: where the project's state lives, writes that never leave half a file, digests."""
+"""Files on disk: the folder of the project's state, writes that never leave half a file, digests."""
 
 import errno
 import glob
@@ -14,12 +14,12 @@ import psutil
 
 
 def project_root() -> Path:
-    """The main repository, also from a queued experiment's folder (DVC sets ``DVC_ROOT`` for stages)."""
+    """The main repository, also for a queued experiment in a folder of its own (DVC sets ``DVC_ROOT`` for stages)."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
 def state_dir() -> Path:
-    """What must survive a deleted experiment folder: ``<project root>/.brainseg``, ignored by git."""
+    """``<project root>/.brainseg``, ignored by git, for files that must survive a deleted experiment folder."""
     path = project_root() / ".brainseg"
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -27,17 +27,17 @@ def state_dir() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file or folder beside ``path`` that takes its place when the block succeeds.
+    """A temporary file or folder beside ``path`` that replaces it when the block succeeds.
 
-    The body creates what it likes at the yielded path (nothing is there yet). On an error the
+    The body creates a file or a folder at the yielded path, where nothing exists yet. On an error the
     temporary is removed and an earlier ``path`` stays as it was.
     """
-    with beside(path) as temporary:
+    with temporary_beside(path) as temporary:
         inner = temporary / path.name
         yield inner
         sync(inner)
         if path.is_dir():
-            if not inner.is_dir():  # a file never takes the place of a folder and all that is in it
+            if not inner.is_dir():  # a file must not replace a folder and all that it holds
                 raise IsADirectoryError(errno.EISDIR, "is a folder, a file was to be written", str(path))
             shutil.rmtree(path)
         os.replace(inner, path)
@@ -45,8 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """An empty folder on the disk of ``path``, for the block alone; what killed writers left there is removed."""
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, removed after the block, as is what killed writers left there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
@@ -57,7 +57,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporaries of writers that were killed: their process is gone."""
+    """Remove the temporaries of killed writers: those whose process no longer exists."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
         pid = leftover.name.rsplit(".", 2)[-2]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
@@ -65,7 +65,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk, so that a rename after it is durable."""
+    """Flush a file or the entries of a folder to the disk, so that a later rename is durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -86,7 +86,7 @@ def sha256(path: Path) -> str:
 
 
 def free_bytes(path: Path | str) -> int:
-    """Bytes free on the disk that holds ``path`` (or its nearest existing parent)."""
+    """Free bytes on the disk that holds ``path`` or its nearest existing parent."""
     place = Path(path).absolute()
     while not place.exists():
         place = place.parent

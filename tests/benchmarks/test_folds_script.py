@@ -1,4 +1,4 @@
-"""The scripts that run folds without DVC and look into a training step."""
+"""The scripts that run folds without DVC and that profile a training step."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_operations_are_counted_by_kind_and_step(scripts):
 
 
 def test_operations_of_convolutions_as_by_hand(scripts):
-    """A stem of 4 x 4 pixels, two blocks, a 1 x 1 convolution and a transposed one, of 32 x 32 windows."""
+    """A stem of 4 x 4 pixels, two blocks, a 1 x 1 and a transposed convolution, for windows of 32 x 32 pixels."""
     _, step_profile = scripts
     params = config.load()
     network = params.network.model_copy(update={"filters": 4, "depth": 1, "stem": 4})

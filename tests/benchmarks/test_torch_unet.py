@@ -1,4 +1,4 @@
-"""The peer in PyTorch is the same network: with our weights, our answers. Skipped where PyTorch is not installed."""
+"""The peer in PyTorch is the same network: equal weights give equal outputs. Skipped if PyTorch is not installed."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def torch_unet(monkeypatch):
 
 
 def drawn(shape: tuple[int, ...], name: str, random: np.random.Generator) -> np.ndarray:
-    """Weights unlike those that networks begin with, so that one in another's place shows."""
+    """Weights unlike initial ones, so that a weight in the wrong place changes the output."""
     low, high = (0.5, 1.5) if name in ("gamma", "moving_variance") else (-0.5, 0.5)
     return random.uniform(low, high, shape).astype("float32")
 
 
 def fill(network, peer, random) -> None:
-    """The same numbers in both. Layers stand in order of computation; Keras keeps kernels as (H, W, in, out)."""
+    """Set the same weights in both. Layers are in order of computation; Keras' kernels are (H, W, in, out)."""
     modules = [
         m for m in peer.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.BatchNorm2d)
     ]
@@ -45,7 +45,7 @@ def fill(network, peer, random) -> None:
 
 
 def order(name: str, depth: int) -> tuple:
-    """Where a module of the peer is computed: on the way up the coarsest level is the first."""
+    """A sort key: the order in which modules of the peer compute. In the decoder the coarsest level is first."""
     part, *rest = name.split(".")
     level, place = (int(rest[0]), tuple(int(number) for number in rest[1:])) if rest else (0, ())
     return {

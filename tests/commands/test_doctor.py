@@ -1,4 +1,4 @@
-"""The doctor: a line for each thing, PASS or WARN with the way out, and never a failure."""
+"""`brainseg doctor`: one line for each check, PASS or WARN with a remedy, and never a failure."""
 
 import json
 import socket
@@ -9,13 +9,17 @@ import pytest
 
 from brainseg import config, files
 from brainseg.commands import doctor, timing
-from tests.support import toy_pipeline
+from tests.support import run_files, toy_pipeline
+from tests.support.engine import THREADS
+
+REMOTES = doctor.remotes
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A project with a model that phantoms have trained, on a machine of as many cores as the tests' engine uses."""
-    monkeypatch.setattr(doctor.hardware, "cores", lambda: 2)
+    """A project with a model trained on phantoms, on a machine with as many cores as the engine of the tests uses."""
+    monkeypatch.setattr(doctor.hardware, "cores", lambda: THREADS)
+    monkeypatch.setattr(doctor, "remotes", lambda root: doctor.Finding("remotes", "not asked for"))  # starts DVC
     for name in ("params.yaml", ".dvc/config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         text = (toy_pipeline.PROJECT / name).read_text()
@@ -23,19 +27,16 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     weights = tmp_path / "models/unet.weights.h5"
     weights.write_bytes(b"weights")
-    manifest = {
-        "format": 3,
-        "weights_sha256": files.sha256(weights),
-        "parameters": 1234567,
-        "contract": {"size": [32, 32]},
-        "protocol": {
+    manifest = run_files.manifest(
+        weights_sha256=files.sha256(weights),
+        parameters=1234567,
+        protocol={
             "source": "phantom",
             "patients": {"train": 20},
             "slices": {"train": 400},
             "marks": ["phantom data"],
         },
-        "training": {"engine": "tensorflow"},
-    }
+    )
     (tmp_path / "models/unet.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -44,7 +45,8 @@ def lines(folder):
     return {line.split()[1]: line for line in doctor.run(folder).splitlines()}
 
 
-def test_a_sound_machine(folder):
+def test_a_sound_machine(folder, monkeypatch):
+    monkeypatch.setattr(doctor, "remotes", REMOTES)
     found = lines(folder)
     assert list(found) == ["python", "machine", "engine", "disk", "remotes", "tracking", "model"]
     assert found["python"].startswith("PASS")
@@ -83,7 +85,7 @@ def test_a_misspelt_parameter_is_a_line_too(folder):
 
 def test_what_a_training_would_choose_and_where_it_would_crawl(folder, monkeypatch):
     monkeypatch.setattr(doctor.hardware, "multiplies_bfloat16", lambda: False)
-    assert "PASS" in lines(folder)["engine"] and "float32, 2 threads, oneDNN" in lines(folder)["engine"]
+    assert "PASS" in lines(folder)["engine"] and "float32, 1 thread, oneDNN" in lines(folder)["engine"]
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("precision: auto", "precision: bfloat16"))
     keras.config.set_dtype_policy("float32")
@@ -93,7 +95,7 @@ def test_what_a_training_would_choose_and_where_it_would_crawl(folder, monkeypat
 
 
 def test_how_long_a_training_would_take_is_measured(folder, monkeypatch):
-    """Three epochs of a tiny network: the time follows from rates that were measured here."""
+    """Three epochs of a tiny network: the time follows from the measured rates."""
     text = (folder / "params.yaml").read_text()
     tiny = {"epochs: 40": "epochs: 3", "filters: 32": "filters: 4", "depth: 3": "depth: 1", "size: 256": "size: 64",
             "batch_size: 16": "batch_size: 4", "  window: 0.75": "  window: 0"}  # fmt: skip
@@ -102,12 +104,13 @@ def test_how_long_a_training_would_take_is_measured(folder, monkeypatch):
         text = text.replace(old, new)
     (folder / "params.yaml").write_text(text)
     (folder / "metrics").mkdir()
-    report = {"protocol": {"slices": {"train": 400, "val": 50, "test": 60}}}
+    report = run_files.evaluation(protocol={"slices": {"train": 400, "val": 50, "test": 60}})
     (folder / "metrics/evaluation.json").write_text(json.dumps(report))
     monkeypatch.setattr(timing, "MOST", 8)
     found = timing.estimate(config.load(path=folder / "params.yaml"), report["protocol"]["slices"], seconds=5)
     assert 2 <= found.steps <= 8
     expected = 3 * (400 / found.trained + 50 / found.validated) / 60
     assert found.minutes == pytest.approx(expected)
+    monkeypatch.setattr(timing, "estimate", lambda *_: found)
     said = str(doctor.training_time(folder))
     assert "PASS" in said and "for 3 epochs of 400 slices" in said and "images/s" in said

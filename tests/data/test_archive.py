@@ -1,4 +1,4 @@
-"""The canonical archive: its bytes are fixed, and an old one survives whatever goes wrong."""
+"""The canonical archive: its bytes are fixed, and any error keeps the old one."""
 
 import errno
 import tracemalloc

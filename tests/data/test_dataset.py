@@ -32,7 +32,13 @@ def test_s2_a_patient_in_two_subsets_is_refused_again(tmp_path):
 
 def test_s2_ids_of_one_patient_have_one_form():
     ids = pd.Series(["M\u00fcller", "Mu\u0308LLER", "stra\u00dfe", "STRASSE", "P1"], index=[5, 4, 3, 2, 1])
-    assert dataset.same(ids).to_dict() == {5: "m\u00fcller", 4: "m\u00fcller", 3: "strasse", 2: "strasse", 1: "p1"}
+    assert dataset.normalise_ids(ids).to_dict() == {
+        5: "m\u00fcller",
+        4: "m\u00fcller",
+        3: "strasse",
+        2: "strasse",
+        1: "p1",
+    }
 
 
 @pytest.mark.parametrize("names", [("P0", "p0"), ("M\u00fc", "Mu\u0308")], ids=["case", "NFC and NFD"])
@@ -66,11 +72,11 @@ def of_lengths(*lengths):
 
 def test_neighbours_are_the_patients_own_and_the_ends_are_repeated():
     data = of_lengths(3, 1, 4)
-    assert data.around(np.arange(8), 1).tolist() == [
+    assert data.windows_around(np.arange(8), 1).tolist() == [
         [0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 3], [4, 4, 5], [4, 5, 6], [5, 6, 7], [6, 7, 7],
     ]  # fmt: skip
-    assert data.around(np.array([6, 0]), 2).tolist() == [[4, 5, 6, 7, 7], [0, 0, 0, 1, 2]]
-    assert data.around(np.array([2]), 0).tolist() == [[2]]
+    assert data.windows_around(np.array([6, 0]), 2).tolist() == [[4, 5, 6, 7, 7], [0, 0, 0, 1, 2]]
+    assert data.windows_around(np.array([2]), 0).tolist() == [[2]]
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
@@ -87,8 +93,8 @@ def test_tiles_cover_every_slice_within_its_patient(lengths, stride):
 
 def test_slices_of_a_window_stand_behind_one_another():
     images = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
-    made = dataset.stacked(images, np.array([[0, 1, 2], [1, 2, 2]]))
+    made = dataset.stack_channels(images, np.array([[0, 1, 2], [1, 2, 2]]))
     assert made.shape == (2, 2, 2, 9)
     np.testing.assert_array_equal(made[1, ..., :3], images[1])
     np.testing.assert_array_equal(made[1, ..., 3:6], images[2])
-    np.testing.assert_array_equal(dataset.stacked(images, np.array([[3], [0]])), images[[3, 0]])
+    np.testing.assert_array_equal(dataset.stack_channels(images, np.array([[3], [0]])), images[[3, 0]])

@@ -1,4 +1,4 @@
-"""One download against every answer a server can give; whatever happens, the bytes are right or there are none."""
+"""One download against every answer a server can give: the bytes are right, or there are none."""
 
 import contextlib
 import errno
@@ -22,8 +22,8 @@ from brainseg.io import untrusted_zip
 from tests.support.faulty_server import FaultyServer
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
-FAST = download.Patience(idle_s=5, pause_s=0.001)
-HASTY = FAST._replace(idle_s=0.3)  # for servers that fall silent
+FAST = download.RetryLimits(idle_s=5, pause_s=0.001)
+HASTY = FAST._replace(idle_s=0.3)  # for servers that stop sending
 
 
 def left_over(root: Path) -> set[str]:
@@ -44,7 +44,7 @@ class Clock:
 
 
 class Busy(contextlib.AbstractContextManager):
-    """An answer that puts off."""
+    """An answer that asks the client to come back later."""
 
     url, status_code, reason, headers = "http://127.0.0.1/", 429, "Too Many Requests", {"Retry-After": "3600"}
 
@@ -68,7 +68,7 @@ class Trickle(Busy):
     ids=["silence", "Retry-After", "a byte each time"],
 )
 def test_d4_at_most_60_s_since_the_last_byte_pauses_counted(monkeypatch, answer, tries, least_s, most_s):
-    """Every answer comes as late as it may."""
+    """Every answer arrives as late as the timeouts allow."""
     clock = Clock()
 
     def late(*_, timeout, **__):
@@ -85,8 +85,8 @@ def test_d4_at_most_60_s_since_the_last_byte_pauses_counted(monkeypatch, answer,
 
 
 def test_a_connection_is_given_up_sooner_than_an_answer():
-    connect_s, idle_s = download._Silence(download.PATIENCE).timeouts_s()
-    assert connect_s < idle_s <= 10 and download.PATIENCE.tries == 5
+    connect_s, idle_s = download._Deadline(download.RETRY_LIMITS).timeouts_s()
+    assert connect_s < idle_s <= 10 and download.RETRY_LIMITS.tries == 5
 
 
 def test_bytes_arrive_and_a_whole_file_is_not_fetched_again(project_root):
@@ -207,7 +207,6 @@ def test_d6_disk_full_during_names_bytes_and_leaves_nothing(project_root, monkey
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(download, "open", lambda path, mode: Full(path, mode), raising=False)
-    monkeypatch.setattr(download, "_alone", lambda *_: contextlib.nullcontext())
     what = r"No space left .*1,048,576 bytes needed, [\d,]+ free"
     with FaultyServer(BODY) as server, pytest.raises(MachineError, match=what):
         download.fetch(server.url, FAST)
@@ -273,5 +272,5 @@ def rename(part: Path, url: str) -> None:
 def wait_until(condition, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""One's own images and masks: how they are paired, ordered and told apart, and what stops them."""
+"""The user's own images and masks: how they are paired and ordered, and what is refused."""
 
 import errno
 import os
@@ -118,7 +118,7 @@ def test_p1_missing_mask_mask_without_image_and_two_masks_are_all_listed(tmp_pat
         "a/1.tif": "has no mask",
         "b/2_mask.tif": "is a mask without image",
         "c/3.tif": "has two masks: c/3_mask.png, c/3_mask.tif",
-        "d/4.tif": "is a second d/4.png",
+        "d/4.tif": "and d/4.png match the pattern with the same text, so a mask cannot be assigned",
     }
 
 
@@ -139,7 +139,7 @@ def test_slices_need_numbers_and_different_ones(tmp_path):
 
 def test_two_folders_of_one_name_are_not_one_patient(tmp_path):
     root = place(tmp_path, "s1/p/1.png", "s1/p/1_mask.png", "s2/p/2.png", "s2/p/2_mask.png")
-    assert problems(root) == {"s2/p/2.png": "and s1/p would be one patient, p"}
+    assert problems(root) == {"s2/p/2.png": "and s1/p have the same patient, p"}
     assert [pair[0] for pair in found(root, patient=r"(.*)/")] == ["s1_p", "s2_p"]
 
 
@@ -193,7 +193,7 @@ def test_p9_links_hidden_files_and_pipes(tmp_path):
 
 
 def test_what_cannot_be_read_is_listed_and_not_left_out(tmp_path, monkeypatch):
-    """A folder that cannot be listed, a file that cannot be reached; played, because root may do all."""
+    """A folder that cannot be listed, a file that cannot be reached; simulated, because root may read everything."""
     root = place(tmp_path, *(f"{p}/{name}.png" for p in "abc" for name in ("1", "1_mask")))
     scandir, stat = os.scandir, Path.stat
 

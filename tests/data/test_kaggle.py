@@ -1,4 +1,4 @@
-"""LGG from wherever it lies: one copy, verified, the same archive; or nothing."""
+"""LGG from any source gives the same archive, verified, or nothing."""
 
 import hashlib
 import signal
@@ -20,7 +20,7 @@ from tests.support import fake_lgg, lgg_fixture
 from tests.support.faulty_server import LOGIN_PAGE, FaultyServer
 
 ROOT = Path(__file__).parents[2]
-FAST = download.Patience(idle_s=5, pause_s=0.001)
+FAST = download.RetryLimits(idle_s=5, pause_s=0.001)
 PATIENT, FILE = "TCGA_DU_0002_19990202", "TCGA_DU_0002_19990202/TCGA_DU_0002_19990202_7_mask.tif"
 
 
@@ -44,7 +44,7 @@ def single(tmp_path):
 
 
 def refused(build, mirror) -> list[str]:
-    """Lines of the refusal; an archive that was there before is still there, and nothing else."""
+    """Lines of the error; an earlier archive is still there, and nothing else."""
     build.target.parent.mkdir(parents=True, exist_ok=True)
     build.target.write_bytes(b"old")
     with pytest.raises(IntegrityError) as caught:
@@ -122,7 +122,7 @@ def test_d1_bad_downloads_are_quarantined_and_both_digests_named(fault, build, s
     body = single.read_bytes()
     half = len(body) // 2
     flipped = body[:half] + bytes([body[half] ^ 0xFF]) + body[half + 1 :]
-    moved = body[:-3] + bytes([body[-3] ^ 1]) + body[-2:]  # the directory's place, so that members begin before 0
+    moved = body[:-3] + bytes([body[-3] ^ 1]) + body[-2:]  # the offset of the directory: members would start before 0
     bad = {"html": LOGIN_PAGE, "truncated": body[:half], "flipped": flipped, "moved": moved,
            "empty": b"PK\5\6" + bytes(18)}[fault]  # fmt: skip
     with FaultyServer(bad, "html" if fault == "html" else None) as server:
@@ -131,7 +131,7 @@ def test_d1_bad_downloads_are_quarantined_and_both_digests_named(fault, build, s
         [kept] = (project_root / ".brainseg/quarantine").iterdir()
         assert kept.read_bytes() == bad and list((project_root / ".brainseg/downloads").iterdir()) == []
         server.body = body
-        build(server.url)  # the next run fetches anew
+        build(server.url)  # the next run fetches it again
 
 
 def test_d1_a_bad_mirror_file_stays_where_it_is(tmp_path, build):
@@ -158,7 +158,7 @@ def test_d4_no_network_says_how_to_place_the_file(build):
     with FaultyServer(b"", "404", times=9) as server, pytest.raises(MachineError) as caught:
         build(server.url)
     assert "BRAINSEG_MIRROR=/path/to/archive.zip dvc repro" in caught.value.lines()[0]
-    with pytest.raises(MachineError, match="nothing here"):
+    with pytest.raises(MachineError, match="does not exist"):
         build("/no/such/place.zip")
 
 
@@ -176,7 +176,7 @@ def test_d6_disk_full_before_the_contents_are_read(build, single, monkeypatch):
     target = build.target.parent
     monkeypatch.setenv("BRAINSEG_MIRROR", str(single))
     monkeypatch.setattr(files, "free_bytes", lambda path: needed - 1 if path == target else 2**30)
-    monkeypatch.setattr(untrusted_zip.Store, "read", lambda *_: pytest.fail("read before there was room"))
+    monkeypatch.setattr(untrusted_zip.UntrustedFiles, "read", lambda *_: pytest.fail("read before there was room"))
     with pytest.raises(MachineError, match=rf"raw: {needed:,} bytes needed, {needed - 1:,} free"):
         next(kaggle.pairs(fake_lgg.table(), FAST, target))
 

@@ -1,4 +1,4 @@
-"""LGG rewritten as NIfTI volumes, every patient in another orientation, is the same data to all that follows."""
+"""LGG written as NIfTI volumes, each patient in another orientation, gives the same arrays and split."""
 
 import itertools
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ PARAMS = config.load(path=ROOT / "params.yaml")
 
 
 def as_nifti(pairs: Iterable[archive.Pair], root: Path) -> config.Download:
-    """Write each patient's slices as one volume of 1 mm voxels with its mask; the parameters that read them."""
-    from tests.io.test_scans import ORIENTATIONS, nifti
+    """Write each patient's slices and masks as volumes of 1 mm voxels; returns the parameters to read them."""
+    from tests.support.nifti_files import ORIENTATIONS, nifti
 
     places = []
     for number, (patient, slices) in enumerate(itertools.groupby(pairs, key=lambda pair: pair.patient)):
@@ -37,14 +37,14 @@ def as_nifti(pairs: Iterable[archive.Pair], root: Path) -> config.Download:
 
 
 def prepared(pairs: Iterable[archive.Pair], out: Path) -> Path:
-    """What download, preprocess and split make of it."""
+    """Run download and preprocess on the pairs; returns ``out``."""
     archive.write(out / "slices.zip", pairs)
     preprocessing.run(out / "slices.zip", PARAMS.preprocess, out)
     return out
 
 
 def columns(out: Path) -> pd.DataFrame:
-    """All that a later stage reads of slices.csv, but the place of a volume in space."""
+    """All columns of slices.csv that a later stage reads, except the spacing."""
     return pd.read_csv(out / "slices.csv")[["row", "patient", "institution", "slice", "tumour_pixels"]]
 
 

@@ -1,4 +1,4 @@
-"""docs/own-data.md run: a folder of one's own becomes a report by one command. The test makes the data; minutes."""
+"""The commands of docs/own-data.md: the user's own folder to a report. The tests draw the data; they take minutes."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from brainseg import config
 from brainseg.data import fingerprints
 from brainseg.data.phantom import cohort
 from brainseg.io import pictures
-from tests.io.test_scans import ORIENTATIONS, nifti
 from tests.support import tiny_pipeline
+from tests.support.nifti_files import ORIENTATIONS, nifti
 
 pytest.importorskip("nibabel")
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ SIDES = ((64, 64), (80, 64), (56, 72), (96, 96))  # rows, columns
 
 
 def heads(patients: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Patient → FLAIR (S, 64, 64) uint8 and labels (S, 64, 64): 1 and 4 where the tumour is, 2 somewhere else."""
+    """Patient → FLAIR (S, 64, 64) uint8 and labels (S, 64, 64): 1 and 4 in the tumour, 2 in a corner."""
     drawn: dict[str, list] = {}
     for pair in cohort.pairs(config.Phantom(patients=patients, slices=6, size=64, seed=3)):
         flair, mask = pictures.decode(pair.image, "a")[..., 1], pictures.decode(pair.mask, "a") // 255
@@ -36,7 +36,7 @@ def heads(patients: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def framed(slices: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Cut or padded to other sides, about the middle."""
+    """``slices`` cropped or padded around the middle to ``rows`` x ``columns``."""
     out = np.zeros((len(slices), rows, columns), slices.dtype)
     height, width = min(rows, 64), min(columns, 64)
     top, left = (rows - height) // 2, (columns - width) // 2
@@ -46,7 +46,7 @@ def framed(slices: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def repro(tmp_path: Path, root: Path, **download) -> Path:
-    """The pipeline on ``root``, run once; the folder it ran in."""
+    """Run the pipeline once on ``root``; returns the folder it ran in."""
     changes = tiny_pipeline.TINY | {
         "download": {"source": "folder", "path": str(root), **download},
         "preprocess": {"size": 64, "foreground": [1, 4]},
@@ -90,7 +90,7 @@ def test_sixty_nifti_volumes_of_all_kinds(tmp_path):
     both = scored.merge(test, on="patient", suffixes=("", "_of_the_run"))
     assert len(both) == len(test) and (both["dice"] == both["dice_of_the_run"]).all()
     marks = json.loads((folder / "again/evaluation.json").read_text())["protocol"]["marks"]
-    assert fingerprints.SEEN in marks  # all sixty, those that were trained on as well
+    assert fingerprints.SEEN in marks  # all sixty are scored, also those of training
 
 
 def test_pairs_of_png_slices(tmp_path):
@@ -109,7 +109,7 @@ def test_dicom_series_with_nifti_masks(tmp_path):
     pytest.importorskip("pydicom")
     from brainseg.io import dicom
     from brainseg.io import nifti as files
-    from tests.io.test_dicom import save_series
+    from tests.support.dicom_series import save_series
 
     for name, (flair, labels) in heads(10).items():
         paths = save_series(tmp_path / f"own/scans/{name}", flair.astype(np.uint16) * 5)

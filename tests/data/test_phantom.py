@@ -1,4 +1,4 @@
-"""The drawn cohort: the same bytes for the same parameters, and what a network needs to learn from it."""
+"""The phantom cohort: the same parameters give the same bytes, and the images have what a network must learn from."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""The archive becomes arrays: the right pixels in the right order, and every fault in one list."""
+"""From the archive to arrays: the right pixels in the right order, and every fault in one list."""
 
 import io
 import zipfile
@@ -124,7 +124,7 @@ def deep(number: int, pixels: np.ndarray, patient: str = "A") -> archive.Pair:
 
 
 def test_a_volume_of_more_than_8_bits_shares_one_window(preprocess):
-    """The ends are percentiles of what is above the least value; a slice alone would have others."""
+    """The ends are percentiles of the values above the lowest; those of a single slice would differ."""
     volume = RNG.integers(1, 4000, (3, 32, 32)).astype(np.uint16)
     volume[:, :8] = 0  # air
     volume[2] //= 2  # a darker slice stays darker
@@ -149,7 +149,7 @@ def test_a_constant_volume_of_floats_is_black(preprocess):
     assert not images.any()
 
 
-def test_slices_of_one_patient_are_alike(preprocess):
+def test_slices_of_one_patient_are_of_one_kind(preprocess):
     found = faults(preprocess, pair(), deep(2, noise()[..., 0].astype(np.uint16)), pair("B", mask=square(16, 32)))
     assert found[0].startswith("A/1.png: and other slices of the patient are of different kinds (uint16, one channel; ")
     assert found[1].startswith("B/1_mask.png: the mask has shape")
@@ -198,7 +198,7 @@ def test_pixels_that_are_not_square_become_square(preprocess):
 
 
 def volume_pair(number: int, mask: np.ndarray) -> archive.Pair:
-    """As ``folder`` names the slices of a volume."""
+    """A pair with the names that ``folder`` gives to slices of a volume."""
     return deep(number, noise()[..., 0].astype(np.uint16))._replace(
         image_name=f"case_{number:04}.npy", mask_name=f"case_{number:04}_mask.npy", mask=pictures.encode(mask)
     )
@@ -209,7 +209,7 @@ def test_a_volume_with_labels_is_one_fault(preprocess):
     labels[0, 0] = 1
     found = faults(preprocess, *(volume_pair(n, labels) for n in range(1, 7)), pair("B", mask=square(value=7)))
     assert found[0].startswith("A/case: the mask holds 3 values (0, 1, 4)") and found[0].endswith(
-        "; so 6 of its slices"
+        "; the same fault in 6 slices"
     )
     assert len(found) == 2 and found[1].startswith("B/1_mask.png")
 
@@ -221,7 +221,7 @@ def test_masks_of_one_patient_mean_the_same(preprocess):
     ]
 
 
-def test_labels_that_nobody_has_are_said(preprocess, capsys):
+def test_labels_that_no_mask_has_are_a_warning(preprocess, capsys):
     preprocess(pair(mask=square(value=1)), pair("B", mask=square(value=2)), pair("C", mask=np.zeros((32, 32))),
                foreground=[1, 9])  # fmt: skip
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
@@ -245,12 +245,12 @@ def test_the_window_is_numpys_percentiles(dtype):
     slices[0][:2] = np.min(slices)
     values = np.stack(slices).astype(np.float64)
     expected = np.percentile(values[values > values.min()], [1, 99.5])
-    found = intensity.window(slices, (1, 99.5))
+    found = intensity.find_window(slices, (1, 99.5))
     np.testing.assert_allclose([found.low[0], found.high[0]], expected, rtol=1e-6)
 
 
 def test_the_window_does_not_wrap():
-    found = intensity.window([np.array([[-32768, -30000], [-30000, 30000], [30000, 30000]], np.int16)], (0, 50))
+    found = intensity.find_window([np.array([[-32768, -30000], [-30000, 30000], [30000, 30000]], np.int16)], (0, 50))
     assert (found.low[0], found.high[0]) == (-30000, 30000)
 
 

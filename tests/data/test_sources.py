@@ -1,4 +1,4 @@
-"""``download.source`` leads to its source."""
+"""Each value of ``download.source`` selects its source."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from brainseg.data.phantom import cohort
 
 @pytest.mark.parametrize("source", ["kaggle", "folder", "phantom"])
 def test_every_source_of_the_params_is_wired(source, monkeypatch):
-    for module in (kaggle, folder, cohort):
-        monkeypatch.setattr(module, "pairs", lambda *_, name=module.__name__: name)
+    for module, pairs in ((kaggle, kaggle.pairs), (folder, folder.pairs), (cohort, cohort.pairs)):
+        monkeypatch.setattr(module, pairs.__name__, lambda *_, name=module.__name__: name)
     drawn = config.Phantom(patients=1, slices=1, size=64, seed=0)
     download = config.Download(source=source, path=None, images="*", masks="*", patient="folder")
     assert source in sources.pairs(download, drawn).split(".")

@@ -1,4 +1,4 @@
-"""Patients apart, folds alike, and the same split whatever order the rows come in."""
+"""No patient in two subsets, similar folds, and the same split for any order of rows."""
 
 import pandas as pd
 import pytest
@@ -53,7 +53,7 @@ def test_every_patient_is_tested_once_over_the_folds():
 
 
 def test_one_institution_left_out():
-    """A 27 patients, B 18, C 9: too few for a fold of its own. Its patients and D's are tested together, last."""
+    """A has 27 patients, B 18, C 9: too few for a fold. The patients of C and D are tested together, last."""
     slices = cohort(54)
     slices.loc[slices["patient"] == "P005", "institution"] = "D"
     institution = slices.groupby("patient")["institution"].first()
@@ -70,7 +70,7 @@ def test_one_institution_left_out():
         splitting.split(slices.assign(institution="A"), params(unit="institution"))
 
 
-def test_folds_are_alike_in_institution_and_tumour_burden():
+def test_folds_are_stratified_by_institution_and_tumour_burden():
     slices = cohort(120)
     table = slices.assign(fold=splitting.split(slices, PARAMS)["fold"])
     patients = table.groupby("patient").agg({"institution": "first", "tumour_pixels": "sum", "fold": "first"})
@@ -120,7 +120,7 @@ def test_own_file_that_does_not_fit_lists_everything(project_root):
 
 @pytest.mark.parametrize("changes", [{"unit": "slice"}, {"patients": 3}])
 def test_own_file_decides_alone(changes):
-    with pytest.raises(DataError, match="alone"):
+    with pytest.raises(DataError, match="excludes"):
         splitting.split(cohort(4), params(file="mine.csv", **changes))
 
 
@@ -148,7 +148,7 @@ def test_patients_called_like_missing_values(tmp_path):
         (1, {}, "1 patients"),
         (2, {}, "2 patients"),
         (2, {"folds": 2}, "1 of 1 patients"),
-        (4, {}, "4 patients cannot be dealt to 5 folds"),
+        (4, {}, "4 patients cannot be divided into 5 folds"),
         (10, {"test_fold": 5}, "test_fold is 5, there are 5 folds"),
         (10, {"patients": 11}, "is 11, there are 10"),
         (10, {"val_fraction": 0.99}, "8 of 8"),

@@ -11,11 +11,12 @@ from jsonschema import Draft202012Validator
 from brainseg import files
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError
-from brainseg.evaluation import evaluate
+from brainseg.evaluation import evaluate, results
+from brainseg.evaluation.results import Mean
 from brainseg.inference import postprocessing
 from tests.support.scored_cohort import EMPTY, ROW, SQUARE, VAL, A, B, C, Patient, Slice, arrays
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "evaluation.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/evaluation.json").read_text(encoding="utf-8"))
 FILES = {
     "calibration.csv", "evaluation.json", "per_patient.csv", "per_slice.csv", "summary.json", "threshold_curve.csv",
 }  # fmt: skip
@@ -45,14 +46,19 @@ def result_of(patients: list[Patient], one_slice=None, flair_only=None, flair=No
     return evaluate.evaluate(cases, masks, given, params(**changes), protocol())
 
 
-def numbers(block: dict) -> tuple:
-    return block["mean"], block["median"], block["n"], block["undefined"]
+def written(result: evaluate.Result) -> dict:
+    """The report as it stands in the file."""
+    return json.loads(results.text(result.report))
+
+
+def numbers(block: Mean) -> tuple:
+    return block.mean, block.median, block.n, block.undefined
 
 
 def test_the_report_follows_its_schema():
     Draft202012Validator.check_schema(SCHEMA)
     for patients in ([VAL, A, B, C], [VAL, C], [VAL._replace(slices=[EMPTY]), A]):
-        Draft202012Validator(SCHEMA).validate(result_of(patients).report)
+        Draft202012Validator(SCHEMA).validate(written(result_of(patients)))
 
 
 def test_the_committed_report_follows_the_schema():
@@ -62,7 +68,7 @@ def test_the_committed_report_follows_the_schema():
 
 def test_the_schema_is_strict():
     validator = Draft202012Validator(SCHEMA)
-    report = result_of([VAL, A, B]).report
+    report = written(result_of([VAL, A, B]))
     assert not validator.is_valid(report | {"more": 1})
     assert not validator.is_valid({key: part for key, part in report.items() if key != "val"})
     report["test"]["volume"]["dice"]["mean"] = 1.2
@@ -71,12 +77,12 @@ def test_the_schema_is_strict():
 
 def test_metrics_printed_under_each_others_names():
     """Every number of the test block has a value of its own, worked out in tests/support/scored_cohort.py."""
-    test = result_of([VAL, A, B, C]).report["test"]
+    test = result_of([VAL, A, B, C]).report.test
     near = pytest.approx
-    assert numbers(test["volume"]["dice"]) == near(((4 / 9 + 8 / 10) / 2, (4 / 9 + 8 / 10) / 2, 2, 1), abs=1e-6)
-    assert numbers(test["volume"]["iou"]) == near(((2 / 7 + 4 / 6) / 2, (2 / 7 + 4 / 6) / 2, 2, 1), abs=1e-6)
-    assert test["slice"].pop("unit") == "px"
-    assert {name: numbers(block) for name, block in test["slice"].items()} == {
+    assert numbers(test.volume.dice) == near(((4 / 9 + 8 / 10) / 2, (4 / 9 + 8 / 10) / 2, 2, 1), abs=1e-6)
+    assert numbers(test.volume.iou) == near(((2 / 7 + 4 / 6) / 2, (2 / 7 + 4 / 6) / 2, 2, 1), abs=1e-6)
+    assert test.slice.unit == "px"
+    assert {name: numbers(block) for name, block in test.slice if name != "unit"} == {
         "dice_tumour": near(((1 / 2 + 1 + 0) / 3, 1 / 2, 3, 0), abs=1e-6),
         "dice_empty_as_one": near(((1 / 2 + 0 + 1 + 1 + 0 + 1) / 6, 3 / 4, 6, 0), abs=1e-6),
         "iou_tumour": near(((1 / 3 + 1 + 0) / 3, 1 / 3, 3, 0), abs=1e-6),
@@ -84,33 +90,34 @@ def test_metrics_printed_under_each_others_names():
         "surface_dice": near(((1 / 2 + 0 + 1 + 0) / 4, 1 / 4, 4, 2), abs=1e-6),
     }
     pooled = {"dice": 12 / 19, "iou": 6 / 13, "precision": 6 / 9, "recall": 6 / 10, "pixel_accuracy": 593 / 600}
-    assert test["pooled"] == near(pooled, abs=1e-6)
+    assert test.pooled.model_dump() == near(pooled, abs=1e-6)
     detection = {"slice_sensitivity": 2 / 3, "slice_false_positive_rate": 1 / 3, "patient_sensitivity": 1}
-    assert test["detection"] == near(detection, abs=1e-6)
-    (institution,) = test["by_institution"].items()
+    assert test.detection.model_dump() == near(detection, abs=1e-6)
+    (institution,) = test.by_institution.items()
     assert institution[0] == "other"
-    assert (institution[1]["n"], institution[1]["dice"]) == (3, near((4 / 9 + 8 / 10) / 2, abs=1e-6))
-    sizes = {name: (third["up_to"], third["n"], third["dice"]) for name, third in test["by_size"].items()}
+    assert (institution[1].n, institution[1].dice) == (3, near((4 / 9 + 8 / 10) / 2, abs=1e-6))
+    sizes = {name: (third.up_to, third.n, third.dice) for name, third in test.by_size.items()}
     assert sizes == {"small": (4, 1, near(4 / 9, abs=1e-6)), "medium": (6, 1, near(8 / 10, abs=1e-6))}
 
 
 def test_dice_over_the_flattened_batch_reported_as_test_dice():
     """p = 200/255 on 9 marked pixels and 20/255 on the other 591; 6 of the 10 tumour pixels are marked."""
-    test = result_of([VAL, A, B, C]).report["test"]
+    test = result_of([VAL, A, B, C]).report.test
     both, predicted, tumour = (6 * 200 + 4 * 20) / 255, (9 * 200 + 591 * 20) / 255, 10
     batch_dice = (2 * both + 100) / (tumour + predicted + 100)
     batch_iou = (both + 100) / (tumour + predicted - both + 100)
-    assert test["keras"] == pytest.approx({"dice_batch_soft": batch_dice, "iou_batch_soft": batch_iou}, abs=1e-6)
-    assert test["volume"]["dice"]["mean"] == pytest.approx(28 / 45, abs=1e-6)
+    expected = {"dice_batch_soft": batch_dice, "iou_batch_soft": batch_iou}
+    assert test.keras.model_dump() == pytest.approx(expected, abs=1e-6)
+    assert test.volume.dice.mean == pytest.approx(28 / 45, abs=1e-6)
 
 
 def test_summary_holds_the_ten_numbers():
     result = result_of([VAL, A, B, C])
-    test = result.report["test"]
-    assert result.summary == {
-        "volume_dice_mean": test["volume"]["dice"]["mean"],
-        "volume_dice_median": test["volume"]["dice"]["median"],
-        "volume_iou_mean": test["volume"]["iou"]["mean"],
+    test = result.report.test
+    assert result.summary.model_dump() == {
+        "volume_dice_mean": test.volume.dice.mean,
+        "volume_dice_median": test.volume.dice.median,
+        "volume_iou_mean": test.volume.iou.mean,
         "slice_dice_tumour_mean": 0.5,
         "hd95_median": 0.5,
         "slice_sensitivity": 0.666667,
@@ -122,10 +129,10 @@ def test_summary_holds_the_ten_numbers():
 
 
 def test_protocol_says_how_the_masks_were_made():
-    found = result_of([VAL, A], threshold=0.37, min_component=3).report["protocol"]
-    assert (found["threshold"], found["postprocessing"]) == (0.37, {"min_component": 3})
-    assert "undefined (null)" in found["empty_rule"]
-    assert [*found] == [
+    found = result_of([VAL, A], threshold=0.37, min_component=3).report.protocol
+    assert (found.threshold, found.postprocessing.min_component) == (0.37, 3)
+    assert "undefined (null)" in found.empty_rule
+    assert [*found.model_dump(exclude_unset=True)] == [
         "source", "unit", "grid", "patients", "slices", "threshold", "postprocessing", "tta", "empty_rule", "marks",
     ]  # fmt: skip
 
@@ -133,20 +140,21 @@ def test_protocol_says_how_the_masks_were_made():
 def test_e2_one_of_them_empty_is_dice_0_and_hd95_null():
     missed, invented = Patient("M", "test", [Slice(ROW, [])]), Patient("I", "test", [Slice([], ROW)])
     result = result_of([VAL, missed, invented])
-    test = result.report["test"]
-    assert numbers(test["volume"]["dice"]) == (0, 0, 2, 0)
-    assert numbers(test["slice"]["hd95"]) == (None, None, 0, 1)
+    test = result.report.test
+    assert numbers(test.volume.dice) == (0, 0, 2, 0)
+    assert numbers(test.slice.hd95) == (None, None, 0, 1)
     assert result.per_slice.hd95[result.per_slice.subset == "test"].isna().all()
 
 
 def test_e2_both_empty_is_null_and_counted(tmp_path):
     result = result_of([VAL, C])
-    test = result.report["test"]
-    assert numbers(test["volume"]["dice"]) == (None, None, 0, 1)
-    assert (test["volume"]["dice"]["lo"], test["volume"]["dice"]["hi"]) == (None, None)
-    assert test["pooled"] == {"dice": None, "iou": None, "precision": None, "recall": None, "pixel_accuracy": 1.0}
-    assert test["detection"]["slice_sensitivity"] is None
-    assert result.summary["volume_dice_mean"] is None
+    test = result.report.test
+    assert numbers(test.volume.dice) == (None, None, 0, 1)
+    assert (test.volume.dice.lo, test.volume.dice.hi) == (None, None)
+    undefined = dict.fromkeys(("dice", "iou", "precision", "recall"))
+    assert test.pooled.model_dump() == undefined | {"pixel_accuracy": 1.0}
+    assert test.detection.slice_sensitivity is None
+    assert result.summary.volume_dice_mean is None
     assert "undefined" in evaluate.write(result, tmp_path)
     assert "C,X,test,1,0,0,0,0,0,0,100,,,," in (tmp_path / "per_patient.csv").read_text()
 
@@ -160,9 +168,9 @@ def test_e3_no_test_images(patients, subset):
 
 def test_e3_an_object_of_one_pixel():
     one = Slice([(4, 4)], [(4, 4)])
-    test = result_of([VAL, Patient("P", "test", [one])]).report["test"]
-    assert numbers(test["volume"]["dice"]) == (1, 1, 1, 0)
-    assert numbers(test["slice"]["hd95"]) == (0, 0, 1, 0)
+    test = result_of([VAL, Patient("P", "test", [one])]).report.test
+    assert numbers(test.volume.dice) == (1, 1, 1, 0)
+    assert numbers(test.slice.hd95) == (0, 0, 1, 0)
 
 
 def test_e3_no_spacing_gives_pixels_labelled():
@@ -170,8 +178,8 @@ def test_e3_no_spacing_gives_pixels_labelled():
     half = {"spacing": "0.5 x 0.5 x 5"}
     both = [VAL._replace(**half), Patient("P", "test", A.slices, **half)]
     for patients, unit, hd95 in ((both, "mm", 0.5), ([*both, B], "px", 0.5), ([VAL, both[1]], "px", 1.0)):
-        block = result_of(patients).report["test"]["slice"]
-        assert (block["unit"], block["hd95"]["mean"]) == (unit, hd95)
+        block = result_of(patients).report.test.slice
+        assert (block.unit, block.hd95.mean) == (unit, hd95)
 
 
 def test_arrays_that_do_not_fit_the_rows_are_refused_with_both_shapes():
@@ -194,33 +202,33 @@ def test_test_set_used_to_pick_the_threshold():
     for reference, probability in ((masks, model), (other_masks, other_model)):
         given = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), probability)
         result = evaluate.evaluate(cases, reference, given, params(), protocol())
-        protocols.append(result.report["protocol"])
-        assert result.report["baselines"]["flair_threshold"]["threshold"] == 0.35
+        protocols.append(result.report.protocol)
+        assert result.report.baselines.flair_threshold.threshold == 0.35
         assert result.threshold_curve.dice.max() == 1
     assert protocols[0] == protocols[1]
-    assert protocols[0]["threshold"] == 0.35
+    assert protocols[0].threshold == 0.35
 
 
 def test_baselines_are_scored_by_the_same_code():
     _, _, model = arrays([VAL, A, B, C])
-    baselines = result_of([VAL, A, B, C], flair=model).report["baselines"]
-    test = result_of([VAL, A, B, C]).report["test"]
+    baselines = result_of([VAL, A, B, C], flair=model).report.baselines
+    test = result_of([VAL, A, B, C]).report.test
     shared = {"volume", "slice", "pooled", "detection"}
-    assert baselines["flair_threshold"] == {key: test[key] for key in shared} | {
+    assert baselines.flair_threshold.model_dump() == test.model_dump(include=shared) | {
         "threshold": 0.5, "postprocessing": {"min_component": 0},
     }  # fmt: skip
-    assert set(baselines["empty"]) == shared
-    assert baselines["empty"]["volume"]["dice"]["mean"] == 0
-    assert baselines["empty"]["slice"]["dice_empty_as_one"]["mean"] == 0.5
-    assert baselines["empty"]["pooled"]["precision"] is None
+    assert set(baselines.empty.model_dump()) == shared
+    assert baselines.empty.volume.dice.mean == 0
+    assert baselines.empty.slice.dice_empty_as_one.mean == 0.5
+    assert baselines.empty.pooled.precision is None
 
 
 def test_the_flair_baseline_is_tuned_also_where_the_models_rule_is_given():
     _, masks, _ = arrays([VAL, A])
     flair = np.where(masks > 0, 60, 40).astype(np.uint8)
-    baseline = result_of([VAL, A], flair=flair, threshold=0.9, min_component=7).report["baselines"]["flair_threshold"]
-    assert (baseline["threshold"], baseline["postprocessing"]) == (0.2, {"min_component": 0})
-    assert baseline["volume"]["dice"]["mean"] == 1
+    baseline = result_of([VAL, A], flair=flair, threshold=0.9, min_component=7).report.baselines.flair_threshold
+    assert (baseline.threshold, baseline.postprocessing.min_component) == (0.2, 0)
+    assert baseline.volume.dice.mean == 1
 
 
 def test_alone_is_the_same_model_given_less():
@@ -230,18 +238,18 @@ def test_alone_is_the_same_model_given_less():
         return Patient("P", "test", [Slice(SQUARE, [*SQUARE[:count], (9, 9)])])
 
     less = {name: arrays([VAL, marked(count)])[2] for name, count in (("flair_only", 2), ("one_slice", 3))}
-    test = result_of([VAL, marked(4)], **less, threshold=0.5, min_component=2).report["test"]
-    assert test["volume"]["dice"]["mean"] == 1
-    assert test["alone"] == pytest.approx({"one_slice_dice": 6 / 8, "flair_only_dice": 4 / 6}, abs=1e-6)
+    test = result_of([VAL, marked(4)], **less, threshold=0.5, min_component=2).report.test
+    assert test.volume.dice.mean == 1
+    assert test.alone.model_dump() == pytest.approx({"one_slice_dice": 6 / 8, "flair_only_dice": 4 / 6}, abs=1e-6)
 
 
 def test_intervals_are_over_patients_and_hold_the_mean():
     many = [Patient(f"P{i:02}", "test", [Slice(ROW, ROW[: i % 4 + 1]), Slice(SQUARE, SQUARE)]) for i in range(20)]
-    test = result_of([VAL, *many]).report["test"]
-    for block in (test["volume"]["dice"], test["slice"]["dice_tumour"]):
-        assert block["lo"] < block["mean"] < block["hi"]
-    one_patient = result_of([VAL, many[0]]).report["test"]["slice"]["dice_tumour"]
-    assert (one_patient["n"], one_patient["lo"], one_patient["hi"]) == (2, None, None)
+    test = result_of([VAL, *many]).report.test
+    for block in (test.volume.dice, test.slice.dice_tumour):
+        assert block.lo < block.mean < block.hi
+    one_patient = result_of([VAL, many[0]]).report.test.slice.dice_tumour
+    assert (one_patient.n, one_patient.lo, one_patient.hi) == (2, None, None)
 
 
 def test_tables_hold_both_subsets_and_dice_follows_iou():
@@ -274,11 +282,11 @@ def test_a_given_threshold_is_on_the_curve():
 def test_the_threshold_in_the_report_is_the_one_used(threshold):
     """200/255 is 0.78431373: at 0.7843135 it is tumour, at 0.784314, as the report rounds it, it is not."""
     result = result_of([VAL, A], threshold=threshold)
-    Draft202012Validator(SCHEMA).validate(result.report)
-    level = postprocessing.level(result.report["protocol"]["threshold"])
+    Draft202012Validator(SCHEMA).validate(written(result))
+    level = postprocessing.level(result.report.protocol.threshold)
     _, _, model = arrays([VAL, A])
     assert result.per_slice.predicted_pixels.sum() == (model >= level).sum()
-    assert result.summary["threshold"] == result.report["protocol"]["threshold"]
+    assert result.summary.threshold == result.report.protocol.threshold
 
 
 def test_calibration_counts_every_test_pixel_once():
@@ -301,8 +309,8 @@ def test_slice_protocol_a_patient_in_several_subsets():
     in_val, in_test = VAL._replace(name="P"), A._replace(name="P")
     result = result_of([in_val, in_test])
     assert result.per_patient[["patient", "subset"]].to_numpy().tolist() == [["P", "val"], ["P", "test"]]
-    assert result.report["val"]["volume"]["dice"]["mean"] == 1
-    assert result.report["test"]["volume"]["dice"]["mean"] == pytest.approx(4 / 9, abs=1e-6)
+    assert result.report.val.volume.dice.mean == 1
+    assert result.report.test.volume.dice.mean == pytest.approx(4 / 9, abs=1e-6)
 
 
 def test_write_is_complete_strict_and_the_same_each_time(tmp_path):

@@ -88,13 +88,13 @@ def test_lengths_and_volumes_in_mm():
 
 @pytest.mark.parametrize("cell", ["", "  ", np.nan, None])
 def test_no_spacing(cell):
-    assert spacing.read(cell) is None
+    assert spacing.parse_cell(cell) is None
 
 
 @pytest.mark.parametrize("cell", ["1 x 2", "a x b x c", "0 x 1 x 1", "nan x 1 x 1", "inf x 1 x 1", "1 x 1 x 0"])
 def test_a_spacing_that_is_none_is_an_error(cell):
     with pytest.raises(DataError, match="row x column x slice"):
-        spacing.read(cell)
+        spacing.parse_cell(cell)
 
 
 def test_detection_is_by_any_predicted_pixel():

@@ -1,4 +1,4 @@
-"""Comparing two runs: values on paper, refusals that name patients, and how often a verdict errs."""
+"""Comparing two runs: values on paper, refusals that name patients, and how often a verdict is wrong."""
 
 import math
 import re
@@ -11,17 +11,7 @@ from scipy import stats
 
 from brainseg.errors import DataError
 from brainseg.experiments import comparison, comparison_page
-from brainseg.experiments.comparison import Scores
-
-PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 256, "marks": [], "empty_rule": "undefined"}
-PARAMS = {"train": {"loss": "bce", "epochs": 3}, "split": {"file": None}}
-
-
-def scores(dice, name="A", protocol=PROTOCOL, params=PARAMS, **columns) -> Scores:
-    patients = [f"P{number:03}" for number in range(len(dice))]
-    table = {"patient": patients, "institution": "X", "slices": 30, "tumour_pixels": 100, "subset": "test"}
-    measures = dict.fromkeys(comparison.METRICS, dice)
-    return Scores(name, pd.DataFrame(table | measures | columns), protocol, params)
+from tests.support.paired_scores import PARAMS, PROTOCOL, scores
 
 
 def test_values_on_paper():
@@ -33,13 +23,13 @@ def test_values_on_paper():
     assert (d.wins, d.losses, d.ties) == (3, 1, 1)
     assert (d.mean_a, d.mean_b) == (pytest.approx(0.5), pytest.approx(0.52))
     assert (d.mean, d.median) == (pytest.approx(0.02), pytest.approx(0.1))
-    assert d.verdict == "not told apart"
+    assert d.verdict == "no significant difference"
 
 
 def test_agrees_with_scipy():
     rng = np.random.default_rng(1)
     a, b = (pd.Series(rng.beta(8, 2, 40)) for _ in range(2))
-    d = comparison.difference(a, b)
+    d = comparison.measure_difference(a, b)
     assert d.p == pytest.approx(stats.wilcoxon(b, a).pvalue)
     theirs = stats.bootstrap((b - a,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2))
     assert (d.lo, d.hi) == pytest.approx(theirs.confidence_interval, abs=0.004)
@@ -47,7 +37,7 @@ def test_agrees_with_scipy():
     assert d.detectable == pytest.approx(z * np.std(b - a, ddof=1) / math.sqrt(40), rel=1e-5)
 
 
-def test_better_turned_round_is_worse():
+def test_better_becomes_worse_with_the_sides_swapped():
     rng = np.random.default_rng(3)
     low = rng.beta(8, 2, 30)
     high = low + 0.03 + rng.normal(0, 0.02, 30)
@@ -60,17 +50,31 @@ def test_better_turned_round_is_worse():
     [
         (0.01, 0.03, 0.01, "better"),
         (-0.03, -0.01, 0.01, "worse"),
-        (0.01, 0.03, 0.06, "not told apart"),
-        (-0.01, 0.03, 0.01, "not told apart"),
-        (0.0, 0.03, 0.01, "not told apart"),
-        (math.nan, math.nan, 1.0, "not told apart"),
+        (0.01, 0.03, 0.06, "no significant difference"),
+        (-0.01, 0.03, 0.01, "no significant difference"),
+        (0.0, 0.03, 0.01, "no significant difference"),
+        (math.nan, math.nan, 1.0, "no significant difference"),
     ],
 )
 def test_interval_and_test_must_agree(lo, hi, p, expected):
-    assert comparison.verdict(lo, hi, p) == expected
+    assert comparison.decide(lo, hi, p) == expected
 
 
-def test_the_order_of_rows_says_nothing():
+@pytest.mark.parametrize(
+    ("verdict", "p", "words"),
+    [
+        ("better", 0.0104, "better, p = 0.010, +0.016 [+0.008, +0.027]"),
+        ("worse", 2e-7, "worse, p < 0.001, +0.016 [+0.008, +0.027]"),
+        ("no significant difference", 0.31, "no significant difference (p = 0.310, +0.016 [+0.008, +0.027])"),
+        ("identical", 1.0, "identical"),
+    ],
+)
+def test_a_verdict_in_the_words_of_statistics(verdict, p, words):
+    d = comparison.measure_difference(pd.Series([0.5]), pd.Series([0.6]))
+    assert comparison.describe(d._replace(verdict=verdict, p=p, mean=0.0159, lo=0.0081, hi=0.0272)) == words
+
+
+def test_the_order_of_rows_does_not_matter():
     rng = np.random.default_rng(4)
     a, b = scores(rng.random(20)), scores(rng.random(20), "B")
     turned = b._replace(patients=b.patients[::-1].reset_index(drop=True))
@@ -79,17 +83,17 @@ def test_the_order_of_rows_says_nothing():
     pd.testing.assert_frame_equal(one.patients, two.patients)
 
 
-def test_the_patients_that_moved_most_come_first():
+def test_the_patients_with_the_largest_change_come_first():
     c = comparison.compare(scores([0.5, 0.5, math.nan, 0.5]), scores([0.6, 0.1, 0.5, 0.5], "B"))
     assert c.patients["patient"].tolist() == ["P001", "P000", "P003", "P002"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_few_patients_are_never_told_apart(count):
+def test_few_patients_never_show_a_significant_difference(count):
     c = comparison.compare(scores([0.1] * count), scores([0.9] * count, "B"))
-    assert c.verdict == "not told apart"
-    assert "with fewer than 6 no verdict is possible." in comparison_page.table(c)
-    assert comparison_page.as_json(c)
+    assert c.verdict == "no significant difference"
+    assert "with fewer than 6 no verdict is possible." in comparison_page.format_table(c)
+    assert comparison_page.format_json(c)
 
 
 def test_other_test_patients_are_refused_by_name():
@@ -117,20 +121,20 @@ OTHER_PROTOCOLS = [("source", "folder"), ("unit", "slice"), ("marks", ["subset o
 
 
 @pytest.mark.parametrize(("key", "value"), OTHER_PROTOCOLS)
-def test_protocols_that_differ_are_said_loudly(key, value):
+def test_protocols_that_differ_give_a_warning(key, value):
     c = comparison.compare(scores([0.5]), scores([0.5], "B", {**PROTOCOL, key: value}))
     (warning,) = c.warnings
     assert f"differ in {key}" in warning
-    assert f"WARNING: {warning}" in comparison_page.table(c)
+    assert f"WARNING: {warning}" in comparison_page.format_table(c)
 
 
 def test_params_that_differ():
     new = {"train": {"loss": "dice", "epochs": 3}, "split": {"file": None}, "render": {"dpi": 80}}
-    assert comparison.changed(PARAMS, new) == {
+    assert comparison.diff_params(PARAMS, new) == {
         "train.loss": ("bce", "dice"),
         "render": (comparison.ABSENT, {"dpi": 80}),
     }
-    assert comparison.changed(PARAMS, PARAMS) == {}
+    assert comparison.diff_params(PARAMS, PARAMS) == {}
 
 
 def dice(rng: np.random.Generator, patients: int) -> np.ndarray:
@@ -139,7 +143,7 @@ def dice(rng: np.random.Generator, patients: int) -> np.ndarray:
 
 
 def two_trainings(rng: np.random.Generator, patients: int, gain: float = 0.0) -> tuple[pd.Series, pd.Series]:
-    """The same patients with two equally good models: each moves by luck, a few of them far."""
+    """The same patients with two equally good models: random changes, large ones for a few patients."""
     quality = dice(rng, patients)
     far = np.where(rng.random((2, patients)) < 0.1, 0.15, 0.02)
     moved = np.clip(quality + rng.standard_t(4, (2, patients)) * far, 0, 1)
@@ -162,7 +166,7 @@ def published_rates() -> dict[tuple[int, float], list[float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("patients", "gain"), [(17, 0.0), (22, 0.0), (110, 0.0), (110, 0.02)])
 def test_verdicts_are_as_rare_and_as_frequent_as_published(patients, gain, monkeypatch, capsys):
-    """At most 5 % of comparisons of two equally good models find a difference; a gain is never called "worse"."""
+    """At most 5 % of the comparisons of two equally good models find a difference; a gain is never "worse"."""
     percent = simulated(patients, gain, monkeypatch)
     with capsys.disabled():
         print(f"\nn = {patients}, true difference {gain}: {percent}")
@@ -173,8 +177,8 @@ def test_verdicts_are_as_rare_and_as_frequent_as_published(patients, gain, monke
 def simulated(patients: int, gain: float, monkeypatch) -> dict[str, float]:
     monkeypatch.setattr(comparison, "RESAMPLES", 2000)
     rng = np.random.default_rng(7)
-    found = [comparison.difference(*two_trainings(rng, patients, gain)) for _ in range(COMPARISONS)]
-    counts = {name: sum(d.verdict == name for d in found) for name in ("better", "worse", "not told apart")}
+    found = [comparison.measure_difference(*two_trainings(rng, patients, gain)) for _ in range(COMPARISONS)]
+    counts = {name: sum(d.verdict == name for d in found) for name in ("better", "worse", "no significant difference")}
     counts["interval alone"] = sum(not d.lo <= 0 <= d.hi for d in found)
     counts["test alone"] = sum(d.p < 0.05 for d in found)
     return {name: round(100 * count / COMPARISONS, 1) for name, count in counts.items()}

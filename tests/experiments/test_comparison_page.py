@@ -1,4 +1,4 @@
-"""What a comparison looks like: on a terminal, as JSON, as a page."""
+"""A comparison as a table, as JSON and as a page."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainseg.experiments import comparison, comparison_page
-from tests.experiments.test_comparison import PARAMS, PROTOCOL, scores
+from tests.support.paired_scores import PARAMS, PROTOCOL, scores
 
 
 @pytest.fixture
@@ -20,36 +20,38 @@ def compared():
 
 
 def test_the_table_has_numbers_verdict_and_what_changed(compared):
-    text = comparison_page.table(compared)
+    text = comparison_page.format_table(compared)
     d = compared.differences[0]
     assert f"{d.mean_a:.3f}  {d.mean_b:.3f}  {d.mean:+.3f} [{d.lo:+.3f}, {d.hi:+.3f}]" in text
     assert 'Parameter train.loss: "bce" -> "dice"' in text
-    assert "WARNING: the protocols differ in unit: patient against slice" in text
-    moved = re.findall(r"^  (P\d+) ", text, re.M)
-    assert moved == compared.patients["patient"].tolist()[:5]
-    assert text.splitlines()[-1].startswith(f"<b> is better than main: volume Dice {d.mean:+.3f} [")
-    assert text.endswith("Mind the warnings: this may not be a fair comparison.")
+    assert "WARNING: the protocols differ in unit: patient and slice" in text
+    most = re.findall(r"^  (P\d+) ", text, re.M)
+    assert most == compared.patients["patient"].tolist()[:5]
+    words = f"<b> compared with main (volume Dice, 22 patients): better, p < 0.001, {d.mean:+.3f} ["
+    assert text.splitlines()[-1].startswith(words)
+    assert text.endswith("Read the warnings: this may not be a fair comparison.")
 
 
-def test_not_told_apart_says_what_could_have_been_seen():
+def test_no_significant_difference_states_what_is_detectable():
     c = comparison.compare(scores([0.5, 0.6] * 4), scores([0.6, 0.5] * 4, "B"))
-    said = comparison_page.sentence(c)
-    assert said.startswith("B and A are not told apart: volume Dice +0.000 [")
+    said = comparison_page.conclude(c)
+    words = "B compared with A (volume Dice, 8 patients): no significant difference (p = 1.000, +0.000 ["
+    assert said.startswith(words)
     assert f"a true difference of {c.differences[0].detectable:.3f} is found in 4 of 5" in said
     few = comparison.compare(scores([0.5, 0.6, 0.7]), scores([0.6, 0.6, 0.7], "B"))
-    assert comparison_page.sentence(few).endswith("1 patients differ; with fewer than 6 no verdict is possible.")
+    assert comparison_page.conclude(few).endswith("1 patients differ; with fewer than 6 no verdict is possible.")
 
 
-def test_the_same_scores_are_called_so():
+def test_identical_scores():
     c = comparison.compare(scores([0.5, math.nan, 0.7]), scores([0.5, math.nan, 0.7], "B"))
-    assert comparison_page.sentence(c) == "B and A score the same in each of 3 patients."
-    assert "Moved most" not in comparison_page.table(c)
+    assert comparison_page.conclude(c) == "B and A score the same in each of 3 patients."
+    assert "Largest changes" not in comparison_page.format_table(c)
     assert c.verdict == "identical"
 
 
 def test_null_is_a_value_and_absent_is_none():
     sides = scores([0.5], params={"a": None, "b": "x"}), scores([0.6], "B", params={"a": 20, "c": [1]})
-    text = comparison_page.table(comparison.compare(*sides))
+    text = comparison_page.format_table(comparison.compare(*sides))
     for line in ("Parameter a: null -> 20", 'Parameter b: "x" -> absent', "Parameter c: absent -> [1]"):
         assert line in text
 
@@ -58,20 +60,20 @@ def test_json_is_strict_and_whole(compared):
     def refuse(token):
         raise AssertionError(token)
 
-    content = json.loads(comparison_page.as_json(compared), parse_constant=refuse)
+    content = json.loads(comparison_page.format_json(compared), parse_constant=refuse)
     assert content["verdict"] == "better"
     assert list(content["metrics"]) == list(comparison.METRICS)
     assert content["metrics"]["dice"]["n"] == len(content["patients"]) == 22
     assert content["params"]["train.loss"] == {"a": "bce", "b": "dice"}
     nothing = comparison.compare(scores([math.nan]), scores([0.5], "B"))
-    assert json.loads(comparison_page.as_json(nothing), parse_constant=refuse)["metrics"]["dice"]["mean"] is None
+    assert json.loads(comparison_page.format_json(nothing), parse_constant=refuse)["metrics"]["dice"]["mean"] is None
 
 
 def test_json_keeps_all_digits():
-    """p of 110 patients who all gain: 1e-20 is not 0."""
+    """p is about 1e-20 if all 110 patients gain, and is not written as 0."""
     a = np.linspace(0.3, 0.8, 110)
     c = comparison.compare(scores(a), scores(a + np.linspace(0.01, 0.02, 110), "B"))
-    p = json.loads(comparison_page.as_json(c))["metrics"]["dice"]["p"]
+    p = json.loads(comparison_page.format_json(c))["metrics"]["dice"]["p"]
     assert p == c.differences[0].p
     assert 0 < p < 1e-15
 
@@ -80,8 +82,8 @@ def test_the_page_stands_alone_and_is_escaped(compared, tmp_path):
     path = tmp_path / "pages" / "compared.html"
     comparison_page.write(compared, path)
     text = path.read_text(encoding="utf-8")
-    assert "<b> is better" not in text  # names are escaped
-    assert "&lt;b&gt; is better than main" in text
+    assert "<b> compared" not in text  # names are escaped
+    assert "&lt;b&gt; compared with main (volume Dice, 22 patients): better, p &lt; 0.001" in text
     assert text.count("data:image/png;base64,") == 1
     assert not re.search(r"""(src|href)=["']?(https?:|//|file:)""", text)
     assert all(f">{patient}</th>" in text for patient in compared.patients["patient"])

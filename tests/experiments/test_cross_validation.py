@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -11,15 +12,15 @@ import pandas as pd
 import pytest
 
 from brainseg.errors import DataError, IntegrityError
-from brainseg.experiments import cross_validation, revision
+from brainseg.experiments import cross_validation, integrity, revision
 from brainseg.experiments.cross_validation import Fold
 from tests.support import tiny_pipeline
 from tests.support.scored_folds import FOLDS, PATIENTS, PROTOCOL, SMALL, experiments, experiments_pictured, fold_files
-from tests.support.tiny_pipeline import TINY
+from tests.support.tiny_pipeline import PROJECT, TINY
 
 
 def test_a_mark_of_any_fold_is_one_of_all(tmp_path, monkeypatch):
-    """Weights to begin with may have seen the test patients of some folds alone."""
+    """Initial weights may have seen the test patients of only some folds."""
     first, second = fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3)
     report = json.loads(second["metrics/evaluation.json"])
     report["protocol"]["marks"] = ["seen before"]
@@ -59,11 +60,11 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
         assert (folder / name).stat().st_size > 5000
 
 
-def test_the_gallery_shows_each_patient_as_the_fold_that_never_saw_it_did(tmp_path, monkeypatch):
+def test_the_gallery_shows_each_patient_as_its_test_fold_outlined_it(tmp_path, monkeypatch):
     """B is right, A half right, C missed: found, false and missed pixels in the colours of the last column."""
     experiments_pictured(tmp_path, monkeypatch)
     drawn = []
-    monkeypatch.setattr(cross_validation.gallery, "gallery", lambda rows, *_, **__: drawn.extend(rows))
+    monkeypatch.setattr(cross_validation.gallery, "_sheet", lambda rows, *_: drawn.extend(rows))
     cross_validation.collect(FOLDS, tmp_path)
     assert [row.left[0] for row in drawn] == ["B", "A", "C"]
     colours = [cross_validation.gallery._rgb(c) for c in cross_validation.gallery.ERRORS]
@@ -97,8 +98,8 @@ def test_numbers_come_without_pictures_where_the_cache_has_no_predictions(tmp_pa
 
 def test_keras_numbers_are_weighted_by_batches():
     parts = [{"x": 0.2, "y": None}, {"x": 0.5, "y": 0.4}]
-    assert cross_validation._weighted(parts, [2, 1]) == {"x": pytest.approx(0.3), "y": pytest.approx(0.4)}
-    assert np.isnan(cross_validation._weighted([{"x": None}], [2])["x"])
+    assert cross_validation._average_folds(parts, [2, 1]) == {"x": pytest.approx(0.3), "y": pytest.approx(0.4)}
+    assert np.isnan(cross_validation._average_folds([{"x": None}], [2])["x"])
 
 
 def test_a_patient_tested_twice_is_named(tmp_path, monkeypatch):
@@ -116,17 +117,22 @@ def test_a_patient_never_tested_is_noticed(tmp_path, monkeypatch):
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
-    """A repository whose data stages ran: what the names of folds need to know is there."""
-    repository = tiny_pipeline.create(tmp_path / "project")
+    """A project whose data stages have run, so that the names of folds can be determined. It is no repository."""
+    project = tmp_path / "project"
+    for name in ("src", "stages", "recipes"):
+        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "page"))
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, project / name)
+    tiny_pipeline.demo.override(project / "params.yaml", TINY)
     stages = {"preprocess": {"outs": [{"path": "data/processed/images.npy", "md5": "0a"}]}}
-    (repository.folder / "dvc.lock").write_text(json.dumps({"stages": stages}))
-    processed = repository.folder / "data/processed"
-    processed.mkdir(parents=True, exist_ok=True)
+    (project / "dvc.lock").write_text(json.dumps({"stages": stages}))
+    processed = project / "data/processed"
+    processed.mkdir(parents=True)
     rows = [(f"P{k}", "AB"[k % 2], 1, 9) for k in range(24)]
     columns = ["patient", "institution", "slice", "tumour_pixels"]
     pd.DataFrame(rows, columns=columns).to_csv(processed / "slices.csv", index=False)
-    monkeypatch.chdir(repository.folder)
-    return repository.folder
+    monkeypatch.chdir(project)
+    return project
 
 
 def test_names_follow_what_determines_the_numbers(prepared):
@@ -140,7 +146,7 @@ def test_names_follow_what_determines_the_numbers(prepared):
     others = [cross_validation.plan({"train": {"seed": 9}})[0].name]
     tiny_pipeline.demo.override(prepared / "params.yaml", {"train": {"seed": 9}})
     assert cross_validation.plan({})[0].name == others[0]
-    losses = prepared / "src/brainseg/losses.py"
+    losses = prepared / "src/brainseg/training/losses.py"
     losses.write_text(losses.read_text() + "\n")
     others.append(cross_validation.plan({})[0].name)
     lock = prepared / "dvc.lock"
@@ -150,7 +156,7 @@ def test_names_follow_what_determines_the_numbers(prepared):
 
 
 def test_an_institution_is_a_fold(prepared):
-    overrides = cross_validation.changes(None, "institution")
+    overrides = cross_validation.load_overrides(None, "institution")
     assert [fold.overrides for fold in cross_validation.plan(overrides)] == [
         {"split": {"unit": "institution", "test_fold": k}} for k in range(2)
     ]
@@ -169,7 +175,7 @@ def test_an_institution_is_a_fold(prepared):
 def test_what_a_recipe_must_not_change(prepared, recipe, scheme, what):
     (prepared / "recipes/mine.yaml").write_text(recipe)
     with pytest.raises(DataError, match=what) as error:
-        cross_validation.changes("mine", scheme)
+        cross_validation.load_overrides("mine", scheme)
     assert "recipes/mine.yaml" in str(error.value)
 
 
@@ -178,13 +184,13 @@ def test_what_a_recipe_must_not_change(prepared, recipe, scheme, what):
     [
         ("3,5", "", 2, ["3", "5"]),
         ("3", "", 2, ["3", "3"]),
-        ("", "0\n1\n", 2, ["", ""]),  # asked to see none
+        ("", "0\n1\n", 2, ["", ""]),  # the user hides all GPUs
         (None, "0\n1\n2\n", 2, ["0", "1"]),
         (None, "", 2, [None, None]),
     ],
 )
 def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, jobs, wanted):
-    """Two at once, of six: none starts on a device that another has, as long as there are enough."""
+    """Two of six folds at once: no two share a device if there are enough devices."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
     tool.chmod(0o755)
@@ -192,14 +198,14 @@ def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, job
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    free, running, seen = cross_validation._devices(jobs), Barrier(jobs), []
+    free, running, seen = cross_validation._queue_devices(jobs), Barrier(jobs), []
 
     def shown(fold, root, device):
         seen.append(device.get("CUDA_VISIBLE_DEVICES"))
         running.wait(20)
         return 0
 
-    monkeypatch.setattr(cross_validation, "_shown", shown)
+    monkeypatch.setattr(cross_validation, "_run_and_log", shown)
     folds = [Fold(k, f"cv-{k}", {}) for k in range(6)]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda fold: cross_validation._run_fold(fold, tmp_path, free), folds))
@@ -207,13 +213,22 @@ def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, job
     assert pairs == [wanted] * 3
 
 
+@pytest.mark.parametrize(("threads", "at_once", "warned"), [("auto", 2, True), ("auto", 1, False), (2, 2, False)])
+def test_folds_that_share_the_cores_are_warned_of(prepared, monkeypatch, capsys, threads, at_once, warned):
+    monkeypatch.setattr(cross_validation.hardware, "cores", lambda: 8)
+    monkeypatch.setattr(cross_validation, "_list_gpus", list)
+    cross_validation._warn_of_shared_cores({"train": {"threads": threads}}, at_once, prepared)
+    assert ("or set train.threads: 4" in capsys.readouterr().err) == warned
+
+
 @pytest.fixture
 def inherited(prepared):
-    """A cross-validation that was committed, and then something else changed: what ``change`` makes of it."""
+    """A committed cross-validation, which each test then changes."""
     overrides = {"train": {"loss": "bce"}}
     read = revision.reader("workspace", prepared)
     made_with = {block: {} for block in revision.BLOCKS} | {"train": {"loss": "bce", "seed": 1}, "render": {"dpi": 1}}
-    facts = {"protocol": PROTOCOL, "params": made_with, "overrides": overrides, "made_from": revision.sources(read)}
+    made_from = revision.sources(read).model_dump()
+    facts = {"protocol": PROTOCOL, "params": made_with, "overrides": overrides, "made_from": made_from}
     folder = prepared / cross_validation.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(facts))
@@ -241,12 +256,28 @@ def test_a_cross_validation_of_other_data_is_refused(inherited):
         revision.scores("workspace", inherited, cross_validation=True)
 
 
-def test_a_cross_validation_older_than_its_code_is_said_loudly(inherited):
-    """A comment invalidates nothing; who knows whether it was a comment is warned and told where to look."""
-    losses = inherited / "src/brainseg/losses.py"
+def test_a_cross_validation_older_than_its_code_gets_a_warning(inherited):
+    """Even for a comment: the program cannot know that it changes no number, so it names the file."""
+    losses = inherited / "src/brainseg/training/losses.py"
     losses.write_text(losses.read_text() + "# a comment\n")
     (warning,) = revision.scores("workspace", inherited, cross_validation=True).warnings
-    assert warning == "the numbers of workspace are older than its src/brainseg/losses.py"
+    assert warning == "the numbers of workspace are older than its src/brainseg/training/losses.py"
+
+
+def test_code_that_moved_and_repeats_a_fold_needs_no_warning(inherited):
+    """The run beside the cross-validation was made by the moved code and has the scores of a fold."""
+    losses, lock = inherited / "src/brainseg/training/losses.py", inherited / "dvc.lock"
+    moved = losses.rename(losses.with_name("loss_functions.py"))
+    losses.write_text("from brainseg.training.loss_functions import *\n")
+    shutil.copy(inherited / cross_validation.FOLDER / "per_patient.csv", inherited / "metrics/per_patient.csv")
+    assert revision.scores("workspace", inherited, cross_validation=True).warnings != []
+    deps = [{"path": f"src/brainseg/training/{path.name}", "md5": integrity._md5(path)} for path in (losses, moved)]
+    stages = json.loads(lock.read_text())["stages"] | {name: {"deps": deps} for name in revision.NUMBERS}
+    lock.write_text(json.dumps({"stages": stages}))
+    assert revision.scores("workspace", inherited, cross_validation=True).warnings == []
+    moved.write_text(moved.read_text() + "# a comment\n")
+    (warning,) = revision.scores("workspace", inherited, cross_validation=True).warnings
+    assert warning == "the numbers of workspace are older than its src/brainseg/training/loss_functions.py"
 
 
 def test_a_cross_validation_of_an_early_version_is_refused(inherited):
@@ -270,7 +301,7 @@ FEW = {**TINY, "split": {"folds": 3}, "phantom": {**TINY["phantom"], "patients":
 
 @pytest.mark.slow
 def test_side_by_side_as_one_by_one(tmp_path):
-    """Two folds at once give the bytes of one after the other; a second call runs nothing; the workspace stays."""
+    """Two folds at a time give the same bytes as one; a second call runs nothing; the workspace does not change."""
     found = {}
     for jobs in ("1", "2"):
         repository = tiny_pipeline.create(tmp_path / f"jobs{jobs}", FEW)
@@ -291,7 +322,7 @@ def test_side_by_side_as_one_by_one(tmp_path):
 
 @pytest.mark.slow
 def test_a_fold_that_fails_leaves_the_others(tmp_path):
-    """It says which; the next call runs that one alone."""
+    """The message names the fold; the next call runs only that fold."""
     repository = tiny_pipeline.create(tmp_path / "project", FEW)
     stage = repository.folder / "stages/split.py"
     read = '    params = config.load("split")\n'

@@ -1,4 +1,4 @@
-"""make demo: a copy of the tracked tree, and a workspace that stays as it is."""
+"""make demo: a copy of the tracked tree, and a workspace that does not change."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_settings_of_the_workspace_do_not_reach_the_copy(monkeypatch):
 def test_the_recipe_overrides_params_and_they_stay_valid(tmp_path):
     params = tmp_path / "params.yaml"
     params.write_text((PROJECT / "params.yaml").read_text())
-    changes = repro.load("demo", PROJECT)
+    changes = repro.load_recipe("demo", PROJECT)
     demo.override(params, changes)
     before, after = config.load(path=PROJECT / "params.yaml").model_dump(), config.load(path=params).model_dump()
     for block, values in changes.items():
@@ -59,14 +59,14 @@ def test_the_recipe_overrides_params_and_they_stay_valid(tmp_path):
     assert after["download"]["source"] == "phantom"
 
 
-def test_outside_of_git_the_way_out_is_named(tmp_path):
+def test_outside_of_git_the_error_names_the_fix(tmp_path):
     with pytest.raises(MachineError, match="not a git repository"):
         demo.copy_tracked(tmp_path, tmp_path / "copy")
 
 
 @pytest.mark.slow
 def test_the_demo_runs_whole_and_leaves_the_workspace_as_it_was():
-    """Phantoms are outlined well, clearly better than by a threshold on FLAIR; git and DVC see no change."""
+    """Phantoms are outlined well, and clearly better than by a threshold on FLAIR; git and DVC see no change."""
 
     def state():
         commands = (["git", "status", "--porcelain"], [sys.executable, "-m", "dvc", "status", "--json"])

@@ -1,4 +1,4 @@
-"""`dvc repro` of the real pipeline, tiny: what runs when, experiments, the same bytes anywhere."""
+"""`dvc repro` of the real pipeline with tiny data: which stages run, experiments, the same bytes everywhere."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def pipeline(tmp_path_factory):
 
 
 def with_its_cache(pipeline, folder):
-    """A clone with every output in place, in which a test may change what it likes."""
+    """A clone with every output, which a test may change."""
     copy = pipeline.clone(folder)
     copy.environment["PYTHONPATH"] = ""
     assert copy.dvc("cache", "dir", "--local", str(pipeline.folder / ".dvc/cache"))[0] == 0
@@ -120,7 +120,7 @@ def run_names(repository) -> str:
 
 
 def test_a_stranger_pulls_the_model_and_trains_nothing(pipeline, tmp_path):
-    """A clone with an empty cache: the model comes from weights/, the rest is made again or found as it was."""
+    """A clone with an empty cache: the model comes from weights/, the other outputs are made again or unchanged."""
     source = with_its_cache(pipeline, tmp_path / "source")
     assert source.dvc("push", *MODEL)[0] == 0
     commit(source)
@@ -135,7 +135,7 @@ def test_a_stranger_pulls_the_model_and_trains_nothing(pipeline, tmp_path):
 
 @pytest.mark.parametrize("engine", ["tensorflow", "jax"])
 def test_t3_killed_in_the_middle_of_an_epoch_the_same_weights(tmp_path, engine):
-    """SIGKILL of the training process at any moment; a new `dvc repro` goes on and ends with the same bytes."""
+    """SIGKILL of the training process; a new `dvc repro` continues and ends with the same bytes."""
     changes = {**TINY, "train": {**TINY["train"], "epochs": 6, "engine": engine}}
     copy, whole = (tiny_pipeline.create(tmp_path / name, changes) for name in ("killed", "whole"))
     repro(whole, "train")
@@ -159,7 +159,7 @@ def test_jax_gives_about_the_same(tmp_path):
     scores = {}
     from brainseg.experiments import repro as recipes
 
-    demo = recipes.load("demo", tiny_pipeline.PROJECT)
+    demo = recipes.load_recipe("demo", tiny_pipeline.PROJECT)
     for engine in ("tensorflow", "jax"):
         changes = {**demo, "train": {**demo["train"], "engine": engine}}
         repository = tiny_pipeline.create(tmp_path / engine, changes)

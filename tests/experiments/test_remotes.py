@@ -1,4 +1,4 @@
-"""Remotes: the model for anybody from weights/ in the repository, everything else over S3."""
+"""Remotes: the model from weights/ in the repository, without an account; everything else over S3."""
 
 import pytest
 
@@ -79,7 +79,7 @@ def test_v3_a_flipped_bit_in_the_released_weights_is_not_pulled(released, tmp_pa
     code, output = stranger.brainseg("verify-data")
     assert code == 4 and output.count("git checkout") == 2
     code, output = stranger.dvc("pull", *MODEL)
-    assert code != 0 and "missing-files" in output  # DVC throws a changed object out of a remote that it verifies
+    assert code != 0 and "missing-files" in output  # DVC deletes a changed object from a remote that it verifies
     assert not (stranger.folder / MODEL[0]).exists()
     stranger.git("checkout", "weights")
     assert stranger.dvc("pull", *MODEL)[0] == 0

@@ -1,4 +1,4 @@
-"""make repro: recipes as DVC overrides, and what a killed run leaves behind."""
+"""make repro: recipes as DVC overrides, and cleaning up after a killed run."""
 
 import shutil
 import subprocess
@@ -33,19 +33,19 @@ def test_an_unknown_recipe_names_those_there_are(tmp_path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/fast.yaml").write_text("train: {epochs: 1}\n")
     with pytest.raises(DataError) as error:
-        repro.load("fats", tmp_path)
+        repro.load_recipe("fats", tmp_path)
     assert error.value.problems[0].fix == "choose one of: fast"
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (toy_pipeline.PROJECT / "recipes").glob("*.yaml")))
 def test_every_recipe_fits_params_yaml(recipe, tmp_path):
-    """Its keys and values are allowed, and it changes something."""
+    """Its keys and values are valid, and it changes at least one value."""
     params = tmp_path / "params.yaml"
     shutil.copy(toy_pipeline.PROJECT / "params.yaml", params)
     before = config.load(path=params).model_dump()
-    overrides = repro.load(recipe, toy_pipeline.PROJECT)
+    overrides = repro.load_recipe(recipe, toy_pipeline.PROJECT)
     demo.override(params, overrides)
-    changed = comparison.changed(before, config.load(path=params).model_dump())
+    changed = comparison.diff_params(before, config.load(path=params).model_dump())
     assert changed and set(changed) <= {".".join(key) for key, _ in repro._leaves(overrides)}
 
 
@@ -54,7 +54,7 @@ def test_a_recipe_is_an_experiment(toy):
     assert code == 0, output
     assert "+ dvc exp run -S train.epochs=3 -S 'train.loss=\"a b\"'" in output
     assert (toy.folder / "params.yaml").read_text() == "train:\n  epochs: 3\n  loss: a b\n"
-    assert toy.dvc("status") == (0, "Data and pipelines are up to date.\n")
+    assert Repo(toy.folder).status() == {}
 
 
 def test_v1_empty_rwlock(toy):
@@ -66,24 +66,24 @@ def test_v1_empty_rwlock(toy):
 
 
 def test_v1_an_rwlock_that_is_being_written_is_left(toy):
-    """Empty is what a lock file is, too, while another dvc writes it."""
+    """A lock file is also empty while another dvc writes it."""
     lock = toy.folder / ".dvc/tmp/rwlock"
     lock.write_bytes(b"")
     with make_lock(str(lock) + ".lock", tmp_dir=str(lock.parent)), pytest.raises(MachineError, match="another dvc"):
-        repro.heal(toy.folder)
+        repro.clean_up(toy.folder)
     assert lock.exists()
 
 
 def test_v1_truncated_dvc_lock(toy):
-    """Wherever it is cut, DVC can read it, or the error names the command that restores it."""
+    """For every length of the cut file, DVC can read it, or the error names the command that restores it."""
     lock = toy.folder / "dvc.lock"
     text = lock.read_text()
-    repro.heal(toy.folder)
+    repro.clean_up(toy.folder)
     named = 0
     for end in range(0, len(text), 11):
         lock.write_text(text[:end])
         try:
-            repro.heal(toy.folder)
+            repro.clean_up(toy.folder)
         except MachineError as error:
             assert error.problems[0].fix.startswith("git checkout dvc.lock")
             named += 1
@@ -99,10 +99,10 @@ def test_v1_orphaned_stage_child(tmp_path):
     with subprocess.Popen([sys.executable, "stages/train.py"], cwd=tmp_path, **pipes) as child:
         child.stdout.readline()
         with pytest.raises(MachineError) as error:
-            repro.heal(tmp_path)
+            repro.clean_up(tmp_path)
         assert error.value.problems[0].fix.endswith(f"kill {child.pid}")
         child.communicate(b"\n")
-    repro.heal(tmp_path)
+    repro.clean_up(tmp_path)
 
 
 def test_a_stage_that_dvc_watches_is_no_orphan(toy):

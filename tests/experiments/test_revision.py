@@ -40,7 +40,7 @@ def test_test_patients_alone_with_ids_as_they_are_written(toy):
     assert scores.patients["institution"].tolist() == ["NA", ""]
     assert scores.patients["dice"].tolist() == [0.5, 0.5]
     assert scores.patients["iou"].isna().tolist() == [False, True]
-    assert scores.protocol["grid"] == 256
+    assert scores.protocol.grid == 256
 
 
 def test_the_workspace_is_what_lies_there(toy):
@@ -114,10 +114,10 @@ DAMAGED = [
     ("per_patient.csv", TABLE.replace("0.5", "2.5"), "not within 0 and 1"),
     ("per_patient.csv", TABLE + "<<<<<<< HEAD\n", "is of no subset"),
     ("per_patient.csv", TABLE + TABLE.splitlines()[1], "patient A is in it twice"),
-    ("evaluation.json", "{", "JSONDecodeError"),
-    ("evaluation.json", "[]", "TypeError"),
-    ("evaluation.json", "{}", "KeyError 'protocol'"),
-    ("evaluation.json", '{"protocol": {"grid": 256}}', "its protocol is not whole"),
+    ("evaluation.json", "{", "Invalid JSON"),
+    ("evaluation.json", "[]", "should be an object"),
+    ("evaluation.json", "{}", "protocol: Field required"),
+    ("evaluation.json", '{"protocol": {"grid": 256}}', "protocol.source: Field required"),
 ]
 
 

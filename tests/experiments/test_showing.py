@@ -1,4 +1,4 @@
-"""Named patients, each out of the run that tested it."""
+"""Pictures of named patients, each from the run that tested it."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ NAMES = [fold.name for fold in FOLDS]
 def drawn(tmp_path, monkeypatch):
     experiments_pictured(tmp_path, monkeypatch)
     rows: list[gallery.Row] = []
-    monkeypatch.setattr(gallery, "gallery", lambda found, *_: rows.extend(found))
+    monkeypatch.setattr(gallery, "_sheet", lambda found, *_: rows.extend(found))
     return rows
 
 
@@ -36,13 +36,13 @@ def test_a_run_that_tested_none_of_them_needs_no_predictions(drawn, tmp_path):
     assert [row.left[0] for row in drawn] == ["B"]
 
 
-def test_every_name_that_is_not_one_patient_is_said(tmp_path, monkeypatch):
+def test_every_name_that_does_not_fit_one_patient_is_reported(tmp_path, monkeypatch):
     both = [patient._replace(name=f"P{patient.name}") for patient in PATIENTS]
     experiments(monkeypatch, fold_files(both[:2], 3), fold_files(both[1:], 3))
     with pytest.raises(DataError) as error:
         showing.show(["X", "P", "PB", "PA", "C"], NAMES, tmp_path / "a.png", tmp_path)
     assert {problem.path: problem.what for problem in error.value.problems} == {
-        "X": f"no test patient of {', '.join(NAMES)} is called so",
+        "X": f"no test patient of {', '.join(NAMES)} has this name",
         "P": "4 test patients have this in their names: PA, PB, PB, PC",
         "PB": f"PB was tested by several of {', '.join(NAMES)}",
     }

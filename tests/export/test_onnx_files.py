@@ -1,6 +1,7 @@
-"""Networks as files: every kind answers as in Keras, the bytes are the same each time, and faults are found."""
+"""Networks as ONNX files: each kind gives the outputs of Keras, bytes are reproducible, and faults are found."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -11,20 +12,23 @@ from keras import ops
 from brainseg.config import Export, Network
 from brainseg.data import dataset
 from brainseg.errors import IntegrityError
+from brainseg.evaluation.results import Evaluation
 from brainseg.export import onnx_files
 from brainseg.inference import onnx_session
 from brainseg.inference.outlining import Outliner
 from brainseg.models import blocks, networks
-from tests.models.test_networks import TINY
-from tests.support import onnx_toy
+from brainseg.models.manifest import Manifest
+from tests.support import onnx_toy, run_files
 from tests.support.cohort import write_cohort
+from tests.support.tiny_network import TINY
 
+CONVERT = onnx_files.convert
 SIDE = 32
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.float32)
 
 
 def built(**changes):
-    """A network whose weights are unlike those that it begins with."""
+    """A network whose weights are unlike the initial ones."""
     keras.utils.set_random_seed(0)
     network = networks.build(Network(**{**TINY.model_dump(), **changes}), SIDE, 3)
     random = np.random.default_rng(2)
@@ -33,26 +37,44 @@ def built(**changes):
     return network
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A function that gives the file of ``built(**changes)``, converted once. Nobody may write into it."""
+    folder, files = tmp_path_factory.mktemp("converted"), {}
+
+    def file(**changes):
+        key = repr(TINY.model_copy(update=changes))
+        if key not in files:
+            path = folder / f"{len(files)}.onnx"
+            CONVERT(onnx_files.rebuild(built(**changes), "float32"), path)
+            files[key] = path
+        return files[key]
+
+    return file
+
+
+slow = pytest.mark.slow  # no operation in them that the others have not
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"scaling": "gain", "stem": 4},
-        {"scaling": "full", "stem": 2},
+        pytest.param({"scaling": "full", "stem": 2}, marks=slow),
         {"stem": 0, "upsampling": "transpose"},
         {"norm": "group"},
-        {"norm": "none"},
+        pytest.param({"norm": "none"}, marks=slow),
         {"name": "attention_unet"},
         {"name": "residual_unet"},
-        {"context": 1},
+        pytest.param({"context": 1}, marks=slow),
         {"name": "unet3d", "context": 1, "upsampling": "transpose"},
     ],
     ids=str,
 )
-def test_a_file_answers_as_its_network(tmp_path, changes):
+def test_a_file_answers_as_its_network(tmp_path, converted, changes):
     network = built(**changes)
-    path = tmp_path / "unet.onnx"
-    onnx_files.convert(onnx_files.rebuilt(network, "float32"), path)
-    onnx_files.describe(path, onnx_toy.facts())
+    path = shutil.copy(converted(**changes), tmp_path / "unet.onnx")
+    onnx_files.write_metadata(path, onnx_toy.facts())
     given = np.concatenate([IMAGES] * (network.input_shape[-1] // 3), axis=-1)
     expected = ops.convert_to_numpy(ops.sigmoid(network.predict_on_batch(given)))
     found = onnx_session.Session(path, threads=2).run(given)
@@ -66,8 +88,8 @@ def test_the_gain_of_a_file_is_the_gain():
     slices = np.stack([random.integers(0, top, (256, 256, 3)) for top in (256, 9, 1)]).astype(np.float32)
     exact = slices.astype(np.float64)
     level = (exact**2).sum((1, 2), keepdims=True) / np.maximum(exact.sum((1, 2), keepdims=True), 1)
-    exact = exact / np.maximum(level, blocks.NOISE)
-    assert level[1].max() < blocks.NOISE < level[0].min()
+    exact = exact / np.maximum(level, blocks.LOWEST_LEVEL)
+    assert level[1].max() < blocks.LOWEST_LEVEL < level[0].min()
     found = ops.convert_to_numpy(onnx_files.RowGain()(slices))
     assert np.abs(found - exact).max() < 2e-6
     assert np.abs(found - ops.convert_to_numpy(blocks.Gain()(slices))).max() < 2e-6
@@ -75,18 +97,18 @@ def test_the_gain_of_a_file_is_the_gain():
     assert np.abs(double - exact).max() < 1e-12
 
 
-def test_a_file_divides_by_rows(tmp_path):
+def test_a_file_divides_by_rows(converted):
     """By three numbers a pixel ONNX Runtime takes 15 times as long."""
-    onnx_files.convert(onnx_files.rebuilt(built(scaling="gain"), "float32"), tmp_path / "unet.onnx")
-    graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "unet.onnx")).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load(converted(scaling="gain"))).graph
     last = [node for node in graph.node if node.op_type == "Div"][-1]
     (divisor,) = (each for each in graph.value_info if each.name == last.input[1])
     assert [axis.dim_value for axis in divisor.type.tensor_type.shape.dim][1:] == [1, SIDE, 3]
 
 
-def test_the_same_network_gives_the_same_bytes(tmp_path):
+def test_the_same_network_gives_the_same_bytes(tmp_path, converted):
+    shutil.copy(converted(), tmp_path / "a")
+    CONVERT(onnx_files.rebuild(built(), "float32"), tmp_path / "b")
     for name in ("a", "b"):
-        onnx_files.convert(onnx_files.rebuilt(built(), "float32"), tmp_path / name)
         onnx_files.quantise(tmp_path / name, [IMAGES, IMAGES[:1]], tmp_path / f"{name}8")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a8").read_bytes() == (tmp_path / "b8").read_bytes()
@@ -116,31 +138,38 @@ def shuffled(graph, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["unet", "residual_unet", "attention_unet"])
-def test_neither_order_nor_names_of_the_converter_reach_the_file(tmp_path, name):
-    """They hang on Python's hashes, which are others in every process."""
-    onnx_files.convert(onnx_files.rebuilt(built(name=name), "float32"), tmp_path / "a.onnx")
-    first = onnx.load(tmp_path / "a.onnx")
+def test_neither_order_nor_names_of_the_converter_reach_the_file(converted, name):
+    """They depend on Python's hashes, which differ in each process."""
+    first = onnx.load(converted(name=name))
     for seed in range(3):
-        other = onnx.load(tmp_path / "a.onnx")
+        other = onnx.load(converted(name=name))
         shuffled(other.graph, seed)
         assert other.SerializeToString() != first.SerializeToString()
-        onnx_files._name_anew(other.graph)
+        onnx_files._rename_nodes(other.graph)
         assert other.SerializeToString(deterministic=True) == first.SerializeToString(deterministic=True)
 
 
+@pytest.fixture(scope="module")
+def network():
+    return built(scaling="gain")
+
+
 @pytest.fixture
-def cohort(tmp_path):
-    """A network, its manifest, a report of its validation Dice, data, and a folder for the files."""
+def cohort(tmp_path, network, converted, monkeypatch):
+    """A network, its manifest, a report of its validation Dice, data, and a folder for the files.
+
+    The network is not converted again, which takes most of the time.
+    """
+    file = converted(scaling="gain")
+    monkeypatch.setattr(onnx_files, "convert", lambda _, path: shutil.copy(file, path))
     processed, split = write_cohort(tmp_path)
-    network = built(scaling="gain")
-    model = {
-        **onnx_toy.facts()["model"], "layers": ["drawn"], "seen": ["A"], "network": TINY.model_dump(),
-    }  # fmt: skip
-    report = {
-        "protocol": {"weights_sha256": model["weights_sha256"], "threshold": 0.5, "tta": "none", "marks": ["a mark"],
-                     "postprocessing": {"min_component": 0}},
-        "val": {"volume": {"dice": {"mean": 0.0}}},
-    }  # fmt: skip
+    model = Manifest.model_validate(run_files.manifest(
+        network=TINY.model_dump(), contract={"size": [SIDE, SIDE]}, preprocess={"size": SIDE},
+    ))  # fmt: skip
+    report = run_files.evaluation(protocol={
+        "weights_sha256": model.weights_sha256, "threshold": 0.5, "tta": "none", "marks": ["a mark"],
+        "postprocessing": {"min_component": 0},
+    })  # fmt: skip
     data = dataset.load(processed, split, "patient")
     out = tmp_path / "models"
     return network, model, report, data, out
@@ -150,17 +179,18 @@ def measured(cohort) -> float:
     """Mean validation Dice of the file, so that the report can say it."""
     network, _, _, data, out = cohort
     out.mkdir(exist_ok=True)
-    onnx_files.convert(onnx_files.rebuilt(network, "float32"), out / "first.onnx")
-    onnx_files.describe(out / "first.onnx", onnx_toy.facts())
+    onnx_files.convert(onnx_files.rebuild(network, "float32"), out / "first.onnx")
+    onnx_files.write_metadata(out / "first.onnx", onnx_toy.facts())
     probe = np.zeros((1, SIDE, SIDE, 3), np.float32)
-    found = onnx_files.measured(out / "first.onnx", probe, probe[..., :1], data, cohort[2])
+    found = onnx_files.measure(out / "first.onnx", probe, probe[..., :1], data, Evaluation.model_validate(cohort[2]))
     return found["val_volume_dice"]
 
 
-def test_export_writes_both_files_and_says_how_near_they_are(cohort):
+def test_export_writes_both_files_and_says_how_near_they_are(cohort, monkeypatch):
     network, model, report, data, out = cohort
+    monkeypatch.setattr(onnx_files, "convert", CONVERT)
     report["val"]["volume"]["dice"]["mean"] = measured(cohort)
-    found = onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+    found = onnx_files.run(network, model, Evaluation.model_validate(report), data, Export(calibration_slices=8), out)
     assert found["float32"]["max_abs_difference"] <= onnx_session.MAX_DIFFERENCE
     assert found["float32"]["dice_difference"] == 0
     assert 0 < found["int8"]["bytes"] < found["float32"]["bytes"]
@@ -179,12 +209,12 @@ def test_test_slices_are_not_looked_at(cohort):
     network, model, report, data, out = cohort
     report["val"]["volume"]["dice"]["mean"] = measured(cohort)
     params = Export(calibration_slices=8)
-    first = onnx_files.run(network, model, report, data, params, out)
+    first = onnx_files.run(network, model, Evaluation.model_validate(report), data, params, out)
     before = [(out / name).read_bytes() for name in ("unet.onnx", "unet.int8.onnx")]
     changed = np.array(data.images)
     changed[data.rows("test")] = 255
     other = dataset.Dataset(changed, data.masks, data.slices)
-    assert onnx_files.run(network, model, report, other, params, out) == first
+    assert onnx_files.run(network, model, Evaluation.model_validate(report), other, params, out) == first
     assert [(out / name).read_bytes() for name in ("unet.onnx", "unet.int8.onnx")] == before
 
 
@@ -192,7 +222,7 @@ def test_an_8_bit_file_that_is_off_says_so(cohort, monkeypatch):
     network, model, report, data, out = cohort
     report["val"]["volume"]["dice"]["mean"] = measured(cohort)
     monkeypatch.setitem(onnx_session.MAX_DICE_DIFFERENCE, "int8", -1.0)
-    onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+    onnx_files.run(network, model, Evaluation.model_validate(report), data, Export(calibration_slices=8), out)
     assert any("8-bit" in mark for mark in Outliner(out / "unet.int8.onnx").facts["marks"])
     assert not any("8-bit" in mark for mark in Outliner(out / "unet.onnx").facts["marks"])
 
@@ -200,15 +230,14 @@ def test_an_8_bit_file_that_is_off_says_so(cohort, monkeypatch):
 def test_a_file_that_answers_otherwise_is_not_kept(cohort, monkeypatch):
     network, model, report, data, out = cohort
     report["val"]["volume"]["dice"]["mean"] = measured(cohort)
-    convert = onnx_files.convert
 
     def wrong(network, path):
         network.set_weights([1.01 * w for w in network.get_weights()])
-        convert(network, path)
+        CONVERT(network, path)
 
     monkeypatch.setattr(onnx_files, "convert", wrong)
     with pytest.raises(IntegrityError, match="max_abs_difference"):
-        onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+        onnx_files.run(network, model, Evaluation.model_validate(report), data, Export(calibration_slices=8), out)
     assert not (out / "unet.onnx").exists()
 
 
@@ -216,11 +245,11 @@ def test_a_dice_that_is_not_the_reports_is_refused(cohort):
     network, model, report, data, out = cohort
     report["val"]["volume"]["dice"]["mean"] = measured(cohort) + 0.01
     with pytest.raises(IntegrityError, match="dice_difference"):
-        onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+        onnx_files.run(network, model, Evaluation.model_validate(report), data, Export(calibration_slices=8), out)
 
 
 def test_numbers_of_another_model_are_refused(cohort):
     network, model, report, data, out = cohort
     report["protocol"]["weights_sha256"] = "d" * 64
     with pytest.raises(IntegrityError, match="another model"):
-        onnx_files.run(network, model, report, data, Export(calibration_slices=8), out)
+        onnx_files.run(network, model, Evaluation.model_validate(report), data, Export(calibration_slices=8), out)

@@ -1,4 +1,4 @@
-"""What is read as one case, and series that are put together."""
+"""What is read as one case, and series that are combined."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from brainseg.errors import DataError
 from brainseg.inference import cases
-from tests.io import test_dicom, test_nifti
+from tests.support import dicom_series, nifti_files
 
 FLAIR_ALONE = ["FLAIR"] * 3
 
@@ -15,8 +15,8 @@ def test_a_picture_a_tif_of_pages_a_nifti_and_a_dicom_folder(tmp_path):
     pages = [Image.fromarray(np.full((16, 12), k, np.uint8)) for k in range(4)]
     pages[0].save(tmp_path / "one.png")
     pages[0].save(tmp_path / "many.tif", save_all=True, append_images=pages[1:])
-    (tmp_path / "scan.nii").write_bytes(test_nifti.encode(np.zeros((10, 12, 9), np.int16)))
-    test_dicom.save_series(tmp_path / "series", np.zeros((3, 12, 10), np.uint16))
+    (tmp_path / "scan.nii").write_bytes(nifti_files.encode(np.zeros((10, 12, 9), np.int16)))
+    dicom_series.save_series(tmp_path / "series", np.zeros((3, 12, 10), np.uint16))
     found = {name: cases.read(tmp_path / name, name) for name in ("one.png", "many.tif", "scan.nii", "series")}
     assert [each.kind for each in found.values()] == ["picture", "tif", "nifti", "dicom"]
     assert found["one.png"].voxels.shape == (1, 16, 12) and found["many.tif"].voxels[:, 0, 0].tolist() == [0, 1, 2, 3]
@@ -30,27 +30,27 @@ def test_three_channels_are_the_models(tmp_path):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         cases.read(tmp_path / "gone.png", "gone.png")
 
 
 def nifti_case(tmp_path, value: int, name: str, **options) -> cases.Case:
     path = tmp_path / f"{name}.nii"
-    path.write_bytes(test_nifti.encode(np.full((10, 12, 9), value, np.int16), **options))
+    path.write_bytes(nifti_files.encode(np.full((10, 12, 9), value, np.int16), **options))
     return cases.read(path, name)
 
 
 def test_series_of_one_place_become_channels_and_flair_fills_what_is_missing(tmp_path):
     flair, post = nifti_case(tmp_path, 2, "flair"), nifti_case(tmp_path, 3, "post")
-    whole = cases.combined({"flair": flair, "post": post}, "both")
+    whole = cases.combine({"flair": flair, "post": post}, "both")
     assert whole.voxels[0, 0, 0].tolist() == [2, 2, 3] and whole.channels == ["FLAIR", "FLAIR", "post-contrast"]
     assert whole.volume.geometry.shape == flair.volume.geometry.shape
-    assert cases.combined({"flair": flair}, "one") is flair
+    assert cases.combine({"flair": flair}, "one") is flair
 
 
 def test_series_that_do_not_belong_together_are_refused(tmp_path):
     flair = nifti_case(tmp_path, 2, "flair")
-    moved = test_nifti.AFFINE.copy()
+    moved = nifti_files.AFFINE.copy()
     moved[0, 3] += 50
     others = {
         "elsewhere": nifti_case(tmp_path, 1, "moved", affine=moved),
@@ -61,7 +61,7 @@ def test_series_that_do_not_belong_together_are_refused(tmp_path):
     }
     for why, other in others.items():
         with pytest.raises(DataError, match=why):
-            cases.combined({"flair": flair, "pre": other}, "x")
+            cases.combine({"flair": flair, "pre": other}, "x")
     for parts in ({"pre": flair}, {"flair": flair, "t2": flair}):
         with pytest.raises(DataError):
-            cases.combined(parts, "x")
+            cases.combine(parts, "x")

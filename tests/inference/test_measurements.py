@@ -1,4 +1,4 @@
-"""Areas, volume and mean probability of an answer, as the table and the JSON of the server both have them."""
+"""Areas, volume and mean probability of an outline, for the table and for the JSON of the server."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def answer() -> tuple[np.ndarray, np.ndarray]:
 
 def test_in_millimetres_where_the_file_tells_its_place():
     mask, probability = answer()
-    volume = volumes.axial(mask.transpose(2, 1, 0), np.diag([0.5, 2.0, 5.0, 1.0]))
-    found = measurements.of(cases.case("a", "nifti", mask, volume), mask, probability)
+    volume = volumes.to_axial(mask.transpose(2, 1, 0), np.diag([0.5, 2.0, 5.0, 1.0]))
+    found = measurements.measure(cases.make_case("a", "nifti", mask, volume), mask, probability)
     assert (found.pixels, found.largest, found.area_pixels) == ([0, 6, 1], 1, 6)
     assert found.areas_mm2 == pytest.approx([0, 6, 1]) and found.area_mm2 == pytest.approx(6)
     assert found.volume_ml == pytest.approx(7 * 0.5 * 2 * 5 / 1000)
@@ -30,13 +30,13 @@ def test_in_millimetres_where_the_file_tells_its_place():
 
 def test_of_a_picture_pixels_alone_are_known():
     mask, probability = answer()
-    found = measurements.of(cases.case("a", "tif", mask, None), mask, probability)
+    found = measurements.measure(cases.make_case("a", "tif", mask, None), mask, probability)
     assert (found.areas_mm2, found.area_mm2, found.volume_ml) == (None, None, None)
     assert found.area_pixels == 6
 
 
 def test_without_tumour_an_area_is_nought_and_its_slice_and_probability_are_not_there():
     mask, probability = np.zeros((2, 16, 16), np.uint8), np.zeros((2, 16, 16), np.uint8)
-    volume = volumes.axial(mask.transpose(2, 1, 0), np.eye(4))
-    found = measurements.of(cases.case("a", "nifti", mask, volume), mask, probability)
+    volume = volumes.to_axial(mask.transpose(2, 1, 0), np.eye(4))
+    found = measurements.measure(cases.make_case("a", "nifti", mask, volume), mask, probability)
     assert (found.largest, found.area_pixels, found.area_mm2, found.volume_ml, found.mean) == (None, 0, 0.0, 0.0, None)

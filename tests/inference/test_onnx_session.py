@@ -1,4 +1,4 @@
-"""Model files: ours open and answer, others are refused by name."""
+"""Model files of this project open and give probabilities; others are refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Arrays to outlines: own grid, rule, depth, neighbours, and the pipeline's own answers."""
+"""From arrays to outlines: the grid, the rule, types, neighbouring slices, and equality with the pipeline."""
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,8 @@ from brainseg.errors import DataError, RunError
 from brainseg.export import onnx_files
 from brainseg.inference.outlining import Outliner, windows
 from brainseg.models import networks, prediction
-from tests.models.test_networks import TINY
 from tests.support import onnx_toy
+from tests.support.tiny_network import TINY
 
 SIDE = onnx_toy.SIDE
 
@@ -58,7 +58,7 @@ def test_small_components_go_from_the_outline_and_stay_in_the_probability(tmp_pa
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.float64])
 def test_deeper_values_are_windowed_by_the_whole_volume(tmp_path, dtype):
-    """One slice is half as bright: by a window of its own it would be as bright as the others."""
+    """One slice is half as bright as the other. With a window of its own it would be equally bright."""
     given = np.stack([disc((SIDE, SIDE)), disc((SIDE, SIDE)) // 2.5]).astype(dtype) * 10
     given[:, :4, :4] = 1  # the faintest that is no air
     probability = outliner(tmp_path).segment(given).probability
@@ -74,7 +74,7 @@ def test_pixels_that_are_not_square_become_so_and_come_back(tmp_path):
 
 
 def test_mirrored_answers_are_averaged(tmp_path):
-    """The toy answers each pixel by itself, so the average is the answer."""
+    """The toy network treats each pixel alone, so that the average equals its output."""
     given = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE), np.uint8)
     assert (outliner(tmp_path, mirror=True).segment(given).probability == given).all()
 
@@ -113,20 +113,21 @@ def patients(*slices: int) -> dataset.Dataset:
 @pytest.mark.parametrize("slices", [1, 2, 3, 4, 5, 9, 10])
 def test_windows_are_those_of_the_pipeline(slices, context):
     data, rows, size = patients(slices), np.arange(slices), 2 * context + 1
-    assert windows(slices, size, 1).tolist() == data.around(rows, context).tolist()
+    assert windows(slices, size, 1).tolist() == data.windows_around(rows, context).tolist()
     if context:
         assert windows(slices, size, size).tolist() == data.tiles(rows, context, max(1, context)).tolist()
 
 
 @pytest.mark.parametrize("changes", [{}, {"context": 1}, {"name": "unet3d", "context": 2, "upsampling": "transpose"}])
-@pytest.mark.parametrize("mirror", [False, True])
-def test_probabilities_are_those_of_the_pipeline(tmp_path, changes, mirror):
-    """The same network in Keras and as a file, on patients of 1, 3 and 11 slices: equal but for a last digit."""
+def test_probabilities_are_those_of_the_pipeline(tmp_path, changes):
+    """The same network in Keras and as a file, on patients of 1, 3 and 11 slices: equal except for the last digit."""
     network = networks.build(Network(**{**TINY.model_dump(), **changes}), SIDE, 3)
     told = onnx_toy.facts()
-    onnx_files.convert(onnx_files.rebuilt(network, "float32"), tmp_path / "real.onnx")
-    onnx_files.describe(tmp_path / "real.onnx", told | {"rule": told["rule"] | {"mirror": mirror}})
-    file, data = Outliner(tmp_path / "real.onnx", threads=1), patients(1, 3, 11)
-    for rows in (np.arange(1), np.arange(1, 4), np.arange(4, 15)):
-        expected = prediction.of_patients(network, data, rows, mirror=mirror).astype(int)
-        assert np.abs(file.on_grid(data.images[rows]) - expected).max() <= 1
+    onnx_files.convert(onnx_files.rebuild(network, "float32"), tmp_path / "real.onnx")
+    data = patients(1, 3, 11)
+    for mirror in (False, True):
+        onnx_files.write_metadata(tmp_path / "real.onnx", told | {"rule": told["rule"] | {"mirror": mirror}})
+        file = Outliner(tmp_path / "real.onnx", threads=1)
+        for rows in (np.arange(1), np.arange(1, 4), np.arange(4, 15)):
+            expected = prediction.predict_patients(network, data, rows, mirror=mirror).astype(int)
+            assert np.abs(file.on_grid(data.images[rows]) - expected).max() <= 1

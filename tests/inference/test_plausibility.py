@@ -1,4 +1,4 @@
-"""What is no axial brain slice is marked or refused, what is one passes: a fixed set, phantoms, real patients."""
+"""Pictures that are no axial brain slices are marked or refused, others pass: a fixed set, phantoms, patients."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ import pytest
 from brainseg.data import kaggle
 from brainseg.inference import plausibility
 from brainseg.io import pictures
-from tests.project.test_docs import rows
 from tests.support import implausible, lgg_fixture
+from tests.support.markdown import rows
 
 pytest.importorskip("pydicom")
 BUNDLED = {  # kind → pictures, of which refused; every one is marked
@@ -54,7 +54,7 @@ def phantoms() -> list[np.ndarray]:
 
 
 def alone(picture: np.ndarray) -> plausibility.Verdict:
-    return plausibility.judge(picture[None])
+    return plausibility.assess(picture[None])
 
 
 def test_the_set_is_fixed(bundled):
@@ -77,7 +77,7 @@ def test_the_table_in_the_docs():
 
 @pytest.mark.parametrize("kind", ["uniform noise", "photograph", "constant", "CT head", "sagittal head"])
 def test_a_volume_of_what_is_no_brain(kind, bundled):
-    verdict = plausibility.judge(np.stack(bundled[kind]))
+    verdict = plausibility.assess(np.stack(bundled[kind]))
     assert verdict.marks
     assert verdict.refused == (kind in ("uniform noise", "photograph", "constant"))
 
@@ -99,7 +99,7 @@ def test_the_reason_is_named(kind, reason, bundled):
 
 
 def test_phantoms_pass(phantoms):
-    assert [plausibility.judge(volume) for volume in phantoms] == [(False, [])] * len(phantoms)
+    assert [plausibility.assess(volume) for volume in phantoms] == [(False, [])] * len(phantoms)
 
 
 def test_single_phantom_slices_pass(phantoms):
@@ -113,12 +113,12 @@ def test_a_real_brain_of_another_sequence_passes():
     scan = nibabel.load(os.path.join(os.path.dirname(nibabel.__file__), "tests", "data", "example4d.nii.gz"))
     voxels = np.asarray(scan.dataobj)[..., 0].astype(np.float64)
     bundled = [implausible.on_grid(np.rot90(plane)) for plane in np.moveaxis(voxels / voxels.max() * 255, 2, 0)]
-    assert plausibility.judge(np.stack(bundled)) == (False, [])
+    assert plausibility.assess(np.stack(bundled)) == (False, [])
     assert [alone(picture) for picture in bundled] == [(False, [])] * 24
 
 
 def test_a_head_turned_on_its_side_is_marked(phantoms):
-    verdict = plausibility.judge(np.rot90(phantoms[0], axes=(1, 2)))
+    verdict = plausibility.assess(np.rot90(phantoms[0], axes=(1, 2)))
     assert not verdict.refused
     assert "turned on its side" in verdict.marks[0]
 
@@ -127,8 +127,8 @@ def test_empty_slices_at_both_ends_are_part_of_a_scan(phantoms):
     rng = np.random.default_rng(0)
     air = rng.integers(0, FEW_GREYS, (30, 256, 256, 3)).astype(np.uint8)
     for ends in (air, np.zeros_like(air)):
-        assert plausibility.judge(np.concatenate([ends, phantoms[0], ends])) == (False, [])
-        verdict = plausibility.judge(ends)
+        assert plausibility.assess(np.concatenate([ends, phantoms[0], ends])) == (False, [])
+        verdict = plausibility.assess(ends)
         assert verdict.refused
         assert "nothing to see" in verdict.marks[0]
 
@@ -137,14 +137,14 @@ def test_small_slices_near_the_vertex_do_not_decide(phantoms):
     small = cv2.copyMakeBorder(cv2.resize(phantoms[0][8], (40, 128)), 64, 64, 108, 108, cv2.BORDER_CONSTANT)
     assert alone(small).marks
     few = np.repeat(small[None], 2 * len(phantoms[0]), axis=0)
-    assert plausibility.judge(np.concatenate([phantoms[0], few])) == (False, [])
+    assert plausibility.assess(np.concatenate([phantoms[0], few])) == (False, [])
 
 
 def test_what_is_left_above_the_vertex_does_not_decide(phantoms, bundled):
     dim = max(bundled["coarse noise"], key=lambda picture: plausibility.describe(picture).level) // 10
     assert plausibility.describe(dim) is not None
     dim = np.repeat(dim[None], 2 * len(phantoms[0]), axis=0)
-    assert plausibility.judge(np.concatenate([phantoms[0], dim])) == (False, [])
+    assert plausibility.assess(np.concatenate([phantoms[0], dim])) == (False, [])
 
 
 def test_the_mirror_image_and_brightness_change_nothing(phantoms, bundled):
@@ -163,14 +163,14 @@ def test_a_long_volume_is_judged_by_a_sample(phantoms, monkeypatch):
     seen = Counter()
     measure = plausibility.describe
     monkeypatch.setattr(plausibility, "describe", lambda picture: seen.update("x") or measure(picture))
-    assert plausibility.judge(np.repeat(phantoms[0], 15, axis=0)) == (False, [])
-    assert 20 <= seen["x"] <= plausibility.LOOKED_AT
+    assert plausibility.assess(np.repeat(phantoms[0], 15, axis=0)) == (False, [])
+    assert 20 <= seen["x"] <= plausibility.MAX_SLICES
 
 
 def test_what_is_given_is_left_as_it_is(phantoms):
     before = phantoms[0].copy()
     before.flags.writeable = False
-    plausibility.judge(before)
+    plausibility.assess(before)
     assert np.array_equal(before, phantoms[0])
 
 
@@ -188,6 +188,6 @@ def test_real_patients_pass_and_their_sagittal_and_coronal_cuts_do_not(monkeypat
     cuts = []
     for patient, pairs in islice(patients, 12):
         volume = np.stack([pictures.decode(pair.image, pair.image_name) for pair in pairs])
-        assert plausibility.judge(volume) == (False, []), patient
+        assert plausibility.assess(volume) == (False, []), patient
         cuts += [alone(picture) for _, picture in implausible.reslices(volume)]
     assert np.mean([bool(verdict.marks) for verdict in cuts]) > 0.9

@@ -1,4 +1,4 @@
-"""Components removed, and masks by a rule: golden volumes."""
+"""Removal of components, and masks by a rule, on small volumes with known results."""
 
 import numpy as np
 import pytest
@@ -47,10 +47,3 @@ def test_threshold_as_a_level_of_uint8(threshold, level):
 def test_binarise_takes_the_level_itself():
     probability = np.array([[[127, 128, 255]]], np.uint8)
     assert postprocessing.binarise(probability, Rule(0.5, 0)).tolist() == [[[False, True, True]]]
-
-
-def test_a_rule_reads_back_from_a_report():
-    rule = Rule(0.55, 20)
-    assert postprocessing.read(postprocessing.described(rule)) == rule
-    with pytest.raises(KeyError):
-        postprocessing.read({"threshold": 0.5})

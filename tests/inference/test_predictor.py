@@ -9,8 +9,7 @@ from PIL import Image
 
 from brainseg.inference.predictor import Predictor
 from brainseg.server import serve
-from tests.io import test_nifti
-from tests.support import onnx_toy
+from tests.support import nifti_files, onnx_toy
 
 
 def test_a_path_an_array_and_a_string_are_answered_alike(tmp_path):
@@ -27,7 +26,7 @@ def test_a_path_an_array_and_a_string_are_answered_alike(tmp_path):
 
 def test_a_volume_is_answered_slice_by_slice(tmp_path):
     predictor = Predictor(onnx_toy.write(tmp_path / "unet.onnx"))
-    (tmp_path / "a.nii").write_bytes(test_nifti.encode(np.zeros((10, 12, 9), np.int16)))
+    (tmp_path / "a.nii").write_bytes(nifti_files.encode(np.zeros((10, 12, 9), np.int16)))
     mask, probability = predictor(tmp_path / "a.nii")
     assert mask.ndim == 3 and mask.shape == probability.shape and not mask.any()
 
@@ -42,14 +41,15 @@ def test_threads_spin_here_and_sleep_in_the_server(tmp_path, monkeypatch):
     assert spins(Predictor(path)) == "1"
     monkeypatch.setattr(serve, "create_app", lambda model, *_: served.append(model))
     monkeypatch.setattr(serve, "_start_logging", lambda: None)
-    monkeypatch.setattr(serve.model_card, "markdown", lambda _: "")
+    monkeypatch.setattr(serve.model_card, "parse_facts", lambda *_: None)
+    monkeypatch.setattr(serve.model_card, "render_markdown", lambda _: "")
     monkeypatch.setattr(serve, "server_of", lambda _: SimpleNamespace(run=lambda _: None))
     serve.run("127.0.0.1", 0, path)
     assert [spins(model) for model in served] == ["0"]
 
 
 def test_nothing_of_training_is_imported(tmp_path):
-    """What the extra `serve` leaves out must not be asked for."""
+    """What the extra `serve` does not install must not be imported."""
     onnx_toy.write(tmp_path / "unet.onnx")
     left_out = "tensorflow keras jax torch mlflow dvc pandas scipy sklearn matplotlib onnx jinja2"
     code = (

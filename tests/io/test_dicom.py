@@ -1,98 +1,21 @@
-"""DICOM: what a series becomes, what is refused by name, and that no text of a header comes out."""
+"""DICOM: what a series becomes, what is refused by name, and that no text of a header is shown."""
 
 import logging
 import random
 import sys
-import warnings
 
 import numpy as np
 import pytest
 
 from brainseg.errors import BrainsegError, DataError, MachineError
-from brainseg.io import dicom, nifti, volumes
+from brainseg.io import dicom, dicom_slice, nifti, volumes
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom import uid  # noqa: E402
-from pydicom.datadict import DicomDictionary, tag_for_keyword  # noqa: E402
-from pydicom.dataelem import RawDataElement  # noqa: E402
-from pydicom.tag import Tag  # noqa: E402
 
-ROWS, COLUMNS, COUNT = 9, 10, 4
-STORED = np.random.default_rng(0).permutation(4096)[: COUNT * ROWS * COLUMNS].reshape(COUNT, ROWS, COLUMNS)
-ANGLE = np.radians(12)
-AXES = [0, np.cos(ANGLE), np.sin(ANGLE), -1, 0, 0]  # oblique: a row runs to the back, a column to the right
-NORMAL = np.cross(AXES[:3], AXES[3:])
+from tests.support.dicom_series import AXES, COLUMNS, COUNT, NORMAL, ROWS, STORED, one, save, series  # noqa: E402
+
 TILTED, SHIFTED = NORMAL + np.array([0.2, 0, 0]), (np.array([-69.8, 25.5, 90]) + 6 * NORMAL).round(6).tolist()
-TEXTS = {"PN": "DOE^JANE", "DA": "19700101", "TM": "193000", "DT": "19700101", "UI": "1.2.19700101", "CS": "DOE JANE"}
-TEXTS |= dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC"), "DOE JANE 1970")
-USED = {"PhotometricInterpretation", "BurnedInAnnotation", "SpecificCharacterSet", "SOPClassUID", "SeriesInstanceUID"}
-
-
-def personal() -> pydicom.Dataset:
-    """A name or a date in every text tag that the standard knows."""
-    dataset = pydicom.Dataset()
-    for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
-        if vr in TEXTS and keyword not in USED and 0x0008 <= tag >> 16 < 0xFFFA:
-            dataset.add_new(tag, vr, TEXTS[vr])
-    dataset.add_new(0x00090010, "LO", "DOE JANE 1970")
-    dataset.add_new(0x00091001, "PN", "DOE^JANE")
-    return dataset
-
-
-PERSONAL = personal()
-
-
-def one(n: int, **changes) -> pydicom.Dataset:
-    """Slice ``n``; a change to None removes the tag, bytes are written as they are."""
-    dataset = pydicom.Dataset()
-    dataset.update(PERSONAL if n == 2 else {})  # the file that the tables below make bad
-    values = {
-        "SOPClassUID": uid.MRImageStorage, "SeriesInstanceUID": "1.2.19700101.1", "Rows": ROWS, "Columns": COLUMNS,
-        "PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1, "BitsAllocated": 16, "BitsStored": 12,
-        "HighBit": 11, "PixelRepresentation": 0, "ImageOrientationPatient": [f"{cosine:.8f}" for cosine in AXES],
-        "ImagePositionPatient": [f"{mm:.6f}" for mm in np.array([-70, 25.5, 90]) + 3 * n * NORMAL],
-        "PixelSpacing": [1.25, 0.75], "SliceThickness": 2, "PixelData": STORED[n % COUNT].astype("<u2").tobytes(),
-    }  # fmt: skip
-    for keyword, value in (values | changes).items():
-        if value is None:
-            dataset.pop(keyword, None)
-        elif isinstance(value, bytes) and keyword != "PixelData":
-            tag = Tag(tag_for_keyword(keyword))
-            dataset[tag] = RawDataElement(tag, DicomDictionary[tag][0], len(value), value, 0, False, True)
-        else:
-            setattr(dataset, keyword, value)
-    if "PixelData" in dataset:
-        dataset["PixelData"].VR = "OW"
-    return dataset
-
-
-def save(folder, datasets, syntax=uid.ExplicitVRLittleEndian) -> list:
-    """Files whose names say nothing about the order."""
-    folder.mkdir(exist_ok=True)
-    paths = [folder / f"{(n * 7 + 3) % 10}.dcm" for n in range(len(datasets))]
-    for path, dataset in zip(paths, datasets, strict=True):
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = syntax
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID") or uid.MRImageStorage
-        dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.19700101"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset.save_as(path, enforce_file_format=True)
-    return paths
-
-
-def save_series(folder, voxels: np.ndarray) -> list:
-    """Axial slices (S, H, W) uint16, at most ten, as they are looked at, 5 mm apart; names and dates in two headers."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    straight = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "BitsStored": 16, "HighBit": 15}
-    sides = dict(zip(("Rows", "Columns"), voxels.shape[1:], strict=True))
-    places = [{"ImagePositionPatient": [-30, -40, 5 * n], "PixelData": pixels.astype("<u2").tobytes()}
-              for n, pixels in enumerate(voxels)]  # fmt: skip
-    return save(folder, [one(n, **straight, **sides, **place) for n, place in enumerate(places)])
-
-
-def series(**changes) -> list:
-    return [one(n, **changes) for n in range(COUNT)]
 
 
 def read(tmp_path, datasets, **options):
@@ -101,7 +24,7 @@ def read(tmp_path, datasets, **options):
 
 def in_file_order(volume) -> np.ndarray:
     """``(slices, rows, columns)``."""
-    return volumes.native(volume.voxels, volume.geometry).transpose(2, 1, 0)
+    return volumes.to_file_order(volume.voxels, volume.geometry).transpose(2, 1, 0)
 
 
 def test_every_pixel_lies_where_the_standard_says(tmp_path):
@@ -110,7 +33,7 @@ def test_every_pixel_lies_where_the_standard_says(tmp_path):
     volume = dicom.read_series(random.Random(2).sample(paths, COUNT), "p/s")
     assert volume.voxels.dtype == np.uint16 and volume.geometry.shape == (COLUMNS, ROWS, COUNT)
     np.testing.assert_array_equal(in_file_order(volume), STORED)
-    np.testing.assert_allclose(volume.spacing, (0.75, 1.25, 3))  # rows of the volume are the file's columns
+    np.testing.assert_allclose(volume.spacing, (0.75, 1.25, 3))  # the rows of the volume are the columns of the file
     assert "DOE" not in repr(volume) and "1970" not in repr(volume)
     affine = volumes.axial_affine(volume)
     for at in np.ndindex(volume.voxels.shape):
@@ -120,7 +43,7 @@ def test_every_pixel_lies_where_the_standard_says(tmp_path):
         np.testing.assert_allclose((affine @ [*at, 1])[:3], lps * (-1, -1, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("syntax", dicom._PLAIN)
+@pytest.mark.parametrize("syntax", dicom_slice.PLAIN_SYNTAXES)
 def test_uncompressed_syntaxes_give_the_same(tmp_path, syntax):
     order = ">u2" if syntax == uid.ExplicitVRBigEndian else "<u2"
     datasets = [one(n, PixelData=STORED[n].astype(order).tobytes()) for n in range(COUNT)]
@@ -134,7 +57,7 @@ def test_uncompressed_syntaxes_give_the_same(tmp_path, syntax):
 )
 @pytest.mark.parametrize("colours", ["MONOCHROME2", "MONOCHROME1"])
 def test_p10_bits_signs_and_monochrome1(tmp_path, bits, stored, signed, dtype, colours):
-    """Bits above the stored ones are noise, MONOCHROME1 is turned over within the stored ones."""
+    """Bits above the stored ones are noise, MONOCHROME1 is inverted within the stored ones."""
     low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if signed else (0, 2**stored - 1)
     expected = np.random.default_rng(1).integers(low, high, STORED.shape, endpoint=True)
     expected[0, 0, :2] = low, high
@@ -161,12 +84,12 @@ def test_a_single_slice_is_as_thick_as_it_says(tmp_path):
 
 
 def test_p10_a_nifti_mask_on_a_series_lies_in_the_same_place(tmp_path):
-    """Converters turn the rows over, as NIfTI's readers like them: another order of the same voxels."""
+    """Converters to NIfTI reverse the rows: another order of the same voxels."""
     pytest.importorskip("nibabel")
     image = read(tmp_path, series())
     turn = np.diag([1.0, -1, 1, 1])
     turn[1, 3] = ROWS - 1
-    turned = volumes.axial(np.zeros(image.geometry.shape), image.geometry.affine @ turn)
+    turned = volumes.to_axial(np.zeros(image.geometry.shape), image.geometry.affine @ turn)
     for geometry in (turned.geometry, image.geometry):
         nifti.write(tmp_path / "mask.nii.gz", image.voxels > 2000, geometry)
         mask = nifti.read_labels(tmp_path / "mask.nii.gz", "mask.nii.gz")
@@ -175,7 +98,7 @@ def test_p10_a_nifti_mask_on_a_series_lies_in_the_same_place(tmp_path):
 
 
 def with_one(at: int = 2, **changes):
-    """A series of which one file differs."""
+    """A series in which one file differs."""
     return lambda: [one(n, **changes if n == at else {}) for n in range(COUNT)]
 
 
@@ -230,7 +153,7 @@ BAD = {
 
 
 def refused(paths, what, capfd, caplog) -> None:
-    """By name and with a fix; nothing of any header in the error, the logs or the output."""
+    """The error names the file and a fix; the error, the logs and the output hold nothing of any header."""
     caplog.clear()
     with pytest.raises(BrainsegError, match=f"^p/s(/|(?=:)){what}") as caught:
         dicom.read_series(paths, "p/s")
@@ -292,17 +215,17 @@ def test_all_bad_files_are_listed(tmp_path):
 
 def test_p5_limits_hold_before_pixels_are_read(tmp_path, monkeypatch):
     paths = save(tmp_path / "s", series(), uid.DeflatedExplicitVRLittleEndian)
-    monkeypatch.setattr(dicom, "_pixels", None)
+    monkeypatch.setattr(dicom_slice, "read_pixels", None)
     with pytest.raises(DataError, match="has 360 voxels, at most 359"):
         dicom.read_series(paths, "p/s", most=359)
     with pytest.raises(DataError, match="holds 0 files, 1 to 4,096"):
         dicom.read_series([], "p/s")
-    for limit, value, what in (
-        ("MAX_BYTES", 20_000, "inflates to more than 20,000"),
-        ("MAX_BYTES", 99, "at most 99 are"),
-        ("MAX_FILES", 3, "holds 4 files, 1 to 3"),
+    for module, limit, value, what in (
+        (dicom_slice, "MAX_BYTES", 20_000, "inflates to more than 20,000"),
+        (dicom_slice, "MAX_BYTES", 99, "at most 99 are"),
+        (dicom, "MAX_FILES", 3, "holds 4 files, 1 to 3"),
     ):
-        monkeypatch.setattr(dicom, limit, value)
+        monkeypatch.setattr(module, limit, value)
         with pytest.raises(DataError, match=what):
             dicom.read_series(paths, "p/s")
 
@@ -330,7 +253,7 @@ def test_p9_series_are_found_and_what_is_no_file_is_refused(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     found = dicom.find_series(tmp_path)
     assert found == {a: [a / "0.dcm", a / "3.dcm", a / "5.dcm"], b: [b / "0.dcm", b / "3.dcm"]}
-    with pytest.raises(DataError, match=r"a/5\.dcm: is empty"):  # not left out, which would shorten the stack
+    with pytest.raises(DataError, match=r"a/5\.dcm: is empty"):  # leaving it out would shorten the stack
         dicom.read_series(found[a], "a")
     (b / "link.dcm").symlink_to("nowhere")
     with pytest.raises(DataError, match=r"b/a: is not a file; b/link\.dcm: is not a file"):

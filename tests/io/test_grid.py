@@ -1,4 +1,4 @@
-"""Slices onto the square grid and back: shapes, areas, register, the way home."""
+"""Slices to the square grid and back: shapes, areas, and image and mask in register."""
 
 import numpy as np
 import pytest
@@ -47,10 +47,10 @@ def test_image_and_mask_stay_in_register():
 @pytest.mark.parametrize("pixel", [(1.0, 1.0), (0.5, 1.0), (3.0, 2.0)])
 @pytest.mark.parametrize("shape", [(64, 64), (240, 240), (31, 90), (512, 300)])
 def test_what_goes_to_the_grid_comes_back_where_it_was(shape, pixel):
-    """An ellipse on the grid, restored, covers the one that was drawn on the image."""
+    """An ellipse that is resized to the grid and restored covers the original one."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     drawn = (((y / shape[0] - 0.4) / 0.25) ** 2 + ((x / shape[1] - 0.6) / 0.3) ** 2 < 1) * np.uint8(255)
-    found = grid.restored(grid.resize_image(drawn, 128, pixel)[..., 0], shape, pixel)
+    found = grid.resize_back(grid.resize_image(drawn, 128, pixel)[..., 0], shape, pixel)
     assert found.shape == shape and found.dtype == np.uint8
     inside, expected = found >= 128, drawn > 0
     assert 2 * (inside & expected).sum() / (inside.sum() + expected.sum()) > 0.97
@@ -60,4 +60,4 @@ def test_what_goes_to_the_grid_comes_back_where_it_was(shape, pixel):
 
 def test_on_the_grid_already_nothing_is_resampled():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
-    assert (grid.restored(pixels, (64, 64)) == pixels).all()
+    assert (grid.resize_back(pixels, (64, 64)) == pixels).all()

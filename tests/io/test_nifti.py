@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import struct
 import sys
 import time
 
@@ -13,25 +12,12 @@ from brainseg.errors import DataError, MachineError
 from brainseg.io import nifti, volumes
 
 nibabel = pytest.importorskip("nibabel")
+from tests.support.nifti_files import AFFINE, AT, encode  # noqa: E402
 
 SHAPE = (8, 9, 10)
-AFFINE = np.array([[0.0, 0, -2, 30], [-1.5, 0, 0, 40], [0, 1.25, 0, -50], [0, 0, 0, 1]])  # columns, slices, rows
 GRAY = np.random.default_rng(0).integers(0, 250, SHAPE).astype(np.uint8)
 RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-AT = {"dim": 40, "datatype": 70, "bitpix": 72, "pixdim": 76, "vox_offset": 108, "slope": 112, "inter": 116,
-      "units": 123, "descrip": 148, "qform": 252, "sform": 254, "quatern": 256, "srow": 280, "magic": 344}  # fmt: skip
 SECRET = b"DOE^JANE 19700101"
-
-
-def encode(array: np.ndarray, affine=AFFINE, kind=nibabel.Nifti1Image, **edits) -> bytes:
-    """A NIfTI's bytes; ``edits`` overwrite its header, given as ``(format, *values)``."""
-    image = kind(array, affine, dtype=array.dtype)
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    data = bytearray(image.to_bytes())
-    for field, (layout, *values) in edits.items():
-        struct.pack_into(layout, data, AT[field], *values)
-    return bytes(data)
 
 
 def place(tmp_path, data: bytes, name: str = "a.nii"):
@@ -45,7 +31,7 @@ def read(tmp_path, data: bytes, reader=nifti.read_image, **options):
 
 
 def file_order(volume) -> np.ndarray:
-    return volumes.native(volume.voxels, volume.geometry)
+    return volumes.to_file_order(volume.voxels, volume.geometry)
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])

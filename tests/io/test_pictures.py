@@ -123,14 +123,14 @@ def test_pages_of_a_tif_are_slices(tmp_path, monkeypatch):
     for name, data, answer in (("several", several, True), ("one", encode(GRAY), False), ("none", b"II*\0rub", False)):
         (tmp_path / name).write_bytes(data)
         assert pictures.has_pages(tmp_path / name) is answer
-    np.testing.assert_array_equal(pictures.pages(several, "a"), [GRAY, GRAY.T])
+    np.testing.assert_array_equal(pictures.decode_pages(several, "a"), [GRAY, GRAY.T])
     unlike = encode(GRAY, save_all=True, append_images=[Image.fromarray(RGB)])
     with pytest.raises(DataError, match="pages of different kinds"):
-        pictures.pages(unlike, "a")
+        pictures.decode_pages(unlike, "a")
     monkeypatch.setattr(pictures, "MAX_VALUES", 2 * GRAY.size - 1)
-    monkeypatch.setattr(pictures, "_page", lambda image, name: GRAY)  # nothing of the second is decoded
+    monkeypatch.setattr(pictures, "_page", lambda image, name: GRAY)  # the second page is not decoded
     with pytest.raises(DataError, match="more than 1,024 pages or 511 values"):
-        pictures.pages(several, "a")
+        pictures.decode_pages(several, "a")
 
 
 def test_a_mask_is_never_a_jpeg_whatever_its_name():

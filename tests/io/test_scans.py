@@ -1,7 +1,6 @@
-"""Volumes of one's own, from a folder to slices: NIfTI in any orientation, DICOM series, TIFs of several pages."""
+"""Own volumes, from a folder to slices: NIfTI in any orientation, DICOM series, TIFs of several pages."""
 
 import io
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,13 @@ from brainseg.data import archive, folder, preprocessing
 from brainseg.data.phantom import cohort
 from brainseg.errors import DataError
 from brainseg.io import pictures, volumes
-from tests.data.test_folder import params
 
 nibabel = pytest.importorskip("nibabel")
-
-LPS = np.diag([-0.9, -1.1, 5.0, 1.0])  # columns to the left, rows to the back, slices to the head: axial display
-ORIENTATIONS = [
-    (axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
-]
+from tests.support.nifti_files import ORIENTATIONS, nifti  # noqa: E402
 
 
 def head(seed: int, slices: int = 5, height: int = 12, width: int = 10, dtype: str = "int16") -> np.ndarray:
-    """Axial slices (S, H, W) as they are looked at."""
+    """Axial slices (S, H, W) in display order."""
     return np.random.default_rng(seed).integers(0, 200, (slices, height, width)).astype(dtype)
 
 
@@ -35,36 +29,10 @@ def outline(shape: tuple[int, ...], *labels: int) -> np.ndarray:
     return mask
 
 
-def nifti(
-    path: Path,
-    slices: np.ndarray,
-    orientation=ORIENTATIONS[0],
-    shift: float = 0.0,
-    spacing: float = 1.0,
-    rows: float = 1.1,
-    columns: float = 0.9,
-) -> Path:
-    """Write axial slices (S, H, W[, C]) as NIfTI whose axes are permuted and turned; the voxels stay where they are."""
-    axes, signs = orientation
-    array, affine = slices.swapaxes(0, 2), LPS.copy()  # (column, row, slice)
-    affine[0, 0], affine[1, 1] = -columns, -rows
-    affine[:3, :3] *= spacing
-    affine[:3, 3] = np.array([70.0, 90.0, -30.0]) + shift
-    turn = np.zeros((4, 4))
-    turn[3, 3] = 1
-    for new, (old, sign) in enumerate(zip(axes, signs, strict=True)):
-        turn[old, new] = sign
-        turn[old, 3] = array.shape[old] - 1 if sign < 0 else 0
-    array = array.transpose(*axes, *range(3, array.ndim))[tuple(slice(None, None, sign) for sign in signs)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(array, affine @ turn), path)
-    return path
-
-
 def slices_of(root: Path, **changes) -> list[archive.Pair]:
-    """What the folder gives; patterns and patients as of volumes in images/ and masks/ unless ``changes`` say more."""
+    """The pairs of a folder; patterns and patients for volumes in images/ and masks/, except for ``changes``."""
     flat = {"images": "images/*", "masks": "masks/*", "patient": "each_volume"}
-    return list(folder.pairs(params(root, **flat | changes)))
+    return list(folder.pairs(config.Download(source="folder", path=str(root), **flat | changes)))
 
 
 def stacked(pairs: list[archive.Pair], kind: str) -> np.ndarray:
@@ -136,7 +104,7 @@ def test_a_dicom_series_with_a_nifti_mask(tmp_path):
     pytest.importorskip("pydicom")
     from brainseg.io import dicom
     from brainseg.io import nifti as files
-    from tests.io.test_dicom import save, series
+    from tests.support.dicom_series import save, series
 
     (tmp_path / "scans").mkdir()
     volume = dicom.read_series(save(tmp_path / "scans/p1", series()), "p1")
@@ -174,7 +142,7 @@ def test_everything_wrong_with_volumes_is_one_list(tmp_path):
 
 
 def test_a_patient_has_one_volume_and_nothing_beside_it(tmp_path):
-    """Two scans of one patient as two patients would be trained on and tested on: nobody is told to do that."""
+    """Two scans of one patient, given as two patients, would be in train and test: no fix advises that."""
     for name in ("p1_day1", "p1_day2"):
         nifti(tmp_path / f"images/{name}.nii", head(0))
         nifti(tmp_path / f"masks/{name}.nii", outline((5, 12, 10), 1))
@@ -201,7 +169,7 @@ def test_pages_of_a_tif_need_no_number(tmp_path, rule):
     assert [pair.slice for pair in pairs] == [1, 2, 3, 4, 5] * 2
 
 
-def test_a_slice_by_itself_has_no_window(tmp_path):
+def test_a_single_slice_has_no_window(tmp_path):
     tif(tmp_path / "images/a.tif", head(0, dtype="uint16")[:1])
     tif(tmp_path / "masks/a.tif", outline((5, 12, 10), 1)[:1])
     with pytest.raises(DataError, match=r"images/a\.tif: has more than 8 bits"):
@@ -209,9 +177,9 @@ def test_a_slice_by_itself_has_no_window(tmp_path):
 
 
 def test_a_series_may_lie_deeper_and_masks_beside_it(tmp_path):
-    """Exports nest folders; a mask's folder and the top one, with its patients.csv, are no series."""
+    """Exports nest folders. The folder of a mask, and the top one with its patients.csv, are not series."""
     pytest.importorskip("pydicom")
-    from tests.io.test_dicom import save_series
+    from tests.support.dicom_series import save_series
 
     voxels = head(2, dtype="uint16")
     (tmp_path / "patients.csv").write_text("patient,institution\np1,North\n")
@@ -233,7 +201,7 @@ def test_a_series_may_lie_deeper_and_masks_beside_it(tmp_path):
 def test_each_volume_wants_volumes(tmp_path):
     tif(tmp_path / "images/a.tif", head(0, dtype="uint8")[:1])
     tif(tmp_path / "masks/a.tif", outline((5, 12, 10), 1)[:1])
-    with pytest.raises(DataError, match=r"images/a\.tif: is a single slice and no volume"):
+    with pytest.raises(DataError, match=r"images/a\.tif: is a single slice, not a volume"):
         slices_of(tmp_path)
     assert len(slices_of(tmp_path, patient="each_image")) == 1
     (tmp_path / "images/a.tif").write_bytes(b"")
@@ -249,7 +217,10 @@ def test_patients_csv_names_institutions(tmp_path):
     assert {pair.patient: pair.institution for pair in slices_of(tmp_path)} == {"a": "North", "b": "unknown"}
     for text, what in (
         ("patient,site\na,North\n", "has the columns patient, site"),
-        ("patient,institution\nc,North\na,x\na,y\n", "patients.csv: c: no such patient.*patients.csv: a: comes twice"),
+        (
+            "patient,institution\nc,North\na,x\na,y\n",
+            "patients.csv: c: no such patient.*patients.csv: a: is there twice",
+        ),
         ("", "cannot be read"),
     ):
         (tmp_path / "patients.csv").write_text(text)
@@ -259,7 +230,7 @@ def test_patients_csv_names_institutions(tmp_path):
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_a_mask_goes_back_onto_its_volume(tmp_path, orientation):
-    """A prediction on axial slices, written in the input's own geometry, lies voxel by voxel where it was made."""
+    """A prediction on axial slices, written in the geometry of the input, has every voxel in its place."""
     from brainseg.io import nifti as files
 
     voxels, mask = head(0), outline((5, 12, 10), 1, 1)
@@ -272,4 +243,4 @@ def test_a_mask_goes_back_onto_its_volume(tmp_path, orientation):
     values = np.asarray(image.dataobj)[np.asarray(answer.dataobj) == 1]
     assert sorted(values) == sorted(voxels[mask == 1])
     assert volumes.same_place(files.read_labels(tmp_path / "b.nii.gz", "b"), volume)
-    np.testing.assert_array_equal(volumes.native(mask, volume.geometry), np.asarray(answer.dataobj))
+    np.testing.assert_array_equal(volumes.to_file_order(mask, volume.geometry), np.asarray(answer.dataobj))

@@ -1,4 +1,4 @@
-"""Zips and folders of others: one hostile member stops the reading before its first byte."""
+"""Untrusted zips and folders: one hostile member stops the reading before its first byte."""
 
 import io
 import os
@@ -20,9 +20,9 @@ def zipped(path, members: dict[str, bytes]):
 
 
 def refused(path, member: str) -> str:
-    """The message of the refusal, which must name ``member``."""
+    """The error message, which must name ``member``."""
     with pytest.raises(IntegrityError) as caught:
-        store = untrusted_zip.open_store(path)
+        store = untrusted_zip.open_files(path)
         for name in store.sizes:
             store.read(name)
     assert any(problem.path.endswith(member) for problem in caught.value.problems), caught.value.problems
@@ -35,7 +35,7 @@ def test_zip_and_folder_give_the_same_bytes(tmp_path):
     for name, data in content.items():
         (tmp_path / "folder" / name).write_bytes(data)
     for path in (tmp_path / "folder", zipped(tmp_path / "a.zip", {"a/": b"", **content})):
-        store = untrusted_zip.open_store(path)
+        store = untrusted_zip.open_files(path)
         assert {name: store.read(name) for name in store.sizes} == content
         store.close()
 
@@ -75,7 +75,7 @@ def test_d2_all_bad_members_are_listed_and_nul_is_one(tmp_path):
     path = zipped(tmp_path / "a.zip", {"../1.tif": b"", "/2.tif": b"", "bad.tif!x": b""})
     path.write_bytes(path.read_bytes().replace(b"bad.tif!x", b"bad.tif\0x"))
     with pytest.raises(IntegrityError) as caught:
-        untrusted_zip.open_store(path)
+        untrusted_zip.open_files(path)
     assert len(caught.value.problems) == 3
 
 
@@ -106,7 +106,7 @@ def test_d3_real_bytes_are_counted(tmp_path):
     (tmp_path / "a").mkdir()
     for n in range(3):
         (tmp_path / f"a/{n}.tif").write_bytes(b"1")
-    store = untrusted_zip.open_store(tmp_path / "a")
+    store = untrusted_zip.open_files(tmp_path / "a")
     (tmp_path / "a/0.tif").write_bytes(bytes(2**20 + 1))  # grew after it was listed
     with pytest.raises(IntegrityError, match=r"0\.tif: holds more"):
         store.read("0.tif")
@@ -116,7 +116,7 @@ def test_d3_real_bytes_are_counted(tmp_path):
 
 
 def test_d3_overlapping_members(tmp_path):
-    """Two directory entries for one local file, the quoted-overlap bomb at its smallest."""
+    """Two directory entries for one local file, as in a zip bomb."""
     path = zipped(tmp_path / "a.zip", {"1.tif": b"x" * 1000, "2.tif": b"x" * 1000})
     data = bytearray(path.read_bytes())
     second = data.rindex(b"PK\x01\x02")
@@ -167,4 +167,4 @@ def test_links_to_folders_and_fifos_are_no_files(tmp_path):
     (tmp_path / "data/a.tif").write_bytes(b"a")
     (tmp_path / "data/loop").symlink_to(tmp_path / "data")
     os.mkfifo(tmp_path / "data/pipe.tif")
-    assert list(untrusted_zip.open_store(tmp_path / "data").sizes) == ["a.tif"]
+    assert list(untrusted_zip.open_files(tmp_path / "data").sizes) == ["a.tif"]

@@ -1,4 +1,4 @@
-"""The U-Net at tiny size: shapes, weight counts, save and load, a loss that falls."""
+"""The networks at tiny size: shapes, numbers of weights, save and load."""
 
 import itertools
 
@@ -6,20 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from brainseg.config import Network
 from brainseg.models import blocks, networks, unet3d
-
-TINY = Network(
-    name="unet",
-    context=0,
-    scaling="full",
-    filters=4,
-    depth=2,
-    norm="batch",
-    dropout=0.1,
-    upsampling="transpose",
-    stem=0,
-)
+from tests.support.tiny_network import TINY
 
 
 def tiny(**changes):
@@ -32,7 +20,7 @@ def tiny(**changes):
 )
 def test_every_variant_answers_one_float32_logit_a_pixel(norm, upsampling, stem):
     network = tiny(norm=norm, upsampling=upsampling, stem=stem)
-    answer = network.predict_on_batch(np.zeros((2, 32, 32, 3), np.uint8))
+    answer = np.asarray(network(np.zeros((2, 32, 32, 3), np.uint8)))
     assert answer.shape == (2, 32, 32, 1)
     assert answer.dtype == np.float32
 
@@ -43,7 +31,7 @@ def test_every_variant_answers_one_float32_logit_a_pixel(norm, upsampling, stem)
 )
 def test_every_network_takes_neighbours(name, answered, stem):
     network = tiny(name=name, context=2, stem=stem)
-    answer = network.predict_on_batch(np.zeros((2, 32, 32, 15), np.uint8))
+    answer = np.asarray(network(np.zeros((2, 32, 32, 15), np.uint8)))
     assert answer.shape == (2, 32, 32, answered)
     assert answer.dtype == np.float32
     assert np.isfinite(answer).all()
@@ -66,7 +54,7 @@ def test_attention_scales_the_skip():
 
 
 def test_a_residual_block_adds_what_went_in():
-    """With the second normalisation at zero, the block is ReLU of its shortcut."""
+    """If the second normalisation gives zero, the block is the ReLU of its shortcut."""
     network = tiny(name="residual_unet")
     norm = network.get_layer("bottom_conv2_norm")
     norm.gamma.assign(np.zeros(norm.gamma.shape))
@@ -77,26 +65,28 @@ def test_a_residual_block_adds_what_went_in():
 
 
 def test_deep_supervision_answers_early_in_training_alone():
-    trained = networks.supervised(TINY.model_copy(update={"name": "residual_unet", "depth": 3}), 32, 3)
-    used = networks.without_early(trained)
+    trained = networks.build_supervised(TINY.model_copy(update={"name": "residual_unet", "depth": 3}), 32, 3)
+    used = networks.remove_auxiliary_outputs(trained)
     assert trained.output_shape == (None, 32, 32, 3)
     assert used.output_shape == (None, 32, 32, 1)
     assert used.count_params() < trained.count_params()
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(trained(images)[..., :1], used(images), atol=1e-6)
-    again = networks.fixed(trained, TINY.model_copy(update={"name": "residual_unet", "depth": 3}), 32, 3)
+    again = networks.fix_size(trained, TINY.model_copy(update={"name": "residual_unet", "depth": 3}), 32, 3)
     np.testing.assert_allclose(again(images), used(images), atol=1e-6)
 
 
 def test_slices_of_a_volume_come_out_where_they_went_in():
-    volume = np.asarray(unet3d.Volume(3)(np.arange(2 * 4 * 5 * 6, dtype="float32").reshape(2, 4, 5, 6)))
+    volume = np.asarray(unet3d.StackSlices(3)(np.arange(2 * 4 * 5 * 6, dtype="float32").reshape(2, 4, 5, 6)))
     assert volume.shape == (2, 3, 4, 5, 2)
     np.testing.assert_array_equal(volume[1, 2, :, :, 0], np.arange(240).reshape(2, 4, 5, 6)[1, :, :, 4])
-    np.testing.assert_array_equal(np.asarray(unet3d.Slices()(volume[..., :1]))[0, :, :, 1], volume[0, 1, :, :, 0])
+    np.testing.assert_array_equal(
+        np.asarray(unet3d.UnstackSlices()(volume[..., :1]))[0, :, :, 1], volume[0, 1, :, :, 0]
+    )
 
 
 def test_one_network_answers_every_size():
-    """Trained on windows, asked for whole slices: the same weights."""
+    """The same weights predict windows, as in training, and whole slices."""
     any_size, fixed = networks.build(TINY, None, 3), tiny()
     fixed.set_weights(any_size.get_weights())
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
@@ -123,7 +113,7 @@ def test_a_slice_of_noise_stays_darker_than_a_head():
 
 
 def test_air_around_the_head_has_no_say_in_the_gain():
-    """A window has less of it than the slice, and what it shows must come out alike."""
+    """A window has less air than the slice, but its pixels must get the same values."""
     head = np.random.default_rng(0).integers(1, 120, (1, 16, 16, 3)).astype("float32")
     with_air = np.pad(head, ((0, 0), (8, 8), (8, 8), (0, 0)))
     np.testing.assert_allclose(
@@ -170,18 +160,18 @@ def test_weights_have_the_same_bytes_each_time(tmp_path):
 
 
 def test_fused_normalisation_is_keras_own():
-    """The engine's kernel and Keras' composed one: the same outputs and moving statistics, training and not."""
+    """The engine's kernel gives the outputs and moving statistics of Keras' own layer, with and without training."""
     x = np.random.default_rng(1).normal(3, 2, (4, 32, 32, 5)).astype("float32")
     ours, theirs = blocks.BatchNormalization(), keras.layers.BatchNormalization()
     for training in (True, True, False):
         np.testing.assert_allclose(ours(x, training=training), theirs(x, training=training), atol=1e-3)
     np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, atol=1e-5)
-    # The fused kernel keeps the unbiased variance (n / (n - 1)), as PyTorch does.
+    # The fused kernel uses the unbiased variance (n / (n - 1)), as PyTorch does.
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-3)
 
 
 def test_the_gain_is_taken_of_what_the_augmentation_gives():
-    """Keras would round it to bfloat16 first, to whole numbers above 128."""
+    """Keras alone would first round the images to bfloat16: to whole numbers above 128."""
     images = np.full((1, 8, 8, 3), 200.5, "float32")
     images[:, ::2] = 20.25
     level = (images[0, :, :, 0] ** 2).sum() / images[0, :, :, 0].sum()

@@ -1,4 +1,4 @@
-"""Slices to probabilities: all of them, in order, the channels as they are."""
+"""From slices to probabilities: none is lost, and slices and channels keep their order."""
 
 import keras
 import numpy as np
@@ -10,12 +10,12 @@ from brainseg.data import dataset
 from brainseg.evaluation import metrics
 from brainseg.models import prediction
 from brainseg.training import losses
-from brainseg.training.segmenter import Examiner
+from brainseg.training.training_model import ValidationStep
 from tests.support.cohort import write_cohort
 
 
 def channel_network(channel: int, size: int = 32) -> keras.Model:
-    """Answers with one channel of its input: logit = value / 255 * 8 - 4."""
+    """A network that returns one channel of its input: logit = value / 255 * 8 - 4."""
     inputs = keras.Input((size, size, 3))
     network = keras.Model(inputs, keras.layers.Lambda(lambda x: x[..., channel : channel + 1] / 255 * 8 - 4)(inputs))
     network.compile(jit_compile=False)
@@ -36,41 +36,41 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
 def test_channels_keep_their_order(channel):
-    """Pre-contrast, FLAIR, post-contrast: never BGR at prediction and RGB at training."""
-    found = prediction.probabilities(channel_network(channel), IMAGES, np.arange(11), mirror=False, batch_size=4)
+    """Pre-contrast, FLAIR, post-contrast; not BGR at prediction and RGB in training."""
+    found = prediction.predict_slices(channel_network(channel), IMAGES, np.arange(11), mirror=False, batch_size=4)
     assert np.abs(found - expected(IMAGES[..., channel])).max() <= 1
 
 
 def test_the_last_batch_is_neither_dropped_nor_padded():
     rows = np.array([3, 0, 10, 7, 2, 9])
-    found = prediction.probabilities(channel_network(0), IMAGES, rows, mirror=False, batch_size=4)
+    found = prediction.predict_slices(channel_network(0), IMAGES, rows, mirror=False, batch_size=4)
     assert found.shape == (6, 32, 32)
     assert np.abs(found - expected(IMAGES[rows, ..., 0])).max() <= 1
-    parts = list(prediction.examined(Examiner(channel_network(0), losses.bce), one_patient(), rows, 4))
+    parts = list(prediction.validate_batches(ValidationStep(channel_network(0), losses.bce), one_patient(), rows, 4))
     assert np.concatenate([part for part, *_ in parts]).tolist() == rows.tolist()
     marked = np.concatenate([counts for _, counts, _ in parts])[:, 1]  # false alarms: no slice has a mask
     assert marked.tolist() == (IMAGES[rows, ..., 0] > 127).sum((1, 2)).tolist()
 
 
 def test_mirrored_answers_are_turned_back():
-    """A network that knows left from right: its answer to the mirrored slice, mirrored, is averaged in."""
+    """This network depends on left and right: its mirrored output for the mirrored slice is averaged in."""
     inputs = keras.Input((32, 32, 3))
     ramp = np.linspace(-4, 4, 32, dtype="float32").reshape(1, 1, 32, 1)
     network = keras.Model(inputs, keras.layers.Lambda(lambda x: 0 * x[..., :1] + ops.convert_to_tensor(ramp))(inputs))
     network.compile(jit_compile=False)
-    found = prediction.probabilities(network, IMAGES, np.arange(2), mirror=True)
+    found = prediction.predict_slices(network, IMAGES, np.arange(2), mirror=True)
     sigmoid = 1 / (1 + np.exp(-ramp[0, 0, :, 0]))
     assert np.abs(found[0, 0] - np.rint(255 * (sigmoid + sigmoid[::-1]) / 2)).max() <= 1
 
 
 def test_only_one_channel_is_given():
-    found = prediction.probabilities(channel_network(2), IMAGES, np.arange(3), mirror=False, only=1)
+    found = prediction.predict_slices(channel_network(2), IMAGES, np.arange(3), mirror=False, only=1)
     assert np.abs(found - expected(IMAGES[:3, ..., 1])).max() <= 1
 
 
 def test_scored_and_written(tmp_path):
     data = dataset.load(*write_cohort(tmp_path), "patient")
-    predictions = prediction.scored(channel_network(1), data, mirror=True)
+    predictions = prediction.predict_for_evaluation(channel_network(1), data, mirror=True)
     assert predictions.rows.tolist() == list(range(16, 32))
     np.testing.assert_array_equal(predictions.arrays["flair"], data.images[16:, ..., 1])
     np.testing.assert_array_equal(predictions.arrays["flair_only"], predictions.arrays["model"])
@@ -88,42 +88,42 @@ def lambda_network(function, depth: int) -> keras.Model:
 
 
 def test_neighbours_are_given_in_order(tmp_path):
-    """A network that answers with FLAIR of the slice after: the last slice of a patient sees itself there."""
+    """A network that returns FLAIR of the next slice; the last slice of a patient is its own neighbour."""
     data = dataset.load(*write_cohort(tmp_path), "patient")
     network = lambda_network(lambda x: x[..., 7:8], 9)
     rows = data.rows("test")
     after = np.minimum(rows + 1, rows // 4 * 4 + 3)
-    found = prediction.of_patients(network, data, rows, mirror=True, batch_size=3)
+    found = prediction.predict_patients(network, data, rows, mirror=True, batch_size=3)
     assert np.abs(found - expected(data.images[after, ..., 1])).max() <= 1
-    alone = prediction.probabilities(network, data.images, rows, mirror=False)
+    alone = prediction.predict_slices(network, data.images, rows, mirror=False)
     assert np.abs(alone - expected(data.images[rows, ..., 1])).max() <= 1
-    scored = prediction.scored(network, data, mirror=False).arrays
+    scored = prediction.predict_for_evaluation(network, data, mirror=False).arrays
     np.testing.assert_array_equal(scored["one_slice"][8:], alone)
     assert (scored["one_slice"] != scored["model"]).any()
 
 
 @pytest.mark.parametrize("depth", [3, 5, 9])
 def test_windows_of_a_volumetric_network_agree_with_its_slices(tmp_path, depth):
-    """Each slice of a window answered with its own FLAIR: whatever the windows, the patient's FLAIR comes out."""
+    """A network that returns FLAIR of each slice of a window: for all windows the result is the patient's FLAIR."""
     data = dataset.load(*write_cohort(tmp_path, slices=7), "patient")
     network = lambda_network(lambda x: x[..., 1::3], 3 * depth)
     rows = data.rows("val", "test")
-    found = prediction.of_patients(network, data, rows, mirror=True, batch_size=4)
+    found = prediction.predict_patients(network, data, rows, mirror=True, batch_size=4)
     assert np.abs(found - expected(data.images[rows, ..., 1])).max() <= 1
-    parts = list(prediction.examined(Examiner(network, losses.bce), data, rows, 4))
+    parts = list(prediction.validate_batches(ValidationStep(network, losses.bce), data, rows, 4))
     answered = np.concatenate([part for part, *_ in parts])
     assert sorted(answered) == rows.tolist()
     wanted = metrics.counts(data.masks[answered], data.images[answered, ..., 1] > 127, axis=(1, 2))
     np.testing.assert_array_equal(np.concatenate([counts for _, counts, _ in parts]).T, wanted)
-    assert np.abs(prediction.scored(network, data, mirror=False).arrays["one_slice"] - found).max() <= 1
+    assert np.abs(prediction.predict_for_evaluation(network, data, mirror=False).arrays["one_slice"] - found).max() <= 1
 
 
 def test_overlapping_windows_are_averaged(tmp_path):
-    """A network that answers the place in the window: each slice gets the mean of the places it had."""
+    """A network that returns a value for each place in the window: a slice gets the mean over its places."""
     data = dataset.load(*write_cohort(tmp_path), "patient")
     places = np.array([-2.0, 0.0, 2.0], "float32")
     network = lambda_network(lambda x: 0 * x[..., ::3] + ops.convert_to_tensor(places), 9)
-    found = prediction.of_patients(network, data, data.rows("test"), mirror=False)[:4, 0, 0]
+    found = prediction.predict_patients(network, data, data.rows("test"), mirror=False)[:4, 0, 0]
     p = 255 / (1 + np.exp(-places))
     windows = [[0, 1, 2], [1, 2, 3]]  # rows of the first patient
     wanted = [np.mean([p[w.index(row)] for w in windows if row in w]) for row in range(4)]

@@ -1,4 +1,4 @@
-"""brainseg predict: masks in the input's own grid and kind, a strict table, runs that go on, faults that stop none."""
+"""brainseg predict: masks in the grid and file type of the input, the table, continued runs, errors in one case."""
 
 import csv
 import os
@@ -18,9 +18,9 @@ from brainseg import cli
 from brainseg.errors import DataError, RunError
 from brainseg.io import nifti as niftis
 from brainseg.predict import batch, output
-from tests.io.test_dicom import save_series
-from tests.io.test_scans import ORIENTATIONS, nifti
+from tests.support.dicom_series import save_series
 from tests.support.fake_outliner import Fake, heads
+from tests.support.nifti_files import ORIENTATIONS, nifti
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def run(paths, out, fake=None, **options) -> Fake:
     fake = fake or Fake()
     paths = [str(path) for path in (paths if isinstance(paths, list) else [paths])]
-    batch.run(batch.Given(paths, **options), out, fake)
+    batch.run(batch.Inputs(paths, **options), out, fake)
     return fake
 
 
@@ -219,7 +219,7 @@ def test_bad_files_are_told_and_passed_over(tmp_path, capsys):
     assert [Path(problem.path).name for problem in caught.value.problems] == ["nowhere.tif", "a.nii.gz", "c.png"]
     told = capsys.readouterr()
     assert told.err.count("ERROR 2 ") == 3 and set(table(tmp_path / "out")) == {"b"}
-    assert "1 cases answered, 1 with tumour, 3 faults" in told.out
+    assert "1 cases answered, 1 with tumour, 3 errors" in told.out
 
 
 def test_a_fault_that_nobody_foresaw_costs_one_case(tmp_path):
@@ -321,7 +321,7 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
     path = tif(tmp_path / "a.png", heads(1))
-    with output.opened(tmp_path / "out"), pytest.raises(RunError, match="another brainseg predict"):
+    with output.open_folder(tmp_path / "out"), pytest.raises(RunError, match="another brainseg predict"):
         run(path, tmp_path / "out")
 
 
@@ -354,7 +354,7 @@ def test_a_name_that_the_terminal_cannot_show(tmp_path):
     code = (
         "import sys; from pathlib import Path; from brainseg.predict import batch\n"
         "from tests.support.fake_outliner import Fake\n"
-        "batch.run(batch.Given([sys.argv[1]]), Path(sys.argv[2]), Fake())"
+        "batch.run(batch.Inputs([sys.argv[1]]), Path(sys.argv[2]), Fake())"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-c", code, tmp_path / "in", tmp_path / "out"]
@@ -383,7 +383,7 @@ class Slow(Fake):
     def segment(self, *given, **options):
         time.sleep(0.3)
         return super().segment(*given, **options)
-batch.run(batch.Given([sys.argv[1]]), Path(sys.argv[2]), Slow())
+batch.run(batch.Inputs([sys.argv[1]]), Path(sys.argv[2]), Slow())
 """
 
 
@@ -438,7 +438,7 @@ sys.modules |= dict.fromkeys("tensorflow keras mlflow pandas scipy matplotlib sk
 from pathlib import Path
 from brainseg.predict import batch
 from tests.support.fake_outliner import Fake
-batch.run(batch.Given([sys.argv[1]]), Path(sys.argv[2]), Fake())
+batch.run(batch.Inputs([sys.argv[1]]), Path(sys.argv[2]), Fake())
 """
 
 
@@ -470,6 +470,7 @@ def test_the_command_hands_on_what_was_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = "brainseg predict a b/*.nii -o out --pre p --post q --model m.onnx --threads 3 --each-picture"
     monkeypatch.setattr(sys, "argv", line.split())
-    cli.main()
-    given = batch.Given(["a", "b/*.nii"], "p", "q", True)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    given = batch.Inputs(["a", "b/*.nii"], "p", "q", True)
     assert said["given"] == (given, Path("out"), (Path("m.onnx"), {"threads": 3}))

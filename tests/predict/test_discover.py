@@ -1,4 +1,4 @@
-"""Which cases are found in files, folders, zips and patterns; that every name counts and no zip leads anywhere."""
+"""Which cases are found in files, folders, zips and patterns; all kinds of names; zips that must be refused."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from PIL import Image
 from brainseg.errors import IntegrityError
 from brainseg.io import zips
 from brainseg.predict import discover
-from tests.io.test_dicom import save, save_series, series
+from tests.support.dicom_series import save, save_series, series
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -141,7 +141,7 @@ def test_paths_that_are_not_there_hide_no_others(tmp_path):
     found = find(tmp_path / "no", path, tmp_path / "*.nii", tmp_path / "pipe", tmp_path=tmp_path)
     assert places(found, tmp_path) == {"a": ("file", 1)}
     assert [(Path(p.path).name, p.what) for p in found.problems] == [
-        ("no", "is not there"), ("*.nii", "fits no file or folder"), ("pipe", "is no file and no folder")
+        ("no", "is not there"), ("*.nii", "matches no file or folder"), ("pipe", "is no file and no folder")
     ]  # fmt: skip
 
 
@@ -247,10 +247,10 @@ def test_d2_links_and_names_twice_are_refused(tmp_path):
 @pytest.mark.parametrize(("limit", "value"), [("MAX_MEMBER_BYTES", 999), ("MAX_TOTAL_BYTES", 1999), ("MAX_MEMBERS", 1)])
 def test_d3_limits(tmp_path, monkeypatch, limit, value):
     path = zipped(tmp_path / "z.zip", {"a.png": bytes(1000), "b.png": bytes(1000)})
-    assert len(zips.names(path)) == 2
+    assert len(zips.list_names(path)) == 2
     monkeypatch.setattr(zips, limit, value)
     with pytest.raises(IntegrityError):
-        zips.names(path)
+        zips.list_names(path)
 
 
 def test_d3_no_more_is_unpacked_than_was_declared(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from brainseg import config
 from brainseg.experiments import demo
-from brainseg.models.backend import Engine
+from brainseg.models.backend import Runtime
 from brainseg.training import trainer
 from tests.support.locked import declared_outs
 
@@ -105,11 +105,12 @@ def test_code_dependencies_are_the_imports(stage):
 
 
 def test_a_checkpoint_knows_all_code_that_takes_part():
-    """trainer.identity names the modules of the train stage; checkpoints have a format number of their own."""
+    """All that the trainer imports. What the train stage imports beside it describes the model that was trained."""
     params = config.load(path=ROOT / "params.yaml")
-    known = trainer.identity(params, {}, Engine("tensorflow", "cpu", "float32", 2))["code"]
-    reached = modules_of(ROOT / "stages/train.py") - {"training.checkpoints"}
-    assert set(known) == {MODULES[name].relative_to(PACKAGE).as_posix() for name in reached}
+    known = trainer.identity(params, {}, Runtime("tensorflow", "cpu", "float32", 2))["code"]
+    needed = {"training.trainer"} | modules_of(MODULES["training.trainer"])
+    assert modules_of(ROOT / "stages/train.py") - needed == {"training.description", "data.fingerprints"}
+    assert set(known) == {MODULES[name].relative_to(PACKAGE).as_posix() for name in needed}
 
 
 def test_every_packaged_file_is_named_by_a_module():
@@ -145,7 +146,8 @@ def test_no_parameter_is_left_out_of_the_run_cache(stage):
 def test_train_reads_of_download_and_split_what_it_declares():
     """The train stage names single keys of these blocks: what the manifest tells of the data."""
     declared = {name for name in DVC["stages"]["train"]["params"] if name.startswith(("download.", "split."))}
-    scripts = [MODULES["models.manifest"], MODULES["training.trainer"], ROOT / "stages/train.py"]
+    modules = ("models.manifest", "training.description", "training.trainer")
+    scripts = [*(MODULES[name] for name in modules), ROOT / "stages/train.py"]
     attributes = [node for script in scripts for node in ast.walk(tree(script)) if isinstance(node, ast.Attribute)]
     texts = {ast.unparse(node).removeprefix("params.") for node in attributes}
     assert declared == {text for text in texts if text.startswith(("download.", "split.")) and text.count(".") == 1}
@@ -216,8 +218,8 @@ WALLS = {
     "mlflow": {"tracking.registry", "tracking.mlflow_runs"},
     "tensorflow": {"models.backend"},
     "jax": {"models.backend"},
-    "nibabel": {"io.nifti", "inference.nifti_answers", "server.worker"},
-    "pydicom": {"io.dicom", "server.worker"},
+    "nibabel": {"io.volumes", "inference.nifti_answers", "server.worker"},
+    "pydicom": {"io.dicom_slice", "server.worker"},
     "fastapi": SERVER,
     "starlette": SERVER,
     "uvicorn": SERVER,
@@ -255,15 +257,10 @@ def test_what_needs_no_engine_reaches_none(name):
         assert not imports(MODULES[module]) & ENGINES, f"{name} reaches it through {module}"
 
 
-def test_whoever_shows_the_model_card_needs_nothing_for_it():
-    assert imports(MODULES["reporting.model_card"]) == {"brainseg.reporting.card_words"}
-    assert imports(MODULES["reporting.card_words"]) == set()
-
-
 HEAVY = {*ENGINES, "pandas", "scipy", "matplotlib", "sklearn"}  # what the extra ``serve`` does not bring
 
 
-@pytest.mark.parametrize("name", ["server.serve", "server.worker"])
+@pytest.mark.parametrize("name", ["server.serve", "server.worker", "reporting.model_card"])
 def test_the_server_reaches_nothing_heavy(name):
     for module in {name} | modules_of(MODULES[name]):
         assert not imports(MODULES[module]) & HEAVY, f"{name} reaches it through {module}"

@@ -30,9 +30,10 @@ MISTAKES = [
     Mistake(
         "slices of one patient in train and test",
         f"{SRC}data/splitting.py",
-        'keys = ["patient", "slice"] if params.unit == "slice" else ["patient"]\n    table = slices.merge(dealt',
-        'keys = ["patient", "slice"]\n    dealt = _deal(_units(slices, params.model_copy(update={"unit": "slice"})), '
-        'params.model_copy(update={"unit": "slice"}))\n    table = slices.merge(dealt',
+        'keys = ["patient", "slice"] if params.unit == "slice" else ["patient"]\n    table = slices.merge(assigned',
+        'keys = ["patient", "slice"]\n    assigned = _assign(_select_units(slices, '
+        'params.model_copy(update={"unit": "slice"})), params.model_copy(update={"unit": "slice"}))\n'
+        "    table = slices.merge(assigned",
         "data/test_splitting.py::test_subsets_are_disjoint_and_complete",
     ),
     Mistake(
@@ -94,8 +95,8 @@ MISTAKES = [
     Mistake(
         "the test set used to pick the checkpoint",
         f"{SRC}training/trainer.py",
-        'prediction.examined(model.examiner, data, data.rows("val"), batch_size)',
-        'prediction.examined(model.examiner, data, data.rows("test"), batch_size)',
+        'model.validation_step, data, data.rows("val"), batch_size',
+        'model.validation_step, data, data.rows("test"), batch_size',
         "training/test_trainer.py::test_training_never_looks_at_the_test_patients",
     ),
     Mistake(

@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 from brainseg import config, files
 from brainseg.io import pictures
 from brainseg.models import manifest, networks
+from tests.support import run_files
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ("params.yaml", "notebooks/tour.ipynb")  # all that the tour reads of the project, the model apart
@@ -136,14 +137,12 @@ def release(models: Path) -> None:
     params = config.load("network", path=ROOT / "params.yaml").network.model_copy(update={"filters": 2, "depth": 1})
     network = networks.build(params, 64, 3)
     network.save_weights(models / "unet.weights.h5")
-    model = {
-        "network": params.model_dump(),
-        "format": 3,
-        "weights_sha256": files.sha256(models / "unet.weights.h5"),
-        "contract": manifest.contract(network.input_shape, network.output_shape, 3),
-        "protocol": {"patients": {"train": 77}, "source": "kaggle"},
-    }
-    manifest.write(models / "unet.json", model)
+    model = run_files.manifest(
+        network=params.model_dump(),
+        weights_sha256=files.sha256(models / "unet.weights.h5"),
+        contract={"size": [64, 64]},
+    )
+    manifest.write(models / "unet.json", manifest.Manifest.model_validate(model))
 
 
 @pytest.fixture(scope="module")

@@ -158,7 +158,7 @@ def bench_training(monkeypatch):
     saved = []
     monkeypatch.setattr(training, "alone", alone)
     monkeypatch.setattr(training, "_has_torch", lambda: True)
-    monkeypatch.setattr(training, "_ours", lambda: "float32")
+    monkeypatch.setattr(training, "_our_precision", lambda: "float32")
     monkeypatch.setattr(training, "phantoms", lambda folder: (folder, folder))
     monkeypatch.setattr(training.results, "save", saved.extend)
     return training, saved

@@ -1,4 +1,4 @@
-"""Charts: the same bytes each time, and a picture for every odd table."""
+"""Charts: the same bytes each time, and a picture for every unusual table."""
 
 import matplotlib as mpl
 import numpy as np
@@ -45,37 +45,37 @@ def pairs(a, b) -> pd.DataFrame:
 
 
 CHARTS = {
-    "curves": lambda path: charts.curves(training(5), 4, path, DPI),
-    "threshold": lambda path: charts.threshold(curve(), 0.45, path, DPI),
-    "patients": lambda path: charts.patients(patients([0.9, 0.5, 0.1]), path, DPI),
-    "size": lambda path: charts.size(patients([0.9, 0.5, 0.1]), path, DPI),
-    "calibration": lambda path: charts.calibration(bins(1000), path, DPI),
-    "folds": lambda path: charts.folds(patients([0.9, 0.5, 0.1]).assign(fold=[0, 1, 1]), path, DPI),
-    "paired": lambda path: charts.paired(pairs([0.9, 0.5], [0.8, 0.6]), ("A", "B"), path, DPI),
+    "curves": lambda path: charts.draw_curves(training(5), 4, path, DPI),
+    "threshold": lambda path: charts.draw_threshold(curve(), 0.45, path, DPI),
+    "patients": lambda path: charts.draw_patients(patients([0.9, 0.5, 0.1]), path, DPI),
+    "size": lambda path: charts.draw_size(patients([0.9, 0.5, 0.1]), path, DPI),
+    "calibration": lambda path: charts.draw_calibration(bins(1000), path, DPI),
+    "folds": lambda path: charts.draw_folds(patients([0.9, 0.5, 0.1]).assign(fold=[0, 1, 1]), path, DPI),
+    "paired": lambda path: charts.draw_pairs(pairs([0.9, 0.5], [0.8, 0.6]), ("A", "B"), path, DPI),
 }
 ODD = {
-    "one epoch": lambda path: charts.curves(training(1), None, path, DPI),
-    "no volume Dice": lambda path: charts.curves(training(3).assign(val_volume_dice=np.nan), 1, path, DPI),
-    "threshold at the edge": lambda path: charts.threshold(curve(), 0.99, path, DPI),
-    "undefined curve": lambda path: charts.threshold(curve().assign(dice=np.nan, iou=np.nan), 0.5, path, DPI),
-    "one patient": lambda path: charts.patients(patients([0.5]), path, DPI),
-    "none defined": lambda path: charts.patients(patients([np.nan, np.nan]), path, DPI),
-    "folds: undefined": lambda path: charts.folds(patients([np.nan, 0.5]).assign(fold=[0, 1]), path, DPI),
-    "folds: many patients": lambda path: charts.folds(patients([0.5] * 300).assign(fold=0), path, DPI),
-    "pairs: none defined": lambda path: charts.paired(pairs([np.nan], [0.5]), ("A", "B"), path, DPI),
-    "pairs: many": lambda path: charts.paired(pairs([0.5] * 300, [0.6] * 300), ("$x_", "<i>" * 90), path, DPI),
-    "many patients": lambda path: charts.patients(patients([0.5] * 300), path, DPI),
-    "names": lambda path: charts.patients(
+    "one epoch": lambda path: charts.draw_curves(training(1), None, path, DPI),
+    "no volume Dice": lambda path: charts.draw_curves(training(3).assign(val_volume_dice=np.nan), 1, path, DPI),
+    "threshold at the edge": lambda path: charts.draw_threshold(curve(), 0.99, path, DPI),
+    "undefined curve": lambda path: charts.draw_threshold(curve().assign(dice=np.nan, iou=np.nan), 0.5, path, DPI),
+    "one patient": lambda path: charts.draw_patients(patients([0.5]), path, DPI),
+    "none defined": lambda path: charts.draw_patients(patients([np.nan, np.nan]), path, DPI),
+    "folds: undefined": lambda path: charts.draw_folds(patients([np.nan, 0.5]).assign(fold=[0, 1]), path, DPI),
+    "folds: many patients": lambda path: charts.draw_folds(patients([0.5] * 300).assign(fold=0), path, DPI),
+    "pairs: none defined": lambda path: charts.draw_pairs(pairs([np.nan], [0.5]), ("A", "B"), path, DPI),
+    "pairs: many": lambda path: charts.draw_pairs(pairs([0.5] * 300, [0.6] * 300), ("$x_", "<i>" * 90), path, DPI),
+    "many patients": lambda path: charts.draw_patients(patients([0.5] * 300), path, DPI),
+    "names": lambda path: charts.draw_patients(
         patients([0.1, 0.2, 0.3], names=["$x_", "a\nb\\", "<i>" * 90], institutions=["", "_no", "$"]), path, DPI
     ),
-    "many institutions": lambda path: charts.size(
+    "many institutions": lambda path: charts.draw_size(
         patients([0.5] * 12, institutions=[f"I{i}" for i in range(12)]), path, DPI
     ),
-    "no tumour": lambda path: charts.size(patients([0.0, 0.5], tumour=[0, 5000]), path, DPI),
-    "size of one": lambda path: charts.size(patients([0.5]), path, DPI),
-    "size of none": lambda path: charts.size(patients([np.nan]), path, DPI),
-    "no pixels": lambda path: charts.calibration(bins(0), path, DPI),
-    "empty bins": lambda path: charts.calibration(bins([9, 0, 0, 1, 0, 0, 0, 0, 0, 2]), path, DPI),
+    "no tumour": lambda path: charts.draw_size(patients([0.0, 0.5], tumour=[0, 5000]), path, DPI),
+    "size of one": lambda path: charts.draw_size(patients([0.5]), path, DPI),
+    "size of none": lambda path: charts.draw_size(patients([np.nan]), path, DPI),
+    "no pixels": lambda path: charts.draw_calibration(bins(0), path, DPI),
+    "empty bins": lambda path: charts.draw_calibration(bins([9, 0, 0, 1, 0, 0, 0, 0, 0, 2]), path, DPI),
 }
 
 
@@ -104,7 +104,7 @@ def test_odd_tables(name, tmp_path, recwarn):
 def test_a_point_has_the_same_colour_in_both_figures_of_patients(tmp_path):
     """The institution with most patients is blue, whatever the order of the rows."""
     table = patients([0.9, 0.8, 0.7], institutions=["Z", "Z", "A"])
-    for chart in (charts.patients, charts.size):
+    for chart in (charts.draw_patients, charts.draw_size):
         chart(table, tmp_path / "a.png", DPI)
         chart(table.iloc[::-1], tmp_path / "b.png", DPI)
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -120,7 +120,7 @@ def test_an_institution_has_one_colour_in_all_charts(tmp_path, monkeypatch):
 
     monkeypatch.setattr(charts.Axes, "scatter", noted)
     table = patients([np.nan, np.nan, 0.5, 0.6, 0.7], institutions=list("AAABB"))
-    for chart in (charts.patients, charts.size, charts.folds):
+    for chart in (charts.draw_patients, charts.draw_size, charts.draw_folds):
         chart(table.assign(fold=0), tmp_path / "a.png", DPI)
     assert seen == 3 * [("A", charts.SERIES[0], "o"), ("B", charts.SERIES[1], "s")]
 
@@ -133,7 +133,7 @@ def test_a_patient_who_lost_is_vermillion(tmp_path, monkeypatch):
         return plot(*arguments, **look)
 
     monkeypatch.setattr(charts.Axes, "plot", noted)
-    charts.paired(pairs([0.9, 0.5, 0.7], [0.8, 0.6, 0.7]), ("A", "B"), tmp_path / "a.png", DPI)
+    charts.draw_pairs(pairs([0.9, 0.5, 0.7], [0.8, 0.6, 0.7]), ("A", "B"), tmp_path / "a.png", DPI)
     assert drawn == [((0.5, 0.6), charts.BLUE), ((0.7, 0.7), charts.BLUE), ((0.9, 0.8), charts.VERMILLION)]
 
 
@@ -144,6 +144,6 @@ def test_colours_are_okabe_and_itos():
 
 
 def test_short_names():
-    assert charts.short("TCGA_DU_7018_19911220") == "TCGA_DU_7018_19911220"
-    assert charts.short("a\nb\x00c") == "a·b·c"
-    assert charts.short("x" * 300) == "x" * 25 + "…"
+    assert charts.shorten("TCGA_DU_7018_19911220") == "TCGA_DU_7018_19911220"
+    assert charts.shorten("a\nb\x00c") == "a·b·c"
+    assert charts.shorten("x" * 300) == "x" * 25 + "…"

@@ -1,4 +1,4 @@
-"""Who is shown, and that every pixel of the error pictures is the right one."""
+"""Which patients are shown, and every pixel of the error pictures."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ def tables(dice: list[float], subset: str = "test") -> tuple[pd.DataFrame, pd.Da
     ],
 )  # fmt: skip
 def test_groups(patients, count, groups):
-    assert "".join(name[:1] or "." for name in gallery._groups(patients, count)) == groups
+    assert "".join(name[:1] or "." for name in gallery._assign_groups(patients, count)) == groups
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
@@ -47,7 +47,7 @@ def test_only_test_patients_with_a_defined_dice():
 
 
 def test_a_patient_in_two_subsets_is_shown_by_its_test_slices():
-    """A slice-level split tears patients apart."""
+    """A slice-level split puts slices of one patient into several subsets."""
     parts = [tables([0.5]), tables([0.7], "val")]
     patients, slices = (pd.concat(kind).assign(patient="P") for kind in zip(*parts, strict=True))
     picked = gallery.pick(patients, slices, 12)
@@ -74,7 +74,7 @@ def test_error_colours_are_fixed():
 
 def test_error_pixels_equal_the_counts():
     flair, truth, prediction = random_masks()
-    picture = gallery.errors(flair, truth, prediction)
+    picture = gallery.draw_errors(flair, truth, prediction)
     assert {colour: pixels(picture, colour) for colour in gallery.ERRORS} == counts(truth, prediction)
     background = ~truth & ~prediction
     assert (picture[background] == flair[background, None] // 2).all()
@@ -86,8 +86,8 @@ def test_error_pixels_equal_the_counts_in_the_file(side, dpi, zoom, tmp_path):
     flair, truth, prediction = random_masks(side)
     picked = gallery.pick(*tables([0.5, 0.4]), 12)
     images = np.repeat(flair[..., None], 3, -1)
-    rows = gallery.cases(picked, np.stack([images] * 2), np.stack([truth] * 2), np.stack([prediction] * 2))
-    gallery.gallery(rows, tmp_path / "a.png", dpi)
+    rows = gallery.build_rows(picked, np.stack([images] * 2), np.stack([truth] * 2), np.stack([prediction] * 2))
+    gallery.draw_gallery(rows, tmp_path / "a.png", dpi)
     with Image.open(tmp_path / "a.png") as image:
         drawn = np.asarray(image)
     below_the_key = drawn[int(gallery.LINE * 2.3 * side * zoom / gallery.CELL) :]
@@ -96,14 +96,14 @@ def test_error_pixels_equal_the_counts_in_the_file(side, dpi, zoom, tmp_path):
 
 
 def test_mask_and_border_are_marked_and_nothing_else():
-    """One pixel has four neighbours by faces and twelve within two steps."""
+    """A pixel has four direct neighbours, and twelve within two steps."""
     picture, mask = np.full((9, 9, 3), 100, np.uint8), np.zeros((9, 9), np.uint8)
     mask[4, 4] = 1
-    outlined = gallery.outlined(picture, mask, "white", 1)
+    outlined = gallery.draw_outline(picture, mask, "white", 1)
     assert pixels(outlined, "white") == 4 and (outlined[4, 4] == 100).all()
-    marked = gallery.marked(picture, mask)
+    marked = gallery.draw_mask(picture, mask)
     assert pixels(marked, gallery.MASK) == 12 and (marked != 100).any(axis=-1).sum() == 13
-    assert (gallery.marked(picture, 0 * mask) == picture).all()
+    assert (gallery.draw_mask(picture, 0 * mask) == picture).all()
     assert (picture == 100).all()
 
 
@@ -111,7 +111,7 @@ def test_mask_and_border_are_marked_and_nothing_else():
 def test_large_grids_are_shown_smaller(side, shown):
     picked = gallery.pick(*tables([0.5]), 12)
     mask = np.zeros((1, side, side), bool)
-    (row,) = gallery.cases(picked, np.zeros((1, side, side, 3), np.uint8), mask, mask)
+    (row,) = gallery.build_rows(picked, np.zeros((1, side, side, 3), np.uint8), mask, mask)
     assert {cell.shape for cell in row.cells} == {(shown, shown, 3)}
 
 
@@ -119,9 +119,9 @@ def test_an_undefined_slice_and_no_patient(tmp_path):
     patients, slices = tables([0.5])
     picked = gallery.pick(patients, slices.assign(dice=np.nan), 12)
     mask = np.zeros((1, 16, 16), bool)
-    (row,) = gallery.cases(picked, np.zeros((1, 16, 16, 1), np.uint8), mask, mask)
+    (row,) = gallery.build_rows(picked, np.zeros((1, 16, 16, 1), np.uint8), mask, mask)
     assert row.right == "Dice: volume 0.50, slice undefined"
-    gallery.gallery([], tmp_path / "a.png", 50)
+    gallery.draw_gallery([], tmp_path / "a.png", 50)
     assert (tmp_path / "a.png").is_file()
 
 
@@ -132,7 +132,7 @@ def test_augmentations_have_a_row_each_and_the_same_bytes(channels, tmp_path):
     examples = {name: (np.stack([image] * 4), np.stack([mask] * 4)) for name in ("rotation", "all")}
     heights = []
     for drawn in (examples, examples, {"all": examples["all"]}):
-        gallery.augmentations(image, mask, drawn, tmp_path / f"{len(heights)}.png", 50)
+        gallery.draw_augmentations(image, mask, drawn, tmp_path / f"{len(heights)}.png", 50)
         with Image.open(tmp_path / f"{len(heights)}.png") as picture:
             heights.append(picture.height)
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()

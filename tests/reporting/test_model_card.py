@@ -1,4 +1,4 @@
-"""The model card says what the numbers say, of every source, and nothing of the data can become markup."""
+"""The model card agrees with the numbers for every source, and no text of the data becomes markup."""
 
 import copy
 import json
@@ -8,19 +8,22 @@ from pathlib import Path
 import pytest
 
 from brainseg.errors import DataError, IntegrityError
+from brainseg.evaluation.results import CrossValidationSummary, Evaluation
 from brainseg.export import onnx_files
+from brainseg.models.manifest import Manifest
 from brainseg.reporting import card_file, model_card
 from tests.support.locked import released_manifest
 
 ROOT = Path(__file__).parents[2]
 EVALUATION = json.loads((ROOT / "metrics/evaluation.json").read_text(encoding="utf-8"))
 OUT_OF_FOLD = json.loads((ROOT / "metrics/cross_validation/summary.json").read_text(encoding="utf-8"))
+MANIFEST = Manifest.model_validate(released_manifest(ROOT))
 
 
 @pytest.fixture
 def facts():
-    """Of the released model, to be changed."""
-    return copy.deepcopy(model_card.facts(released_manifest(ROOT), EVALUATION))
+    """The facts of the released model, which a test may change."""
+    return model_card.collect_facts(MANIFEST, Evaluation.model_validate(EVALUATION)).model_dump(exclude_unset=True)
 
 
 @pytest.fixture
@@ -28,8 +31,17 @@ def out_of_fold():
     return copy.deepcopy(OUT_OF_FOLD)
 
 
+def read(facts, out_of_fold=None):
+    folds = CrossValidationSummary.model_validate(out_of_fold) if out_of_fold else None
+    return model_card.ModelFacts.model_validate(facts), folds
+
+
+def markdown(facts, out_of_fold=None):
+    return model_card.render_markdown(*read(facts, out_of_fold))
+
+
 def section(facts, title, out_of_fold=None):
-    (found,) = [section for section in model_card.sections(facts, out_of_fold) if section["title"] == title]
+    (found,) = [each for each in model_card.sections(*read(facts, out_of_fold)) if each["title"] == title]
     return found
 
 
@@ -43,16 +55,16 @@ def cells(facts, title, out_of_fold=None):
 
 
 def test_the_committed_card_is_of_the_committed_run(facts):
-    """Else: brainseg card."""
+    """If not: run brainseg card."""
     written = (ROOT / card_file.CARD).read_text(encoding="utf-8")
-    assert written == model_card.document(facts, OUT_OF_FOLD)
+    assert written == model_card.render_document(*read(facts, OUT_OF_FOLD))
 
 
 def test_what_the_exported_model_carries_is_enough_for_the_card(facts):
-    """It is what the export stage writes, as far as the card goes."""
-    exported = onnx_files.described(released_manifest(ROOT), EVALUATION, "float32")
+    """The facts are a part of what the export stage writes."""
+    exported = onnx_files.build_metadata(MANIFEST, Evaluation.model_validate(EVALUATION), "float32")
     assert {name: exported[name] for name in facts} == facts
-    assert model_card.markdown(facts).startswith("# Model card: brainseg U-Net\n")
+    assert markdown(facts).startswith("# Model card: brainseg U-Net\n")
     rule = facts["evaluation"]["protocol"]
     assert facts["rule"]["threshold"] == rule["threshold"]
     assert facts["rule"]["min_component"] == rule["postprocessing"]["min_component"]
@@ -60,8 +72,8 @@ def test_what_the_exported_model_carries_is_enough_for_the_card(facts):
 
 
 def test_the_markdown_holds_all_of_the_sections(facts, out_of_fold):
-    written = model_card.markdown(facts, out_of_fold)
-    for part in model_card.sections(facts, out_of_fold):
+    written = markdown(facts, out_of_fold)
+    for part in model_card.sections(*read(facts, out_of_fold)):
         assert f"\n## {part['title']}\n" in written
         assert all(paragraph in written for paragraph in part["text"])
         for row in part["table"]["rows"] if part["table"] else []:
@@ -88,12 +100,12 @@ def test_numbers_are_those_of_the_evaluation(facts):
     assert "95th percentile Hausdorff distance of those slices, mm" in cells(facts, "Numbers")
 
 
-def test_where_it_fails_is_what_most_patients_say(facts, out_of_fold):
+def test_where_it_fails_is_taken_from_most_patients(facts, out_of_fold):
     sizes, here = out_of_fold["test"]["by_size"], facts["evaluation"]["test"]["by_size"]
     sizes["small"]["dice"], sizes["medium"]["dice"], sizes["large"]["dice"] = 0.9, 0.8, 0.7
     here["small"]["dice"], here["large"]["dice"] = 0.95, 0.55
     out_of_fold["test"]["by_institution"]["HT"]["dice"] = 0.321
-    out_of_fold["test"]["by_institution"]["other"]["dice"] = 0.1  # of nowhere in particular
+    out_of_fold["test"]["by_institution"]["other"]["dice"] = 0.1  # no single institution
     said = text(facts, "Where it fails", out_of_fold)
     words = "with the largest tumours scores lowest (mean volume Dice 0.700 against 0.900 for the smallest third)"
     assert f"Out of fold the third of the 110 patients {words}, and institution HT (0.321)." in said
@@ -108,32 +120,32 @@ def test_where_it_fails_is_what_most_patients_say(facts, out_of_fold):
     ("network", "filters", 16), ("train", "epochs", 3), ("augmentation", "noise", 0.5), ("preprocess", "size", 128),
 ])  # fmt: skip
 def test_folds_of_another_recipe_are_left_out(change, facts, out_of_fold):
-    assert "Out of fold" in model_card.markdown(facts, out_of_fold)
+    assert "Out of fold" in markdown(facts, out_of_fold)
     block, key, value = change
     out_of_fold["params"][block][key] = value
-    assert model_card.markdown(facts, out_of_fold) == model_card.markdown(facts)
-    assert "out of fold" not in model_card.markdown(facts).lower()
+    assert markdown(facts, out_of_fold) == markdown(facts)
+    assert "out of fold" not in markdown(facts).lower()
 
 
 @pytest.mark.parametrize("key", ["source", "unit", "grid", "tta", "patients", "slices"])
 def test_folds_of_another_protocol_are_left_out(key, facts, out_of_fold):
-    out_of_fold["protocol"][key] = "another"
-    assert model_card.markdown(facts, out_of_fold) == model_card.markdown(facts)
+    out_of_fold["protocol"][key] = {"source": "folder", "unit": "institution", "tta": "none"}.get(key, 1)
+    assert markdown(facts, out_of_fold) == markdown(facts)
 
 
-def test_trials_are_spoken_of_only_with_the_patients_they_were_of(facts, out_of_fold):
+def test_trials_are_mentioned_only_with_their_own_patients(facts, out_of_fold):
     assert "55 of these 110 patients" in text(facts, "Data and protocol", out_of_fold)
     facts["model"]["protocol"]["patients"] |= {"train": 69, "test": 30}
     assert "55 of these" not in text(facts, "Data and protocol", out_of_fold)
 
 
-def test_a_card_of_phantoms_speaks_of_no_patients(facts):
+def test_a_card_of_phantoms_mentions_no_patients(facts):
     mark = "phantom data: drawn by the program, not patients"
     facts["model"]["protocol"]["source"] = facts["evaluation"]["protocol"]["source"] = "phantom"
     facts["marks"] = [mark]
-    first, *_ = model_card.sections(facts)
+    first, *_ = model_card.sections(*read(facts))
     assert first == {"title": "Read this first", "text": [f"P{mark[1:]}."], "table": None}
-    written = model_card.markdown(facts)
+    written = markdown(facts)
     assert "means nothing" in written and "no people" in written
     assert not re.search("Buda|CC BY|TCIA|five institutions", written)
 
@@ -141,7 +153,7 @@ def test_a_card_of_phantoms_speaks_of_no_patients(facts):
 def test_a_card_of_own_images_claims_nothing_of_the_public_ones(facts):
     facts["model"]["protocol"]["source"] = "folder"
     facts["model"]["contract"]["channels"] = ["channel 0"]
-    written = model_card.markdown(facts)
+    written = markdown(facts)
     assert not re.search("Buda|CC BY|TCIA|five institutions|gliomas|missing contrast", written)
 
 
@@ -152,7 +164,7 @@ def test_few_patients_leave_it_undecided(facts):
         "large": {"up_to": 9, "n": 1, "dice": 0.5, "lo": None, "hi": None},
     }
     test["alone"]["flair_only_dice"] = test["volume"]["dice"]["mean"] = None
-    assert text(facts, "Where it fails") == "So few patients do not tell."
+    assert text(facts, "Where it fails") == "There are too few patients to tell."
     assert cells(facts, "By size of the tumour") == {
         "small": ["1 (up to 5 pixels)", "undefined"],
         "large": ["1 (up to 9 pixels)", "0.500"],
@@ -164,7 +176,7 @@ def test_few_patients_leave_it_undecided(facts):
 )
 def test_no_name_becomes_markup(name, facts):
     facts["evaluation"]["test"]["by_institution"][name] = {"n": 2, "dice": 0.5, "lo": None, "hi": None}
-    (line,) = [line for line in model_card.markdown(facts).splitlines() if line.endswith("| 2 | 0.500 |")]
+    (line,) = [line for line in markdown(facts).splitlines() if line.endswith("| 2 | 0.500 |")]
     assert line.startswith("| ")
     cell = line.removeprefix("| ").removesuffix(" | 2 | 0.500 |")
     assert not re.search(r"(?<!\\)(\\\\)*[|<*`]", cell) and "](" not in cell

@@ -1,4 +1,4 @@
-"""The whole of render on a small run: files, bytes, patients, and pictures that show what was counted."""
+"""The render stage on a small run: files, bytes, patients, and pictures that fit the tables."""
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +19,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def no_charts(monkeypatch):
-    """They take most of the time and have tests of their own."""
+    """The charts take most of the time and have their own tests."""
     monkeypatch.setattr(rendering, "_charts", lambda *_: None)
 
 
@@ -49,7 +49,7 @@ def test_at_most_so_many_patients_in_all_pictures_together(run, no_charts):
     ((image, mask),) = seen
     images, masks = (np.load(run / f"data/processed/{name}.npy") for name in ("images", "masks"))
     (row,) = [i for i in range(len(images)) if (images[i] == image).all() and (masks[i] == mask).all()]
-    tables = {name: rendering._table(run / f"metrics/{name}.csv") for name in ("per_patient", "per_slice")}
+    tables = {name: rendering._read_table(run / f"metrics/{name}.csv") for name in ("per_patient", "per_slice")}
     picked = rendering.gallery.pick(tables["per_patient"], tables["per_slice"], PARAMS.patients)
     assert len(picked) == PARAMS.patients and row in picked["row"].tolist()
 
@@ -75,10 +75,10 @@ def test_one_test_patient(tmp_path):
 
 
 def test_no_patient_with_a_defined_dice(tmp_path):
-    """Nothing to find and nothing found: no augmentation picture, and all else is there."""
+    """No tumour and none predicted: there is no augmentation picture, but everything else."""
     root = build(tmp_path, test_patients=1)
     for name in ("per_patient", "per_slice"):
-        table = rendering._table(root / f"metrics/{name}.csv").assign(dice=np.nan)
+        table = rendering._read_table(root / f"metrics/{name}.csv").assign(dice=np.nan)
         table.to_csv(root / f"metrics/{name}.csv", index=False)
     assert render(root).startswith("no patient shown")
     assert set(outputs(root)) == {f"{name}.png" for name in (*report.FIGURES, "overview")} - {"augmentation.png"} | {
@@ -89,7 +89,7 @@ def test_no_patient_with_a_defined_dice(tmp_path):
 def test_patients_may_be_called_na_or_007(tmp_path):
     table = tmp_path / "per_patient.csv"
     table.write_text("patient,institution,dice\nNA,null,0.5\n007,,\n")
-    read = rendering._table(table)
+    read = rendering._read_table(table)
     assert read["patient"].tolist() == ["NA", "007"]
     assert read["institution"].tolist() == ["null", ""]
     assert np.isnan(read["dice"][1])

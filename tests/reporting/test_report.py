@@ -1,4 +1,4 @@
-"""The report: one file that opens anywhere, says what it must and believes no text it is given."""
+"""The report: one file without external parts, with all required statements, and with all text escaped."""
 
 import base64
 import io
@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from brainseg import config
+from brainseg.evaluation import results
+from brainseg.evaluation.results import Evaluation
 from brainseg.models import manifest
 from brainseg.reporting import report
 from tests.support.small_run import build
@@ -58,11 +60,12 @@ def written(run, tmp_path, change=None) -> Page:
     for name in report.FIGURES:
         Image.new("RGB", (8, 8), "white").save(plots / f"{name}.png")
     evaluation = json.loads((run / "metrics/evaluation.json").read_text())
-    manifest = json.loads((run / "models/unet.json").read_text())
+    model = json.loads((run / "models/unet.json").read_text())
     patients = pd.read_csv(run / "metrics/per_patient.csv")
     if change:
-        change(evaluation, manifest, patients)
-    size = report.write(tmp_path / "report.html", evaluation, manifest, patients, plots)
+        change(evaluation, model, patients)
+    facts = Evaluation.model_validate(evaluation), manifest.Manifest.model_validate(model)
+    size = report.write(tmp_path / "report.html", *facts, patients, plots)
     assert size == (tmp_path / "report.html").stat().st_size
     return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
@@ -87,7 +90,7 @@ def test_every_figure_with_its_caption(run, tmp_path):
 
 
 def test_every_number_of_the_evaluation_has_a_definition(run):
-    """Whatever a subset of evaluation.json holds is in the table, and nothing else."""
+    """The table has every number of a subset of evaluation.json, and no other."""
     subset = json.loads((run / "metrics/evaluation.json").read_text())["test"]
     blocks = {name: part for name, part in subset.items() if name not in ("by_institution", "by_size")}
     held = {(name, key) for name, part in blocks.items() for key in part if key != "unit"}
@@ -124,7 +127,7 @@ def claims(text: str) -> list[str]:
 
 
 def test_each_image_as_a_patient_claims_nothing_of_patients(run, tmp_path):
-    """Whose images they are is not known: the same patient's others may have been trained on."""
+    """It is not known whose images they are: others of the same patient may be in training."""
     images = config.Download(source="folder", path="x", images="*", masks="*", patient="each_image")
     split = config.Split(unit="patient", folds=5, test_fold=0, val_fraction=0.2, patients=None, file=None, seed=0)
 
@@ -134,8 +137,8 @@ def test_each_image_as_a_patient_claims_nothing_of_patients(run, tmp_path):
     text = written(run, tmp_path, change).text
     assert claims(text) == []
     assert "6 test images (24 slices), whose patients may have been trained on" in text
-    assert "Dice is computed for each image by itself" in text and "Dice, per volume" in text
-    assert "bootstraps over images: too narrow where several are of one patient" in text
+    assert "Dice is computed for each image alone" in text and "Dice, per volume" in text
+    assert "bootstrapped over images: too narrow where several are of one patient" in text
     assert claims(written(run, tmp_path).text) == list(CLAIMS)
 
 
@@ -155,8 +158,7 @@ def test_everything_is_escaped(run, tmp_path):
     def poison(evaluation, manifest, patients):
         evaluation["protocol"]["marks"] = [evil]
         evaluation["test"]["by_institution"] = {evil: {"n": 1, "dice": 0.5, "lo": 0.4, "hi": 0.6}}
-        manifest["network"]["name"] = evil
-        manifest["training"]["note"] = {evil: evil}
+        manifest["contract"]["channels"] = [evil]
         patients["patient"] = evil
 
     page = written(run, tmp_path, poison)
@@ -164,7 +166,7 @@ def test_everything_is_escaped(run, tmp_path):
     assert page.text.count("<script>alert(1)</script>") >= 5
 
 
-def test_undefined_is_called_so(run, tmp_path):
+def test_undefined_values_are_named(run, tmp_path):
     nothing = dict.fromkeys(("mean", "median", "lo", "hi")) | {"n": 0, "undefined": 3}
 
     def undefine(evaluation, manifest, patients):
@@ -183,7 +185,7 @@ def test_undefined_is_called_so(run, tmp_path):
 
 def test_facts_as_words():
     group = {"seed": 1, "stem": True, "file": None, "marks": [], "grid": [256, 256], "train": {"batch_size": 0}}
-    assert list(report._flat(group)) == [
+    assert list(report._flatten(group)) == [
         ("seed", "1"), ("stem", "yes"), ("file", "none"), ("marks", "none"), ("grid", "256, 256"),
         ("train, batch size", "0"),
     ]  # fmt: skip
@@ -207,31 +209,32 @@ def noise(side: int) -> bytes:
     return out.getvalue()
 
 
-def test_pictures_give_way_to_the_limit_the_largest_first():
+def test_pictures_are_shrunk_to_the_limit_the_largest_first():
     pictures = {"large": noise(300), "small": noise(40)}
-    fitted = report.fitted(pictures, 60_000)
+    fitted = report.fit_pictures(pictures, 60_000)
     assert sum(map(len, fitted.values())) <= 60_000
     assert fitted["small"] == pictures["small"]
-    assert fitted == report.fitted(pictures, 60_000)
-    assert report.fitted(pictures, 10**7) == pictures
+    assert fitted == report.fit_pictures(pictures, 60_000)
+    assert report.fit_pictures(pictures, 10**7) == pictures
 
 
 def test_the_limit_holds_when_pictures_fill_the_room(run, tmp_path, monkeypatch):
-    """The sections that pictures bring are counted too."""
+    """The text of the pictures' sections counts too."""
     monkeypatch.setattr(report, "LIMIT", 100_000)
-    monkeypatch.setattr(report, "fitted", lambda pictures, room: dict.fromkeys(pictures, bytes(room // len(pictures))))
+    fill = lambda pictures, room: dict.fromkeys(pictures, bytes(room // len(pictures)))  # noqa: E731
+    monkeypatch.setattr(report, "fit_pictures", fill)
     written(run, tmp_path)
     assert 99_000 < (tmp_path / "report.html").stat().st_size <= 100_000
 
 
-def test_a_very_long_table_shows_both_ends_and_says_what_it_left_out(run, tmp_path):
+def test_a_very_long_table_shows_both_ends_and_the_number_left_out(run, tmp_path):
     plots = tmp_path / "plots"
     plots.mkdir()
     (plots / "gallery.png").write_bytes(noise(1200))
-    evaluation = json.loads((run / "metrics/evaluation.json").read_text())
-    model = json.loads((run / "models/unet.json").read_text())
+    evaluation = results.read(run / "metrics/evaluation.json", Evaluation)
+    model = manifest.read(run / "models/unet.json")
     one = pd.read_csv(run / "metrics/per_patient.csv").query("subset == 'test'").iloc[[0]]
-    many = pd.concat([one] * 20_000, ignore_index=True)
+    many = one.loc[one.index.repeat(20_000)].reset_index(drop=True)
     many = many.assign(patient=[f"P{i:05}" for i in many.index], dice=1 - many.index / 20_000)
     assert report.write(tmp_path / "report.html", evaluation, model, many, plots) <= report.LIMIT
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
@@ -243,15 +246,15 @@ def test_a_very_long_table_shows_both_ends_and_says_what_it_left_out(run, tmp_pa
 
 
 def test_size_limit(run, tmp_path, monkeypatch):
-    """A picture too large for the file is shown with fewer pixels, and the file in plots/ stays as it is."""
+    """A picture that is too large is shown with fewer pixels; the file in plots/ does not change."""
     monkeypatch.setattr(report, "LIMIT", 200_000)
     plots = tmp_path / "plots"
     plots.mkdir()
     (plots / "gallery.png").write_bytes(noise(400))
-    evaluation = json.loads((run / "metrics/evaluation.json").read_text())
-    manifest = json.loads((run / "models/unet.json").read_text())
+    evaluation = results.read(run / "metrics/evaluation.json", Evaluation)
+    model = manifest.read(run / "models/unet.json")
     patients = pd.read_csv(run / "metrics/per_patient.csv")
-    assert report.write(tmp_path / "report.html", evaluation, manifest, patients, plots) <= 200_000
+    assert report.write(tmp_path / "report.html", evaluation, model, patients, plots) <= 200_000
     (picture,) = re.findall(r"base64,([^\"]+)", (tmp_path / "report.html").read_text())
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         assert image.width <= 400

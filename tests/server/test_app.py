@@ -1,15 +1,17 @@
-"""What the server answers to those it serves: numbers, pictures, volumes, examples, its page and its papers."""
+"""What the server answers: numbers, pictures, volumes, examples, the page, the docs, and who gets access."""
 
 import base64
 import gzip
 import io
 import re
 import zipfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from brainseg import cli
 from brainseg.errors import DataError
@@ -88,7 +90,7 @@ def test_the_mask_lies_on_the_voxels_of_the_file(served):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_volumes_for_the_viewer_share_one_axial_grid(served, channels):
-    """The viewer's grids say where a voxel is: the file's own tumour lies at the same millimetres."""
+    """The viewer's grids place the tumour at the same millimetres as the file does."""
     voxels = VOXELS if channels == 1 else np.stack([VOXELS // 2, VOXELS, VOXELS // 3], axis=-1)
     body = served.segment(nifti(voxels), query="?volumes=true").json()
     image, mask, probability = (loaded(base64.b64decode(body["volumes"][name])) for name in
@@ -158,7 +160,7 @@ def test_dicom_as_files_or_as_a_zip(served):
     body = served.segment(*reversed(files)).json()
     assert body["input"]["kind"] == "dicom" and body["input"]["spacing_mm"] == [1.0, 1.0, 5.0]
     assert body["summary"]["tumour_pixels"] == 4 * 256
-    for stray, status in ((b"a note", 415), (b"", 400)):  # which of hundreds it is, is said by its place
+    for stray, status in ((b"a note", 415), (b"", 400)):  # the answer gives the number of the faulty file
         refused = served.segment(*files[:2], stray, *files[2:])
         assert refused.status_code == status
         assert refused.json()["error"]["what"].startswith("file, number 3 of 5: is ")
@@ -201,7 +203,7 @@ def test_a_model_of_phantoms_answers_phantoms_alone():
 
 def test_a_real_model_outlines_a_phantom(tmp_path):
     predictor = Predictor(onnx_toy.write(tmp_path / "unet.onnx", side=256), threads=2)
-    with serving(predictor, plausibility.judge, app.Settings(decoders=1)) as served:
+    with serving(predictor, plausibility.assess, app.Settings(decoders=1)) as served:
         data = served.get("/v1/examples/phantom-1").content
         body = served.segment(data).json()
         voxels = np.stack(phantom_examples.pages()["phantom-1.tif"])
@@ -251,17 +253,17 @@ def test_test_patients_are_examples_where_they_are_there(tmp_path):
     split = ["row,patient,fold,subset"] + [f"{row},x,0,{'test' if row >= 3 else 'train'}" for row in range(6)]
     (splits / "split.csv").write_text("\n".join(split) + "\n")
     patients = examples.Examples(tmp_path)
-    assert patients.listed() == [{"id": "patient-1", "title": "Test patient B, 3 slices", "kind": "tif"}]
+    assert patients.list_all() == [{"id": "patient-1", "title": "Test patient B, 3 slices", "kind": "tif"}]
     with Image.open(io.BytesIO(patients.content("patient-1"))) as image:
-        assert np.array_equal(np.asarray(image), images[5])  # in order of their slices' numbers
+        assert np.array_equal(np.asarray(image), images[5])  # in the order of the slice numbers
     assert patients.phantoms() == set()
     packaged = examples.Examples(tmp_path, phantoms_alone=True)
-    assert [each["id"] for each in packaged.listed()] == ["phantom-1", "phantom-2"]
+    assert [each["id"] for each in packaged.list_all()] == ["phantom-1", "phantom-2"]
     (processed / "slices.csv").write_text("\n".join(rows).replace("TCGA_", "PHANTOM_PA_000") + "\n")
-    with pytest.raises(Refusal, match="have changed since"):  # these rows may be another patient's by now
+    with pytest.raises(Refusal, match="have changed since"):  # these rows may now belong to another patient
         patients.content("patient-1")
     drawn = examples.Examples(tmp_path, phantoms_alone=True)
-    assert [each["title"] for each in drawn.listed()] == ["Phantom PA_000B, 3 slices"] and len(drawn.phantoms()) == 1
+    assert [each["title"] for each in drawn.list_all()] == ["Phantom PA_000B, 3 slices"] and len(drawn.phantoms()) == 1
 
 
 def test_docs_need_neither_a_script_nor_the_network(served):
@@ -272,12 +274,12 @@ def test_docs_need_neither_a_script_nor_the_network(served):
     assert "<script" not in page.text and "http" not in page.text.replace("http-equiv", "")
     assert re.findall(r'(?:src|href)="?([^" >]+)', page.text) == ["/docs.css", "/openapi.json"]
     assert served.get("/docs.css").headers["content-type"].startswith("text/css")
-    assert "<b>" not in openapi.page({"info": {"title": "<b>", "version": "<b>"}, "paths": {}})
+    assert "<b>" not in openapi.render_page({"info": {"title": "<b>", "version": "<b>"}, "paths": {}})
 
 
 def test_the_page_comes_from_the_package(tmp_path):
     with serving(settings=app.Settings(page=tmp_path / "unbuilt", decoders=0)) as own:
-        assert "make serve" in own.get("/").text  # whether or not this package's page has been built
+        assert "make serve" in own.get("/").text  # even if this package's page has been built
     (tmp_path / "index.html").write_text("<title>the page</title>")
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets/a.js").write_text("1")
@@ -300,10 +302,10 @@ def test_a_token_is_asked_for_and_moves_into_a_cookie(tmp_path):
         moved = served.get("/", params={"token": "secret-token", "a": "b"})
         assert (moved.status_code, moved.headers["location"]) == (303, "/?a=b")
         cookie = moved.headers["set-cookie"].lower()
-        assert "httponly" in cookie and "samesite=lax" in cookie  # a link from another page leads in
+        assert "httponly" in cookie and "samesite=lax" in cookie  # a link on another page works
         assert served.get("/v1/model").status_code == 200  # the session keeps cookies
         served.session.cookies.clear()
-        others = 'prefs={"theme": "dark"}; a b=c; brainseg_token=secret-token; =; x'  # of other programs on localhost
+        others = 'prefs={"theme": "dark"}; a b=c; brainseg_token=secret-token; =; x'  # other programs set cookies too
         assert served.get("/v1/model", headers={"Cookie": others}).status_code == 200
         assert served.get("/v1/model", headers={"Cookie": "brainseg_token=secret"}).status_code == 401
         for header in ("Bearer secret-token", "bearer secret-token"):
@@ -314,13 +316,13 @@ def test_a_token_is_asked_for_and_moves_into_a_cookie(tmp_path):
         assert not away.headers.get("location", "/").startswith("//")
 
 
-def test_who_is_let_in_off_this_machine(monkeypatch):
+def test_names_and_addresses_of_other_machines(monkeypatch):
     assert [serve.is_local(host) for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9")] == [True] * 4
     assert [serve.is_local(host) for host in ("0.0.0.0", "::", "192.168.1.2", "example.org")] == [False] * 4
     monkeypatch.setenv("BRAINSEG_ALLOWED_HOSTS", "brain.example.org, OTHER")
     assert serve.named_hosts("0.0.0.0") == {"brain.example.org", "other"}
     assert "192.168.1.2" in serve.named_hosts("192.168.1.2")
-    with serving(settings=app.Settings(hosts={*access.LOCAL, "brain.example.org"}, decoders=0)) as served:
+    with serving(settings=app.Settings(hosts={*access.LOCAL_HOSTS, "brain.example.org"}, decoders=0)) as served:
         assert served.get("/", headers={"Host": "brain.example.org:80"}).status_code == 200
 
 
@@ -328,12 +330,12 @@ def test_who_is_let_in_off_this_machine(monkeypatch):
     ("127.0.0.1", "http://localhost:5000/"), ("0.0.0.0", "http://localhost:5000/"), ("::", "http://localhost:5000/"),
     ("192.168.1.2", "http://192.168.1.2:5000/"), ("fd00::2", "http://[fd00::2]:5000/")])  # fmt: skip
 def test_the_printed_address_leads_to_the_server(host, opened):
-    """Who listens on one address of several is not found as localhost; a token may have any character."""
+    """A server that listens on one address of several is not reached as localhost. A token may have any character."""
     assert serve.address(host, 5000, None) == opened
     assert serve.address(host, 5000, "a+b/c&d#e=") == f"{opened}?token=a%2Bb%2Fc%26d%23e%3D"
 
 
-def test_a_printed_token_with_signs_of_addresses_is_let_in():
+def test_a_printed_token_with_special_characters_gives_access():
     token = "a+b/c&d#e=%41"
     with serving(settings=app.Settings(token=token, decoders=0)) as served:
         path = serve.address("127.0.0.1", 1, token).removeprefix("http://localhost:1")
@@ -342,32 +344,33 @@ def test_a_printed_token_with_signs_of_addresses_is_let_in():
 
 
 def test_a_token_that_was_set_is_asked_for_wherever_the_server_listens(monkeypatch):
-    """A proxy in front of a local server lets others in."""
+    """A proxy in front of a local server gives others access."""
     monkeypatch.delenv("BRAINSEG_TOKEN", raising=False)
-    assert serve.token_for("127.0.0.1") is None
-    assert len(serve.token_for("0.0.0.0")) >= 32
+    assert serve.choose_token("127.0.0.1") is None
+    assert len(serve.choose_token("0.0.0.0")) >= 32
     monkeypatch.setenv("BRAINSEG_TOKEN", "abc")
-    assert serve.token_for("127.0.0.1") == serve.token_for("0.0.0.0") == "abc"
+    assert serve.choose_token("127.0.0.1") == serve.choose_token("0.0.0.0") == "abc"
     monkeypatch.setenv("BRAINSEG_TOKEN", "zażółć")
     with pytest.raises(DataError, match="not ASCII"):
-        serve.token_for("127.0.0.1")
+        serve.choose_token("127.0.0.1")
 
 
-def test_the_command_line():
-    arguments = cli.parser().parse_args(["serve"])
-    assert (arguments.host, arguments.port, str(arguments.model)) == ("127.0.0.1", 5000, "models/unet.onnx")
-    with pytest.raises(SystemExit):
-        cli.parser().parse_args(["serve", "--port", "70000"])
+def test_the_command_line(monkeypatch):
+    calls = []
+    monkeypatch.setattr(serve, "run", lambda *arguments: calls.append(arguments))
+    assert CliRunner().invoke(cli.app, ["serve"]).exit_code == 0
+    assert CliRunner().invoke(cli.app, ["serve", "--port", "70000"]).exit_code == 2
+    assert calls == [("127.0.0.1", 5000, Path("models/unet.onnx"))]
 
 
 def test_the_axial_affine_is_that_of_the_volume():
-    """Columns, rows, slices: the corner voxel of the viewer's grid is where the volume says."""
+    """Axes: columns, rows, slices. The last voxel is at the same place in the viewer's grid and in the volume."""
     from brainseg.inference import nifti_answers
     from brainseg.inference.cases import Case
     from brainseg.io import volumes
 
-    volume: Volume = volumes.axial(VOXELS, TILTED)
+    volume: Volume = volumes.to_axial(VOXELS, TILTED)
     assert volume.geometry == Geometry(volume.geometry.affine, VOXELS.shape)
-    image = loaded(nifti_answers.axial(volume.voxels, Case("a", "nifti", volume.voxels, volume, [])))
+    image = loaded(nifti_answers.encode_axial(volume.voxels, Case("a", "nifti", volume.voxels, volume, [])))
     last = np.array(volume.voxels.shape) - 1
     assert np.allclose(image.affine @ [*last[::-1], 1], volumes.axial_affine(volume) @ [*last, 1])

@@ -1,4 +1,4 @@
-"""W2: what is small on the wire and large in memory."""
+"""W2: files that are small when sent and large in memory."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ def served():
 
 
 class Watched:
-    """The largest sum of resident bytes of this process and its children, within a block, above what it was before."""
+    """The largest growth, within a block, of the resident bytes of this process and its children."""
 
     def __enter__(self):
         self._done, self.grown, self._before = threading.Event(), 0, self._now()
@@ -62,7 +62,7 @@ def test_w2_bombs(served, name):
     assert took < 2
     assert memory.grown < MOST_MEMORY
     assert answer.json()["error"]["fix"]
-    assert "/" not in answer.json()["error"]["what"].replace("file/", "")  # no path of the server's
+    assert "/" not in answer.json()["error"]["what"].replace("file/", "")  # it shows no path of the server
 
 
 def test_after_all_bombs_an_ordinary_file_is_answered(served):

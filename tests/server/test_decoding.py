@@ -1,4 +1,4 @@
-"""The processes that decode: what becomes of them when nobody looks, and when none can be had any more."""
+"""The processes that decode: one dies while idle, no new one can start, one starts while the server closes."""
 
 import os
 import time
@@ -41,7 +41,7 @@ def test_a_process_that_ended_while_idle_is_not_the_next_files_fault(picture):
         assert len(decoders._all) == 1
 
 
-def test_where_no_process_can_be_had_nothing_waits_for_one(picture, monkeypatch):
+def test_if_no_process_can_start_nothing_waits_for_one(picture, monkeypatch):
     def none(environment):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
@@ -52,12 +52,12 @@ def test_where_no_process_can_be_had_nothing_waits_for_one(picture, monkeypatch)
         with pytest.raises(MachineError, match="cannot decode any more"):
             decoders.read(picture, "png", "file", 1)
         assert time.monotonic() - began < 5
-        assert not decoders.alive  # which /ready tells
+        assert not decoders.alive  # /ready reports it
 
 
 def test_a_process_that_starts_while_the_others_are_closed_is_ended_too():
     decoders = Decoders(dict(os.environ), 0)
     decoders.close()
     late = decoders._start()
-    decoders._enlist(late)
+    decoders._add_when_ready(late)
     assert not late.runs

@@ -1,4 +1,4 @@
-"""W1 to W10 of the faults that a server survives, one test each; W2 has its bombs in test_server_bombs."""
+"""The faults W1 to W10 that the server must survive. The bombs of W2 are in test_bombs."""
 
 import gzip
 import io
@@ -31,7 +31,7 @@ PICTURE = encoded(head())
 
 @pytest.fixture(scope="module")
 def served():
-    """``sound``: what the server takes for the answer to whether its model is what it was."""
+    """``sound`` holds the function that tells the server whether its model file is unchanged."""
     sound = [lambda: True]
     with serving(settings=app.Settings(sound=lambda: sound[0]())) as running:
         running.sound = sound
@@ -46,7 +46,7 @@ def soon(condition, seconds: float = 10) -> bool:
 
 
 def raw(served, *pieces: bytes, seconds: float = 20) -> bytes:
-    """What comes back on one connection, until it is closed or an answer's head is there."""
+    """What one connection receives until it is closed or has a whole answer header."""
     with served.connect() as connection:
         connection.settimeout(seconds)
         answer = b""
@@ -89,20 +89,20 @@ def test_w1_uploads_too_large_empty_or_of_many_parts(served, monkeypatch):
     assert served.segment(*[b"a"] * (limits.MAX_PARTS + 1)).status_code == 413
     assert time.monotonic() - began < 1
     assert served.segment(*[("other", b"a")] * 3).status_code == 400
-    assert served.segment(PICTURE, PICTURE).status_code == 400  # two pictures are no series
+    assert served.segment(PICTURE, PICTURE).status_code == 400  # two pictures are not a series
     assert served.segment(PICTURE).status_code == 200
 
 
 @pytest.mark.parametrize("charset", [b"undefined", b"idna", b"base64", b"\xe9", b"utf-16"])
 def test_w1_a_form_in_any_charset_is_the_clients(served, charset):
-    """Python has codecs that raise what no decoder of text does."""
+    """Some of Python's codecs raise errors that text decoders do not. The fault is the client's: 400."""
     body = form(PICTURE, b"\xff" * 70 + b".png").replace(b'"file"', b'"\xff.' + b"a" * 70 + b'"')
     asked = request(b"Content-Length: %d\r\n" % len(body)).replace(b"boundary=x", b"boundary=x; charset=" + charset)
     assert status_of(raw(served, asked + body)) == 400
 
 
 def test_w2_what_takes_too_much_memory_or_time_is_ended_and_the_next_file_is_answered(served, monkeypatch):
-    """Two that only the process's own bounds stop; the others are in test_server_bombs."""
+    """Two files that only the limits of the process stop. The others are in test_bombs."""
     large = bombs.ALL["nifti_as_large_as_a_library_would_take"]()
     answer = served.segment(large)
     assert answer.status_code == 413 and "memory" in answer.json()["error"]["what"]
@@ -132,7 +132,7 @@ def test_w3_polyglots_and_other_kinds(served):
         assert served.segment(start + mark[len(start) :] + bytes(300)).status_code == 415, start
     script = b"<script>alert(1)</script>%PDF-1.7"
     answer = served.segment(PICTURE + script, headers={"Accept": "image/png"})
-    assert answer.status_code == 200  # a picture with a tail: decoded, and drawn anew
+    assert answer.status_code == 200  # a picture with a tail is decoded, and the answer is a new picture
     assert script not in answer.content
     assert Image.open(io.BytesIO(answer.content)).format == "PNG"
 
@@ -175,7 +175,7 @@ def test_w5_names_are_never_paths_and_never_come_back(served):
                 assert not [part for part in (b"evil", b"passwd", b"onerror", b"Kowalski", b"eeee") if part in text]
     assert set(Path(tempfile.gettempdir()).iterdir()) - before == set()
     policy = served.get("/").headers["Content-Security-Policy"]
-    assert policy == page_server.POLICY and "unsafe" not in policy  # the one that the page's own tests run under
+    assert policy == page_server.POLICY and "unsafe" not in policy  # test_page runs under the same policy
 
 
 def test_w6_overload_is_told_to_come_again(served):
@@ -218,7 +218,7 @@ def test_w6_slow_headers_and_bodies_are_ended(served, monkeypatch):
             began, ended = time.monotonic(), False
             while not ended and time.monotonic() - began < 5:
                 try:
-                    connection.sendall(b"1\r\n0\r\n" if name == "chunks" else b"a")  # a trickle keeps nothing alive
+                    connection.sendall(b"1\r\n0\r\n" if name == "chunks" else b"a")  # does not keep it open
                     ended = connection.recv(65536) == b""
                 except TimeoutError:
                     pass
@@ -260,10 +260,10 @@ def test_w7_a_model_that_is_absent_or_changed(served, tmp_path):
     path.write_bytes(b"not a model")
     with pytest.raises(IntegrityError):
         Predictor(path)
-    served.sound[0] = serve.unchanged(path)
+    served.sound[0] = serve.make_unchanged_check(path)
     try:
         assert served.get("/ready").status_code == 200
-        os.utime(path, (1, 1))  # the same bytes, of another date
+        os.utime(path, (1, 1))  # the same bytes with another date
         assert served.get("/ready").status_code == 200
         path.write_bytes(b"not a modeL")
         answer = served.get("/ready")
@@ -288,7 +288,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def process(tmp_path):
-    """A server in a process of its own; its model holds every request for ``seconds``."""
+    """A function that starts a server in its own process. Its model takes ``seconds`` for every request."""
     running: list[subprocess.Popen] = []
 
     def start(seconds: float):
@@ -367,7 +367,7 @@ TOKENS = [text for value in PLANTED.values() for text in value.split("^")]
 def test_w10_nothing_is_kept_and_nothing_personal_is_said(served, capfd):
     assert len(PLANTED) == 18
     files = [bombs.dicom(ImagePositionPatient=[0, 0, 5 * n], PixelData=pixels(n), **PLANTED) for n in range(4)]
-    places = {app.spool_place().parent, Path(tempfile.gettempdir())}
+    places = {app.spool_path().parent, Path(tempfile.gettempdir())}
     assert all(token.encode() in files[0] for token in TOKENS)
     said: list[bytes] = []
     with log_of_everything() as log:
@@ -379,7 +379,7 @@ def test_w10_nothing_is_kept_and_nothing_personal_is_said(served, capfd):
             answer = served.segment(*bad)
             assert answer.status_code == 422
             said += [repr(answer.headers).encode(), answer.content]
-        left = [path for place in places for path in place.glob(".brainseg*/*")]
+        left = [path for place in places for path in place.glob(f".brainseg.{os.getpid()}.*/*")]
     printed = "".join(capfd.readouterr())
     said += [log.getvalue().encode(), printed.encode()]
     assert "POST /v1/segment 422" in log.getvalue()
@@ -388,7 +388,7 @@ def test_w10_nothing_is_kept_and_nothing_personal_is_said(served, capfd):
 
 
 def damaged(files: list[bytes]) -> list[list[bytes]]:
-    """Series that are refused, with the same names in them."""
+    """Series that are refused, with the same personal data."""
     unknown = files[0].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.1\0")
     burned, smaller = PLANTED | {"BurnedInAnnotation": "YES"}, PLANTED | {"Rows": 32, "PixelData": bytes(4096)}
     return [[files[0], files[0]], [files[0][:-10]], [files[0][:700]], [unknown],
@@ -398,14 +398,14 @@ def damaged(files: list[bytes]) -> list[list[bytes]]:
 def zipped(*members: tuple[str, bytes]) -> bytearray:
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as archive:
-        warnings.simplefilter("ignore")  # of names that are there twice
+        warnings.simplefilter("ignore")  # about duplicate names
         for name, data in members:
             archive.writestr(name, data)
     return bytearray(buffer.getvalue())
 
 
 def test_w10_names_in_a_zip_are_not_said_either(served):
-    """Where a zip is refused, the library's own words quote them."""
+    """The zip library's own messages quote the names of files."""
     slice_ = bombs.dicom()
     twice = zipped(("Kowalski/IM1", slice_), ("kowalski/im1", slice_))
     damaged_ = zipped(("Kowalski/IM1", slice_))
@@ -414,7 +414,7 @@ def test_w10_names_in_a_zip_are_not_said_either(served):
     other_name[30] ^= 0x20  # the name before the member is not that of the directory
     overlap = zipped(("Kowalski/IM1", slice_), ("Kowalski/IM2", slice_))
     second = overlap.rindex(b"PK\x01\x02")
-    overlap[second + 42 : second + 46] = bytes(4)  # both lie at the beginning
+    overlap[second + 42 : second + 46] = bytes(4)  # both members start at the first byte
     for data in (twice, damaged_, other_name, overlap):
         answer = served.segment(bytes(data))
         assert answer.status_code == 422
@@ -426,7 +426,7 @@ def pixels(n: int) -> bytes:
 
 
 def opened(answer: requests.Response) -> list[bytes]:
-    """An answer's bytes, and what is packed in them."""
+    """The bytes of an answer, and what is compressed inside."""
     kind = answer.headers["content-type"]
     if kind == "application/x-nifti":
         return [answer.content, gzip.decompress(answer.content)]
@@ -458,5 +458,5 @@ def test_a_taken_port_is_named():
 
 
 def test_model_answers_as_the_predictor_does():
-    """The stand-in of these tests has what the server asks of the real one."""
+    """The fake model of these tests and the real one have the methods that the server needs."""
     assert all(callable(getattr(each, name)) for each in (Model, Predictor) for name in ("prepared", "segment"))

@@ -1,4 +1,4 @@
-"""A request's work: what is left of those that were given up, and what is said where there is no room for one."""
+"""The work of a request: a cancelled one frees its memory, and a full disk is reported."""
 
 import asyncio
 import errno
@@ -12,29 +12,29 @@ import pytest
 
 from brainseg.errors import MachineError
 from brainseg.server import limits, uploads
-from brainseg.server.jobs import Jobs, Segmenter
+from brainseg.server.jobs import AnswerBuilder, Jobs
 from brainseg.server.refusals import Refusal
 from brainseg.server.uploads import Part
 from tests.support.server_fixture import Model, encoded, head
 
 
 class Upload:
-    """Stands for megabytes."""
+    """Stands for an upload of megabytes."""
 
     def work(self, stopped):
         raise AssertionError("nobody waits for it any more")
 
 
 async def at_once() -> None:
-    """A client that has gone."""
+    """A client that has disconnected."""
 
 
 async def never() -> None:
     await asyncio.sleep(60)
 
 
-def test_an_upload_that_was_given_up_in_the_queue_is_let_go():
-    """Also while every thread is at work: else whoever sends and leaves again fills the memory."""
+def test_an_upload_that_is_cancelled_in_the_queue_is_freed():
+    """Also while every thread is busy. Else clients that send and disconnect fill the memory."""
     held = threading.Event()
 
     async def run() -> None:
@@ -61,8 +61,8 @@ def test_an_upload_that_was_given_up_in_the_queue_is_let_go():
 
 
 @pytest.mark.parametrize("fault", ["full", "gone"])
-def test_where_there_is_no_room_for_an_upload_the_server_says_so(tmp_path, monkeypatch, fault):
-    """It is no bug, and no fault of the file."""
+def test_if_an_upload_cannot_be_stored_the_server_says_so(tmp_path, monkeypatch, fault):
+    """It is neither a bug nor a fault of the file."""
 
     def full(source, target, length):
         raise OSError(errno.ENOSPC, "No space left on device", "/secret/place")
@@ -72,9 +72,9 @@ def test_where_there_is_no_room_for_an_upload_the_server_says_so(tmp_path, monke
     if fault == "full":
         monkeypatch.setattr(uploads.shutil, "copyfileobj", full)
     else:
-        shutil.rmtree(spool)  # as systems do with old temporary files
+        shutil.rmtree(spool)  # systems remove old temporary files
     data = encoded(head())
-    segmenter = Segmenter(Model(), judge=None, decoders=None, spool=spool)
+    segmenter = AnswerBuilder(Model(), judge=None, decoders=None, spool=spool)
     with pytest.raises(MachineError, match="has no place for what is being decoded") as caught:
         segmenter({"file": Part("png", [io.BytesIO(data)], len(data))}, "application/json", None, False, lambda: False)
     assert "secret" not in str(caught.value) and not list(tmp_path.glob("spool/*"))

@@ -1,4 +1,4 @@
-"""What takes minutes: hundreds of slow clients, thousands of broken forms, the OpenAPI document turned inside out."""
+"""Tests that take minutes: hundreds of slow clients, thousands of broken forms, fuzzing by the OpenAPI document."""
 
 import random
 import socket
@@ -24,7 +24,7 @@ def served():
 
 
 def test_w6_three_hundred_slow_headers_are_closed_while_others_are_served(served):
-    """Each sends a byte a second and never comes to an end."""
+    """Each sends one byte a second without end."""
     began = time.monotonic()
     slow = [served.connect() for _ in range(300)]
     for connection in slow:
@@ -78,7 +78,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 
 def broken_form(rng: random.Random) -> tuple[bytes, bytes]:
-    """Its content type and body."""
+    """The content type and the body of a form that may be broken."""
     boundary = rng.choice([b"x", b"----WebKitFormBoundaryabc", b"a" * 70, b"\xff", b""])
     parts = []
     for _ in range(rng.choice([0, 1, 1, 1, 2, 5])):
@@ -120,7 +120,7 @@ def test_two_thousand_broken_forms_give_no_5xx(served):
 
 
 def test_damaged_files_give_no_5xx(served):
-    """Whole forms, whose files are damaged: what the libraries make of them stays in the worker."""
+    """The forms are whole, the files are damaged. Errors of the libraries stay in the worker."""
     rng, seen = random.Random(8), {}
     for _ in range(1000):
         files = [mutated(rng, mutated(rng, rng.choice(SEEDS[:6]))) for _ in range(rng.choice([1, 1, 1, 2]))]
@@ -162,7 +162,7 @@ def test_schemathesis_finds_no_5xx(served):
 
 
 def test_memory_is_flat_over_a_thousand_requests(served):
-    """After 200 requests that warm up, 1,000 more; this process and its workers."""
+    """200 requests warm up; 1,000 more must not grow the memory of this process and its workers."""
 
     def used() -> float:
         own = psutil.Process()

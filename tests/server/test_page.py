@@ -1,4 +1,4 @@
-"""The viewer page in a real browser, against a server of made-up answers."""
+"""The viewer page in a real browser, with a server that gives made-up answers."""
 
 import gzip
 import io
@@ -47,10 +47,10 @@ def server():
 
 
 def is_violation(text: str) -> bool:
-    """Whether the policy stopped something of ours.
+    """Whether the policy blocked something that the page needs.
 
-    DOMPurify, in the viewer, parses markup with handlers into a document that runs nothing, to see whether it is safe.
-    Chromium 156 tells that as one that was blocked; the page itself has none (``test_the_page_has_no_inline_handler``).
+    DOMPurify, in the viewer, parses markup with handlers into a document that runs no scripts, to check it. Chromium
+    156 reports those handlers as blocked. The page itself has none (``test_the_page_has_no_inline_handler``).
     """
     return "Content Security Policy" in text and not text.startswith("Executing inline event handler")
 
@@ -61,7 +61,7 @@ def test_the_page_has_no_inline_handler():
 
 @pytest.fixture
 def opened(browser, server):
-    """A function that opens the page in a window of its own; what goes wrong in it fails the test."""
+    """A function that opens the page in a new window. An error in the page fails the test."""
     wrong: list[str] = []
     contexts = []
 
@@ -71,8 +71,8 @@ def opened(browser, server):
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda told: is_violation(told.text) and wrong.append(told.text))
-        page.on("request", lambda asked: asked.url.startswith(("blob:", "data:", url)) or wrong.append(asked.url))
+        page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
+        page.on("request", lambda sent: sent.url.startswith(("blob:", "data:", url)) or wrong.append(sent.url))
         page.goto(url)
         page.wait_for_selector("body[data-ready]")
         return page
@@ -107,7 +107,7 @@ def text(page, selector):
 
 
 def pixels(page):
-    """The image as it is seen, without what is written over it."""
+    """The image on the screen, without the text over it."""
     over = "(all, value) => all.forEach(node => node.style.visibility = value)"
     page.eval_on_selector_all("#stage > :not(canvas)", over, "hidden")
     shot = page.locator("#stage").screenshot()
@@ -116,7 +116,7 @@ def pixels(page):
 
 
 def orange(image):
-    """Where the outline is, or the mask's colour at full strength: vermilion and nothing like gray."""
+    """Where the outline, or the opaque mask, is: its vermilion is far from any grey."""
     red, green, blue = np.moveaxis(image, -1, 0)
     return (red > 200) & (red - green > 110) & (red - blue > 140)
 
@@ -140,7 +140,7 @@ def test_outline_is_seen_and_can_be_hidden(page):
 
 
 def test_outline_runs_around_the_mask(page):
-    """The box of the outline is that of the filled mask, to two pixels of the screen."""
+    """The bounding box of the outline is that of the filled mask, to three pixels of the screen."""
     show(page, VOLUME)
     page.uncheck("#outline")
     set_value(page, "#opacity", 100)
@@ -171,8 +171,8 @@ def test_probability_map_has_its_own_colours_and_legend(page):
     page.check("input[value=probability]", force=True)
     assert page.is_visible("#legend")
     red, green, blue = np.moveaxis(pixels(page), -1, 0)
-    assert ((blue - red > 15) & (blue - green > 15)).sum() > 300  # little probability: violet
-    assert ((green - blue > 40) & (red - blue > 40)).sum() > 3000  # much: yellow
+    assert ((blue - red > 15) & (blue - green > 15)).sum() > 300  # low probability: violet
+    assert ((green - blue > 40) & (red - blue > 40)).sum() > 3000  # high: yellow
 
 
 def test_window_and_level(page):
@@ -227,7 +227,7 @@ def test_channels_of_an_image_with_three(page):
         page.wait_for_timeout(300)
         image = pixels(page)
         images.append(image[len(image) // 2 :].mean())
-    assert images[1] < images[0] < images[2]  # half as bright; bright where the other is dark
+    assert images[1] < images[0] < images[2]  # pre-contrast is half as bright as FLAIR, post-contrast its inverse
     assert text(page, "#numbers").count("pre-contrast, FLAIR, post-contrast") == 1
 
 
@@ -239,7 +239,7 @@ def letters(page):
 
 
 def side(page):
-    """Where the blob lies that is at the patient's left and front: as shares of the image's width and height."""
+    """The tumour's centre in fractions of the image's width and height. It is at the patient's left and front."""
     image = orange(pixels(page))
     return np.argwhere(image).mean(0)[::-1] / image.shape[::-1]
 
@@ -249,7 +249,7 @@ def test_radiological_convention_by_default_and_the_other_on_demand(page, name):
     show(page, name)
     assert letters(page) == ["R", "L", "A", "P"]
     x, y = side(page)
-    assert x > 0.53 and y < 0.45  # the patient's left on the right of the screen, the front above
+    assert x > 0.53 and y < 0.45  # the patient's left is on the right of the screen, the front is at the top
     page.check("input[value=neurological]", force=True)
     assert letters(page) == ["L", "R", "A", "P"]
     mirrored, same = side(page)
@@ -258,7 +258,7 @@ def test_radiological_convention_by_default_and_the_other_on_demand(page, name):
 
 
 def test_slices_are_numbered_as_in_the_answer_whichever_way_they_are_stacked(page):
-    """Slice 9 is the same picture in a volume stored from foot to head and in one stored from head to foot."""
+    """Slice 9 shows the same image whether the file stores slices from foot to head or from head to foot."""
     seen = []
     for name in (VOLUME, "downward-flair.nii.gz"):
         show(page, name)
@@ -275,7 +275,7 @@ def test_a_lone_picture_has_no_sides(page):
     assert "Orientation unknown" in text(page, "#stage") and "Orientation unknown" in text(page, "#orientation")
     assert page.is_disabled("#convention input[value=radiological]")
     x, y = side(page)
-    assert x > 0.53 and y < 0.45  # as the file has it, whatever was chosen for the one before
+    assert x > 0.53 and y < 0.45  # as in the file, whatever was chosen for the file before
     assert not page.is_visible("#strip")
     assert "px" in text(page, "#numbers") and "mm" not in text(page, "#numbers")
 
@@ -364,7 +364,7 @@ def test_a_second_file_never_shows_the_first_ones_result(page, server):
 
 
 def test_a_late_answer_is_not_shown(page, server):
-    """The first answer comes after the second file was opened, and even after it was answered."""
+    """The first answer arrives after the second file was opened and answered."""
     choose(page, "slow-empty.nii.gz")
     page.wait_for_selector("#waiting:visible")
     show(page, VOLUME)
@@ -375,7 +375,7 @@ def test_a_late_answer_is_not_shown(page, server):
 
 
 def test_an_answer_that_arrived_but_was_not_yet_shown_is_dropped(opened, server):
-    """Aborting comes too late for it: only the token keeps it away."""
+    """It is too late to abort the request; the page must drop the answer by its token."""
     page = opened()
     page.evaluate("AbortController.prototype.abort = () => undefined")
     choose(page, "slow-empty.nii.gz")
@@ -444,7 +444,7 @@ def test_a_busy_server_can_be_asked_again(page):
     assert text(page, "#file-name") == "busy.nii.gz"
 
 
-def test_a_server_that_is_gone_is_told(page):
+def test_a_server_that_does_not_answer_is_reported(page):
     page.route("**/v1/segment*", lambda route: route.abort())
     choose(page, VOLUME)
     page.wait_for_selector("#refusal strong")
@@ -526,7 +526,7 @@ def test_a_file_that_is_dropped_on_a_field_is_the_fields(page, server):
     page.click("#show-sequences")
     page.evaluate("addEventListener('drop', event => window.prevented = event.defaultPrevented)")
     page.evaluate(DROP.replace("document.body", "document.getElementById('part-flair')"), ["a.nii.gz"])
-    assert page.evaluate("window.prevented") is False  # the browser puts it into the field
+    assert page.evaluate("window.prevented") is False  # so the browser puts the file into the field
     assert page.is_visible("#sequences") and server.requests == []
 
 
@@ -571,7 +571,7 @@ def test_the_overlay_is_what_is_seen_and_says_what_it_is_for(page):
     seen = saved[: int(stage["height"])]
     assert saved.shape[1] == stage["width"]
     assert orange(seen).sum() > 300
-    written = saved[int(stage["height"]) :]  # two lines of text below the image
+    written = saved[int(stage["height"]) :]  # below the image are two lines of text
     assert len(written) > 30 and (written.min(-1) > 150).sum() > 300
 
 
@@ -606,7 +606,7 @@ def test_a_phantom_model_is_under_a_banner(page, opened, browser):
         assert phantom.is_visible("#banner")
 
 
-def test_no_line_is_written_into_the_page_itself():
+def test_the_page_has_no_inline_style_or_script():
     html = (PAGE / "index.html").read_text(encoding="utf-8")
     assert " style=" not in html and " onclick" not in html and "<style" not in html and "http" not in html
     assert html.count("<script") == html.count('<script type="module" crossorigin src="./assets/')
@@ -618,7 +618,7 @@ STATES = {"empty": None, "result": VOLUME, "warned": "odd.png", "refused": "repo
 
 
 def states(page):
-    """Bring the page into one state after the other."""
+    """Bring the page into each state, one after the other."""
     for state, name in STATES.items():
         if name:
             choose(page, name)
@@ -711,7 +711,7 @@ def test_the_theme_follows_the_system_until_it_is_switched(opened):
 
 
 def test_the_whole_way_by_keyboard(page):
-    """Tab reaches the examples; the image has the focus afterwards, and the dialogue of keys opens from there."""
+    """Tab reaches the examples. Then the image has the focus, and the keys work there."""
     for _ in range(12):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.textContent").startswith("Phantom 1"):

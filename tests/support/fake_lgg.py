@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainseg.data.kaggle import Patient, patient_digest
+from brainseg.data.kaggle import ExpectedPatient, patient_digest
 
 PATIENTS = {"TCGA_CS_0001_19990101": 3, "TCGA_DU_0002_19990202": 11, "TCGA_HT_0003_19990303": 2}
 
@@ -29,12 +29,13 @@ def files() -> dict[str, bytes]:
     return members
 
 
-def table() -> dict[str, Patient]:
+def table() -> dict[str, ExpectedPatient]:
     """What ``lgg.csv`` is to LGG."""
     members = files()
     digests = {p: {n: hashlib.sha256(d).hexdigest() for n, d in members.items() if n.startswith(p)} for p in PATIENTS}
     return {
-        patient: Patient(PATIENTS[patient], PATIENTS[patient], patient_digest(digests[patient])) for patient in PATIENTS
+        patient: ExpectedPatient(PATIENTS[patient], PATIENTS[patient], patient_digest(digests[patient]))
+        for patient in PATIENTS
     }
 
 

@@ -1,8 +1,8 @@
-"""Stands in for a model: what is brighter than a level is tumour. It answers at once, and counts what it was asked."""
+"""A fake model: pixels brighter than a level are tumour. It answers at once and records what it was asked."""
 
 import numpy as np
 
-from brainseg.inference.outlining import Answer
+from brainseg.inference.outlining import Segmentation
 from brainseg.io import grid
 
 SIDE = 64
@@ -30,11 +30,11 @@ class Fake:
         mask = (flair >= self.level).astype(np.uint8)
         if progress:
             progress(len(mask), len(mask))
-        return Answer(mask, np.where(mask, np.uint8(204), np.uint8(10)))
+        return Segmentation(mask, np.where(mask, np.uint8(204), np.uint8(10)))
 
 
 def heads(slices: int, height: int = 80, width: int = 64, tumour: tuple[int, ...] = (1, 2)) -> np.ndarray:
-    """(S, H, W) uint8: an oval of 120 in a ring of 180, and on the slices ``tumour`` a disc of 230 to its left."""
+    """(S, H, W) uint8: an oval of 120 in a ring of 180; the slices in ``tumour`` have a disc of 230 on the left."""
     y, x = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1) - 0.5
     oval, disc = (x / 0.36) ** 2 + (y / 0.42) ** 2, (x + 0.15) ** 2 + (y + 0.05) ** 2 < 0.008
     plain = np.where(oval < 0.8, 120, np.where(oval < 1, 180, 0)).astype(np.uint8)

@@ -9,11 +9,11 @@ from brainseg.data import kaggle
 from brainseg.io import untrusted_zip
 
 
-def archive() -> tuple[Path, dict[str, kaggle.Patient]]:
+def archive() -> tuple[Path, dict[str, kaggle.ExpectedPatient]]:
     """Where it is and what ``lgg.csv`` says of the patients that it holds; skips the calling test when unset."""
     if not (place := os.environ.get("BRAINSEG_TEST_LGG")):
         pytest.skip("needs BRAINSEG_TEST_LGG, a zip or folder of LGG patients")
-    store = untrusted_zip.open_store(Path(place).absolute())
+    store = untrusted_zip.open_files(Path(place).absolute())
     store.close()
     folders = {part for name in store.sizes for part in Path(name).parts[:-1]}
     return store.path, {patient: row for patient, row in kaggle.read_table().items() if patient in folders}

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from brainseg import config
-from brainseg.evaluation import evaluate
+from brainseg.evaluation import evaluate, results
 from brainseg.experiments import revision
 from brainseg.experiments.cross_validation import Fold
 from tests.support import scored_cohort
 from tests.support.scored_cohort import SHIFTED, SQUARE, Patient, Slice
 
 PARAMS = config.load("evaluate")
-PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": True, "marks": [], "empty_rule": "undefined"}
+PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": "none", "marks": [], "empty_rule": "undefined"}
 
 
 STAGE = {"cmd": "python a.py", "deps": ["src/brainseg/losses.py", "data/splits/split.csv"]}
@@ -30,7 +30,7 @@ LOCK = json.dumps({"stages": {
 def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
     """What an experiment holds whose test patients are these."""
     cases, masks, probability = scored_cohort.arrays([scored_cohort.VAL, *tested])
-    counts = {"train": everybody - 1 - len(tested), "val": 1, "test": len(tested)}
+    counts = {"train": max(0, everybody - 1 - len(tested)), "val": 1, "test": len(tested)}
     protocol = PROTOCOL | {"patients": counts, "slices": counts}
     arrays = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), probability)
     params = PARAMS.evaluate.model_copy(update={"min_component": 0, "threshold": 0.5})
@@ -39,7 +39,7 @@ def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
         "dvc.lock": LOCK,
         "dvc.yaml": PIPELINE,
         "src/brainseg/losses.py": "# losses",
-        "metrics/evaluation.json": json.dumps(result.report),
+        "metrics/evaluation.json": results.text(result.report),
         "metrics/per_patient.csv": result.per_patient.to_csv(index=False),
         "metrics/per_slice.csv": result.per_slice.to_csv(index=False),
         "metrics/calibration.csv": result.calibration.to_csv(index=False),

@@ -1,4 +1,4 @@
-"""A server that really listens, with a model that needs no file: bright is tumour."""
+"""A server that listens on a port, with a fake model that needs no file: bright pixels are tumour."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from brainseg.errors import RunError
-from brainseg.inference.outlining import Answer
+from brainseg.inference.outlining import Segmentation
 from brainseg.inference.plausibility import Verdict
 from brainseg.server import app, serve
 
@@ -31,7 +31,7 @@ TUMOUR = 200  # grey value from which a pixel is tumour
 
 
 class Model:
-    """As ``predictor.Predictor``. While ``hold`` is cleared, segment waits; ``seconds`` is what it takes anyway."""
+    """As ``predictor.Predictor``. ``segment`` takes ``seconds``, and waits as long as ``hold`` is cleared."""
 
     def __init__(self, facts=FACTS):
         self.facts, self.seconds = facts, 0.0
@@ -52,11 +52,11 @@ class Model:
             time.sleep(0.005)
         flair = voxels[..., 1] if voxels.ndim == 4 else voxels
         mask = (flair >= TUMOUR).astype(np.uint8)
-        return Answer(mask, mask * np.uint8(204))
+        return Segmentation(mask, mask * np.uint8(204))
 
 
 class Served:
-    """Where a server listens, and its model."""
+    """A running server: its address, its model, and a client."""
 
     def __init__(self, port: int, model: Model):
         self.port, self.model = port, model
@@ -67,7 +67,7 @@ class Served:
         return self.session.get(self.url + path, timeout=30, allow_redirects=False, **settings)
 
     def segment(self, *files, query="", **settings):
-        """``files``: bytes, each a part named file; or (name, bytes)."""
+        """Send ``files``: bytes, for a part named file; or (name, bytes)."""
         parts = [file if isinstance(file, tuple) else ("file", file) for file in files]
         form = [(name, ("a", data)) for name, data in parts]
         return self.session.post(f"{self.url}/v1/segment{query}", files=form, timeout=60, **settings)
@@ -81,7 +81,7 @@ def serving(model=None, judge=lambda _: Verdict(False, []), settings=None) -> It
     model = model or Model()
     listening = serve.listen("127.0.0.1", 0)
     settings = settings or app.Settings()
-    if settings.root == Path():  # whatever has been preprocessed here is not the test's
+    if settings.root == Path():  # tests must not see data that were preprocessed in this folder
         settings = settings._replace(root=Path(__file__).parent / "nowhere")
     running = serve.server_of(app.create_app(model, judge, settings))
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
@@ -102,7 +102,7 @@ def serving(model=None, judge=lambda _: Verdict(False, []), settings=None) -> It
 
 @contextmanager
 def log_of_everything() -> Iterator[io.StringIO]:
-    """What any logger says, however quiet it is told to be, for the block."""
+    """Everything that is logged within the block, at any level."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     root = logging.getLogger()
@@ -120,7 +120,7 @@ def log_of_everything() -> Iterator[io.StringIO]:
 
 
 def head(size: int = 64, tumour: bool = True) -> np.ndarray:
-    """(size, size) uint8: an oval, with a bright square of a quarter of the side in it."""
+    """(size, size) uint8: an oval and in it a bright square, a quarter of the image wide."""
     y, x = np.mgrid[:size, :size] / size - 0.5
     pixels = np.where((x / 0.35) ** 2 + (y / 0.45) ** 2 < 1, 90, 0).astype(np.uint8)
     if tumour:
@@ -137,6 +137,6 @@ def encoded(*pages: np.ndarray, kind: str = "PNG", **settings) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """Of a raw HTTP answer; 0 where there is none."""
+    """The status of a raw HTTP answer; 0 if there is none."""
     found = re.match(rb"HTTP/1.1 (\d+)", answer)
     return int(found[1]) if found else 0

@@ -1,4 +1,4 @@
-"""A server with a stand-in for its model, in its own process: ``python -m tests.support.server_process SECONDS``."""
+"""A server with a fake model in its own process: ``python -m tests.support.server_process SECONDS``."""
 
 import sys
 

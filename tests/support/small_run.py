@@ -8,6 +8,7 @@ import pandas as pd
 
 from brainseg.config import Evaluate
 from brainseg.evaluation import evaluate
+from tests.support import run_files
 
 SIDE, SLICES = 48, 4
 SOURCE_MARKS = {"kaggle": [], "folder": [], "phantom": ["phantom data: drawn by the program, not patients"]}
@@ -81,15 +82,11 @@ def layers() -> list[dict]:
 
 def manifest(protocol: dict) -> dict:
     """models/unet.json for ``layers``."""
-    return {
-        "format": 3, "weights_sha256": "a" * 64, "parameters": 833,
-        "network": {"name": "unet", "filters": 4, "depth": 1},
-        "contract": {"size": [SIDE, SIDE], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
-        "protocol": protocol,
-        "training": {"name": "tensorflow", "seed": 1, "epochs": 3, "kept_epoch": 3,
-                     "parameters": {"train": {"keep": "best"}}},
-        "data": {"images_sha256": "b" * 64}, "layers": layers(),
-    }  # fmt: skip
+    run = {"seed": 1, "epochs": 3, "kept_epoch": 3, "parameters": {"train": {"keep": "best"}}}
+    return run_files.manifest(
+        weights_sha256="a" * 64, parameters=833, network={"filters": 4, "depth": 1}, contract={"size": [SIDE, SIDE]},
+        protocol=protocol, training=run, data={"images_sha256": "b" * 64}, layers=layers(),
+    )  # fmt: skip
 
 
 def augment(image: np.ndarray, mask: np.ndarray) -> dict:

@@ -1,13 +1,12 @@
 """A repository with this project's DVC settings and a pipeline that takes no time."""
 
-import atexit
-import functools
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+from tests.support import run_files, shared
 
 PROJECT = Path(__file__).parents[2]
 MODEL = ("models/unet.weights.h5", "models/unet.json")
@@ -40,10 +39,10 @@ for folder in ("models", "metrics/plots/more"):
     Path(folder).mkdir(parents=True, exist_ok=True)
 Path("models/unet.weights.h5").write_bytes(weights)
 digest = hashlib.sha256(weights).hexdigest()
-Path("models/unet.json").write_text(json.dumps({"format": 3, "weights_sha256": digest, "contract": {"size": [8, 8]}}))
+Path("models/unet.json").write_text(json.dumps(MANIFEST | {"weights_sha256": digest}))
 for name in ("training.csv", "plots/curves.png", "plots/more/a.png"):
     Path("metrics", name).write_text(name)
-"""
+""".replace("MANIFEST", repr(run_files.manifest(seen=[])))
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -87,15 +86,12 @@ class Repository:
 
 def create(folder: Path) -> Repository:
     """The toy pipeline, reproduced and committed, made once and then copied."""
-    shutil.copytree(_template() / "toy", folder)
+    shutil.copytree(shared.folder("toy", _make) / "toy", folder)
     return Repository(folder)
 
 
-@functools.cache
-def _template() -> Path:
-    home = tempfile.TemporaryDirectory()
-    atexit.register(home.cleanup)
-    folder = Path(home.name) / "toy"
+def _make(home: Path) -> None:
+    folder = home / "toy"
     contents = {"dvc.yaml": PIPELINE, "stages/data.py": DATA, "stages/train.py": TRAIN, ".gitignore": "/.brainseg/\n"}
     contents |= {
         "params.yaml": "train:\n  epochs: 2\n  loss: dice\n",
@@ -113,7 +109,6 @@ def _template() -> Path:
     assert code == 0, output
     repository.git("add", "--all")
     repository.git("commit", "--quiet", "--message", "toy")
-    return folder.parent
 
 
 def flip(path: Path) -> None:

@@ -61,6 +61,7 @@ def test_the_serving_requirements_are_a_part_of_all_requirements():
 
 def test_compose_asks_for_passwords_and_listens_on_this_machine_alone():
     services = config.read_yaml(ROOT / "compose.yaml")["services"]
+    assert services.pop("proxy")["profiles"] == ["public"]  # others reach it, and it starts only if it is asked for
     assert set(services) == {"page", "mlflow", "s3"} and services["page"]["read_only"] is True
     assert all(port.startswith("127.0.0.1:") for each in services.values() for port in each["ports"])
     assert "--allowed-hosts" in services["mlflow"]["command"]

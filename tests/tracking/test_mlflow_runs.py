@@ -1,4 +1,4 @@
-"""MLflow as a view: what is logged, runs found by digests, and faults that cost a warning and no result."""
+"""MLflow: what is logged, runs found by digests, and faults that give a warning and lose no result."""
 
 import json
 import shutil
@@ -16,6 +16,7 @@ import pytest
 from brainseg import config, files
 from brainseg.models import networks
 from brainseg.tracking import mlflow_runs
+from tests.support import run_files
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 NETWORK = config.Network(
@@ -27,28 +28,36 @@ VOLUME = {"volume": {"dice": {"mean": 0.75, "hi": None}}}
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Weights of an untrained network."""
+    path = tmp_path_factory.mktemp("saved") / "unet.weights.h5"
+    networks.build(NETWORK, 32, 3).save_weights(path)
+    return path
+
+
 @pytest.fixture
-def tree(tmp_path):
+def tree(tmp_path, saved):
     """A working folder in which train, evaluate and render have run."""
     tree = tmp_path / "tree"
     for folder in ("models", "metrics/plots"):
         (tree / folder).mkdir(parents=True)
     weights = tree / "models/unet.weights.h5"
-    networks.build(NETWORK, 32, 3).save_weights(weights)
-    manifest = {
-        "weights_sha256": files.sha256(weights),
-        "network": NETWORK.model_dump(),
-        "contract": {"size": [32, 32], "channels": ["pre-contrast", "FLAIR", "post-contrast"]},
-        "protocol": {"source": "phantom", "marks": ["phantom data"]},
-        "training": {"engine": "tensorflow", "kept_epoch": 2},
-        "data": {"images_sha256": "1" * 64, "masks_sha256": "2" * 64},
-    }
-    report = {"protocol": {"marks": ["phantom data"]}, "val": VOLUME, "test": VOLUME}
+    shutil.copy(saved, weights)
+    manifest = run_files.manifest(
+        weights_sha256=files.sha256(weights),
+        network=NETWORK.model_dump(),
+        contract={"size": [32, 32]},
+        protocol={"source": "phantom", "marks": ["phantom data"]},
+        training={"kept_epoch": 2},
+        data={"images_sha256": "1" * 64, "masks_sha256": "2" * 64},
+    )
+    report = run_files.evaluation(protocol={"marks": ["phantom data"]}, val=VOLUME, test=VOLUME)
     contents = {
         "models/unet.json": json.dumps(manifest),
         "metrics/training.csv": "epoch,loss,val_volume_dice\n1,0.9,0.2\n2,0.5,0.6\n3,0.4,\n",
         "metrics/evaluation.json": json.dumps(report),
-        "metrics/summary.json": json.dumps({"volume_dice_mean": 0.75, "hd95_median": None}),
+        "metrics/summary.json": json.dumps(run_files.summary(volume_dice_mean=0.75, hd95_median=None)),
         "metrics/per_patient.csv": "patient,dice\na,0.75\n",
         "metrics/plots/curves.png": "png",
         "metrics/report.html": "<p>",
@@ -100,7 +109,9 @@ def test_an_evaluation_is_a_child_of_the_training_with_its_weights(tree, client)
     mlflow_runs.log_evaluation(tree)
     (child,) = runs(client, "evaluate")
     assert child.data.tags["mlflow.parentRunId"] == runs(client, "train")[0].info.run_id
-    assert child.data.metrics == {"volume_dice_mean": 0.75, "val.volume.dice.mean": 0.75, "test.volume.dice.mean": 0.75}
+    found = child.data.metrics
+    assert found["volume_dice_mean"] == found["val.volume.dice.mean"] == found["test.volume.dice.mean"] == 0.75
+    assert not {"hd95_median", "val.volume.dice.hi"} & set(found)  # undefined
     assert set(child.data.params) == {f"evaluate.{name}" for name in config.Evaluate.model_fields}
 
 
@@ -128,20 +139,21 @@ def test_a_cross_validation_takes_in_its_folds(tree, client, monkeypatch):
     monkeypatch.delenv("DVC_EXP_NAME")
     folder = tree / "metrics/cross_validation"
     folder.mkdir()
-    folds = [{"experiment": f"cv-0a-{k}", "volume_dice": {"mean": 0.5 + k / 4, "lo": None}} for k in range(2)]
-    params = {"train": {"loss": "dice", "seed": 1}}
-    summary = {"protocol": {"marks": ["a mark"]}, "test": VOLUME, "folds": folds, "params": params}
+    summary = run_files.cross_validation(protocol={"marks": ["a mark"]}, test=VOLUME)
+    summary["params"] = {"train": {"loss": "dice", "seed": 1}}
+    dice = [{"experiment": f"cv-0a-{k}", "volume_dice": {"mean": 0.5 + k / 4, "lo": None}} for k in range(2)]
+    summary["folds"] = [run_files.change(fold, own) for fold, own in zip(summary["folds"], dice, strict=False)]
     (folder / "summary.json").write_text(json.dumps(summary))
     for _ in range(2):
         assert mlflow_runs.log_cross_validation(tree)
     (parent,) = runs(client, "cross-validation")
-    assert parent.data.metrics == {"test.volume.dice.mean": 0.75}
+    assert parent.data.metrics["test.volume.dice.mean"] == 0.75
     assert parent.data.params == {"train.loss": "dice", "train.seed": "1"}
     assert (parent.info.run_name, parent.data.tags["marks"]) == ("cv-0a", "a mark")
     (trained,), (fold,) = runs(client, "train"), runs(client, "fold")
     assert trained.data.tags["mlflow.parentRunId"] == fold.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert fold.info.run_name == "cv-0a-1"
-    assert fold.data.metrics == {"test.volume.dice.mean": 0.75}
+    assert fold.data.metrics["test.volume.dice.mean"] == 0.75
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["summary.json"]
 
 

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from brainseg.config import Augmentation
-from brainseg.training.augmentation import Augmenter, examples
+from brainseg.training.augmentation import Augmenter, augment_examples
 
 OFF = dict.fromkeys(Augmentation.model_fields, 0.0)
 STRONG = {
@@ -144,7 +144,7 @@ def test_samples_differ_and_the_seed_decides():
 
 def test_examples_name_each_augmentation_and_all():
     images, masks = sample()
-    drawn = examples(params(**{**STRONG, "shear": 0.0}), images[0], masks[0], count=3)
+    drawn = augment_examples(params(**{**STRONG, "shear": 0.0}), images[0], masks[0], count=3)
     assert list(drawn) == [n for n in STRONG if n != "shear"] + ["all"]
     assert all(i.shape == (3, 64, 64, 3) and m.shape == (3, 64, 64) for i, m in drawn.values())
 

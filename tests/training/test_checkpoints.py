@@ -20,12 +20,12 @@ def saved(directory, *epochs):
 
 
 def test_nothing_saved_nothing_found(tmp_path):
-    assert checkpoints.latest(tmp_path, KEY) is None
+    assert checkpoints.read_latest(tmp_path, KEY) is None
 
 
 def test_round_trip_and_two_kept(tmp_path):
     saved(tmp_path, 1, 2, 3)
-    found = checkpoints.latest(tmp_path, KEY)
+    found = checkpoints.read_latest(tmp_path, KEY)
     assert found.epoch == 3
     assert found.meta == {"history": [{"epoch": 3}]}
     assert found.arrays.keys() == {"state/0", "state/1"}
@@ -47,9 +47,9 @@ def test_the_last_write_is_waited_for_also_when_training_fails(tmp_path, monkeyp
     with pytest.raises(ZeroDivisionError), checkpoints.Writer(tmp_path, KEY) as writer:
         for epoch in (1, 2):
             writer.save(Checkpoint(epoch, {"state/0": np.zeros(3)}, {}))
-            assert checkpoints.latest(tmp_path, KEY) is None or epoch == 2
+            assert checkpoints.read_latest(tmp_path, KEY) is None or epoch == 2
         1 / 0  # noqa: B018
-    assert begun == [1, 2] and checkpoints.latest(tmp_path, KEY).epoch == 2
+    assert begun == [1, 2] and checkpoints.read_latest(tmp_path, KEY).epoch == 2
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
@@ -90,7 +90,7 @@ def test_t4_damaged_checkpoint_the_one_before_is_used_and_said_so(tmp_path, caps
     """Wherever the bit flips: weights, history and key are under one digest."""
     saved(tmp_path, 1, 2)
     damage(newest(tmp_path))
-    assert checkpoints.latest(tmp_path, KEY).epoch == 1
+    assert checkpoints.read_latest(tmp_path, KEY).epoch == 1
     assert "epoch-00002 is damaged" in capsys.readouterr().out
 
 
@@ -99,14 +99,14 @@ def test_t4_all_damaged_is_an_error_never_a_silent_start(tmp_path):
     for path in tmp_path.glob("*.npz"):
         truncate(path)
     with pytest.raises(IntegrityError, match="every checkpoint is damaged"):
-        checkpoints.latest(tmp_path, KEY)
+        checkpoints.read_latest(tmp_path, KEY)
 
 
 def test_t4_a_checkpoint_of_other_parameters_or_data_is_refused(tmp_path):
     saved(tmp_path, 1)
     other = checkpoints.key({"train": {"seed": 2}})
     with pytest.raises(IntegrityError, match="other parameters, data or code") as caught:
-        checkpoints.latest(tmp_path, other)
+        checkpoints.read_latest(tmp_path, other)
     assert KEY in str(caught.value)
     assert other in str(caught.value)
 
@@ -115,7 +115,7 @@ def test_t4_unfinished_trainings_of_other_parameters_are_found(tmp_path):
     saved(tmp_path / "mine", 1)
     saved(tmp_path / "other", 1)
     (tmp_path / "finished").mkdir()
-    assert checkpoints.unfinished(tmp_path / "mine") == [tmp_path / "other"]
+    assert checkpoints.find_unfinished(tmp_path / "mine") == [tmp_path / "other"]
 
 
 def test_t3_killed_while_saving_leaves_the_one_before(tmp_path):
@@ -124,11 +124,11 @@ def test_t3_killed_while_saving_leaves_the_one_before(tmp_path):
     half = tmp_path / ".epoch-00002.0.npz.999999999.x"
     half.mkdir()
     (half / "epoch-00002.0.npz").write_bytes(b"half")
-    assert checkpoints.latest(tmp_path, KEY).epoch == 1
+    assert checkpoints.read_latest(tmp_path, KEY).epoch == 1
 
 
 def test_t5_two_trainers_at_once_the_second_refuses(tmp_path):
-    with checkpoints.alone(tmp_path), pytest.raises(MachineError, match="another process"), checkpoints.alone(tmp_path):
+    with checkpoints.lock(tmp_path), pytest.raises(MachineError, match="another process"), checkpoints.lock(tmp_path):
         pass
 
 
@@ -141,4 +141,4 @@ def test_the_key_knows_every_fact():
 def test_remove(tmp_path):
     saved(tmp_path, 1, 2)
     checkpoints.remove(tmp_path)
-    assert checkpoints.latest(tmp_path, KEY) is None
+    assert checkpoints.read_latest(tmp_path, KEY) is None

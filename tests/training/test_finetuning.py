@@ -8,24 +8,19 @@ import pytest
 from brainseg.data import dataset, fingerprints
 from brainseg.errors import DataError, IntegrityError
 from brainseg.models import manifest, networks
-from brainseg.models.backend import Engine
-from brainseg.training import checkpoints, finetuning, trainer
+from brainseg.training import checkpoints, description, finetuning, trainer
 from tests.support.cohort import write_cohort
-from tests.training.test_trainer import params, release, train
+from tests.support.engine import RUNNING
+from tests.support.tiny_training import params, release, released_once, train
 
 OUT = Path("models/unet.weights.h5")
-RUNNING = Engine("tensorflow", "cpu", "float32", 2)
+BRIEF = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-6, "ema": 0.0}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model():
     """Weights and manifest of a model that was trained a little on the cohort, and the cohort."""
-    folder = tmp_path_factory.mktemp("model")
-    data = dataset.load(*write_cohort(folder), "patient")
-    settings = params(epochs=8, batch_size=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        return *release(train(data, settings), data, settings, folder), data
+    return released_once()
 
 
 @pytest.fixture
@@ -38,12 +33,10 @@ def weights_of(trained):
 
 
 def test_it_begins_where_the_model_ended(model, data):
-    settings = params(epochs=1, batch_size=4, initial_weights=str(model[0]), learning_rate=1e-6, ema=0.0)
+    settings = params(**BRIEF, initial_weights=str(model[0]))
     initial = finetuning.load(settings, OUT)
-    facts = trainer.identity(settings, {}, RUNNING, initial)
-    further = trainer.run(data, settings, facts, initial)
-    trainer.finish(further)
-    afresh = train(data, params(epochs=1, batch_size=4, learning_rate=1e-6, ema=0.0))
+    further = train(data, settings, trainer.identity(settings, {}, RUNNING, initial), initial)
+    afresh = train(data, params(**BRIEF))
     assert further.history["loss"].iloc[0] < 0.7 * afresh.history["loss"].iloc[0]
     for before, after in zip(weights_of(initial), weights_of(further), strict=True):
         assert before.shape == after.shape
@@ -54,11 +47,11 @@ def test_it_begins_where_the_model_ended(model, data):
 def test_further_answers_of_deep_supervision_keep_their_own_weights(data, tmp_path):
     network = {"name": "residual_unet", "filters": 4, "depth": 2, "stem": 0}
     settings = params().model_copy(update={"network": params().network.model_copy(update=network)})
-    trained = networks.supervised(settings.network, None, 3)
+    trained = networks.build_supervised(settings.network, None, 3)
     source = networks.build(settings.network, 32, 3)
     early = {layer.name for layer in trained.layers} - {layer.name for layer in source.layers}
     before = {name: trained.get_layer(name).get_weights() for name in early}
-    networks.begin(trained, source)
+    networks.set_initial_weights(trained, source)
     for layer in source.layers:
         for mine, theirs in zip(trained.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
@@ -76,42 +69,45 @@ def test_another_beginning_is_another_training(model):
 def test_the_manifest_says_what_it_began_with_and_whose_patients_were_seen(model, data, tmp_path):
     weights, path, _ = model
     first = manifest.read(path)
-    assert first["training"]["initial_weights_sha256"] is None and len(first["seen"]) == 6
-    assert not fingerprints.known(first, data.images, data.rows("test")).any()
+    assert first.training.initial_weights_sha256 is None and len(first.seen) == 6
+    assert not fingerprints.recognise(first.seen, data.images, data.rows("test")).any()
     moved = dataset.Dataset(data.images, data.masks, data.slices.assign(subset=list(data.slices["subset"])[::-1]))
-    settings = params(epochs=1, initial_weights=str(weights))
+    settings = params(**BRIEF, initial_weights=str(weights))
     initial = finetuning.load(settings, OUT)
     for cohort, expected in ((data, []), (moved, [fingerprints.SEEN])):
-        trained = trainer.run(cohort, settings, trainer.identity(settings, {}, RUNNING, initial), initial)
+        trained = train(cohort, settings, trainer.identity(settings, {}, RUNNING, initial), initial)
         _, written = release(trained, cohort, settings, tmp_path)
-        trainer.finish(trained)
         facts = manifest.read(written)
-        assert facts["training"]["initial_weights_sha256"] == first["weights_sha256"]
-        assert facts["protocol"]["marks"] == expected
-    # whoever trained the first model's patients is not forgotten, strangers are not accused
+        assert facts.training.initial_weights_sha256 == first.weights_sha256
+        assert facts.protocol.marks == expected
+    # the patients of the first model are still known, others are not taken for them
     strangers = 255 - data.images
-    assert set(first["seen"]) < set(facts["seen"])
-    assert fingerprints.marks(facts, data.images, data.rows("val")) == [fingerprints.SEEN]
-    assert fingerprints.marks(first, strangers, data.rows("test")) == []
-    assert fingerprints.marks(facts, strangers, data.rows("test")) == []
+    assert set(first.seen) < set(facts.seen)
+    assert fingerprints.marks(facts.seen, data.images, data.rows("val")) == [fingerprints.SEEN]
+    assert fingerprints.marks(first.seen, strangers, data.rows("test")) == []
+    assert fingerprints.marks(facts.seen, strangers, data.rows("test")) == []
 
 
 def test_images_prepared_otherwise_cannot_be_known_again_and_that_is_said(model, data):
     first = manifest.read(model[1])
-    rows, now = data.rows("test"), first["preprocess"]
-    assert fingerprints.marks_of_beginning(first, now, data.images, rows) == []
+    unknown, later = [fingerprints.UNKNOWN], first.model_copy(deep=True)
+    later.protocol.marks.append(fingerprints.UNKNOWN)
+
+    def marks(initial, **changes):
+        now = initial.preprocess.model_copy(update=changes)
+        return description.marks_of_initial(initial, now, data.images, data.rows("test"))
+
+    assert marks(first) == marks(first, foreground=[1]) == []
     for change in ({"size": 64}, {"channels": "flair"}, {"window": [1.0, 99.0]}):
-        assert fingerprints.marks_of_beginning(first, now | change, data.images, rows) == [fingerprints.UNKNOWN]
-    assert fingerprints.marks_of_beginning(first, now | {"foreground": [1]}, data.images, rows) == []
-    later = first | {"protocol": first["protocol"] | {"marks": [fingerprints.UNKNOWN]}}
-    assert fingerprints.marks_of_beginning(later, now, data.images, rows) == [fingerprints.UNKNOWN]
+        assert marks(first, **change) == unknown
+    assert marks(later) == unknown
 
 
 def test_a_patient_is_known_by_its_brightest_slice_under_any_name(data):
     table = data.slices.assign(patient=["a"] * 16 + ["b"] * 16)
-    model = {"seen": fingerprints.fingerprints(data.images, table["patient"][:16])}
+    seen = fingerprints.compute(data.images, table["patient"][:16])
     bright = int(np.argmax(data.images[:16].sum((1, 2, 3), dtype=int)))
-    assert fingerprints.known(model, data.images, np.arange(32)).tolist() == [row == bright for row in range(32)]
+    assert fingerprints.recognise(seen, data.images, np.arange(32)).tolist() == [row == bright for row in range(32)]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,6 @@ def gradient_of(loss_of, y, logits):
             return loss_of(y, y_pred)
 
     model = Model()
-    model.compile(optimizer=optimizer, jit_compile=False)
+    model.compile(optimizer=optimizer, jit_compile=False, run_eagerly=True)
     model.train_on_batch(np.zeros((1, 1), "float32"))
     return before - ops.convert_to_numpy(variable)

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from brainseg.training.sampling import epoch_rows
+from brainseg.training.sampling import sample_epoch
 
 HAS_TUMOUR = np.array([True] * 10 + [False] * 30)
 
 
 def test_share_and_size():
-    rows = epoch_rows(HAS_TUMOUR, epoch=0, seed=1, batch_size=8, tumour_share=0.5)
+    rows = sample_epoch(HAS_TUMOUR, epoch=0, seed=1, batch_size=8, tumour_share=0.5)
     assert len(rows) == 40
     assert HAS_TUMOUR[rows].sum() == 20
 
 
 def test_everything_takes_its_turn_before_anything_comes_again():
-    epochs = [epoch_rows(HAS_TUMOUR, e, seed=1, batch_size=8, tumour_share=0.5) for e in range(6)]
+    epochs = [sample_epoch(HAS_TUMOUR, e, seed=1, batch_size=8, tumour_share=0.5) for e in range(6)]
     times = np.bincount(np.concatenate(epochs), minlength=40)
     assert set(times[:10]) == {12}  # 6 epochs x 20 / 10
     assert set(times[10:]) == {4}  # 6 x 20 / 30
@@ -23,24 +23,24 @@ def test_everything_takes_its_turn_before_anything_comes_again():
 
 @pytest.mark.parametrize("share", [None, 0.5])
 def test_the_natural_share_and_whole_batches(share):
-    rows = epoch_rows(HAS_TUMOUR[:-3], epoch=2, seed=1, batch_size=8, tumour_share=share)
+    rows = sample_epoch(HAS_TUMOUR[:-3], epoch=2, seed=1, batch_size=8, tumour_share=share)
     assert len(rows) == 32
     assert HAS_TUMOUR[rows].sum() == (round(10 / 37 * 32) if share is None else 16)
 
 
 def test_fewer_slices_than_a_batch():
-    assert len(epoch_rows(np.array([True, False, False]), 0, 1, 8, 0.5)) == 8
+    assert len(sample_epoch(np.array([True, False, False]), 0, 1, 8, 0.5)) == 8
 
 
 @pytest.mark.parametrize("value", [True, False])
 def test_one_kind_only(value):
-    rows = epoch_rows(np.full(8, value), 0, 1, 8, 0.5)
+    rows = sample_epoch(np.full(8, value), 0, 1, 8, 0.5)
     assert sorted(rows) == list(range(8))
 
 
 def test_a_pure_function_of_seed_and_epoch():
     def draw(epoch, seed):
-        return epoch_rows(HAS_TUMOUR, epoch, seed, 8, 0.5).tolist()
+        return sample_epoch(HAS_TUMOUR, epoch, seed, 8, 0.5).tolist()
 
     assert draw(3, 1) == draw(3, 1)
     assert draw(3, 1) != draw(4, 1)

@@ -1,5 +1,6 @@
 """Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
 
+import itertools
 import time
 
 import numpy as np
@@ -7,71 +8,29 @@ import pandas as pd
 import pytest
 from keras import ops
 
-from brainseg import config, files
-from brainseg.config import Augmentation
+from brainseg import files
 from brainseg.data import dataset
 from brainseg.errors import IntegrityError, RunError
 from brainseg.evaluation import metrics
 from brainseg.models import backend, manifest, networks, prediction
-from brainseg.models.backend import Engine
+from brainseg.models.backend import Runtime
 from brainseg.training import checkpoints, trainer
 from tests.support.cohort import write_cohort
-
-PARAMS = config.load("train", "network", "augmentation", "download", "preprocess", "split")
-IDENTITY = {"test": "training"}
-
-
-def params(augment=True, **changes):
-    quick = {"epochs": 3, "batch_size": 8, "precision": "float32", "ema": 0.5, "learning_rate": 0.01}
-    off = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
-    return PARAMS.model_copy(update={
-        "train": PARAMS.train.model_copy(update={**quick, **changes}),
-        "network": PARAMS.network.model_copy(update={"filters": 4, "depth": 2, "stem": 0}),
-        "augmentation": PARAMS.augmentation if augment else off,
-    })  # fmt: skip
-
-
-def train(data, settings):
-    trained = trainer.run(data, settings, IDENTITY)
-    trainer.finish(trained)
-    return trained
-
-
-def release(trained, data, settings, folder):
-    """Weights and manifest as the train stage leaves them."""
-    weights, path = folder / "unet.weights.h5", folder / "unet.json"
-    trainer.save(trained, weights)
-    running = Engine("tensorflow", "cpu", "float32", 2)
-    manifest.write(path, manifest.describe(trained, weights, data, {}, running, settings))
-    return weights, path
+from tests.support.tiny_training import (
+    IDENTITY,
+    KilledError,
+    compiled_once,
+    kill_after,
+    params,
+    release,
+    result_of,
+    train,
+)
 
 
 @pytest.fixture
 def data(tmp_path):
     return dataset.load(*write_cohort(tmp_path), "patient")
-
-
-def result_of(trained):
-    """The bytes of the weights, and every epoch's numbers."""
-    weights = b"".join(np.asarray(w).tobytes() for w in trained.network.get_weights())
-    return weights, trained.history.to_csv()
-
-
-class KilledError(Exception):
-    pass
-
-
-def kill_after(monkeypatch, epochs):
-    """Stands for SIGKILL: the run ends right behind the save of an epoch and no clean-up of ours follows."""
-    real = checkpoints.save
-
-    def save(directory, key, checkpoint):
-        path = real(directory, key, checkpoint)
-        if checkpoint.epoch == epochs:
-            raise KilledError
-        return path
-
-    monkeypatch.setattr(checkpoints, "save", save)
 
 
 def test_it_learns_and_the_best_epoch_is_kept(data):
@@ -83,7 +42,7 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert scores.max() > 0.6
     assert trained.kept_epoch == scores.idxmax() + 1
     rows = data.rows("val")
-    answer = prediction.probabilities(trained.network, data.images, rows, mirror=False) > 127
+    answer = prediction.predict_slices(trained.network, data.images, rows, mirror=False) > 127
     dice = [
         metrics.dice(metrics.counts(data.masks[rows][p], answer[p]))
         for p in (data.slices["patient"].to_numpy()[rows] == name for name in ("P4", "P5"))
@@ -91,11 +50,19 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
 
 
+slow = pytest.mark.slow  # these train nothing that the two others do not
+
+
 @pytest.mark.parametrize(
     ("name", "context", "norm"),
-    [*(("unet", 1, "group"), ("attention_unet", 0, "group"), ("residual_unet", 1, "group")),
-     *(("unet3d", 1, "group"), ("unet3d", 1, "batch"))],
-)  # fmt: skip
+    [
+        pytest.param("unet", 1, "group", marks=slow),
+        pytest.param("attention_unet", 0, "group", marks=slow),
+        ("residual_unet", 1, "group"),
+        pytest.param("unet3d", 1, "group", marks=slow),
+        ("unet3d", 1, "batch"),
+    ],
+)
 def test_every_network_learns_and_is_restored(data, tmp_path, name, context, norm):
     """With its neighbours, early answers, masks of a whole window: trained, validated, written, read, used."""
     settings = params(epochs=4, batch_size=4)
@@ -106,10 +73,12 @@ def test_every_network_learns_and_is_restored(data, tmp_path, name, context, nor
     assert trained.history["val_loss"].notna().all()
     weights, path = release(trained, data, settings, tmp_path)
     facts = manifest.read(path)
-    assert facts["contract"]["slices"] == 2 * context + 1
-    assert ("of each slice" in facts["contract"]["output"]) == (name == "unet3d")
+    assert facts.contract.slices == 2 * context + 1
+    assert ("of each slice" in facts.contract.output) == (name == "unet3d")
     again = networks.restore(facts, weights, (32, 32))
-    first, second = (prediction.scored(network, data, mirror=True).arrays for network in (trained.network, again))
+    first, second = (
+        prediction.predict_for_evaluation(network, data, mirror=True).arrays for network in (trained.network, again)
+    )
     for array in first:
         np.testing.assert_array_equal(first[array], second[array])
 
@@ -124,23 +93,29 @@ def test_every_loss_falls(data, loss):
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_every_optimizer_warms_up_and_falls_to_zero(optimizer):
     p = params(optimizer=optimizer, epochs=10, warmup=0.2, learning_rate=0.1)
-    rate = trainer.optimizer(p.train, steps=10)._learning_rate
+    rate = trainer.build_optimizer(p.train, steps=10)._learning_rate
     rates = [float(rate(step)) for step in range(101)]
     assert rates[0] == 0
     assert np.argmax(rates) == 20
     assert max(rates) == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0, abs=1e-6)
-    constant = trainer.optimizer(params(schedule="constant", warmup=0.0).train, steps=10)._learning_rate
+    constant = trainer.build_optimizer(params(schedule="constant", warmup=0.0).train, steps=10)._learning_rate
     assert float(constant(99)) == pytest.approx(0.01)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """What a training leaves that nobody stopped."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def trained(tmp_path_factory):
+    """A training that nobody stopped, and its data."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = dataset.load(*write_cohort(folder), "patient")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
-        return result_of(train(dataset.load(*write_cohort(folder), "patient"), params()))
+        return train(data, params()), data
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(trained):
+    return result_of(trained[0])
 
 
 def test_t3_killed_and_resumed_gives_the_same_weights(data, monkeypatch, capsys, uninterrupted):
@@ -178,7 +153,15 @@ def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, u
 
 
 def test_t2_a_loss_that_is_no_number(data, monkeypatch):
-    monkeypatch.setattr(trainer.losses, "build", lambda *_: lambda masks, logits: ops.mean(logits) * float("nan"))
+    build = compiled_once(trainer.build)
+
+    def broken(*arguments):
+        model = build(*arguments)
+        for variable in model.trainable_variables:
+            variable.assign(ops.full_like(variable, float("nan")))
+        return model
+
+    monkeypatch.setattr(trainer, "build", broken)
     with pytest.raises(RunError, match="loss is nan in epoch 1") as caught:
         train(data, params())
     assert caught.value.code == 5
@@ -189,45 +172,52 @@ def test_t2_out_of_memory_suggests_a_batch_size(data, monkeypatch):
     def fit(*_, **__):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(trainer.Segmenter, "fit", fit)
+    monkeypatch.setattr(trainer.TrainingModel, "fit", fit)
     with pytest.raises(RunError, match="out of memory with batches of 8") as caught:
         train(data, params())
     assert "train.batch_size: 4" in caught.value.problems[0].fix
 
 
-def test_early_stopping(data):
-    settings = {"epochs": 30, "learning_rate": 1e-7, "warmup": 0.0, "patience": 2}
-    trained = train(data, params(keep="best", **settings))
-    assert len(trained.history) == trained.kept_epoch + 2
-    assert train(data, params(keep="last", **settings)).kept_epoch == len(trained.history)
+@pytest.fixture
+def worse_each_epoch(monkeypatch):
+    """Each epoch has a lower Dice in validation than the one before."""
+    validate, scores = trainer.validate, itertools.count(0.9, -0.1)
+    monkeypatch.setattr(trainer, "validate", lambda *given: validate(*given) | {"val_volume_dice": next(scores)})
 
 
-def test_the_last_epoch_is_kept_if_asked_for(data):
+def test_early_stopping(data, worse_each_epoch):
+    for keep, kept in (("best", 1), ("last", 2)):
+        trained = train(data, params(keep=keep, patience=1))
+        assert trained.history["epoch"].tolist() == [1, 2] and trained.kept_epoch == kept
+
+
+def test_the_last_epoch_is_kept_if_asked_for(data, worse_each_epoch):
     """Weights of the same training: the last epoch's, which its own numbers are of."""
-    last, best = (train(data, params(epochs=6, batch_size=4, seed=4, keep=keep)) for keep in ("last", "best"))
-    pd.testing.assert_frame_equal(last.history, best.history)
-    assert last.kept_epoch == 6
+    last, best = (train(data, params(keep=keep)) for keep in ("last", "best"))
+    numbers = [each.history.drop(columns="val_volume_dice") for each in (last, best)]
+    pd.testing.assert_frame_equal(*numbers)
+    assert (last.kept_epoch, best.kept_epoch) == (3, 1)
     rows = data.rows("val")
-    answers = [prediction.probabilities(t.network, data.images, rows, mirror=False) for t in (last, best)]
+    answers = [prediction.predict_slices(t.network, data.images, rows, mirror=False) for t in (last, best)]
     pooled = metrics.dice(metrics.counts(data.masks[rows], answers[0] > 127))
     assert pooled == pytest.approx(last.history["val_dice"].iloc[-1], abs=1e-3)
-    assert best.kept_epoch < 6 and not np.array_equal(*answers)
+    assert not np.array_equal(*answers)
 
 
 def test_validation_uses_the_averaged_weights_and_gives_them_back(data):
     p = params()
-    model = trainer.build(p, 32, 3, steps=2)
+    model = compiled_once(trainer.build)(p, 32, 3, 2)
     for variable in model.optimizer._model_variables_moving_average:
         variable.assign(ops.zeros_like(variable))
     before = model.network.get_weights()
-    with trainer.averaged(model):
+    with trainer.use_averages(model):
         assert all(np.abs(ops.convert_to_numpy(v)).max() == 0 for v in model.trainable_variables)
     for old, new in zip(before, model.network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
 def test_the_identity_knows_parameters_data_and_code():
-    running = Engine("tensorflow", "cpu", "float32", 2)
+    running = Runtime("tensorflow", "cpu", "float32", 2)
     base = trainer.identity(params(), {"images_sha256": "1"}, running)
     others = [
         trainer.identity(params(), {"images_sha256": "2"}, running),
@@ -238,17 +228,8 @@ def test_the_identity_knows_parameters_data_and_code():
         ),
     ]
     assert len({checkpoints.key(facts) for facts in [base, *others]}) == 7
-    assert {"training.py", "losses.py", "metrics.py"} <= base["code"].keys()
+    assert {"training/trainer.py", "training/losses.py", "evaluation/metrics.py"} <= base["code"].keys()
     assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    data = dataset.load(*write_cohort(folder), "patient")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        return train(data, params(epochs=1)), data
 
 
 @pytest.fixture
@@ -262,10 +243,10 @@ def test_model_and_manifest_from_disk_answer_the_same(trained, released):
     again = networks.restore(facts, weights, (32, 32))
     data = trained[1]
     rows = data.rows("test")
-    first, second = (prediction.probabilities(n, data.images, rows, mirror=True) for n in (trained[0].network, again))
+    first, second = (prediction.predict_slices(n, data.images, rows, mirror=True) for n in (trained[0].network, again))
     np.testing.assert_array_equal(first, second)
-    assert facts["protocol"]["patients"] == {"train": 4, "val": 2, "test": 2}
-    assert facts["weights_sha256"] == files.sha256(weights)
+    assert facts.protocol.patients == {"train": 4, "val": 2, "test": 2}
+    assert facts.weights_sha256 == files.sha256(weights)
 
 
 def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp_path):
@@ -274,11 +255,12 @@ def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp
     with pytest.raises(IntegrityError, match="expects 32x32 pixels, the images have 64x64"):
         networks.restore(facts, weights, (64, 64))
     with pytest.raises(IntegrityError, match="split_sha256 is 2, the model was trained with 1"):
-        manifest.check_data({"data": {"split_sha256": "1"}}, {"split_sha256": "2"}, tmp_path / "split.csv")
+        earlier = facts.model_copy(update={"data": {"split_sha256": "1"}})
+        manifest.check_data(earlier, {"split_sha256": "2"}, tmp_path / "split.csv")
     with pytest.raises(IntegrityError, match="there is no model"):
         manifest.read(tmp_path / "none.json")
     weights.write_bytes(weights.read_bytes() + b"x")
-    with pytest.raises(IntegrityError, match=facts["weights_sha256"]):
+    with pytest.raises(IntegrityError, match=facts.weights_sha256):
         networks.restore(facts, weights)
     weights.unlink()
     with pytest.raises(IntegrityError, match="there are no weights") as caught:
@@ -305,7 +287,7 @@ def test_batches_are_read_ahead_each_once_and_in_order(data):
             asked.append(index)
             return super().__getitem__(index)
 
-    stream = iter(backend.streamed(Watched(data, params(batch_size=2))))
+    stream = iter(backend.stream(Watched(data, params(batch_size=2))))
     asked.clear()  # one is built beforehand, for the shapes
     seen = [next(stream)]
     for _ in range(100):

@@ -25,10 +25,10 @@ def rendered(params: config.Augmentation, images, masks, seed: int = 3):
     """What was drawn, and what each renderer makes of it."""
     augmenter = Augmenter(params, seed=seed)
     drawn = augmenter._draw(images, WINDOW)
-    as_arrays = warping.Drawn(*(keras.ops.convert_to_numpy(values) for values in drawn))
+    as_arrays = warping.AugmentationDraw(*(keras.ops.convert_to_numpy(values) for values in drawn))
     field = warping.noise_field(seed, params.noise, 3, 2 * WINDOW)
     ours = warping.render(images, masks, as_arrays, WINDOW, field)
-    theirs = [keras.ops.convert_to_numpy(a) for a in augmenter._rendered_by_keras(images, masks, drawn, WINDOW)]
+    theirs = [keras.ops.convert_to_numpy(a) for a in augmenter._render_by_keras(images, masks, drawn, WINDOW)]
     return as_arrays, ours, theirs
 
 

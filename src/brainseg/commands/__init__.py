@@ -1,5 +1,5 @@
-"""Commands that need several rooms and belong to none.
+"""Commands that use several folders of the package and belong to none of them.
 
 Holds ``brainseg doctor`` and ``brainseg evaluate``.
-May touch everything but cli.
+May import everything except cli.
 """

@@ -1,7 +1,6 @@
-"""`brainseg doctor`: what this machine and this folder have, what is missing, and the way out."""
+"""`brainseg doctor`: what this machine and this folder have, what is missing, and how to correct it."""
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import requests
 
 from brainseg import config, files, hardware
 from brainseg.errors import BrainsegError
+from brainseg.evaluation import results
 from brainseg.experiments import repro, revision
 from brainseg.models import backend, manifest
 from brainseg.tracking import mlflow_runs
@@ -24,7 +24,7 @@ GIB = 2**30
 
 
 class Finding(NamedTuple):
-    """One line of the doctor's answer; ``fix`` is empty where nothing is to be done."""
+    """One line of the result; ``fix`` is empty if nothing needs to be done."""
 
     subject: str
     found: str
@@ -36,11 +36,11 @@ class Finding(NamedTuple):
 
 
 def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -> str:
-    """Look at everything; return one PASS or WARN line each. Nothing is written and nothing fails.
+    """Check everything and return one PASS or WARN line for each check. Writes nothing and never fails.
 
     Args:
         time: also measure for a minute how long a training would take here.
-        recipe: recipes/<recipe>.yaml applied to the parameters.
+        recipe: name of a file in recipes/, whose values replace those of params.yaml.
     """
     checks: list[Callable[[Path], Finding]] = [python, machine, partial(compute, recipe=recipe)]
     checks += [partial(training_time, recipe=recipe)] if time else []
@@ -50,13 +50,13 @@ def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -
         try:
             findings.append(check(root))
         except BrainsegError as error:
-            findings += [Finding(_name(check), f"{p.path}: {p.what}", p.fix) for p in error.problems]
-        except Exception as error:  # a doctor that falls ill himself helps nobody
-            findings.append(Finding(_name(check), f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
+            findings += [Finding(_check_name(check), f"{p.path}: {p.what}", p.fix) for p in error.problems]
+        except Exception as error:  # a check that fails must not hide the results of the others
+            findings.append(Finding(_check_name(check), f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
     return "\n".join(map(str, findings))
 
 
-def _name(check: Callable) -> str:
+def _check_name(check: Callable) -> str:
     return getattr(check, "func", check).__name__
 
 
@@ -77,38 +77,40 @@ def machine(root: Path) -> Finding:
 
 
 def compute(root: Path, recipe: str | None = None) -> Finding:
-    """The engine that the parameters ask for, really started, and what ``auto`` becomes here."""
-    train = _params(root, recipe).train
-    running = backend.start(train.engine, device=train.device, precision=train.precision, threads=train.threads)
+    """Start the engine that the parameters name, and report what ``auto`` means on this machine."""
+    train = _load_params(root, recipe).train
+    running = backend.start(
+        train.engine, device=train.device, precision=train.precision, threads=train.threads, warn=False
+    )
     packages = ("keras", "tensorflow-cpu", "tensorflow", "jax")
-    versions = ", ".join(f"{name} {_version(name)}" for name in packages if _version(name))
-    slow = backend.emulation(running.precision, running.engine, running.device)
-    return Finding("engine", f"{running} ({versions})", f"{slow}: set train.precision: auto" if slow else "")
+    versions = ", ".join(f"{name} {_find_version(name)}" for name in packages if _find_version(name))
+    slow = backend.explain_emulation(running.precision, running.engine, running.device)
+    found = f"{running} ({versions})"
+    return Finding("engine", f"{found}; {slow}", backend.EMULATION_REMEDY) if slow else Finding("engine", found)
 
 
 def training_time(root: Path, recipe: str | None = None) -> Finding:
-    """How long the training would take here, from a minute of it. The engine is the one that was started."""
-    from brainseg.commands import timing  # Keras reads its engine once
+    """How long the training would take here, from one minute of it, on the engine that ``compute`` started."""
+    from brainseg.commands import timing  # imports Keras, which reads the name of its engine at import
 
-    params = _params(root, recipe)
-    report = json.loads((root / "metrics/evaluation.json").read_text(encoding="utf-8"))
-    slices = report["protocol"]["slices"]
-    measured = timing.estimate(params, slices)
+    params = _load_params(root, recipe)
+    slices = results.read(root / "metrics/evaluation.json", results.Evaluation).protocol.slices
+    estimate = timing.estimate(params, slices)
     found = (
-        f"{recipe or 'params.yaml'}: about {_duration(measured.minutes)} for {params.train.epochs} epochs of "
-        f"{slices['train']:,} slices ({measured.trained:.0f} images/s, {measured.validated:.0f} in validation; "
-        f"measured over {measured.steps} steps), evaluation and pictures not included"
+        f"{recipe or 'params.yaml'}: about {_format_duration(estimate.minutes)} for {params.train.epochs} epochs of "
+        f"{slices['train']:,} slices ({estimate.trained:.0f} images/s, {estimate.validated:.0f} in validation; "
+        f"measured over {estimate.steps} steps), evaluation and pictures not included"
     )
     return Finding("time", found)
 
 
-def _duration(minutes: float) -> str:
+def _format_duration(minutes: float) -> str:
     return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
-def _params(root: Path, recipe: str | None) -> config.Params:
+def _load_params(root: Path, recipe: str | None) -> config.Params:
     path = root / "params.yaml"
-    return config.check(revision.merged(config.read_yaml(path), repro.load(recipe, root) if recipe else {}), path)
+    return config.check(revision.merge(config.read_yaml(path), repro.load_recipe(recipe, root) if recipe else {}), path)
 
 
 def disk(root: Path) -> Finding:
@@ -126,7 +128,7 @@ def remotes(root: Path) -> Finding:
 
 
 def runs(root: Path) -> Finding:
-    """The tracking store; a server must answer within seconds."""
+    """The tracking store. A server must answer within three seconds."""
     uri = mlflow_runs.store_uri()
     if uri.startswith("http"):
         try:
@@ -143,15 +145,15 @@ def model(root: Path) -> Finding:
         return Finding("model", "none here", "make pull (the released one), or dvc repro")
     facts = manifest.read(path)
     manifest.check(facts, path.with_name("unet.weights.h5"))
-    protocol, training = facts["protocol"], facts["training"]
+    protocol = facts.protocol
     found = (
-        f"{facts['weights_sha256'][:12]}, {facts['parameters']:,} parameters, trained on {protocol['source']} "
-        f"({protocol['patients']['train']} patients, {protocol['slices']['train']} slices) with {training['engine']}"
+        f"{facts.weights_sha256[:12]}, {facts.parameters:,} parameters, trained on {protocol.source} "
+        f"({protocol.patients['train']} patients, {protocol.slices['train']} slices) with {facts.training.engine}"
     )
-    return Finding("model", "; ".join([found, *protocol["marks"]]))
+    return Finding("model", "; ".join([found, *protocol.marks]))
 
 
-def _version(name: str) -> str:
+def _find_version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

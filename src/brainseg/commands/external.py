@@ -1,75 +1,76 @@
-"""Scores without training: a model of ours, or anybody's masks, on images and masks from outside the pipeline.
+"""`brainseg evaluate`: score a model of this project, or given masks, on images from outside the pipeline.
 
-All that is given is test; the code that prepares, scores and draws is the pipeline's.
+All slices count as test. The pipeline's own code prepares, scores and draws them.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+import json
 import numpy as np
 import pandas as pd
 
 from brainseg import config, files
 from brainseg.data import archive, dataset, fingerprints
-from brainseg.data.external_data import Given, prepared
+from brainseg.data.external_data import ExternalInputs, prepare_arrays
 from brainseg.errors import DataError, IntegrityError
-from brainseg.evaluation import evaluate, scoring
-from brainseg.inference import postprocessing
+from brainseg.evaluation import evaluate, results, scoring
+from brainseg.evaluation.results import Evaluation, ExternalEvaluation
 from brainseg.inference.postprocessing import Rule
 from brainseg.io.sequences import FLAIR
 from brainseg.models import manifest
+from brainseg.models.manifest import Manifest
 from brainseg.reporting import charts, gallery, rendering
 from brainseg.reporting import report as reports
 
 MARK = "scored outside the pipeline: whether these patients were trained on is for the reader to know"
-AS_THEY_ARE = Rule(0.5, 0)  # of masks, which are 0 or 255
-EVALUATION = Path("metrics/evaluation.json")  # beside the folder of a model, or the file within it
+MASK_RULE = Rule(0.5, 0)  # for given masks, which hold 0 and 255: nothing is removed
+EVALUATION = Path("metrics/evaluation.json")  # beside the folder of the model; its name alone, inside that folder
 
 
-class Model(NamedTuple):
-    """A manifest, its weights, the rule chosen for them and that of the FLAIR baseline, where it is known."""
+class EvaluatedModel(NamedTuple):
+    """A manifest, its weights, the rule that was chosen for them, and that of the FLAIR baseline if it is known."""
 
-    manifest: dict
+    manifest: Manifest
     weights: Path
     rule: Rule
     bright: Rule | None
 
 
-class Scored(NamedTuple):
-    """The numbers, and the tables that they come from; ``calibration`` of a network alone."""
+class ExternalScores(NamedTuple):
+    """The numbers and the tables they come from. ``calibration`` is None for given masks."""
 
-    report: dict
+    report: ExternalEvaluation
     per_slice: pd.DataFrame
     per_patient: pd.DataFrame
     calibration: pd.DataFrame | None
 
 
-def run(given: Given, model: Path, out: Path) -> str:
+def run(inputs: ExternalInputs, model: Path, out: Path) -> str:
     """Score, write evaluation.json, tables, pictures and report.html into ``out``, and return the numbers as a table.
 
     Args:
-        model: folder of ``unet.json`` and ``unet.weights.h5``; not looked at where there are predictions.
+        model: folder of ``unet.json`` and ``unet.weights.h5``; ignored if there are predictions.
 
     Raises:
-        DataError: all that is wrong with the files that were given; ``out`` holds other things.
-        IntegrityError: model, weights and the rule that was chosen for them do not belong together.
+        DataError: all that is wrong with the input files; ``out`` holds other things.
+        IntegrityError: the model, its weights and the rule do not belong together.
     """
     params = config.load("preprocess", "evaluate", "render")
     _check_out(out)
-    ours = read_model(model, params.evaluate) if given.predictions is None else None
-    prepare = config.Preprocess(**ours.manifest["preprocess"]) if ours else params.preprocess
-    with archive.room(out.parent), files.beside(out) as temporary:
-        data = prepared(given, prepare, temporary / "processed")
+    ours = read_model(model, params.evaluate) if inputs.predictions is None else None
+    prepare = ours.manifest.preprocess if ours else params.preprocess
+    with archive.guard_space(out.parent), files.temporary_beside(out) as temporary:
+        data = prepare_arrays(inputs, prepare, temporary / "processed")
         if ours:
-            arrays, rule, facts = _answers(ours, data, params.evaluate.tta), ours.rule, ours.manifest
+            arrays, rule, facts = _predict(ours, data, params.evaluate.tta), ours.rule, ours.manifest
         else:
-            ready = prepared(given, prepare, temporary / "ready", predictions=True)
+            ready = prepare_arrays(inputs, prepare, temporary / "ready", predictions=True)
             arrays = {"model": np.uint8(255) * ready.masks, "flair": data.images[..., FLAIR]}
-            rule, facts = AS_THEY_ARE, None
-        protocol = _protocol(given, data, facts, params.evaluate.tta)
+            rule, facts = MASK_RULE, None
+        protocol = _describe_protocol(inputs, data, facts, params.evaluate.tta)
         scored = score(data, arrays, rule, ours.bright if ours else None, params.evaluate, protocol)
-        (out / "report.html").unlink(missing_ok=True)  # the last to come: where it is, all is of one run
+        (out / "report.html").unlink(missing_ok=True)  # written last: if it exists, all files are of one run
         _write(scored, out)
         _draw(scored, temporary, arrays["model"], out / "plots", params.render)
     reports.write(out / "report.html", scored.report, facts, scored.per_patient, out / "plots")
@@ -79,82 +80,84 @@ def run(given: Given, model: Path, out: Path) -> str:
 def score(
     data: dataset.Dataset, arrays: dict[str, np.ndarray], rule: Rule, bright: Rule | None, params: config.Evaluate,
     protocol: dict,
-) -> Scored:  # fmt: skip
-    """Numbers of all slices of ``data``, as the pipeline has them of test.
+) -> ExternalScores:  # fmt: skip
+    """Score all slices of ``data`` as the pipeline scores its test slices.
 
     Args:
-        arrays: as for evaluate.evaluate; of ready-made masks (0 and 255) ``model`` and ``flair`` alone.
-        protocol: see evaluate.described.
+        arrays: as for evaluate.evaluate; for given masks (0 and 255) only ``model`` and ``flair``.
+        protocol: see evaluate.describe_protocol.
     """
-    cohort, measure = scoring.Cohort(data.slices, data.masks), evaluate.measured(data.slices, params)
+    cohort, measure = scoring.Cohort(data.slices, data.masks), evaluate.choose_measure(data.slices, params)
     table = scoring.per_slice(cohort, arrays["model"], rule, measure.tolerance, measure.unit, "score")
     bins = scoring.calibration(cohort, arrays["model"]) if "flair_only" in arrays else None
     found = {
-        "protocol": evaluate.described(protocol, rule),
-        "test": scoring.report(cohort, table, arrays, rule, measure, bins, data.slices),
-        "baselines": scoring.baselines(cohort, arrays["flair"], bright, measure),
+        "protocol": evaluate.describe_protocol(protocol, rule),
+        "test": scoring.score(cohort, table, arrays, rule, measure, bins, data.slices),
+        "baselines": scoring.score_baselines(cohort, arrays["flair"], bright, measure),
     }
-    return Scored(evaluate.strict(found), table, scoring.per_patient(table), bins)
+    report = ExternalEvaluation.model_validate(evaluate.round_floats(found))
+    return ExternalScores(report, table, scoring.per_patient(table), bins)
 
 
-def read_model(home: Path, params: config.Evaluate) -> Model:
-    """The model in a folder, and the rule: as ``evaluate`` of params.yaml fixes it, else as chosen on validation.
+def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
+    """Read a model and its rule, which is that of ``evaluate`` in params.yaml, or else the one chosen on validation.
 
     Raises:
-        DataError: ``home`` is no folder. IntegrityError: see manifest.read and manifest.check; there are no numbers
-            beside the folder, or those of another model.
+        DataError: ``home`` is no folder.
+        IntegrityError: see manifest.read and manifest.check; evaluation.json is missing or belongs to another model.
     """
     if not home.is_dir():
         raise DataError(home, "is no folder", "--model DIR: the folder of unet.json and unet.weights.h5, or: make pull")
     model, weights = manifest.read(home / "unet.json"), home / "unet.weights.h5"
     manifest.check(model, weights)
     if params.threshold != "auto" and params.min_component != "auto":
-        return Model(model, weights, Rule(evaluate.as_written(params.threshold), params.min_component), None)
+        return EvaluatedModel(
+            model, weights, Rule(evaluate.round_threshold(params.threshold), params.min_component), None
+        )
     own = home / EVALUATION.name
     path = own if own.exists() else home.resolve().parent / EVALUATION
-    return Model(model, weights, *_chosen(path, model, params.tta))
+    return EvaluatedModel(model, weights, *_read_rules(path, model, params.tta))
 
 
-def _chosen(path: Path, model: dict, mirror: bool) -> tuple[Rule, Rule]:
+def _read_rules(path: Path, model: Manifest, mirror: bool) -> tuple[Rule, Rule]:
     """The rules of the model and of the FLAIR baseline in its evaluation.json."""
     fix = (
         f"put the model's own beside its weights ({path.name}), or set evaluate.threshold and "
         "evaluate.min_component in params.yaml"
     )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rules = postprocessing.read(found["protocol"]), postprocessing.read(found["baselines"]["flair_threshold"])
-        of, averaged = found["protocol"]["weights_sha256"], found["protocol"]["tta"]
+        found = Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise IntegrityError(path, "is not there, which has the threshold chosen for the model", fix) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(path, f"is damaged: {type(error).__name__} {error}", fix) from None
-    if of != model["weights_sha256"]:
+        raise IntegrityError(path, "is missing; it holds the threshold that was chosen for the model", fix) from None
+    except ValueError as error:
+        raise IntegrityError(path, f"is damaged or of another version: {config.reason(error)}", fix) from None
+    if found.protocol.weights_sha256 != model.weights_sha256:
         raise IntegrityError(path, "has the numbers of another model", fix)
+    averaged = found.protocol.tta
     if averaged != manifest.protocol(model, mirror)["tta"]:
         raise IntegrityError(path, f"has a threshold chosen with averaging: {averaged}", f"set evaluate.tta, or {fix}")
-    return rules
+    return results.rule_of(found.protocol), results.rule_of(found.baselines.flair_threshold)
 
 
-def _answers(model: Model, data: dataset.Dataset, mirror: bool) -> dict[str, np.ndarray]:
-    """See prediction.scored."""
+def _predict(model: EvaluatedModel, data: dataset.Dataset, mirror: bool) -> dict[str, np.ndarray]:
+    """See prediction.predict_for_evaluation."""
     from brainseg.models import backend
 
     print(backend.start(**manifest.engine(model.manifest)), flush=True)
     from brainseg.models import networks, prediction  # Keras reads its engine once, when imported
 
     network = networks.restore(model.manifest, model.weights, data.images.shape[1:3])
-    return prediction.scored(network, data, mirror=mirror).arrays
+    return prediction.predict_for_evaluation(network, data, mirror=mirror).arrays
 
 
-def _protocol(given: Given, data: dataset.Dataset, model: dict | None, mirror: bool) -> dict:
-    """See evaluate.described. There are no patients but those of test."""
+def _describe_protocol(inputs: ExternalInputs, data: dataset.Dataset, model: Manifest | None, mirror: bool) -> dict:
+    """See evaluate.describe_protocol. All patients are test patients."""
     marks = [MARK]
-    if given.patient == "each_image":
+    if inputs.patient == "each_image":
         marks.append(manifest.EACH_IMAGE)
     if model:
-        marks += fingerprints.marks(model, data.images, data.rows("test"))
-        marks += [f"the model: {mark}" for mark in model["protocol"]["marks"] if mark != fingerprints.SEEN]
+        marks += fingerprints.marks(model.seen, data.images, data.rows("test"))
+        marks += [f"the model: {mark}" for mark in model.protocol.marks if mark != fingerprints.SEEN]
     own = manifest.protocol(model, mirror) if model else {"tta": "none"}
     return {
         "source": "folder", "unit": "patient", "grid": data.images.shape[1],
@@ -164,7 +167,7 @@ def _protocol(given: Given, data: dataset.Dataset, model: dict | None, mirror: b
 
 
 def _check_out(out: Path) -> None:
-    """It is new, empty, or of this command."""
+    """Refuse a folder that is neither new, nor empty, nor written by this command."""
     if out.exists() and not out.is_dir():
         raise DataError(out, "is a file", "name a folder: -o DIR")
     if out.exists() and any(out.iterdir()) and not _is_ours(out / "evaluation.json"):
@@ -178,10 +181,9 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _write(scored: Scored, out: Path) -> None:
-    """Each file whole or not at all."""
-    text = json.dumps(scored.report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    files.write_text(out / "evaluation.json", text)
+def _write(scored: ExternalScores, out: Path) -> None:
+    """Write the numbers and the tables, each file whole or not at all."""
+    files.write_text(out / "evaluation.json", results.text(scored.report))
     for name in ("per_patient", "per_slice", "calibration"):
         table = getattr(scored, name)
         if table is None:
@@ -190,18 +192,18 @@ def _write(scored: Scored, out: Path) -> None:
             files.write_text(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
-def _draw(scored: Scored, temporary: Path, probability: np.ndarray, plots: Path, params: config.Render) -> None:
-    """The pipeline's pictures, but for those of a training."""
+def _draw(scored: ExternalScores, temporary: Path, probability: np.ndarray, plots: Path, params: config.Render) -> None:
+    """Draw the pipeline's pictures, except those of the training."""
     predictions = temporary / "probabilities.npz"
     np.savez(predictions, row=np.arange(len(probability)), probability=probability)
     picked = gallery.pick(scored.per_patient, scored.per_slice, params.patients)
-    slices = rendering.scored(
-        picked, scored.per_slice, scored.report["protocol"], temporary / "processed", predictions
+    slices = rendering.load_picked(
+        picked, scored.per_slice, scored.report.protocol, temporary / "processed", predictions
     )  # fmt: skip
     with files.replacing(plots) as new:
         new.mkdir()
-        charts.patients(scored.per_patient, new / "patients.png", params.dpi)
-        charts.size(scored.per_patient, new / "size.png", params.dpi)
+        charts.draw_patients(scored.per_patient, new / "patients.png", params.dpi)
+        charts.draw_size(scored.per_patient, new / "size.png", params.dpi)
         if scored.calibration is not None:
-            charts.calibration(scored.calibration, new / "calibration.png", params.dpi)
-        gallery.gallery(gallery.cases(picked, *slices), new / "gallery.png", params.dpi)
+            charts.draw_calibration(scored.calibration, new / "calibration.png", params.dpi)
+        gallery.draw_gallery(gallery.build_rows(picked, *slices), new / "gallery.png", params.dpi)

@@ -1,6 +1,6 @@
 """How long a training takes on this machine, measured on a few of its steps.
 
-On noise of the recipe's size, because a step's time does not depend on what the slices show.
+The images are noise of the size that the parameters set: the time of a step does not depend on their content.
 """
 
 import time
@@ -15,16 +15,16 @@ from brainseg.data.dataset import Dataset
 from brainseg.models import backend
 from brainseg.training import trainer
 
-WARM_UP = 6  # steps that compile and fill caches
-MOST = 100  # steps that are timed at most
-VALIDATED = 4  # batches
+WARM_UP = 6  # steps that compile the network and fill caches
+MOST = 100  # timed steps at most
+VALIDATION_BATCHES = 4  # batches of validation
 CHANNELS = 3
 
 
 class Estimate(NamedTuple):
-    """Rates as measured, and the minutes of a whole training that follow from them.
+    """Measured rates, and the minutes of a whole training that follow from them.
 
-    ``steps``: how many were timed; ``trained``, ``validated``: images a second.
+    ``steps``: number of timed steps; ``trained``, ``validated``: images per second.
     """
 
     steps: int
@@ -34,19 +34,19 @@ class Estimate(NamedTuple):
 
 
 def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> Estimate:
-    """Time steps of the training that ``params`` describe for about ``seconds``; the engine is started already.
+    """Time training steps for about ``seconds``. The engine must have been started.
 
     Args:
         params: blocks train, network, augmentation, preprocess.
-        slices: of ``train`` and ``val`` in the data that the whole training is for.
+        slices: numbers of slices of ``train`` and ``val`` in the data of the whole training.
     """
     size, train = params.train.batch_size, params.train
-    data = _noise(params, size * VALIDATED)
+    data = _make_noise(params, size * VALIDATION_BATCHES)
     batches = trainer.Batches(data, params)
     batches.order = np.resize(batches.order, size * (WARM_UP + MOST))
     model = trainer.build(params, params.preprocess.size, CHANNELS, len(batches))
-    watch = _Watch(seconds)
-    model.fit(backend.streamed(batches), shuffle=False, verbose=0, callbacks=[watch])
+    watch = _StepTimer(seconds)
+    model.fit(backend.stream(batches), shuffle=False, verbose=0, callbacks=[watch])
     step = (watch.ended - watch.marks[WARM_UP - 1]) / (len(watch.marks) - WARM_UP)
     trainer.validate(model, data, size)  # compiles
     begin = time.perf_counter()
@@ -56,8 +56,8 @@ def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> E
     return Estimate(len(watch.marks) - WARM_UP, size / step, validated, train.epochs * epoch / 60)
 
 
-class _Watch(keras.callbacks.Callback):
-    """Ends the epoch when the time is over; the steps that warm up, and two more, are done in any case."""
+class _StepTimer(keras.callbacks.Callback):
+    """End the epoch when the time is over, but not before the warm-up steps and two more."""
 
     def __init__(self, seconds: float):
         super().__init__()
@@ -72,11 +72,11 @@ class _Watch(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        self.ended = time.perf_counter()  # Keras has waited for the last step
+        self.ended = time.perf_counter()  # Keras has waited for the last step to finish
 
 
-def _noise(params: Params, count: int) -> Dataset:
-    """``count`` slices of one patient to train on and as many of another to validate; half of each have tumour."""
+def _make_noise(params: Params, count: int) -> Dataset:
+    """``count`` slices of one patient for training, as many of another for validation; every second has tumour."""
     rng, side = np.random.default_rng(0), params.preprocess.size
     images = rng.integers(0, 256, (2 * count, side, side, CHANNELS), dtype=np.uint8)
     masks = np.zeros((2 * count, side, side), np.uint8)

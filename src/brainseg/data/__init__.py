@@ -1,5 +1,5 @@
-"""Raw data to arrays, patients apart.
+"""From raw data to arrays and a split in which no patient is in two subsets.
 
-Holds the sources, the canonical archive, preprocessing, the split and the arrays as training reads them.
-May touch io and what is below it; no network, no engine.
+Holds the sources, the canonical archive, preprocessing, the split, and the arrays as training reads them.
+May import io and what is below it; imports no models and no engine.
 """

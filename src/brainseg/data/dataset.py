@@ -1,4 +1,4 @@
-"""The processed slices with their split: memory maps and a table, nothing copied."""
+"""The processed slices with their split: memory maps and a table, nothing is copied."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ import pandas as pd
 from brainseg import files
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 
-SMALL_INSTITUTION = 10  # those with fewer patients are taken together: a mean of three says nothing
-OTHER = "other"
+SUBSETS = ("train", "val", "test")
+SMALL_INSTITUTION = 10  # institutions with fewer patients are grouped: a mean over three patients says nothing
+OTHER = "other"  # the name of that group
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """``images`` (N, H, W, C) uint8; ``masks`` (N, H, W) uint8 in {0, 1}; ``slices``: a row each, with its subset."""
+    """``images`` (N, H, W, C) uint8; ``masks`` (N, H, W) uint8 in {0, 1}; ``slices``: one row each, with its subset."""
 
     images: np.ndarray
     masks: np.ndarray
@@ -26,16 +27,17 @@ class Dataset:
         """Row numbers of the given subsets, in order."""
         return np.flatnonzero(self.slices["subset"].isin(subsets))
 
-    def around(self, rows: np.ndarray, context: int) -> np.ndarray:
+    def windows_around(self, rows: np.ndarray, context: int) -> np.ndarray:
         """(n, 2 context + 1) row numbers: each row between its neighbours of the same patient, the ends repeated."""
         first, last = self._ends()
         windows = np.asarray(rows)[:, None] + np.arange(-context, context + 1)
         return np.clip(windows, first[rows][:, None], last[rows][:, None])
 
     def tiles(self, rows: np.ndarray, context: int, stride: int) -> np.ndarray:
-        """(n, 2 context + 1) row numbers that cover ``rows``, whole patients, every ``stride`` slices.
+        """(n, 2 context + 1) row numbers: windows every ``stride`` slices that cover ``rows``, whole patients.
 
-        The last window of a patient ends with its last slice; of a patient with fewer slices the last is repeated.
+        The last window of a patient ends with its last slice. If a patient has fewer slices than a window, its last
+        slice is repeated.
         """
         size = 2 * context + 1
         first, last = self._ends()
@@ -46,7 +48,7 @@ class Dataset:
         return np.stack(windows)
 
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """First and last row of each row's patient; a patient's rows follow each other."""
+        """First and last row of each row's patient; the rows of a patient are consecutive."""
         patients = self.slices["patient"].to_numpy()
         starts = np.flatnonzero(np.r_[True, patients[1:] != patients[:-1]])
         member = np.searchsorted(starts, np.arange(len(patients)), side="right") - 1
@@ -54,14 +56,28 @@ class Dataset:
 
     def counts(self, of: str) -> dict[str, int]:
         """Patients (``of="patient"``) or slices (``of="row"``) in train, val and test."""
-        return {s: int(self.slices.loc[self.slices["subset"] == s, of].nunique()) for s in ("train", "val", "test")}
+        return {s: int(self.slices.loc[self.slices["subset"] == s, of].nunique()) for s in SUBSETS}
 
 
-def stacked(images: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """(n, H, W, K C): the slices of each window (n, K) of row numbers, one behind the other along the channels."""
+def stack_channels(images: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """(n, H, W, K C): the slices of each window (n, K) of row numbers, concatenated along the channels."""
     if windows.shape[1] == 1:
         return images[windows[:, 0]]
     return np.concatenate([images[rows] for rows in windows.T], axis=-1)
+
+
+def read_slices(path: Path) -> pd.DataFrame:
+    """The table of slices that preprocess wrote; ids such as ``001`` and ``NA`` stay text."""
+    types = {"patient": str, "institution": str, "spacing": str}
+    return pd.read_csv(path, keep_default_na=False, dtype=types)
+
+
+def open_arrays(processed: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Memory maps of the images and masks that preprocess wrote."""
+    images, masks = (
+        np.load(processed / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("images", "masks")
+    )
+    return images, masks
 
 
 def load(processed: Path, split: Path, unit: str) -> Dataset:
@@ -71,41 +87,39 @@ def load(processed: Path, split: Path, unit: str) -> Dataset:
         IntegrityError: the files do not belong together, or a patient is in two subsets.
         DataError: a subset is empty.
     """
-    slices = pd.read_csv(processed / "slices.csv", keep_default_na=False, dtype={"patient": str, "institution": str})
+    slices, (images, masks) = read_slices(processed / "slices.csv"), open_arrays(processed)
     parts = pd.read_csv(split, keep_default_na=False, dtype={"patient": str})
-    images = np.load(processed / "images.npy", mmap_mode="r", allow_pickle=False)
-    masks = np.load(processed / "masks.npy", mmap_mode="r", allow_pickle=False)
     if not len(slices) == len(parts) == len(images) == len(masks) or (slices["patient"] != parts["patient"]).any():
         what = f"{len(parts)} rows that do not match the {len(slices)} slices"
         raise IntegrityError(split, what, "run: dvc repro split")
     table = slices.assign(fold=parts["fold"], subset=parts["subset"])
     if unit != "slice":
-        check_apart(table, split)
-    for subset in ("train", "val", "test"):
+        check_patients_apart(table, split)
+    for subset in SUBSETS:
         if not (table["subset"] == subset).any():
             raise DataError(split, f"no {subset} slices", "correct the split block of params.yaml")
     return Dataset(images, masks, table)
 
 
-def institution_groups(slices: pd.DataFrame) -> pd.Series:
-    """Institution of each patient of ``slices``, indexed by patient; the small ones together as OTHER."""
+def group_institutions(slices: pd.DataFrame) -> pd.Series:
+    """Institution of each patient of ``slices``, indexed by patient; all small institutions become OTHER."""
     of = slices.groupby("patient")["institution"].min()
     return of.where(of.map(of.value_counts()) >= SMALL_INSTITUTION, OTHER)
 
 
-def same(patients: pd.Series) -> pd.Series:
-    """Each id in the form that all ids of one patient share: Unicode's composed form, without case."""
+def normalise_ids(patients: pd.Series) -> pd.Series:
+    """Each id in the form that all spellings of a patient's id share: Unicode's composed form (NFC), without case."""
     return patients.map(lambda patient: unicodedata.normalize("NFC", patient).casefold())
 
 
-def check_apart(table: pd.DataFrame, path: Path) -> None:
-    """Refuse a patient in two subsets, also when the ids differ by case or Unicode's form alone.
+def check_patients_apart(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a patient in two subsets, also when the ids differ only in case or in Unicode form.
 
     Raises:
         IntegrityError: naming every such patient.
     """
     used = table[table["subset"] != "unused"]
-    subsets = used.groupby(same(used["patient"]))["subset"].unique()
+    subsets = used.groupby(normalise_ids(used["patient"]))["subset"].unique()
     raise_all(
         [
             Problem(str(path), f"patient {patient} is in {' and '.join(sorted(found))}", "run: dvc repro -f split")

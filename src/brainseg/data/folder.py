@@ -1,6 +1,6 @@
-"""One's own images and masks, slices or volumes, as ``pairing`` finds them, for the archive.
+"""The user's own images and masks, slices or volumes, as ``pairing`` finds them, for the archive.
 
-``patients.csv`` at the top of the folder (columns patient, institution) may say where patients come from.
+``patients.csv`` at the top of the folder (columns patient, institution) may name the institution of each patient.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from brainseg import config, files
 from brainseg.data import pairing
 from brainseg.data.archive import Pair
-from brainseg.data.pairing import Found
+from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.io import pictures, scans
 
@@ -24,11 +24,11 @@ def pairs(params: config.Download, scope: pairing.Scope = pairing.ALL) -> Iterat
     """The folder's pairs, sorted by patient and slice number.
 
     The slice number is the last number in the image's name, or counts a volume's axial slices from feet to head. The
-    bytes of slices are taken as they are; what is in them is checked when they are decoded.
+    bytes of slices are taken as they are; preprocess decodes and checks them.
 
     Raises:
-        DataError: everything that has no partner, two, no patient or no number, in one list; at the end everything
-            that is wrong with volumes.
+        DataError: everything that has no partner, two partners, no patient or no number, in one list; at the end
+            every fault of the volumes.
     """
     if params.path is None:
         raise DataError("params.yaml", "download.path is null", "set it to the folder that holds your images and masks")
@@ -36,35 +36,37 @@ def pairs(params: config.Download, scope: pairing.Scope = pairing.ALL) -> Iterat
     if not root.is_dir():
         raise DataError(root, "is not a folder", "set download.path to the folder that holds your images and masks")
     found, problems = pairing.find(root, params, scope), []
-    institutions = _institutions(scope.patients or root, {each.patient for each in found}, strict=not scope.patients)
+    institutions = _read_institutions(
+        scope.patients or root, {each.patient for each in found}, strict=not scope.patients
+    )
     for each in tqdm(found, desc="pack", unit="pairs", mininterval=0.5, disable=None):
         place = each.patient, institutions.get(each.patient, INSTITUTION)
         try:
             if each.is_volume:
-                yield from _slices(root, each, place)
+                yield from _read_volume(root, each, place)
             else:
-                yield _pair(root, each, place, params.patient)
+                yield _read_slice(root, each, place, params.patient)
         except DataError as error:
             problems += error.problems
     raise_all(problems)
 
 
-def _pair(root: Path, found: Found, place: tuple[str, str], rule: str) -> Pair:
+def _read_slice(root: Path, found: PairedFiles, place: tuple[str, str], rule: str) -> Pair:
     """A slice: both files' bytes."""
     image, mask = Path(found.image), Path(found.mask)
     mask_name = mask.name if mask.name != image.name else f"{mask.stem}_mask{mask.suffix}"
-    pair = Pair(*place, found.number, image.name, mask_name, _read(root / image), _read(root / mask))
+    pair = Pair(*place, found.number, image.name, mask_name, _read_bytes(root / image), _read_bytes(root / mask))
     if rule == "each_volume":
-        pictures.decode(pair.image, str(root / image))  # a damaged file is no slice either
+        pictures.decode(pair.image, str(root / image))  # a damaged file is reported as damaged
         fix = "set download.patient: folder, a regular expression, or each_image"
-        raise DataError(root / image, "is a single slice and no volume", fix)
+        raise DataError(root / image, "is a single slice, not a volume", fix)
     if rule == "each_image" and pictures.is_deep(pair.image):
-        what = "has more than 8 bits, whose window needs the other slices of its patient"
+        what = "has more than 8 bits: its intensity window needs the other slices of the patient"
         raise DataError(root / image, what, "set download.patient: folder or a regular expression, or save 8 bits")
     return pair
 
 
-def _slices(root: Path, found: Found, place: tuple[str, str]) -> Iterator[Pair]:
+def _read_volume(root: Path, found: PairedFiles, place: tuple[str, str]) -> Iterator[Pair]:
     """A volume's axial slices."""
     readers, paths = (scans.read_image, scans.read_labels), (root / found.image, root / found.mask)
     read: list[scans.Scan] = []
@@ -76,17 +78,17 @@ def _slices(root: Path, found: Found, place: tuple[str, str]) -> Iterator[Pair]:
             problems += error.problems
     raise_all(problems)
     image, mask = read
-    raise_all(scans.problems(image, mask, str(paths[1])))
+    raise_all(scans.find_problems(image, mask, str(paths[1])))
     name = pairing.split_name(PurePosixPath(found.image).name)[0]
     for number, (pixels, labels) in enumerate(zip(image.voxels, mask.voxels, strict=True), 1):
         names = f"{name}_{number:04}.npy", f"{name}_{number:04}_mask.npy"
         yield Pair(*place, number, *names, pictures.encode(pixels), pictures.encode(labels), image.spacing)
 
 
-def _institutions(root: Path, patients: set[str], strict: bool) -> dict[str, str]:
-    """Patient → institution, as ``patients.csv`` says; none where there is no such file.
+def _read_institutions(root: Path, patients: set[str], strict: bool) -> dict[str, str]:
+    """Patient → institution, as ``patients.csv`` says; empty where there is no such file.
 
-    Others than ``patients`` in it are an error if ``strict``, else passed over.
+    A patient in it who is not in ``patients`` is an error if ``strict``, else ignored.
     """
     path = root / PATIENTS
     if not path.exists():
@@ -104,13 +106,13 @@ def _institutions(root: Path, patients: set[str], strict: bool) -> dict[str, str
         if strict
     ]
     twice = table.loc[table["patient"].duplicated(), "patient"]
-    problems += [Problem(f"{path}: {patient}", "comes twice", "name each patient once") for patient in twice]
+    problems += [Problem(f"{path}: {patient}", "is there twice", "name each patient once") for patient in twice]
     raise_all(problems)
     return {patient: name or INSTITUTION for patient, name in zip(table["patient"], table["institution"], strict=True)}
 
 
-def _read(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(path, *pairing.unreadable(error)) from None
+        raise DataError(path, *pairing.describe_read_error(error)) from None

@@ -1,7 +1,7 @@
 """LGG MRI Segmentation as Kaggle publishes it, verified patient by patient against ``lgg.csv``.
 
-``BRAINSEG_MIRROR`` (a URL, a zip, an unpacked folder) replaces only where the files are taken from.
-Kaggle's zip holds everything twice; the copies must agree. ``data.csv`` and ``README.md`` are not used.
+``BRAINSEG_MIRROR`` (a URL, a zip or an unpacked folder) changes only where the files are taken from.
+Kaggle's zip holds everything twice; the copies must be equal. ``data.csv`` and ``README.md`` are not used.
 
 Data: Buda, Saha, Mazurowski, Comput. Biol. Med. 2019; Mazurowski et al., J. Neuro-Oncol. 2017; TCGA-LGG.
 """
@@ -25,26 +25,26 @@ from brainseg.io import untrusted_zip
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/mateuszbuda/lgg-mri-segmentation"
 TABLE = Path(__file__).with_name("lgg.csv")
-TARGET = Path("data/raw")  # where the pipeline writes the archive
+TARGET = Path("data/raw")  # the folder to which the pipeline writes the archive
 
 _FILE = re.compile(r"(?:.*/)?(TCGA_[A-Z0-9]+_[A-Z0-9]+_\d+/[^/]+\.tif)")
-_SHOWN = 20  # missing files that are named
+_MOST_NAMED = 20  # how many missing files are named
 _FIX = "fetch it again from www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation"
 
 
-class Patient(NamedTuple):
-    """What a patient must be; ``sha256`` is over the sorted lines ``<sha256>  <patient>/<file>\\n``."""
+class ExpectedPatient(NamedTuple):
+    """What a patient must have; ``sha256`` is over the sorted lines ``<sha256>  <patient>/<file>\\n``."""
 
     slices: int
     tumour_slices: int
     sha256: str
 
 
-def read_table(path: Path = TABLE) -> dict[str, Patient]:
-    """Patient → what it must be, from a CSV with columns patient, slices, tumour_slices, sha256."""
+def read_table(path: Path = TABLE) -> dict[str, ExpectedPatient]:
+    """Patient → what it must have, from a CSV with columns patient, slices, tumour_slices, sha256."""
     with open(path, encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    return {r["patient"]: Patient(int(r["slices"]), int(r["tumour_slices"]), r["sha256"]) for r in rows}
+    return {r["patient"]: ExpectedPatient(int(r["slices"]), int(r["tumour_slices"]), r["sha256"]) for r in rows}
 
 
 def patient_digest(digests: dict[str, str]) -> str:
@@ -54,25 +54,27 @@ def patient_digest(digests: dict[str, str]) -> str:
 
 
 def pairs(
-    table: dict[str, Patient] | None = None, patience: download.Patience = download.PATIENCE, target: Path = TARGET
+    table: dict[str, ExpectedPatient] | None = None,
+    limits: download.RetryLimits = download.RETRY_LIMITS,
+    target: Path = TARGET,
 ) -> Iterator[Pair]:
-    """The data set's pairs, sorted by patient and slice. Only a run to the end has verified them all.
+    """The data set's pairs, sorted by patient and slice. All are verified only when the last one was taken.
 
     Args:
-        table: what each patient must be; LGG's by default.
-        patience: how long to try to fetch them.
+        table: what each patient must have; that of LGG by default.
+        limits: how long to try to fetch them.
         target: the folder whose disk must have room for them.
 
     Raises:
-        MachineError: out of reach, or no room.
-        IntegrityError: not the files of ``table`` (default: LGG). A download is then put in quarantine.
+        MachineError: the files cannot be fetched, or the disk is full.
+        IntegrityError: not the files of ``table``. A downloaded file is then moved to quarantine.
     """
     table = table or read_table()
-    place, fetched = _locate(patience)
+    place, fetched = _locate(limits)
     try:
-        store = untrusted_zip.open_store(place)
+        store = untrusted_zip.open_files(place)
         try:
-            yield from _verified(store, table, target)
+            yield from _verify(store, table, target)
         finally:
             store.close()
     except IntegrityError as error:
@@ -84,39 +86,43 @@ def pairs(
         download.discard(place)
 
 
-def _locate(patience: download.Patience) -> tuple[Path, bool]:
-    """Where the files are on this disk, and whether they were fetched for this run alone."""
+def _locate(limits: download.RetryLimits) -> tuple[Path, bool]:
+    """Where the files are on this disk, and whether this run downloaded them."""
     mirror = os.environ.get("BRAINSEG_MIRROR") or URL
     if re.match(r"https?://", mirror):
-        return download.fetch(mirror, patience), True
+        return download.fetch(mirror, limits), True
     place = files.project_root() / Path(mirror).expanduser()
     if not place.exists():
-        raise MachineError(place, "there is nothing here", "set BRAINSEG_MIRROR to a URL, a zip or an unpacked folder")
+        raise MachineError(place, "does not exist", "set BRAINSEG_MIRROR to a URL, a zip or an unpacked folder")
     return place, False
 
 
-def _verified(store: untrusted_zip.Store, table: dict[str, Patient], target: Path) -> Iterator[Pair]:
-    copies = _copies(store)
-    raise_all(_listing_problems(store, set(copies), table), IntegrityError)
-    archive.require(target, sum(store.sizes[names[0]] for names in copies.values()))
+def _verify(store: untrusted_zip.UntrustedFiles, table: dict[str, ExpectedPatient], target: Path) -> Iterator[Pair]:
+    copies = _find_copies(store)
+    raise_all(_check_listing(store, set(copies), table), IntegrityError)
+    archive.require_space(target, sum(store.sizes[names[0]] for names in copies.values()))
     problems: list[Problem] = []
     bar = tqdm(total=sum(p.slices for p in table.values()), desc="verify", unit="slices", mininterval=0.5, disable=None)
     with bar:
         for patient, expected in sorted(table.items()):
             try:
-                yield from _patient(store, copies, patient, expected, bar)
+                yield from _verify_patient(store, copies, patient, expected, bar)
             except IntegrityError as error:
                 problems += error.problems
     raise_all(problems, IntegrityError)
 
 
-def _patient(
-    store: untrusted_zip.Store, copies: dict[str, list[str]], patient: str, expected: Patient, bar: tqdm
+def _verify_patient(
+    store: untrusted_zip.UntrustedFiles,
+    copies: dict[str, list[str]],
+    patient: str,
+    expected: ExpectedPatient,
+    bar: tqdm,
 ) -> Iterator[Pair]:
     digests: dict[str, str] = {}
     for number in range(1, expected.slices + 1):
-        names = _names(patient, number)
-        image, mask = (_read(store, copies[f"{patient}/{name}"]) for name in names)
+        names = _pair_names(patient, number)
+        image, mask = (_read_copies(store, copies[f"{patient}/{name}"]) for name in names)
         for name, data in zip(names, (image, mask), strict=True):
             digests[f"{patient}/{name}"] = hashlib.sha256(data).hexdigest()
         yield Pair(patient, patient.split("_")[1], number, *names, image, mask)
@@ -125,7 +131,7 @@ def _patient(
         raise store.error(patient, f"was changed: digest expected {expected.sha256}, found {found}")
 
 
-def _copies(store: untrusted_zip.Store) -> dict[str, list[str]]:
+def _find_copies(store: untrusted_zip.UntrustedFiles) -> dict[str, list[str]]:
     """``<patient>/<file>`` → the names under which the store holds it."""
     copies = defaultdict(list)
     for name in sorted(store.sizes):
@@ -134,18 +140,23 @@ def _copies(store: untrusted_zip.Store) -> dict[str, list[str]]:
     return copies
 
 
-def _names(patient: str, number: int) -> tuple[str, str]:
+def _pair_names(patient: str, number: int) -> tuple[str, str]:
     return f"{patient}_{number}.tif", f"{patient}_{number}_mask.tif"
 
 
-def _listing_problems(store: untrusted_zip.Store, found: set[str], table: dict[str, Patient]) -> list[Problem]:
+def _check_listing(
+    store: untrusted_zip.UntrustedFiles, found: set[str], table: dict[str, ExpectedPatient]
+) -> list[Problem]:
     expected = {
-        f"{patient}/{name}" for patient, p in table.items() for n in range(p.slices) for name in _names(patient, n + 1)
+        f"{patient}/{name}"
+        for patient, p in table.items()
+        for n in range(p.slices)
+        for name in _pair_names(patient, n + 1)
     }
     missing = sorted(expected - found)
-    problems = [Problem(f"{store.path}:{name}", "is missing", _FIX) for name in missing[:_SHOWN]]
-    if len(missing) > _SHOWN:
-        problems.append(Problem(str(store.path), f"{len(missing) - _SHOWN:,} more files are missing", _FIX))
+    problems = [Problem(f"{store.path}:{name}", "is missing", _FIX) for name in missing[:_MOST_NAMED]]
+    if len(missing) > _MOST_NAMED:
+        problems.append(Problem(str(store.path), f"{len(missing) - _MOST_NAMED:,} more files are missing", _FIX))
     problems += [Problem(f"{store.path}:{name}", "does not belong here", _FIX) for name in sorted(found - expected)]
     if problems:
         patients, masks = {name.split("/")[0] for name in found}, [n for n in found if n.endswith("_mask.tif")]
@@ -155,7 +166,7 @@ def _listing_problems(store: untrusted_zip.Store, found: set[str], table: dict[s
     return problems
 
 
-def _read(store: untrusted_zip.Store, names: list[str]) -> bytes:
+def _read_copies(store: untrusted_zip.UntrustedFiles, names: list[str]) -> bytes:
     data = store.read(names[0])
     for other in names[1:]:
         if store.read(other) != data:
@@ -163,6 +174,6 @@ def _read(store: untrusted_zip.Store, names: list[str]) -> bytes:
     return data
 
 
-def _contents_digest(table: dict[str, Patient]) -> str:
+def _contents_digest(table: dict[str, ExpectedPatient]) -> str:
     """One digest for the whole data set: over the lines ``<patient's sha256>  <patient>\\n``."""
     return hashlib.sha256("".join(f"{p.sha256}  {n}\n" for n, p in sorted(table.items())).encode()).hexdigest()

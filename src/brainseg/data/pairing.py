@@ -1,15 +1,16 @@
-"""Images and masks below a folder, paired by what their names share; all that stands in the way, at once.
+"""Images and masks below a folder, paired by what their names share; all faults are reported at once.
 
-``download.images`` and ``download.masks`` are patterns relative to ``download.path``: ``*`` any text, ``?`` one
-character, ``**/`` any folders; without an ending, any of ENDINGS. What the wildcards match is the pair's
-key: with images ``images/*`` and masks ``masks/*``, or images ``**/*`` and masks ``**/*_mask.*``, the image
+``download.images`` and ``download.masks`` are patterns relative to ``download.path``: ``*`` matches any text, ``?`` one
+character, ``**/`` any folders; a pattern without an ending matches any of ENDINGS. What the wildcards match is the
+pair's key: with images ``images/*`` and masks ``masks/*``, or images ``**/*`` and masks ``**/*_mask.*``, the image
 ``a_7.png`` finds its mask by ``a_7``. An image pattern that ends in ``/`` matches folders, each one DICOM series.
-Files of other endings, and hidden ones, are no data; nor is what lies beside the folders that the patterns name.
+Ignored are hidden files, files with other endings, and all outside the folders that the patterns name.
 """
 
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -17,14 +18,14 @@ from brainseg import config
 from brainseg.errors import Problem, raise_all
 from brainseg.io import nifti, pictures, scans
 
-SINGLE = (".png", ".jpg", ".jpeg")  # never of several pages
+SINGLE_PAGE = (".png", ".jpg", ".jpeg")  # formats that hold one page
 ENDINGS = (*pictures.SUFFIXES, *nifti.SUFFIXES)
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
 Key = tuple[str, ...]  # the folders that wildcards match, then what they match in the name
 
 
-class Found(NamedTuple):
+class PairedFiles(NamedTuple):
     """A pair, slices or volumes; ``image`` and ``mask`` are relative to the folder."""
 
     patient: str
@@ -35,10 +36,11 @@ class Found(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What the command line says beside ``download``.
+    """What ``brainseg evaluate`` sets in addition to ``download``.
 
-    ``no_images``: pattern of further files that are no images; ``base``: folder, ending in ``/``, below which the
-    regular expression for patients sees the path; ``patients``: the folder of patients.csv, which may name others too.
+    ``no_images``: pattern of other files that are not images; ``base``: folder, ending in ``/``, from which on the
+    regular expression for patients sees the path; ``patients``: the folder of patients.csv, which may then name
+    patients without images too.
     """
 
     no_images: str | None = None
@@ -49,34 +51,38 @@ class Scope(NamedTuple):
 ALL = Scope()
 
 
-def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Found]:
-    """The pairs below ``root``, sorted by patient and slice number; all problems at once."""
+def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[PairedFiles]:
+    """The pairs below ``root``, sorted by patient and slice number.
+
+    Raises:
+        DataError: all faults at once.
+    """
     patterns = {"download.images": params.images, "download.masks": params.masks}
     outside = {key: each for key, each in patterns.items() if each.startswith("/") or ".." in each.split("/")}
     fix = "write it relative to download.path, without .."
     raise_all([Problem(key, f"{each} leads out of download.path", fix) for key, each in outside.items()])
-    names, folders, problems = _images_below(root, set(map(fixed, patterns.values())))
-    masks = _by_key(names, params.masks)
-    others = _by_key(names, scope.no_images) if scope.no_images else {}
+    names, folders, problems = _list_images(root, set(map(find_fixed_folder, patterns.values())))
+    masks = _match_names(names, params.masks)
+    others = _match_names(names, scope.no_images) if scope.no_images else {}
     taken = {name for matched in (masks, others) for found in matched.values() for name in found}
     if params.images.endswith("/"):
-        images, faults = _series(root, params.images, folders, taken)
+        images, faults = _find_series(root, params.images, folders, taken)
         problems += faults
     else:
-        images = _by_key([name for name in names if name not in taken], params.images)
+        images = _match_names([name for name in names if name not in taken], params.images)
     if not images:
         kinds = "folder" if params.images.endswith("/") else "TIF, PNG, JPEG or NIfTI"
         what = f"no {kinds} fits download.images ({params.images})"
         fix = "set download.images to where they are, below download.path; of DICOM series to folders: 'scans/*/'"
         problems.append(Problem("", what, fix))
-    problems += _partner_problems(images, masks)
+    problems += _check_partners(images, masks)
     found = []
     for key, (image, *_) in images.items():
         is_volume = _is_volume(root, image)
-        patient = _patient(key, image.removeprefix(scope.base), params.patient)
-        number = 1 if is_volume or params.patient in ("each_image", "each_volume") else _number(image)
-        found.append(Found(patient, number, image, masks.get(key, [""])[0], is_volume))
-    problems += _identity_problems(found, params.patient)
+        patient = _find_patient(key, image.removeprefix(scope.base), params.patient)
+        number = 1 if is_volume or params.patient in ("each_image", "each_volume") else _find_number(image)
+        found.append(PairedFiles(patient, number, image, masks.get(key, [""])[0], is_volume))
+    problems += _check_identities(found, params.patient)
     raise_all([problem._replace(path=str(root / problem.path)) for problem in problems])
     return sorted(found)
 
@@ -88,24 +94,28 @@ def _is_volume(root: Path, image: str) -> bool:
     return path.suffix.lower() in (".tif", ".tiff") and pictures.has_pages(path)
 
 
-def fixed(pattern: str) -> str:
-    """The folder, relative, that all lies in what the pattern matches: ``scans`` of ``scans/*/flair.nii``."""
+def find_fixed_folder(pattern: str) -> str:
+    """The folder, relative, that holds everything the pattern can match: ``scans`` of ``scans/*/flair.nii``."""
     *folders, _ = PurePosixPath(pattern).parts
-    plain = next((i for i, part in enumerate(folders) if "*" in part or "?" in part), len(folders))
-    return str(PurePosixPath(*folders[:plain]))
+    return str(PurePosixPath(*folders[: count_plain(folders)]))
 
 
-def _images_below(root: Path, starts: set[str]) -> tuple[list[str], list[str], list[Problem]]:
-    """Names of the image files in the folders ``starts`` or below, and of the folders there that hold files, sorted.
+def count_plain(parts: Sequence[str]) -> int:
+    """How many parts of a pattern come before the first wildcard."""
+    return next((i for i, part in enumerate(parts) if "*" in part or "?" in part), len(parts))
 
-    Links to folders are refused, links to files if they lead outside.
+
+def _list_images(root: Path, starts: set[str]) -> tuple[list[str], list[str], list[Problem]]:
+    """Names of the image files at or below the folders ``starts``, names of the folders that hold files, and faults.
+
+    Links to folders are refused, and links to files outside ``root``.
     """
     names, holders, problems = [], [], []
     unread: list[OSError] = []
     tops = sorted(start for start in starts if not any(_is_below(start, other) for other in starts - {start}))
     for top in tops:
         parts = [part for part in (PurePosixPath(top), *PurePosixPath(top).parents) if part.name]
-        faults = ((part.as_posix(), _fault(root / part, root)) for part in parts if (root / part).is_symlink())
+        faults = ((part.as_posix(), _check_path(root / part, root)) for part in parts if (root / part).is_symlink())
         problems += [Problem(name, *fault) for name, fault in faults if fault]
     for folder, folders, entries in (found for top in tops for found in os.walk(root / top, onerror=unread.append)):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
@@ -115,11 +125,13 @@ def _images_below(root: Path, starts: set[str]) -> tuple[list[str], list[str], l
             name = path.relative_to(root).as_posix()
             if not _may_hold_images(path):
                 continue
-            if fault := _fault(path, root):
+            if fault := _check_path(path, root):
                 problems.append(Problem(name, *fault))
             elif path.is_file():
                 names.append(name)
-    problems += [Problem(os.path.relpath(error.filename or root, root), *unreadable(error)) for error in unread]
+    problems += [
+        Problem(os.path.relpath(error.filename or root, root), *describe_read_error(error)) for error in unread
+    ]
     return names, holders, problems
 
 
@@ -127,25 +139,25 @@ def _is_below(name: str, other: str) -> bool:
     return PurePosixPath(name).is_relative_to(other)
 
 
-def _series(
+def _find_series(
     root: Path, pattern: str, holders: list[str], masks: set[str]
 ) -> tuple[dict[Key, list[str]], list[Problem]]:
-    """Key → the folders that ``pattern`` matches, but those that hold masks; faults of the files in them."""
+    """Key → the folders that ``pattern`` matches, except those that hold masks; faults of the files in them."""
     homes = {str(PurePosixPath(name).parent) for name in masks}
-    images = _by_key([name for name in _series_folders(holders, pattern) if name not in homes], pattern)
+    images = _match_names([name for name in _list_series_folders(holders, pattern) if name not in homes], pattern)
     inside = (path for image, *_ in images.values() for path in sorted((root / image).rglob("[!.]*")))
-    faults = {path: fault for path in inside if (fault := _fault(path, root))}
+    faults = {path: fault for path in inside if (fault := _check_path(path, root))}
     return images, [Problem(path.relative_to(root).as_posix(), *fault) for path, fault in faults.items()]
 
 
 def _may_hold_images(path: Path) -> bool:
-    """By its name, or as a folder; a link that leads nowhere may have been one."""
+    """Whether it has an image's ending or is a folder; a broken link counts, since its target may have been one."""
     named = path.name.lower().endswith(ENDINGS)
     return not path.name.startswith(".") and (named or os.path.isdir(path) or not os.path.exists(path))
 
 
-def _fault(path: Path, root: Path) -> tuple[str, str] | None:
-    if not path.name.isprintable():  # so is a name that is not UTF-8: it comes as lone surrogates
+def _check_path(path: Path, root: Path) -> tuple[str, str] | None:
+    if not path.name.isprintable():  # also a name that is not UTF-8, which Python gives as lone surrogates
         return "has characters in its name that cannot be printed", "rename it"
     if os.path.islink(path) and os.path.isdir(path):
         return "is a link to a folder, which is not followed", "put the folder itself here"
@@ -154,23 +166,23 @@ def _fault(path: Path, root: Path) -> tuple[str, str] | None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        return unreadable(error)
+        return describe_read_error(error)
     if path.is_file() and not os.access(path, os.R_OK):
         return "cannot be read", "check its permissions"
-    if path.is_file() and path.suffix.lower() in SINGLE and size > pictures.MAX_BYTES:
+    if path.is_file() and path.suffix.lower() in SINGLE_PAGE and size > pictures.MAX_BYTES:
         return f"holds {size:,} bytes, at most {pictures.MAX_BYTES:,} are accepted", "crop or resize the image"
     return None
 
 
-def unreadable(error: OSError) -> tuple[str, str]:
+def describe_read_error(error: OSError) -> tuple[str, str]:
     return f"cannot be read ({error.strerror})", "check that it is there, and its permissions"
 
 
-def _by_key(names: list[str], pattern: str) -> dict[Key, list[str]]:
+def _match_names(names: list[str], pattern: str) -> dict[Key, list[str]]:
     """Key → the names that ``pattern`` matches with it."""
     where = PurePosixPath(re.sub(r"\*\*/?$", "**/*", pattern))
     wanted, ending = (where.name, "") if pattern.endswith("/") else split_name(where.name, ".*")
-    folders, stem = _expression("".join(f"{part}/" for part in where.parent.parts)), _expression(wanted)
+    folders, stem = _compile_pattern("".join(f"{part}/" for part in where.parent.parts)), _compile_pattern(wanted)
     found = defaultdict(list)
     for name in names:
         path = PurePosixPath(name)
@@ -182,8 +194,8 @@ def _by_key(names: list[str], pattern: str) -> dict[Key, list[str]]:
     return found
 
 
-def _series_folders(holders: list[str], pattern: str) -> list[str]:
-    """Folders that may be a series: those that hold files; without ``**`` also those above them, never the top."""
+def _list_series_folders(holders: list[str], pattern: str) -> list[str]:
+    """Folders that may be a series: those that hold files; without ``**`` also their parents, but never the top."""
     if "**" in pattern:
         return [name for name in holders if name != "."]
     above = {str(parent) for name in holders for parent in (PurePosixPath(name), *PurePosixPath(name).parents)}
@@ -191,17 +203,17 @@ def _series_folders(holders: list[str], pattern: str) -> list[str]:
 
 
 def split_name(name: str, *more: str) -> tuple[str, str]:
-    """A name and its ending in lower case, which is one of ENDINGS or ``more``, or empty."""
+    """A name without its ending, and the ending in lower case: the longest of ENDINGS and ``more``, or empty."""
     ending = max((end for end in (*ENDINGS, *more) if name.lower().endswith(end)), key=len, default="")
     return name[: len(name) - len(ending)], ending
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"(\*\*/|\*|\?)", pattern)
     return re.compile("".join(_WILDCARDS.get(part) or re.escape(part) for part in parts), re.DOTALL)
 
 
-def _patient(key: Key, image: str, rule: str) -> str:
+def _find_patient(key: Key, image: str, rule: str) -> str:
     """The patient's id, empty if ``rule`` finds none."""
     if rule == "folder":
         return PurePosixPath(key[0]).name
@@ -211,13 +223,13 @@ def _patient(key: Key, image: str, rule: str) -> str:
     return (match[1] or "").replace("/", "_") if match else ""
 
 
-def _number(image: str) -> int:
+def _find_number(image: str) -> int:
     """The last number in the name, -1 if there is none."""
     numbers = re.findall(r"[0-9]{1,18}", PurePosixPath(image).stem)
     return int(numbers[-1]) if numbers else -1
 
 
-def _partner_problems(images: dict[Key, list[str]], masks: dict[Key, list[str]]) -> list[Problem]:
+def _check_partners(images: dict[Key, list[str]], masks: dict[Key, list[str]]) -> list[Problem]:
     problems = []
     for key, (image, *doubles) in images.items():
         partners = masks.get(key, [])
@@ -225,21 +237,25 @@ def _partner_problems(images: dict[Key, list[str]], masks: dict[Key, list[str]])
             problems.append(Problem(image, "has no mask", "add it, or set download.masks to the masks' pattern"))
         if len(partners) > 1:
             problems.append(Problem(image, f"has two masks: {', '.join(partners)}", "keep one"))
-        problems += [Problem(double, f"is a second {image}", "keep one or rename it") for double in doubles]
+        what = f"and {image} match the pattern with the same text, so a mask cannot be assigned"
+        problems += [Problem(double, what, "keep one, or rename it") for double in doubles]
     for key, (mask, *_) in masks.items():
         if key not in images:
-            problems.append(Problem(mask, "is a mask without image", "add the image or remove the mask"))
+            problems.append(Problem(mask, "is a mask without image", "add the image, or remove the mask"))
     return problems
 
 
-def _identity_problems(slices: list[Found], rule: str) -> list[Problem]:
-    """Images of no patient or no number, two folders of one name, two slices of one number, more beside a volume."""
+def _check_identities(slices: list[PairedFiles], rule: str) -> list[Problem]:
+    """Images without patient or number, and different images of one patient that contradict each other.
+
+    Those are folders of the same name, slices of the same number, and anything beside a volume.
+    """
     problems = []
-    nobody = [found.image for found in slices if not found.patient]
-    if nobody:
-        what = f"and {len(nobody) - 1:,} more belong to no patient by download.patient: {rule}"
+    unassigned = [found.image for found in slices if not found.patient]
+    if unassigned:
+        what = f"and {len(unassigned) - 1:,} more belong to no patient by download.patient: {rule}"
         problems.append(
-            Problem(nobody[0], what, "set it to a regular expression on the path, to each_volume or each_image")
+            Problem(unassigned[0], what, "set it to a regular expression on the path, to each_volume or each_image")
         )
     whole = {found.patient: found.image for found in slices if found.is_volume}
     first: dict[tuple[str, int], str] = {}
@@ -256,5 +272,5 @@ def _identity_problems(slices: list[Found], rule: str) -> list[Problem]:
             problems.append(Problem(image, what, "end their names with different numbers"))
         home = str(PurePosixPath(image).parent)
         if rule == "folder" and patient and homes.setdefault(patient, home) != home:
-            problems.append(Problem(image, f"and {homes[patient]} would be one patient, {patient}", "rename a folder"))
+            problems.append(Problem(image, f"and {homes[patient]} have the same patient, {patient}", "rename a folder"))
     return problems

@@ -1,8 +1,8 @@
 """From the archive to arrays on one square grid: images, binary masks and a table of the slices.
 
 Patients are read by a pool of threads (decoding, resizing and reading release Python's lock) and written in order, so
-that memory stays flat however many there are. Of a patient whose images have more than 8 bits all are held at once,
-since they share a window.
+that memory does not grow with their number. All images of a patient are held at once if they have more than 8 bits,
+since they share one intensity window.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ from brainseg import config, files, hardware
 from brainseg.data import archive
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
 from brainseg.io import grid, intensity, pictures, spacing, untrusted_zip
-from brainseg.io.grid import SQUARE, Pixel
+from brainseg.io.grid import SQUARE, PixelSize
 
-_OF_VOLUME = re.compile(r"(.+)_[0-9]{4,}(_mask)?\.npy")  # a member that ``folder`` made of a volume
+_VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask)?\.npy")  # a member that ``folder`` made from a volume
 
 
-class Slice(NamedTuple):
-    """A slice on the grid, or on the way to it.
+class PreparedSlice(NamedTuple):
+    """A slice on the grid.
 
-    ``image`` (S, S, 3) uint8, or as deep and large as it was until its volume's window is known; ``mask`` (S, S) uint8
-    in {0, 1}; ``digest`` of the pixels as they were; ``extent`` of the longer side, in mm where the spacing is known;
-    ``labels``: the values of the mask but 0.
+    ``image`` (S, S, 3) uint8; of more than 8 bits it keeps its type and size until its volume's window is known;
+    ``mask`` (S, S) uint8 in {0, 1}; ``digest`` of the original pixels; ``extent``: length of the longer side, in mm
+    where the spacing is known; ``labels``: the values of the original mask except 0.
     """
 
     image: np.ndarray
@@ -50,7 +50,7 @@ class Slice(NamedTuple):
 def run(path: Path, params: config.Preprocess, out: Path) -> str:
     """Write ``images.npy`` (N, S, S, 3), ``masks.npy`` (N, S, S) and ``slices.csv`` into ``out``, in the index's order.
 
-    Warns on stderr of constant images, of identical ones within a patient, and of labels that nobody has.
+    Warns on stderr about constant images, identical images of a patient, and labels that no mask has.
 
     Raises:
         DataError: every fault of every slice: missing, unreadable, sizes that differ, masks that are not
@@ -71,7 +71,7 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
         columns = ["patient", "institution", "slice"]
         table = index[columns].assign(tumour_pixels=facts["tumour_pixels"], source=index["image"])
         grid_mm = facts["extent"] / params.size
-        table["spacing"] = [_on_grid(*each) for each in zip(index["spacing"], grid_mm, strict=True)]
+        table["spacing"] = [_convert_spacing(*each) for each in zip(index["spacing"], grid_mm, strict=True)]
         table.to_csv(table_path, index_label="row", lineterminator="\n")
     _warn(index.assign(**facts), params.foreground or [])
     patients, tumour = table["patient"].nunique(), int((table["tumour_pixels"] > 0).sum())
@@ -88,11 +88,11 @@ def _convert(
     patients = [list(rows[columns].itertuples(index=False)) for _, rows in index.groupby("patient", sort=False)]
     facts, faults, workers = {}, [], min(8, hardware.processors())
     with (
-        _opened(path) as source,
+        archive.open_zip(path) as source,
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(index), desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
     ):
-        results = _in_order(pool, partial(_read_patient, source, params=params), patients, ahead=2 * workers)
+        results = _map_in_order(pool, partial(_prepare_patient, source, params=params), patients, ahead=2 * workers)
         for row, each in zip(index.index, itertools.chain.from_iterable(results), strict=True):
             bar.update()
             if isinstance(each, BrainsegError):
@@ -102,87 +102,87 @@ def _convert(
             if not faults:
                 images.write(each.image)
                 masks.write(each.mask)
-    known = pd.DataFrame(facts.values(), columns=["tumour_pixels", *Slice._fields[2:]], index=list(facts))
-    if shared := _shared(index.join(known.astype({"constant": bool}), how="inner")):
+    known = pd.DataFrame(facts.values(), columns=["tumour_pixels", *PreparedSlice._fields[2:]], index=list(facts))
+    if shared := _find_shared(index.join(known.astype({"constant": bool}), how="inner")):
         faults.append(DataError("", problems=shared))
-    _raise_gravest(faults)
+    _raise_faults(faults)
     return known
 
 
-def _read_patient(
+def _prepare_patient(
     source: zipfile.ZipFile, members: list[tuple[str, str, str]], params: config.Preprocess
-) -> list[Slice | BrainsegError]:
-    """A patient's slices on the grid. Deep ones wait until all are read, for they share a window.
+) -> list[PreparedSlice | BrainsegError]:
+    """A patient's slices on the grid, or the fault of each. The window of deep images needs all of them.
 
     Args:
-        members: names of image and mask, spacing.
+        members: names of image and mask, and spacing.
     """
-    outcomes: list[Slice | BrainsegError] = []
+    outcomes: list[PreparedSlice | BrainsegError] = []
     for image_name, mask_name, cell in members:
         try:
-            outcomes.append(read_slice(source, image_name, mask_name, params, _pixel(cell)))
+            outcomes.append(prepare_slice(source, image_name, mask_name, params, _read_pixel(cell)))
         except (DataError, IntegrityError) as error:
             outcomes.append(error)
-    read = {i: each for i, each in enumerate(outcomes) if isinstance(each, Slice)}
+    read = {i: each for i, each in enumerate(outcomes) if isinstance(each, PreparedSlice)}
     if not read:
         return outcomes
     first = next(iter(read))
     if params.foreground is None and len(frozenset().union(*(each.labels for each in read.values()))) > 1:
         what = "and other masks of the patient differ: tumour is 1 in some and 255 in others"
         outcomes[first] = DataError(
-            members[first][1], what, "save them alike, or name the labels: preprocess.foreground"
+            members[first][1], what, "save all with the same value, or name the labels: preprocess.foreground"
         )
     if all(each.image.dtype == np.uint8 for each in read.values()):
         return outcomes
-    kinds = {_kind(each.image) for each in read.values()}
+    kinds = {_describe_pixels(each.image) for each in read.values()}
     if len(kinds) > 1:
         what = f"and other slices of the patient are of different kinds ({'; '.join(sorted(kinds))})"
-        outcomes[first] = DataError(members[first][0], what, "save all slices of a patient alike")
+        outcomes[first] = DataError(members[first][0], what, "save all slices of a patient in the same way")
         return outcomes
-    ends = intensity.window([each.image for each in read.values()], (params.window[0], params.window[1]))
+    ends = intensity.find_window([each.image for each in read.values()], (params.window[0], params.window[1]))
     for i, each in read.items():
-        if isinstance(outcomes[i], Slice):
-            image = grid.resize_image(intensity.to_uint8(each.image, ends), params.size, _pixel(members[i][2]))
+        if isinstance(outcomes[i], PreparedSlice):
+            image = grid.resize_image(intensity.to_uint8(each.image, ends), params.size, _read_pixel(members[i][2]))
             outcomes[i] = each._replace(image=image)
     return outcomes
 
 
-def _raise_gravest(faults: list[BrainsegError]) -> None:
-    """Raise one error for all: of changed bytes if there are any, else of bad data."""
+def _raise_faults(faults: list[BrainsegError]) -> None:
+    """Raise one error for all faults: IntegrityError if any fault is one, else DataError."""
     kind = IntegrityError if any(isinstance(fault, IntegrityError) for fault in faults) else DataError
-    raise_all(_gathered([problem for fault in faults for problem in fault.problems]), kind)
+    raise_all(_group_by_volume([problem for fault in faults for problem in fault.problems]), kind)
 
 
-def _gathered(problems: list[Problem]) -> list[Problem]:
-    """Of the slices of one volume those with one and the same way out become one problem, named by the volume."""
+def _group_by_volume(problems: list[Problem]) -> list[Problem]:
+    """Problems with the same fix in slices of one volume become one problem, named by the volume."""
     groups: dict[tuple, list[Problem]] = {}
     for problem in problems:
-        volume = _OF_VOLUME.fullmatch(problem.path)
+        volume = _VOLUME_MEMBER.fullmatch(problem.path)
         key = (volume[1], volume[2], problem.fix) if volume else (problem,)
         groups.setdefault(key, []).append(problem)
     return [
-        first if not others else Problem(key[0], f"{first.what}; so {len(others) + 1} of its slices", first.fix)
+        first if not others else Problem(key[0], f"{first.what}; the same fault in {len(others) + 1} slices", first.fix)
         for key, (first, *others) in groups.items()
     ]
 
 
-def read_slice(
-    source: zipfile.ZipFile, image_name: str, mask_name: str, params: config.Preprocess, pixel: Pixel = SQUARE
-) -> Slice:
-    """Decode, check and resize one pair of members; an image of more than 8 bits is left as it is.
+def prepare_slice(
+    source: zipfile.ZipFile, image_name: str, mask_name: str, params: config.Preprocess, pixel: PixelSize = SQUARE
+) -> PreparedSlice:
+    """Decode, check and resize one pair of members; an image of more than 8 bits is not resized.
 
     Raises:
-        DataError: all that is wrong with the two.
+        DataError: every fault of the two.
         IntegrityError: the same, if the archive was changed.
     """
     decoded: list[np.ndarray] = []
     faults: list[BrainsegError] = []
     for name in (image_name, mask_name):
         try:
-            decoded.append(pictures.decode(_member(source, name), name, lossless=name == mask_name))
+            decoded.append(pictures.decode(_read_member(source, name), name, lossless=name == mask_name))
         except (DataError, IntegrityError) as error:
             faults.append(error)
-    _raise_gravest(faults)
+    _raise_faults(faults)
     image, mask = decoded
     raise_all(check_pair(image, mask, mask_name, params.foreground))
     digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
@@ -192,13 +192,13 @@ def read_slice(
         labels = frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0}
         mask = np.isin(mask, params.foreground).view(np.uint8)
     constant, extent = bool(image.min() == image.max()), float(max(np.multiply(mask.shape, pixel)))
-    shown = grid.selected(image, params.channels)
+    shown = grid.select_channels(image, params.channels)
     shown = grid.resize_image(shown, params.size, pixel) if shown.dtype == np.uint8 else shown
-    return Slice(shown, grid.resize_mask(mask, params.size, pixel), digest, constant, extent, labels)
+    return PreparedSlice(shown, grid.resize_mask(mask, params.size, pixel), digest, constant, extent, labels)
 
 
 def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[int] | None = None) -> list[Problem]:
-    """What is wrong with a mask: its shape beside the image's, its values unless ``foreground`` says what they mean."""
+    """Faults of a mask: another shape than its image, or values that are not binary and not named by ``foreground``."""
     if mask.ndim != 2:
         return [Problem(name, f"the mask has shape {mask.shape}, must have one channel", "save it as grayscale")]
     if mask.shape != image.shape[:2]:
@@ -214,26 +214,27 @@ def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[
     values = np.unique(mask)
     shown = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
     what = f"the mask holds {len(values)} values ({shown}), must hold 0 and 1 or 0 and 255"
-    return [Problem(name, what, "threshold it, and save it without loss; or name its labels: preprocess.foreground")]
+    fix = "threshold it and save it in a lossless format, or name its labels: preprocess.foreground"
+    return [Problem(name, what, fix)]
 
 
-def _kind(pixels: np.ndarray) -> str:
+def _describe_pixels(pixels: np.ndarray) -> str:
     return f"{pixels.dtype.name}, {'three channels' if pixels.ndim == 3 else 'one channel'}"
 
 
-def _pixel(cell: str) -> Pixel:
-    """Height and width of a pixel in mm; square where nothing is known."""
-    sides = spacing.read(cell)
+def _read_pixel(cell: str) -> PixelSize:
+    """Height and width of a pixel in mm; square where the spacing is not known."""
+    sides = spacing.parse_cell(cell)
     return sides[:2] if sides else SQUARE
 
 
-def _on_grid(cell: str, pixel: float) -> str:
-    """The spacing with square pixels of the grid, ``pixel`` mm wide."""
-    sides = spacing.read(cell)
-    return spacing.write((pixel, pixel, sides[2])) if sides else ""
+def _convert_spacing(cell: str, pixel: float) -> str:
+    """The spacing on the grid, whose pixels are square and ``pixel`` mm wide."""
+    sides = spacing.parse_cell(cell)
+    return spacing.format_cell((pixel, pixel, sides[2])) if sides else ""
 
 
-def _in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahead: int) -> Iterator:
+def _map_in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahead: int) -> Iterator:
     """``pool.map`` with at most ``ahead`` results in memory."""
     waiting: deque[Future] = deque()
     for task in tasks:
@@ -244,24 +245,17 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable, tasks: Iterable, ahe
         yield waiting.popleft().result()
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except untrusted_zip.DAMAGE as error:
-        raise IntegrityError(path, f"is not a zip archive ({error})", "run: dvc repro -f download") from None
-
-
-def _member(source: zipfile.ZipFile, name: str) -> bytes:
+def _read_member(source: zipfile.ZipFile, name: str) -> bytes:
     try:
         return source.read(name)
     except KeyError:
         raise DataError(name, "is missing from the archive", "add the file, then: dvc repro download") from None
-    except untrusted_zip.DAMAGE as error:
+    except untrusted_zip.DAMAGE_ERRORS as error:
         raise IntegrityError(name, f"changed inside the archive ({error})", "run: dvc repro -f download") from None
 
 
-def _shared(slices: pd.DataFrame) -> list[Problem]:
-    """Images that several patients have: the model would be tested on what it was trained on."""
+def _find_shared(slices: pd.DataFrame) -> list[Problem]:
+    """Images that several patients have: the model could be tested on images that it was trained on."""
     telling = slices[~slices["constant"]]
     groups = telling.groupby("digest")["patient"].nunique()
     repeated = telling[telling["digest"].isin(groups.index[groups > 1])]
@@ -272,9 +266,9 @@ def _shared(slices: pd.DataFrame) -> list[Problem]:
 
 
 def _warn(slices: pd.DataFrame, foreground: list[int]) -> None:
-    """Say on stderr what is odd but no error."""
+    """Print on stderr what is unusual but not an error."""
     telling, blank = slices[~slices["constant"]], slices[slices["constant"]]
-    of_volume = blank["image"].str.fullmatch(_OF_VOLUME.pattern)
+    of_volume = blank["image"].str.fullmatch(_VOLUME_MEMBER.pattern)
     for patient, count in blank[of_volume]["patient"].value_counts(sort=False).items():
         print(f"WARNING {patient}: every pixel has the same value in {count} slices", file=sys.stderr)
     if foreground:

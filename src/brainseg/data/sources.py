@@ -1,4 +1,4 @@
-"""Where slices come from: LGG, a folder of one's own, or phantoms."""
+"""Where slices come from: LGG, a folder of the user, or phantoms."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from brainseg.data.phantom import cohort as phantoms
 def pairs(download: config.Download, phantom: config.Phantom) -> Iterator[Pair]:
     """The pairs of ``download.source``, sorted by patient and slice, drawn or read one at a time.
 
-    A source that can be verified raises at the end at the latest: an archive is good only if all pairs came.
+    A source may find a fault only after its last pair, so an archive is good only if all pairs were taken.
     """
     if download.source == "kaggle":
         return kaggle.pairs()

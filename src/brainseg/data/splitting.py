@@ -1,7 +1,7 @@
-"""Train, validation and test: patients apart, alike in institution and tumour burden, the same for any order of rows.
+"""Train, validation and test: no patient in two of them, stratified by institution and tumour burden.
 
-Patients are sorted by institution, tumour pixels and id and cut into blocks of neighbours; every fold takes
-one of each block, and validation one of each larger block of the others.
+Patients are sorted by institution, tumour pixels and id, so that the order of rows has no influence, and cut into
+blocks of neighbours. Every fold gets one patient of each block; validation gets one of each larger block of the rest.
 """
 
 from pathlib import Path
@@ -12,16 +12,15 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from brainseg import config, files
 from brainseg.data import dataset
+from brainseg.data.dataset import SUBSETS
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 
-SUBSETS = ("train", "val", "test")
-TRIES = 100  # seeds tried before a split without tumour in one part is refused
+TRIES = 100  # seeds that are tried before a split without tumour in one part is refused
 
 
 def run(slices_csv: Path, params: config.Split, out: Path) -> str:
     """Write the split of the slices in ``slices_csv``: columns row, patient, fold, subset. See :func:`split`."""
-    slices = pd.read_csv(slices_csv, dtype={"patient": str, "institution": str}, keep_default_na=False)
-    table = split(slices, params)
+    table = split(dataset.read_slices(slices_csv), params)
     with files.replacing(out) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     parts = {name: table[table["subset"] == name] for name in (*SUBSETS, "unused")}
@@ -30,86 +29,89 @@ def run(slices_csv: Path, params: config.Split, out: Path) -> str:
 
 
 def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
-    """Deal patients (or what ``unit`` says) to folds and subsets.
+    """Assign patients, or the units that ``unit`` names, to folds and subsets.
 
     Args:
         slices: columns row, patient, institution, slice, tumour_pixels.
         params: the split block.
 
     Returns:
-        Columns row, patient, fold, subset, in the order of ``slices``. Fold is -1 for what is unused, and for
-        all with ``split.file``. The folds do not depend on ``test_fold``.
+        Columns row, patient, fold, subset, in the order of ``slices``. Fold is -1 for unused rows, and for
+        all rows with ``split.file``. The folds do not depend on ``test_fold``.
 
     Raises:
-        DataError: too few patients or tumours, with counts; a file that does not fit.
-        IntegrityError: a patient in two subsets, or ids that differ by case alone.
+        DataError: too few patients or tumours, with counts; a file that does not match the data.
+        IntegrityError: a patient in two subsets, or ids that differ only in case or Unicode form.
     """
     check_ids(slices["patient"])
-    dealt = _from_file(slices, params.file, params) if params.file else _deal(_units(slices, params), params)
+    assigned = (
+        _read_own_split(slices, params.file, params) if params.file else _assign(_select_units(slices, params), params)
+    )
     keys = ["patient", "slice"] if params.unit == "slice" else ["patient"]
-    table = slices.merge(dealt[[*keys, "fold", "subset"]], on=keys, how="left", validate="many_to_one")
+    table = slices.merge(assigned[[*keys, "fold", "subset"]], on=keys, how="left", validate="many_to_one")
     table = table.fillna({"fold": -1, "subset": "unused"}).astype({"fold": int})
     _check_tumour(table)
     return table[["row", "patient", "fold", "subset"]]
 
 
-def fold_count(slices_csv: Path, params: config.Split) -> int:
-    """How many folds there are: ``params.folds``, or an institution each, the small ones together.
+def count_folds(slices_csv: Path, params: config.Split) -> int:
+    """How many folds there are: ``params.folds``, or one per institution, where all small ones are one.
 
     Raises:
-        DataError: the slices, which tell the institutions, are not there yet.
+        DataError: the table of slices, which names the institutions, does not exist yet.
     """
     if params.unit != "institution":
         return params.folds
     if not slices_csv.is_file():
-        raise DataError(slices_csv, "there is no such file, which tells the institutions", "run: dvc repro preprocess")
-    slices = pd.read_csv(slices_csv, dtype={"patient": str, "institution": str}, keep_default_na=False)
-    return int(_institutions(_units(slices, params)).max()) + 1
+        raise DataError(slices_csv, "does not exist; it names the institutions", "run: dvc repro preprocess")
+    return int(_assign_institutions(_select_units(dataset.read_slices(slices_csv), params)).max()) + 1
 
 
 def check_ids(patients: pd.Series) -> None:
-    """Refuse ids that a person, or some file system, would take for the same patient.
+    """Refuse ids that differ only in case or Unicode form: a person or a file system may take them for one patient.
 
     Raises:
-        IntegrityError: naming them all.
+        IntegrityError: naming all of them.
     """
     ids = pd.Series(sorted(set(patients)), dtype=str)
-    alike = ids.groupby(dataset.same(ids)).agg(list)
+    groups = ids.groupby(dataset.normalise_ids(ids)).agg(list)
     raise_all(
         [
-            Problem(" and ".join(group), "are ids of one patient written in different ways", "give it one id")
-            for group in alike
+            Problem(" and ".join(group), "are ids of one patient written in different ways", "use one of them")
+            for group in groups
             if len(group) > 1
         ],
         IntegrityError,
     )
 
 
-def _units(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
-    """What is dealt, sorted whatever the order of rows: patient, institution, tumour_pixels and, of slices, slice."""
-    patients = _sorted(slices.groupby("patient", as_index=False).agg({"institution": "min", "tumour_pixels": "sum"}))
+def _select_units(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
+    """The units to assign, sorted: columns patient, institution, tumour_pixels and, if units are slices, slice."""
+    patients = _sort_units(
+        slices.groupby("patient", as_index=False).agg({"institution": "min", "tumour_pixels": "sum"})
+    )
     if params.patients is not None:
         if params.patients > len(patients):
             what = f"split.patients is {params.patients}, there are {len(patients)}"
             raise DataError("params.yaml", what, "lower it, or set it to null")
-        patients = patients[_drawn(patients, params.patients, params.seed)]
+        patients = patients[_draw(patients, params.patients, params.seed)]
     if params.unit == "slice":
-        return _sorted(slices[slices["patient"].isin(patients["patient"])])
+        return _sort_units(slices[slices["patient"].isin(patients["patient"])])
     return patients
 
 
-def _kind(params: config.Split) -> str:
+def _name_unit(params: config.Split) -> str:
     return "slice" if params.unit == "slice" else "patient"
 
 
-def _sorted(units: pd.DataFrame) -> pd.DataFrame:
+def _sort_units(units: pd.DataFrame) -> pd.DataFrame:
     order = [key for key in ("institution", "tumour_pixels", "patient", "slice") if key in units]
     return units.sort_values(order, ignore_index=True)
 
 
-def _deal(units: pd.DataFrame, params: config.Split) -> pd.DataFrame:
+def _assign(units: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     """Add columns fold and subset."""
-    folds = _institutions(units) if params.unit == "institution" else _stratified(units, params)
+    folds = _assign_institutions(units) if params.unit == "institution" else _stratify(units, params)
     if params.test_fold > max(folds):
         what = f"split.test_fold is {params.test_fold}, there are {max(folds) + 1} folds"
         raise DataError("params.yaml", what, f"set test_fold to 0 ... {max(folds)}")
@@ -118,82 +120,81 @@ def _deal(units: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     count = max(1, round(params.val_fraction * others.sum()))
     if count >= others.sum():
         what = (
-            f"validation takes {count} of {others.sum()} {_kind(params)}s outside the test fold, none is left to train"
+            f"validation takes {count} of {others.sum()} {_name_unit(params)}s outside the test fold, train gets none"
         )
         raise DataError("params.yaml", what, "add data, or lower split.val_fraction")
-    val = _retried(lambda seed: _drawn(units[others], count, seed), tumour[others], params)
+    val = _draw_with_tumour(lambda seed: _draw(units[others], count, seed), tumour[others], params)
     subset = np.full(len(units), "test", dtype=object)
     subset[others] = np.where(val, "val", "train")
     return units.assign(fold=folds, subset=subset)
 
 
-def _stratified(units: pd.DataFrame, params: config.Split) -> np.ndarray:
-    """Fold of each unit, alike in institution and tumour burden."""
+def _stratify(units: pd.DataFrame, params: config.Split) -> np.ndarray:
+    """Fold of each unit, stratified by institution and tumour burden."""
     if len(units) < params.folds:
-        what = f"{len(units)} {_kind(params)}s cannot be dealt to {params.folds} folds"
-        raise DataError("params.yaml", what, "lower split.folds, or add data (3 patients at the very least)")
+        what = f"{len(units)} {_name_unit(params)}s cannot be divided into {params.folds} folds"
+        raise DataError("params.yaml", what, "lower split.folds, or add data (at least 3 patients)")
     tumour = units["tumour_pixels"].to_numpy() > 0
-    return _retried(lambda seed: _folds(units, params.folds, seed), tumour, params)
+    return _draw_with_tumour(lambda seed: _draw_folds(units, params.folds, seed), tumour, params)
 
 
-def _institutions(units: pd.DataFrame) -> np.ndarray:
-    """Fold of each patient: institutions by name, the small ones together last."""
-    groups = units["patient"].map(dataset.institution_groups(units))
+def _assign_institutions(units: pd.DataFrame) -> np.ndarray:
+    """Fold of each patient: one per institution, sorted by name; all small institutions are the last fold."""
+    groups = units["patient"].map(dataset.group_institutions(units))
     names = sorted(set(groups), key=lambda name: (name == dataset.OTHER, name))
     if len(names) < 2:
-        what = (
-            f"all patients are of one institution, or of small ones (fewer than {dataset.SMALL_INSTITUTION} patients)"
-        )
+        what = f"all patients are of one institution, or of ones with fewer than {dataset.SMALL_INSTITUTION} patients"
         raise DataError("params.yaml", what, "set split.unit: patient")
     return groups.map(names.index).to_numpy()
 
 
-def _retried(draw, tumour: np.ndarray, params: config.Split) -> np.ndarray:
-    """``draw(seed)``, or with the next seed that gives every part a tumour.
+def _draw_with_tumour(draw, tumour: np.ndarray, params: config.Split) -> np.ndarray:
+    """``draw(seed)`` with the first seed, from ``split.seed`` on, that gives every part a tumour.
 
     Raises:
-        DataError: there is none.
+        DataError: no seed of TRIES does.
     """
     for seed in range(params.seed, params.seed + TRIES):
         parts = draw(seed)
         if all(tumour[parts == part].any() for part in np.unique(parts)):
             return parts
     counts = ", ".join(f"{tumour[parts == part].sum()} of {(parts == part).sum()}" for part in np.unique(parts))
-    what = f"no split gives every part a {_kind(params)} with tumour (the last one tried: {counts})"
+    what = f"no split gives every part a {_name_unit(params)} with tumour (the last one tried: {counts})"
     raise DataError("params.yaml", what, "lower split.folds, raise split.val_fraction, or add data")
 
 
-def _folds(units: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
-    """Fold of each unit; ``units`` as :func:`_sorted` leaves them."""
+def _draw_folds(units: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
+    """Fold of each unit; ``units`` must be sorted by :func:`_sort_units`."""
     numbers = np.empty(len(units), dtype=int)
-    dealer = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for fold, (_, members) in enumerate(dealer.split(units, _blocks(len(units), folds))):
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    for fold, (_, members) in enumerate(splitter.split(units, _number_blocks(len(units), folds))):
         numbers[members] = fold
     return numbers
 
 
-def _drawn(units: pd.DataFrame, count: int, seed: int) -> np.ndarray:
-    """Which units (boolean) are among ``count`` drawn evenly from the sorted ``units``."""
+def _draw(units: pd.DataFrame, count: int, seed: int) -> np.ndarray:
+    """Boolean: True for ``count`` random units, stratified over the sorted ``units``."""
     chosen = np.full(len(units), count == len(units))
     if not chosen.all():
         smaller = min(count, len(units) - count)
-        blocks = _blocks(len(units), -(-len(units) // smaller))
-        dealer = StratifiedShuffleSplit(1, test_size=count, random_state=seed)
-        chosen[next(dealer.split(units, blocks))[1]] = True
+        blocks = _number_blocks(len(units), -(-len(units) // smaller))
+        splitter = StratifiedShuffleSplit(1, test_size=count, random_state=seed)
+        chosen[next(splitter.split(units, blocks))[1]] = True
     return chosen
 
 
-def _blocks(count: int, size: int) -> np.ndarray:
-    """Block of each of ``count`` neighbours, ``size`` at a time; an incomplete last block joins the one before."""
+def _number_blocks(count: int, size: int) -> np.ndarray:
+    """Block of each of ``count`` neighbours, ``size`` in a block; an incomplete last block joins the one before."""
     return np.minimum(np.arange(count) // size, count // size - 1)
 
 
-def _from_file(slices: pd.DataFrame, file: str, params: config.Split) -> pd.DataFrame:
-    """The user's own split. Patients it does not name are unused."""
+def _read_own_split(slices: pd.DataFrame, file: str, params: config.Split) -> pd.DataFrame:
+    """The user's own split. Patients that it does not name are unused."""
     path = files.project_root() / file
     if params.unit != "patient" or params.patients is not None:
-        raise DataError("params.yaml", "split.file decides alone", "set split.unit: patient and split.patients: null")
-    table = _read(path)
+        what = "split.file can be used only with split.unit: patient and split.patients: null"
+        raise DataError("params.yaml", what, "set split.unit: patient and split.patients: null")
+    table = _read_table(path)
     check_ids(pd.concat([slices["patient"], table["patient"]]))
     known, allowed = set(slices["patient"]), (*SUBSETS, "unused")
     problems, doubled = [], []
@@ -210,7 +211,7 @@ def _from_file(slices: pd.DataFrame, file: str, params: config.Split) -> pd.Data
     return table.drop_duplicates("patient").assign(fold=-1)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, FileNotFoundError) as error:
@@ -222,7 +223,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _check_tumour(table: pd.DataFrame) -> None:
-    """Every subset has slices, and tumour: without it there is nothing to learn from or to score."""
+    """Refuse a subset without tumour: there is nothing to learn from or to score."""
     problems = []
     for subset in SUBSETS:
         mine = table[table["subset"] == subset]

@@ -1,5 +1,5 @@
-"""Masks to honest numbers.
+"""Scores of masks.
 
-Holds the metrics, tables and blocks of scores, intervals, and the search for a threshold.
-May touch inference, data, io and what is below; reaches no engine and no MLflow.
+Holds the metrics, tables and blocks of scores, intervals, the search for a threshold, and the models of the results.
+May import inference, data, io and what is below; reaches no engine and no MLflow.
 """

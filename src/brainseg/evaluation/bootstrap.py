@@ -1,10 +1,10 @@
 """Means with 95 % intervals that resample patients, never slices.
 
-Slices of one patient resemble each other, so the patient is the unit that varies: a resample draws
-patients with replacement and pools all their slices (cluster bootstrap; Davison & Hinkley 1997,
-section 3.8). The interval is BCa (Efron 1987, JASA 82:171): on skewed Dice (88 % Beta(14, 2), 12 %
-Beta(1, 2)) it held the true mean in 78, 85, 88 and 95 % of simulated cohorts of 11, 17, 22 and 110
-patients (tests/evaluation/test_bootstrap.py; docs/comparability.md). Read an interval of few patients as too narrow.
+Slices of one patient resemble each other, so patients are resampled: a resample draws patients with replacement
+and pools all their slices (cluster bootstrap; Davison & Hinkley 1997, section 3.8). The interval is BCa (Efron 1987,
+JASA 82:171): on skewed Dice (88 % Beta(14, 2), 12 % Beta(1, 2)) it held the true mean in 78, 85, 88 and 95 % of
+simulated cohorts of 11, 17, 22 and 110 patients (tests/evaluation/test_bootstrap.py; docs/comparability.md). With few
+patients an interval is too narrow.
 """
 
 import numpy as np
@@ -18,11 +18,11 @@ def summarise(values: ArrayLike, patients: ArrayLike, *, resamples: int, seed: i
     """Mean, median, 95 % interval of the mean, and how many values there are and are not.
 
     Args:
-        values: one number a patient, or a slice; NaN where it is undefined.
-        patients: whose number it is, aligned with ``values``.
+        values: one number per patient or slice; NaN if it is undefined.
+        patients: the patient of each value.
 
     Returns:
-        ``{mean, median, lo, hi, n, undefined}`` over the ``n`` defined values; NaN for what they cannot give.
+        ``{mean, median, lo, hi, n, undefined}`` over the ``n`` defined values; NaN if there are too few of them.
     """
     numbers = np.asarray(values, float)
     defined = ~np.isnan(numbers)
@@ -35,7 +35,7 @@ def summarise(values: ArrayLike, patients: ArrayLike, *, resamples: int, seed: i
 def interval(values: np.ndarray, patients: ArrayLike, *, resamples: int, seed: int) -> tuple[float, float]:
     """BCa interval of the mean of ``values`` from ``resamples`` draws of ``patients``.
 
-    NaN for fewer than two patients: one of them says nothing about how much patients vary.
+    NaN for fewer than two patients: one patient does not show how much patients vary.
     """
     _, member = np.unique(np.asarray(patients, str), return_inverse=True)
     sums, sizes = np.bincount(member, weights=values), np.bincount(member)
@@ -50,9 +50,9 @@ def interval(values: np.ndarray, patients: ArrayLike, *, resamples: int, seed: i
 
 
 def _bca_levels(means: np.ndarray, mean: float, left_out: np.ndarray) -> np.ndarray:
-    """Quantiles of the resampled means to read: 2.5 % and 97.5 %, moved for bias and skew.
+    """Levels of the quantiles of the resampled means: 2.5 % and 97.5 %, corrected for bias and skew.
 
-    ``left_out`` holds the mean without each patient in turn (jackknife), whose skew is the acceleration.
+    ``left_out`` holds the mean without each patient in turn (jackknife); its skew is the acceleration.
     """
     below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
     bias = ndtri(np.clip(below, 0.5 / len(means), 1 - 0.5 / len(means)))

@@ -1,6 +1,6 @@
 """Segmentation metrics in plain NumPy and SciPy: counts first, every score a formula over them.
 
-A score that has no meaning (0 / 0) is NaN, never 0 or 1: whoever averages decides what to do with it.
+A score without a meaning (0 / 0) is NaN, never 0 or 1: the caller that averages decides what to do with it.
 Formulas and pitfalls: Taha & Hanbury 2015, BMC Medical Imaging 15:29; Maier-Hein et al. 2024,
 Nature Methods 21:195 ("Metrics reloaded").
 """
@@ -71,19 +71,19 @@ def recall(c: Counts) -> Any:
 
 
 def pixel_accuracy(c: Counts) -> Any:
-    """(TP + TN) / all. Near 1 whatever is predicted where the tumour is 1 % of the pixels."""
+    """(TP + TN) / all. Near 1 for any prediction if the tumour is 1 % of the pixels."""
     return _ratio(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn)
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Border pixels of a mask (H, W): those with a background pixel, or the image's edge, above, below or beside."""
+    """Border pixels of a mask (H, W): pixels beside, above or below the background or the edge of the image."""
     return mask & ~ndimage.binary_erosion(mask)
 
 
 def surface_distances(
     reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of each border pixel to the other mask's border: reference to prediction, and back.
+    """Distance of each border pixel to the border of the other mask: reference to prediction, and back.
 
     Masks (H, W); ``spacing`` (row, column) is a pixel's size, and distances are in its unit. A
     distance to an empty mask is infinite; an empty mask has no distances.
@@ -110,18 +110,18 @@ def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float:
 def surface_dice(distances: tuple[np.ndarray, np.ndarray], tolerance: float) -> float:
     """Share of both borders that lies within ``tolerance`` of the other one.
 
-    After Nikolov et al. 2018 (arXiv:1809.04430), border pixels counted alike instead of weighted by
-    length. One mask empty: 0. Both empty: NaN.
+    After Nikolov et al. 2018 (arXiv:1809.04430), but border pixels have equal weight instead of a weight
+    by length. One mask empty: 0. Both empty: NaN.
     """
     both = np.concatenate(distances)
     return float(_ratio(np.count_nonzero(both <= tolerance), both.size))
 
 
 def keras_dice_batch_soft(reference: np.ndarray, probability: np.ndarray) -> float:
-    """What older Keras projects print as "dice": for comparison with them only.
+    """The "dice" of older Keras projects, only for comparison with them.
 
     (2 sum(r p) + 100) / (sum(r) + sum(p) + 100) over the flattened batch of 32 slices, averaged over
-    the batches, the last partial one with the same weight. Masks (n, H, W), probabilities uint8.
+    the batches; a last batch with fewer slices has the same weight. Masks (n, H, W), probabilities uint8.
     """
     sums = _batch_sums(reference, probability)
     scores = [(2 * both + KERAS_SMOOTH) / (r + p + KERAS_SMOOTH) for both, r, p in sums]
@@ -129,7 +129,7 @@ def keras_dice_batch_soft(reference: np.ndarray, probability: np.ndarray) -> flo
 
 
 def keras_iou_batch_soft(reference: np.ndarray, probability: np.ndarray) -> float:
-    """The same projects' "iou": (sum(r p) + 100) / (sum(r) + sum(p) - sum(r p) + 100) by batch of 32."""
+    """The "iou" of the same projects: (sum(r p) + 100) / (sum(r) + sum(p) - sum(r p) + 100) by batch of 32."""
     sums = _batch_sums(reference, probability)
     scores = [(both + KERAS_SMOOTH) / (r + p - both + KERAS_SMOOTH) for both, r, p in sums]
     return float(np.mean(scores)) if scores else float("nan")

@@ -1,12 +1,12 @@
-"""Tables of raw counts, one row a slice or a patient, and the blocks of numbers made from them.
+"""Tables of raw counts, one row per slice or patient, and the blocks of numbers made from them.
 
-Rows come first and means after: whatever ``metrics/evaluation.json`` says can be worked out again
-from ``per_slice.csv`` and ``per_patient.csv``. docs/metrics.md defines each number.
+Means are computed from the tables: every number in ``metrics/evaluation.json`` can be computed again from
+``per_slice.csv`` and ``per_patient.csv``. docs/metrics.md defines each number.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,11 @@ from brainseg.io import spacing
 
 CALIBRATION_BINS = 10
 SIZES = ("small", "medium", "large")
-Summarise = Callable[[pd.Series, pd.Series], dict]  # values and their patients -> mean, median, lo, hi, n, undefined
+Summarise = Callable[[pd.Series, pd.Series], dict[str, Any]]  # values, patients -> the fields of results.Mean
 
 
 class Measure(NamedTuple):
-    """How masks are scored: lengths, ``tolerance`` of surface Dice among them, in ``unit`` (px | mm)."""
+    """How masks are scored. ``unit`` (px | mm): of all lengths. ``tolerance``: of surface Dice, in that unit."""
 
     unit: str
     tolerance: float
@@ -32,13 +32,13 @@ class Measure(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """The slices of one subset: ``cases``, whose index is the position in ``masks`` (n, H, W) of all subsets."""
+    """The slices of one subset. The index of ``cases`` is the position in ``masks`` (n, H, W) of all subsets."""
 
     cases: pd.DataFrame
     masks: np.ndarray
 
     def patients(self, probability: np.ndarray, title: str) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
-        """Patient by patient: rows in slice order, reference (S, H, W) bool, probability (S, H, W) uint8."""
+        """For each patient: rows in slice order, reference (S, H, W) bool, probability (S, H, W) uint8."""
         groups = self.cases.sort_values(["patient", "slice"]).groupby("patient")
         for _, rows in tqdm(groups, desc=title, unit="patient", leave=False, disable=None):
             yield rows, self.masks[rows.index] > 0, probability[rows.index]
@@ -54,16 +54,16 @@ class Cohort(NamedTuple):
 def per_slice(
     cohort: Cohort, probability: np.ndarray, rule: postprocessing.Rule, tolerance: float, unit: str, title: str
 ) -> pd.DataFrame:
-    """Counts, Dice, IoU, HD95 and surface Dice of each slice; lengths, ``tolerance`` too, in ``unit`` (px | mm).
+    """Counts, Dice, IoU, HD95 and surface Dice of each slice; lengths and ``tolerance`` in ``unit`` (px | mm).
 
-    In mm there is a further column, ``voxel_mm3``, the volume of a voxel.
+    In mm there is one more column, ``voxel_mm3``, the volume of a voxel.
     """
     tables = []
     for rows, reference, values in cohort.patients(probability, title):
         prediction = postprocessing.binarise(values, rule)
         table = rows[["row", "patient", "institution", "subset", "slice"]].copy()
         _add_counts(table, metrics.counts(reference, prediction, axis=(1, 2)))
-        sides = spacing.read(rows.spacing.iloc[0]) if unit == "mm" else None
+        sides = spacing.parse_cell(rows.spacing.iloc[0]) if unit == "mm" else None
         pixel = sides[:2] if sides else (1.0, 1.0)
         borders = [metrics.surface_distances(*masks, pixel) for masks in zip(reference, prediction, strict=True)]
         table["hd95"] = [metrics.hd95(distances) for distances in borders]
@@ -75,9 +75,9 @@ def per_slice(
 
 
 def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
-    """Each patient's slices added up before any quotient: volume Dice, IoU, precision and recall.
+    """Volume Dice, IoU, precision and recall of each patient: counts are added over the slices before any division.
 
-    Where the slices have ``voxel_mm3``, also the volume of the tumour and of the prediction, in mm³.
+    If the slices have ``voxel_mm3``, also the volumes of tumour and prediction, in mm³.
     """
     groups = slices.assign(tumour=slices.tumour_pixels > 0).groupby("patient")
     table = groups[["institution", "subset"]].first()
@@ -92,7 +92,7 @@ def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
+def score_blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict[str, Any]:
     """The blocks that a model and a baseline share: volume, slice, pooled, detection."""
     patients = per_patient(slices)
     return {
@@ -103,18 +103,19 @@ def blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
     }
 
 
-def report(
+def score(
     cohort: Cohort, table: pd.DataFrame, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule,
     measure: Measure, bins: pd.DataFrame | None, cases: pd.DataFrame,
-) -> dict:  # fmt: skip
-    """All numbers of a cohort, whose slices ``table`` counts.
+) -> dict[str, Any]:  # fmt: skip
+    """All numbers of a cohort.
 
     Args:
-        probabilities: see evaluate.evaluate; of ready-made masks ``model`` alone, which tells nothing of ``alone``.
-        bins: what ``calibration`` found; None for masks, which have none. cases: of all cohorts.
+        table: the cohort's slices, see ``per_slice``.
+        probabilities: see evaluate.evaluate; only ``model`` for given masks, which have no block ``alone``.
+        bins: the table of ``calibration``; None for given masks. cases: the slices of all cohorts.
     """
     patients = per_patient(table)
-    found = blocks(table, measure.unit, measure.summarise)
+    found = score_blocks(table, measure.unit, measure.summarise)
     found["keras"] = _keras(cohort, probabilities["model"])
     if "flair_only" in probabilities:
         found["alone"] = _alone(cohort, probabilities, rule)
@@ -125,22 +126,24 @@ def report(
     return found
 
 
-def baselines(test: Cohort, flair: np.ndarray, bright: postprocessing.Rule | None, measure: Measure) -> dict[str, dict]:
-    """What needs no network, scored alike: nothing predicted; a threshold on FLAIR, where its rule is known."""
+def score_baselines(
+    test: Cohort, flair: np.ndarray, bright: postprocessing.Rule | None, measure: Measure
+) -> dict[str, Any]:
+    """Scores without a network: nothing predicted, and a threshold on FLAIR if its rule is known."""
     nothing = np.broadcast_to(np.uint8(0), flair.shape)
     empty = per_slice(test, nothing, postprocessing.Rule(0.5, 0), measure.tolerance, measure.unit, "empty baseline")
-    found = {"empty": blocks(empty, measure.unit, measure.summarise)}
+    found = {"empty": score_blocks(empty, measure.unit, measure.summarise)}
     if bright:
         table = per_slice(test, flair, bright, measure.tolerance, measure.unit, "FLAIR baseline")
         found["flair_threshold"] = {
-            **postprocessing.described(bright),
-            **blocks(table, measure.unit, measure.summarise),
+            **postprocessing.to_report(bright),
+            **score_blocks(table, measure.unit, measure.summarise),
         }
     return found
 
 
-def slice_block(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
-    """Means over slices. Dice, IoU and HD95 over those with tumour, the other two over all."""
+def slice_block(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict[str, Any]:
+    """Means over slices. Dice, IoU and HD95: slices with tumour; the other two: all slices."""
     tumour = slices[slices.tumour_pixels > 0]
     return {
         "unit": unit,
@@ -153,14 +156,14 @@ def slice_block(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict:
 
 
 def pooled_block(slices: pd.DataFrame) -> dict[str, float]:
-    """All pixels of all patients in one table of counts: large tumours weigh most."""
+    """Scores of all pixels of all patients together: large tumours weigh most."""
     c = Counts(*(int(slices[kind].sum()) for kind in Counts._fields))
     names = ("dice", "iou", "precision", "recall", "pixel_accuracy")
     return {name: getattr(metrics, name)(c) for name in names}
 
 
 def detection_block(slices: pd.DataFrame, patients: pd.DataFrame) -> dict[str, float]:
-    """Shares with any predicted pixel: of tumour slices, of tumour-free slices, of patients with tumour."""
+    """Shares with at least one predicted pixel: of tumour slices, of tumour-free slices, of patients with tumour."""
     tumour, alarm = slices.tumour_pixels > 0, slices.predicted_pixels > 0
     return {
         "slice_sensitivity": alarm[tumour].mean(),
@@ -169,14 +172,14 @@ def detection_block(slices: pd.DataFrame, patients: pd.DataFrame) -> dict[str, f
     }
 
 
-def institution_block(patients: pd.DataFrame, cases: pd.DataFrame, summarise: Summarise) -> dict[str, dict]:
-    """Volume Dice of each institution's patients; the small ones together are "other"."""
-    names = patients.patient.map(dataset.institution_groups(cases))
+def institution_block(patients: pd.DataFrame, cases: pd.DataFrame, summarise: Summarise) -> dict[str, Any]:
+    """Volume Dice of each institution's patients; the small institutions are grouped as "other"."""
+    names = patients.patient.map(dataset.group_institutions(cases))
     return {str(name): _group(group, summarise) for name, group in patients.groupby(names)}
 
 
-def size_block(patients: pd.DataFrame, summarise: Summarise) -> dict[str, dict]:
-    """Volume Dice of the thirds of the patients by tumour pixels, small first; ``up_to``: the largest of each."""
+def size_block(patients: pd.DataFrame, summarise: Summarise) -> dict[str, Any]:
+    """Volume Dice of thirds of the patients by tumour size; ``up_to``: tumour pixels of the largest in the third."""
     ordered = patients[patients.tumour_pixels > 0].sort_values(["tumour_pixels", "patient"])
     thirds = zip(SIZES, np.array_split(np.arange(len(ordered)), len(SIZES)), strict=True)
     groups = {name: ordered.iloc[places] for name, places in thirds if len(places)}
@@ -189,7 +192,7 @@ def _group(patients: pd.DataFrame, summarise: Summarise) -> dict[str, float]:
 
 
 def calibration(cohort: Cohort, probability: np.ndarray) -> pd.DataFrame:
-    """Pixels by predicted probability in tenths: how many, their mean probability, the share that is tumour."""
+    """Pixels in ten bins of predicted probability: their number, mean probability and share of tumour."""
     volumes = cohort.patients(probability, "calibration")
     joint = np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
     values = np.arange(256) / 255
@@ -211,8 +214,8 @@ def calibration(cohort: Cohort, probability: np.ndarray) -> pd.DataFrame:
 def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
     """Expected calibration error (Guo et al., 2017, arXiv:1706.04599) over the bins of calibration.csv.
 
-    ``ece`` counts every pixel, nearly all of them surely no tumour; ``ece_from_tenth`` those given at
-    least a tenth.
+    ``ece`` counts every pixel, most of which are clearly no tumour; ``ece_from_tenth`` those with a
+    probability of at least 0.1.
     """
     gap = (bins.mean_probability - bins.observed_frequency).abs()
     return {
@@ -222,7 +225,7 @@ def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
 
 
 def _alone(cohort: Cohort, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule) -> dict[str, float]:
-    """Mean volume Dice of the same model given less: each slice by itself; FLAIR in all channels."""
+    """Mean volume Dice of the same model with less input: each slice alone; FLAIR in all channels."""
     one_slice = cohort.search(probabilities["one_slice"], [rule.threshold], [0], "one slice")
     flair_only = cohort.search(probabilities["flair_only"], [rule.threshold], [rule.min_component], "FLAIR only")
     return {"one_slice_dice": one_slice.mean_dice()[0, 0], "flair_only_dice": flair_only.mean_dice()[0, 0]}

@@ -1,4 +1,4 @@
-"""How the rule of ``postprocessing`` is chosen: every threshold and smallest component, scored on every patient."""
+"""Choose the rule of ``postprocessing``: score every threshold and minimum component size on every patient."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from brainseg.inference.postprocessing import Rule, components, level
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MIN_COMPONENTS = (0, 20, 50, 100, 200)  # voxels on a grid of 256 x 256
-INDIFFERENT = 0.001  # a smaller gain in mean volume Dice is not worth a less simple rule
+INDIFFERENT = 0.001  # a smaller gain in mean volume Dice does not justify another rule
 
 
 class Search(NamedTuple):
@@ -44,34 +44,34 @@ def search(
 
 
 def choose(found: Search, threshold: float) -> Rule:
-    """With this threshold, the size of best mean volume Dice; of sizes within 0.001 of it the smallest."""
+    """The rule with this threshold and the smallest size whose mean volume Dice is within 0.001 of the best."""
     tried = np.nan_to_num(found.mean_dice(), nan=0.0)[found.thresholds.index(threshold)]
     good = np.flatnonzero(tried.max() - tried < INDIFFERENT)
     return Rule(threshold, min(found.min_components[m] for m in good))
 
 
 def best_threshold(found: Search, errors: float = 0) -> float:
-    """The threshold nearest 0.5 that is as good as the best one, each with its best size; of two the lower.
+    """The threshold nearest to 0.5 that is as good as the best, each with its best size; of two the lower one.
 
-    As good: its mean volume Dice falls short of the best by less than 0.001, or than ``errors`` standard errors of
-    the difference, taken patient by patient. One is the one-standard-error rule (Breiman et al., Classification and
-    Regression Trees, 1984): the mean of a few patients hardly depends on the threshold, and its highest point is
-    mostly luck.
+    As good: its mean volume Dice is below the best by less than 0.001, or by less than ``errors`` standard errors of
+    the difference over patients. ``errors=1`` is the one-standard-error rule (Breiman et al., Classification and
+    Regression Trees, 1984): with few patients the mean hardly depends on the threshold, and which one is best is
+    mostly chance.
     """
     tried = np.nan_to_num(found.mean_dice(), nan=0.0)
     mean, size = tried.max(axis=1), tried.argmax(axis=1)
     dice = metrics.dice(found.counts)[:, np.arange(len(size)), size]
     dice = dice[~np.isnan(dice).any(axis=1)]
     behind = dice[:, [mean.argmax()]] - dice
-    luck = errors * stats.sem(behind) if len(behind) > 1 else 0.0
-    good = np.array(found.thresholds)[mean.max() - mean < np.maximum(INDIFFERENT, luck)]
+    noise = errors * stats.sem(behind) if len(behind) > 1 else 0.0
+    good = np.array(found.thresholds)[mean.max() - mean < np.maximum(INDIFFERENT, noise)]
     return float(min(good, key=lambda threshold: (round(abs(threshold - 0.5), 6), threshold)))
 
 
 def _count(
     reference: np.ndarray, probability: np.ndarray, thresholds: Sequence[float], sizes: Sequence[int]
 ) -> metrics.Counts:
-    """Counts (thresholds, sizes) of one volume: from its histogram where nothing is removed, else by component."""
+    """Counts (thresholds, sizes) of one volume: from its histogram if nothing is removed, else by component."""
     levels = [level(threshold) for threshold in thresholds]
     joint = metrics.histogram(reference, probability)
     plain = metrics.counts_at(joint, levels)

@@ -1,5 +1,5 @@
 """DVC runs: made, collected, compared and verified.
 
 Holds revisions, comparison, cross-validation, recipes and the demo.
-May touch reporting, evaluation and what is below; reaches no engine and no MLflow.
+May import reporting, evaluation and what is below; reaches no engine and no MLflow.
 """

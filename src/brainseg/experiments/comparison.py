@@ -1,9 +1,9 @@
-"""Is B better than A, or was it luck? Two models' scores of the same test patients, paired.
+"""A paired comparison of two models on the same test patients.
 
-"Better" and "worse" need both: a 95 % BCa interval of the mean difference that leaves out zero, and
-Wilcoxon's signed-rank test below 5 %. The interval alone errs too often on a few dozen skewed differences
-(docs/comparability.md has the simulated rates), and the test alone is of ranks, not of the mean that is
-reported. Volume Dice decides; the other metrics are shown.
+The verdict is "better" or "worse" only if both hold: the 95 % BCa interval of the mean difference excludes zero,
+and Wilcoxon's signed-rank test gives p < 0.05. The interval alone errs too often with a few dozen skewed
+differences (docs/comparability.md has the simulated rates). The test alone is about ranks, not about the mean
+that is reported. Volume Dice decides; the other metrics are shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from brainseg.errors import DataError, Problem, raise_all
@@ -19,24 +20,40 @@ from brainseg.evaluation import bootstrap
 METRICS = ("dice", "iou", "precision", "recall")  # columns of per_patient.csv; the first decides
 RESAMPLES, SEED = 10_000, 3
 LEVEL, POWER = 0.05, 0.8
-BETTER, WORSE, NOT_TOLD_APART, IDENTICAL = "better", "worse", "not told apart", "identical"
-FEWEST = 6  # differences with which a verdict is possible at all: 2 / 2**6 < LEVEL
-ABSENT = "absent"  # what a parameter is in a run that does not know it
-SAME_PROTOCOL = ("source", "unit", "marks", "empty_rule")  # two runs that differ here answer different questions
+BETTER, WORSE, NOT_SIGNIFICANT, IDENTICAL = "better", "worse", "no significant difference", "identical"
+FEWEST = 6  # with fewer differences Wilcoxon's p cannot fall below LEVEL: 2 / 2**6 < LEVEL < 2 / 2**5
+ABSENT = "absent"  # stands for a parameter that a run does not have
+SAME_PROTOCOL = ("source", "unit", "marks", "empty_rule")  # a difference here gets a warning
+
+
+class ComparedProtocol(BaseModel):
+    """What a comparison reads of a protocol, of any version."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    source: str
+    unit: str
+    grid: int
+    marks: list[str]
+    empty_rule: str
 
 
 class Scores(NamedTuple):
-    """One side: its name, the rows of its test patients (per_patient.csv), its protocol and parameters, warnings."""
+    """One side of a comparison: name, rows of its test patients (per_patient.csv), protocol, parameters, warnings."""
 
     name: str
     patients: pd.DataFrame
-    protocol: dict
+    protocol: ComparedProtocol
     params: dict
     warnings: Sequence[str] = ()
 
 
 class Difference(NamedTuple):
-    """B - A of one metric over the ``n`` patients for whom both are defined; a win is a patient better with B."""
+    """B - A of one metric over the ``n`` patients with both scores defined.
+
+    ``lo`` and ``hi``: the 95 % interval of ``mean``. ``wins``: the patients with a higher score in B.
+    ``detectable``: see ``estimate_detectable``.
+    """
 
     metric: str
     n: int
@@ -56,9 +73,9 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """``differences``: one a metric, volume Dice first; ``patients``: patient, institution, a, b, difference (Dice).
+    """``differences``: one per metric, volume Dice first; ``patients``: patient, institution, a, b, difference (Dice).
 
-    ``params``: key -> (of A, of B) where they differ; ``warnings``: why the two may not be comparable.
+    ``params``: key -> (value in A, value in B) where they differ; ``warnings``: why the two may not be comparable.
     """
 
     a: str
@@ -74,25 +91,25 @@ class Comparison(NamedTuple):
 
 
 def compare(a: Scores, b: Scores) -> Comparison:
-    """Pair the patients of A and B and say what differs.
+    """Pair the patients of A and B and measure the differences.
 
     Raises:
-        DataError: other test patients (named), another grid, or other masks of the same patients.
+        DataError: the two have different test patients (named), another grid, or other masks of the same patients.
     """
     _check(a, b)
     left, right = (side.patients.set_index("patient").sort_index() for side in (a, b))
-    differences = [difference(left[metric], right[metric], metric) for metric in METRICS]
+    differences = [measure_difference(left[metric], right[metric], metric) for metric in METRICS]
     table = pd.DataFrame({"institution": left["institution"], "a": left["dice"], "b": right["dice"]})
     table["difference"] = table["b"] - table["a"]
     order = table["difference"].abs().sort_values(ascending=False, kind="stable", na_position="last").index
     return Comparison(
         a.name, b.name, differences, table.loc[order].reset_index(),
-        changed(a.params, b.params), [*_warnings(a.protocol, b.protocol), *a.warnings, *b.warnings],
+        diff_params(a.params, b.params), [*_warnings(a.protocol, b.protocol), *a.warnings, *b.warnings],
     )  # fmt: skip
 
 
-def difference(a: pd.Series, b: pd.Series, metric: str = "dice") -> Difference:
-    """B - A of one metric, both indexed by patient; NaN where a patient's score is undefined."""
+def measure_difference(a: pd.Series, b: pd.Series, metric: str = "dice") -> Difference:
+    """B - A of one metric; both are indexed by patient and hold NaN where a score is undefined."""
     both = a.notna() & b.notna()
     same = bool(both.any()) and a.equals(b)
     a, b = a[both].to_numpy(float), b[both].to_numpy(float)
@@ -103,25 +120,41 @@ def difference(a: pd.Series, b: pd.Series, metric: str = "dice") -> Difference:
     median = float(np.median(d)) if len(d) else np.nan
     wins, losses, ties = (int(np.sum(sign)) for sign in (d > 0, d < 0, d == 0))
     return Difference(
-        metric, len(d), int((~both).sum()), mean_a, mean_b, mean, lo, hi, median, p, wins, losses, ties, detectable(d),
-        IDENTICAL if same else verdict(lo, hi, p),
+        metric, len(d), int((~both).sum()), mean_a, mean_b, mean, lo, hi, median, p, wins, losses, ties,
+        estimate_detectable(d), IDENTICAL if same else decide(lo, hi, p),
     )  # fmt: skip
 
 
-def verdict(lo: float, hi: float, p: float) -> str:
-    """BETTER, WORSE or NOT_TOLD_APART: interval and test must agree that there is a difference."""
+def decide(lo: float, hi: float, p: float) -> str:
+    """BETTER or WORSE if interval and test agree that there is a difference, else NOT_SIGNIFICANT."""
     if p < LEVEL and lo > 0:
         return BETTER
     if p < LEVEL and hi < 0:
         return WORSE
-    return NOT_TOLD_APART
+    return NOT_SIGNIFICANT
 
 
-def detectable(differences: np.ndarray) -> float:
-    """The mean difference that so many patients, varying like these, would show in 4 of 5 comparisons.
+def describe(d: Difference) -> str:
+    """``better, p = 0.010, +0.016 [+0.008, +0.027]``: the verdict with p, mean difference and interval."""
+    if d.verdict == IDENTICAL:
+        return IDENTICAL
+    numbers = f"p {'<' if d.p < 0.001 else '='} {max(d.p, 0.001):.3f}, {format_interval(d)}"
+    return f"{d.verdict} ({numbers})" if d.verdict == NOT_SIGNIFICANT else f"{d.verdict}, {numbers}"
+
+
+def format_interval(d: Difference) -> str:
+    return f"{format_signed(d.mean)} [{format_signed(d.lo)}, {format_signed(d.hi)}]"
+
+
+def format_signed(value: float) -> str:
+    return "undefined" if pd.isna(value) else f"{value + 0.0:+.3f}"
+
+
+def estimate_detectable(differences: np.ndarray) -> float:
+    """The true mean difference that is found in 4 of 5 comparisons of this size and variance.
 
     ``(z(0.975) + z(0.8)) s / sqrt(n)``, the usual approximation for paired means (Julious 2004,
-    Stat. Med. 23:1921). NaN where fewer than six differ: Wilcoxon's p cannot fall below LEVEL then.
+    Stat. Med. 23:1921). NaN if fewer than FEWEST patients differ.
     """
     if np.count_nonzero(differences) < FEWEST:
         return float("nan")
@@ -129,13 +162,13 @@ def detectable(differences: np.ndarray) -> float:
     return float(z * np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
 
-def changed(a: Mapping, b: Mapping, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """``{"train": {"loss": "bce"}}`` against ``"dice"`` → ``{"train.loss": ("bce", "dice")}``."""
+def diff_params(a: Mapping, b: Mapping, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """What differs: ``{"train": {"loss": "bce"}}`` and ``"dice"`` → ``{"train.loss": ("bce", "dice")}``."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in [*a, *(key for key in b if key not in a)]:
         old, new = a.get(key, ABSENT), b.get(key, ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found |= changed(old, new, f"{prefix}{key}.")
+            found |= diff_params(old, new, f"{prefix}{key}.")
         elif old != new:
             found[f"{prefix}{key}"] = (old, new)
     return found
@@ -147,32 +180,33 @@ def _check(a: Scores, b: Scores) -> None:
     for one, other in ((a, b), (b, a)):
         only = one.patients.loc[~one.patients["patient"].isin(other.patients["patient"]), "patient"]
         if len(only):
-            what = f"{len(only)} of its {len(one.patients)} test patients are not in {other.name}: {_listed(only)}"
+            what = f"{len(only)} of its {len(one.patients)} test patients are not in {other.name}: {_list_names(only)}"
             problems.append(Problem(one.name, what, fix))
     raise_all(problems)
-    if a.protocol["grid"] != b.protocol["grid"]:
-        what = f"its grid is {b.protocol['grid']} pixels, {a.name} has {a.protocol['grid']}"
-        raise DataError(b.name, what, "set preprocess.size alike; a network may work at half of it by network.stem")
+    if a.protocol.grid != b.protocol.grid:
+        what = f"its grid is {b.protocol.grid} pixels, {a.name} has {a.protocol.grid}"
+        raise DataError(b.name, what, "set the same preprocess.size; network.stem lets a network work at half of it")
     pairs = a.patients.merge(b.patients, on="patient", suffixes=("_a", "_b"))
     other = (pairs["tumour_pixels_a"] != pairs["tumour_pixels_b"]) | (pairs["slices_a"] != pairs["slices_b"])
     if other.any():
         what = f"{other.sum()} patients were scored on other slices or masks than in {a.name}"
         fix = "compare runs of the same data and one split"
-        raise DataError(b.name, f"{what}: {_listed(pairs.loc[other, 'patient'])}", fix)
+        raise DataError(b.name, f"{what}: {_list_names(pairs.loc[other, 'patient'])}", fix)
 
 
-def _listed(patients: pd.Series, most: int = 20) -> str:
+def _list_names(patients: pd.Series, most: int = 20) -> str:
     names = [str(patient) for patient in patients[:most]]
     return ", ".join(names) + (f" and {len(patients) - most} more" if len(patients) > most else "")
 
 
-def _warnings(a: dict, b: dict) -> list[str]:
+def _warnings(a: ComparedProtocol, b: ComparedProtocol) -> list[str]:
+    pairs = {key: (getattr(a, key), getattr(b, key)) for key in SAME_PROTOCOL}
     return [
-        f"the protocols differ in {key.replace('_', ' ')}: {_said(a.get(key))} against {_said(b.get(key))}"
-        for key in SAME_PROTOCOL
-        if a.get(key) != b.get(key)
+        f"the protocols differ in {key.replace('_', ' ')}: {_format_value(first)} and {_format_value(second)}"
+        for key, (first, second) in pairs.items()
+        if first != second
     ]
 
 
-def _said(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "; ".join(value) or "none" if isinstance(value, list) else str(value)

@@ -1,11 +1,10 @@
-"""Every patient scored once, by a model that never saw it. A fold is a DVC experiment, here they are run and collected.
+"""Cross-validation: every patient is scored once, by a model that has not seen it. A fold is a DVC experiment.
 
 An experiment's name holds a digest of what determines its numbers: data, code and parameters. A fold whose experiment
-is there, and is what its name says, is not run again, whatever stopped the others.
+exists and fits its name is not run again, so an interrupted cross-validation continues where it stopped.
 """
 
 import io
-import json
 import math
 import os
 import shlex
@@ -21,16 +20,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from brainseg import config, files
+from brainseg import config, files, hardware
 from brainseg.data import splitting
 from brainseg.errors import DataError, IntegrityError, Problem, RunError, raise_all
-from brainseg.evaluation import bootstrap, evaluate, metrics, scoring
+from brainseg.evaluation import bootstrap, evaluate, metrics, results, scoring
+from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
 from brainseg.experiments import repro, revision, showing
 from brainseg.reporting import charts, gallery
 
 FOLDER = Path("metrics/cross_validation")
 PICTURED = 14  # patients in the gallery
-SHOWN = ("epoch ", "Running stage", "resumed ", "trained ", "test:", "ERROR")  # lines of a fold worth showing
+SHOWN = ("epoch ", "Running stage", "resumed ", "trained ", "test:", "ERROR")  # starts of the lines that are printed
 
 
 class Fold(NamedTuple):
@@ -44,22 +44,22 @@ class Fold(NamedTuple):
 def run(
     recipe: str | None = None, scheme: str | None = None, jobs: int = 1, root: Path = Path(), folder: Path = FOLDER
 ) -> str:  # fmt: skip
-    """Run the folds that are missing, ``jobs`` at once, and write ``folder``.
+    """Run the missing folds, ``jobs`` at a time, and write ``folder``.
 
     Args:
-        recipe: recipes/<recipe>.yaml applied to each fold.
-        scheme: ``patient``: params' folds; ``institution``: each is left out in turn, the small ones together;
-            None: as ``split.unit`` says.
+        recipe: recipes/<recipe>.yaml is applied to each fold.
+        scheme: ``patient``: the folds of params.yaml; ``institution``: each institution is left out in turn, the
+            small ones together; None: as ``split.unit`` says.
 
     Returns:
         The closing line.
 
     Raises:
         RunError: folds failed; the others are kept.
-        IntegrityError: something was edited while they ran.
+        IntegrityError: data, code or parameters were edited while the folds ran.
     """
-    repro.heal(root)
-    overrides = changes(recipe, scheme, root)
+    repro.clean_up(root)
+    overrides = load_overrides(recipe, scheme, root)
     if subprocess.run([sys.executable, "-m", "dvc", "repro", "split"], cwd=root, env=repro.environment()).returncode:
         raise RunError("dvc repro split", "the data could not be prepared", "read the first ERROR above")
     folds = plan(overrides, root)
@@ -67,11 +67,14 @@ def run(
     for fold in folds:
         if fold not in missing:
             print(f"fold {fold.number}: {fold.name} is there")
-    free = _devices(jobs)
+    _warn_of_shared_cores(overrides, min(jobs, len(missing)), root)
+    free = _queue_devices(jobs)
     with ThreadPoolExecutor(jobs) as pool:
         codes = list(pool.map(partial(_run_fold, root=root, free=free), missing))
     raise_all([
-        Problem(str(log_of(fold, root)), f"fold {fold.number} failed; the others are kept", "read its ERROR, run again")
+        Problem(
+            str(log_path(fold, root)), f"fold {fold.number} failed; the others are kept", "read its ERROR, run again"
+        )
         for fold, code in zip(missing, codes, strict=True) if code
     ], RunError)  # fmt: skip
     changed = [fold.name for fold in missing if not is_done(fold, root)]
@@ -80,25 +83,25 @@ def run(
     return collect(folds, root, folder)
 
 
-def changes(recipe: str | None, scheme: str | None, root: Path = Path()) -> dict:
-    """What a recipe and the scheme override in params.yaml, the number of the fold apart.
+def load_overrides(recipe: str | None, scheme: str | None, root: Path = Path()) -> dict:
+    """What a recipe and the scheme override in params.yaml, without the number of the fold.
 
     Raises:
-        DataError: they do not fit params.yaml, mix slices of a patient, bring a split, or change the data.
+        DataError: the overrides do not fit params.yaml, split by slice, name a split file, or change the data.
     """
     path = root / "recipes" / f"{recipe}.yaml" if recipe else root / "params.yaml"
-    overrides = repro.load(recipe, root) if recipe else {}
+    overrides = repro.load_recipe(recipe, root) if recipe else {}
     unit = scheme or overrides.get("split", {}).get("unit")
     if unit:
-        overrides = revision.merged(overrides, {"split": {"unit": unit}})
-    split = config.check(revision.merged(config.read_yaml(root / "params.yaml"), overrides), path).split
+        overrides = revision.merge(overrides, {"split": {"unit": unit}})
+    split = config.check(revision.merge(config.read_yaml(root / "params.yaml"), overrides), path).split
     if split.unit == "slice":
         what = "split.unit is slice: a patient would be tested in several folds"
         raise DataError(path, what, "ask for --scheme patient (make: SCHEME=patient)")
     if split.file:
         raise DataError(path, "split.file has one split, no folds", "set split.file: null")
     if other := sorted({"download", "phantom", "preprocess"} & set(overrides)):
-        fix = "set these in params.yaml, so that the folds are of the data in the workspace"
+        fix = "set these in params.yaml, so that the folds use the data in the workspace"
         raise DataError(path, f"changes {', '.join(other)}", fix)
     return overrides
 
@@ -106,16 +109,16 @@ def changes(recipe: str | None, scheme: str | None, root: Path = Path()) -> dict
 def plan(overrides: dict, root: Path = Path()) -> list[Fold]:
     """The folds of the data in the workspace, as experiments."""
     read = revision.reader(revision.WORKSPACE, root)
-    raw = revision.merged(config.read_yaml(root / "params.yaml"), overrides)
+    raw = revision.merge(config.read_yaml(root / "params.yaml"), overrides)
     split = config.check(raw, root / "params.yaml").split
     name = f"cv-{revision.key(read, overrides)}"
-    count = splitting.fold_count(root / "data/processed/slices.csv", split)
+    count = splitting.count_folds(root / "data/processed/slices.csv", split)
     own = overrides.get("split", {})
     return [Fold(k, f"{name}-{k}", {**overrides, "split": {**own, "test_fold": k}}) for k in range(count)]
 
 
 def is_done(fold: Fold, root: Path = Path()) -> bool:
-    """Whether the experiment is there with its numbers, made from what its name says."""
+    """Whether the experiment exists with its numbers and was made from what its name says."""
     try:
         read = revision.reader(fold.name, root)
         read("metrics/per_patient.csv")
@@ -124,22 +127,37 @@ def is_done(fold: Fold, root: Path = Path()) -> bool:
         return False
 
 
-def log_of(fold: Fold, root: Path) -> Path:
+def log_path(fold: Fold, root: Path) -> Path:
     return root / ".brainseg" / "cross_validation" / f"{fold.name}.log"
 
 
-def _devices(jobs: int) -> SimpleQueue[dict[str, str]]:
-    """One environment for each of ``jobs`` folds at once: a GPU each, in turn where there are fewer; else nothing."""
+def _warn_of_shared_cores(overrides: dict, at_once: int, root: Path) -> None:
+    """Warn if several folds on a processor each start a thread for every core.
+
+    The cores are not divided here, because the number of threads is part of the result, and ``jobs`` must not be.
+    """
+    raw = revision.merge(config.read_yaml(root / "params.yaml"), overrides)
+    cores = hardware.cores()
+    train = config.check(raw, root / "params.yaml").train
+    on_processor = train.device == "cpu" or not _list_gpus()
+    if at_once > 1 and cores > 1 and on_processor and train.threads == "auto":
+        what = f"{at_once} folds at once compute with {cores} threads each on {cores} cores"
+        fix = f"run one fold at a time (JOBS=1), or set train.threads: {max(1, cores // at_once)}"
+        print(f"WARNING train.threads: {what}. Fix: {fix}", file=sys.stderr, flush=True)
+
+
+def _queue_devices(jobs: int) -> SimpleQueue[dict[str, str]]:
+    """A queue of ``jobs`` environments: each names a GPU, in turn if there are fewer, or none if there is none."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = _gpus() if given is None else given.split(",")
+    found = _list_gpus() if given is None else given.split(",")
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for job in range(jobs):
         free.put({"CUDA_VISIBLE_DEVICES": found[job % len(found)]} if found else {})
     return free
 
 
-def _gpus() -> list[str]:
-    """Numbers of the GPUs that NVIDIA's driver lists; asked without starting an engine, which would take them all."""
+def _list_gpus() -> list[str]:
+    """The GPUs that NVIDIA's driver lists. The driver is asked because an engine would occupy all of them."""
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -148,18 +166,19 @@ def _gpus() -> list[str]:
 
 
 def _run_fold(fold: Fold, root: Path, free: SimpleQueue[dict[str, str]]) -> int:
-    """``dvc exp run`` in a folder of its own; what it prints goes to a log, what people wait for to the screen."""
+    """Run a fold on the next free device; return its exit code."""
     device = free.get()
     try:
-        return _shown(fold, root, device)
+        return _run_and_log(fold, root, device)
     finally:
         free.put(device)
 
 
-def _shown(fold: Fold, root: Path, device: dict[str, str]) -> int:
+def _run_and_log(fold: Fold, root: Path, device: dict[str, str]) -> int:
+    """``dvc exp run`` in a folder of its own. All output goes to a log, lines that show progress also to the screen."""
     options = repro.options(fold.overrides)
     command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", fold.name, *options]
-    log = log_of(fold, root)
+    log = log_path(fold, root)
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"fold {fold.number}: + {shlex.join(command)}", flush=True)
     with open(log, "w", encoding="utf-8") as kept, subprocess.Popen(
@@ -174,41 +193,41 @@ def _shown(fold: Fold, root: Path, device: dict[str, str]) -> int:
     return process.returncode
 
 
-class Scored(NamedTuple):
-    """What one fold's experiment holds."""
+class FoldScores(NamedTuple):
+    """The results of one fold's experiment."""
 
     fold: Fold
     patients: pd.DataFrame
     slices: pd.DataFrame
     bins: pd.DataFrame
-    report: dict
+    report: Evaluation
     params: dict
-    made_from: dict
+    made_from: MadeFrom
 
 
 def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -> str:
-    """Read every fold's numbers and write per_patient.csv, summary.json and three figures.
+    """Read the numbers of every fold and write per_patient.csv, summary.json and three figures.
 
     Raises:
         IntegrityError: a patient was tested twice, or not at all.
     """
-    scored = [_read(fold, root) for fold in folds]
-    patients, summary = pooled(scored)
+    scored = [_read_experiment(fold, root) for fold in folds]
+    patients, summary = pool_folds(scored)
     folder = root / folder
     write(patients, summary, folder)
-    charts.patients(patients, folder / "patients.png", dpi=110)
-    charts.folds(patients, folder / "folds.png", dpi=110)
+    charts.draw_patients(patients, folder / "patients.png", dpi=110)
+    charts.draw_folds(patients, folder / "folds.png", dpi=110)
     pictures = folder / "gallery.png"
-    pictures.unlink(missing_ok=True)  # those of other folds
+    pictures.unlink(missing_ok=True)  # may show an earlier cross-validation
     try:
         _gallery(scored, root, pictures)
-    except DataError as error:  # the numbers are there; predictions are not pulled with them
+    except DataError as error:  # the cache may lack the predictions; the numbers do not need them
         print(f"{pictures} is left out: {error}")
-    return closing(patients, summary, folder)
+    return closing_line(patients, summary, folder)
 
 
-def pooled(scored: Sequence["Scored"]) -> tuple[pd.DataFrame, dict]:
-    """A row a patient, and ``summarise``'s numbers.
+def pool_folds(scored: Sequence["FoldScores"]) -> tuple[pd.DataFrame, CrossValidationSummary]:
+    """One row per patient, and the numbers of ``summarise``.
 
     Raises:
         IntegrityError: a patient was tested twice, or not at all.
@@ -218,114 +237,118 @@ def pooled(scored: Sequence["Scored"]) -> tuple[pd.DataFrame, dict]:
     return patients.sort_values("patient", ignore_index=True), summarise(scored)
 
 
-def write(patients: pd.DataFrame, summary: dict, folder: Path) -> None:
-    """``per_patient.csv`` and ``summary.json``."""
+def write(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> None:
+    """Write ``per_patient.csv`` and ``summary.json``."""
     files.write_text(folder / "per_patient.csv", patients.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    files.write_text(folder / "summary.json", text)
+    files.write_text(folder / "summary.json", results.text(summary))
 
 
-def closing(patients: pd.DataFrame, summary: dict, folder: Path) -> str:
-    """What is said at the end."""
-    dice = summary["test"]["volume"]["dice"]
+def closing_line(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> str:
+    """The closing line."""
+    dice = summary.test.volume.dice
     return (
-        f"{len(patients)} patients out of fold: volume Dice {dice['mean']:.3f} [{dice['lo']:.3f}, {dice['hi']:.3f}], "
-        f"median {dice['median']:.3f}; {folder}"
+        f"{len(patients)} patients out of fold: volume Dice {dice.mean:.3f} [{dice.lo:.3f}, {dice.hi:.3f}], "
+        f"median {dice.median:.3f}; {folder}"
     )
 
 
-def _gallery(scored: Sequence[Scored], root: Path, path: Path) -> None:
-    """The best patient of all, the median and the worst, each as the model that never saw it outlined it."""
-    runs = [showing.Run(s.fold.name, s.patients, s.slices, s.report["protocol"]) for s in scored]
+def _gallery(scored: Sequence[FoldScores], root: Path, path: Path) -> None:
+    """Draw the best, the median and the worst patients, each with the outline of the model that has not seen it."""
+    runs = [showing.Run(s.fold.name, s.patients, s.slices, s.report.protocol) for s in scored]
     slices = pd.concat([run.slices for run in runs], ignore_index=True)
     picked = gallery.pick(pd.concat([run.patients for run in runs]), slices, PICTURED)
-    if not picked.empty:  # a patient has a Dice
+    if not picked.empty:  # at least one patient has a defined Dice
         showing.draw(picked, runs, root, path)
 
 
-def _read(fold: Fold, root: Path) -> Scored:
+def _read_experiment(fold: Fold, root: Path) -> FoldScores:
     read = revision.reader(fold.name, root)
-    return numbers(fold, read, revision.params(read), revision.sources(read))
+    return read_scores(fold, read, revision.params(read), revision.sources(read))
 
 
-def numbers(fold: Fold, read: revision.Reader, params: dict, made_from: dict) -> Scored:
-    """The numbers that ``read`` finds, made with ``params`` from what ``made_from`` says."""
+def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: MadeFrom) -> FoldScores:
+    """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
     patients = revision.parse_table(read("metrics/per_patient.csv"))
     slices = revision.parse_table(read("metrics/per_slice.csv"))
     bins = pd.read_csv(io.StringIO(read("metrics/calibration.csv")))
-    report = json.loads(read("metrics/evaluation.json"))
+    try:
+        report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
+    except ValueError as error:
+        what = f"is damaged or of another version: {config.reason(error)}"
+        fix = f"dvc exp remove {fold.name}, run again"
+        raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
     tested = [table[table["subset"] == "test"] for table in (patients, slices)]
-    return Scored(fold, tested[0], tested[1], bins, report, without_test_fold(params), made_from)
+    return FoldScores(fold, tested[0], tested[1], bins, report, drop_test_fold(params), made_from)
 
 
-def without_test_fold(params: dict) -> dict:
+def drop_test_fold(params: dict) -> dict:
     return {**params, "split": {name: value for name, value in params["split"].items() if name != "test_fold"}}
 
 
-def _check(scored: Sequence[Scored]) -> None:
+def _check(scored: Sequence[FoldScores]) -> None:
     tested = pd.concat([s.patients["patient"] for s in scored])
     twice = sorted(tested[tested.duplicated()])
-    total = {sum(s.report["protocol"]["patients"].values()) for s in scored}
-    problems = [Problem(patient, "is tested in two folds", "report this: a fold is broken") for patient in twice]
+    total = {sum(s.report.protocol.patients.values()) for s in scored}
+    problems = [Problem(patient, "is tested in two folds", "report this: it is a bug") for patient in twice]
     if total != {len(tested)}:
         what = f"{len(tested)} patients are tested, there are {', '.join(map(str, sorted(total)))}"
         problems.append(Problem("folds", what, "run all folds on the same data"))
     raise_all(problems, IntegrityError)
 
 
-def summarise(scored: Sequence[Scored]) -> dict:
-    """Protocol, folds, parameters, and ``test`` in the shape of evaluation.json's over all patients out of fold."""
+def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
+    """Protocol, folds, parameters, and ``test`` over all patients, with the fields of evaluation.json's ``test``."""
     fold, first, made_with = scored[0].fold, scored[0].report, scored[0].params
     params = config.Evaluate.model_validate(made_with["evaluate"])
     slices = pd.concat([s.slices for s in scored], ignore_index=True)
-    unit = first["test"]["slice"]["unit"]
+    unit = first.test.slice.unit
     summarised = partial(bootstrap.summarise, resamples=params.bootstrap, seed=params.seed)
     batches = [math.ceil(len(s.slices) / metrics.KERAS_BATCH) for s in scored]
-    defined = [s.report["test"]["volume"]["dice"]["n"] for s in scored]
+    defined = [s.report.test.volume.dice.n for s in scored]
     patients = scoring.per_patient(slices)
-    protocol = {name: first["protocol"][name] for name in ("source", "unit", "grid", "tta", "empty_rule")}
-    marks = list(dict.fromkeys(mark for s in scored for mark in s.report["protocol"]["marks"]))
+    protocol = {name: getattr(first.protocol, name) for name in ("source", "unit", "grid", "tta", "empty_rule")}
+    marks = list(dict.fromkeys(mark for s in scored for mark in s.report.protocol.marks))
     counts = {"patients": len(patients), "slices": len(slices), "folds": len(scored)}
-    numbers = evaluate.strict({
+    numbers = evaluate.round_floats({
         "protocol": protocol | {"marks": marks} | counts,
-        "test": scoring.blocks(slices, unit, summarised) | {
-            "keras": _weighted([s.report["test"]["keras"] for s in scored], batches),
-            "alone": _weighted([s.report["test"]["alone"] for s in scored], defined),
+        "test": scoring.score_blocks(slices, unit, summarised) | {
+            "keras": _average_folds([s.report.test.keras.model_dump() for s in scored], batches),
+            "alone": _average_folds([s.report.test.alone.model_dump() for s in scored], defined),
             "by_institution": scoring.institution_block(patients, slices, summarised),
             "by_size": scoring.size_block(patients, summarised),
-            "calibration": scoring.calibration_block(_pooled([s.bins for s in scored])),
+            "calibration": scoring.calibration_block(_pool_bins([s.bins for s in scored])),
         },
-        "folds": [_fold_facts(s) for s in scored],
+        "folds": [_summarise_fold(s) for s in scored],
     })  # fmt: skip
-    overrides = without_test_fold(fold.overrides)
+    overrides = drop_test_fold(fold.overrides)
     made = {"params": made_with, "overrides": overrides, "made_from": scored[0].made_from}
-    return numbers | made  # parameters as they are: a small learning rate is not rounded away
+    return CrossValidationSummary.model_validate(numbers | made)  # parameters are not rounded
 
 
-def _weighted(parts: list[dict[str, float | None]], weights: list[int]) -> dict[str, float]:
-    """Means over the folds, weighted by what each fold's own number is a mean over; undefined ones left out."""
+def _average_folds(parts: list[dict[str, float | None]], weights: list[int]) -> dict[str, float]:
+    """Weighted means over the folds without undefined values. ``weights``: the items that each value averages."""
     table = pd.DataFrame(parts, dtype=float)
     weight = table.notna().mul(weights, axis=0)
     return (table.fillna(0) * weight).sum().div(weight.sum()).to_dict()
 
 
-def _pooled(bins: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The folds' calibration.csv as one: counts added up, means weighted by them."""
+def _pool_bins(bins: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One calibration table for all folds: counts are added, means are weighted by them."""
     means = ["mean_probability", "observed_frequency"]
     sums = pd.concat([table.assign(**table[means].mul(table["count"], axis=0)) for table in bins])
     table = sums.groupby(["lower", "upper"], as_index=False)[["count", *means]].sum()
     return table.assign(**table[means].div(table["count"].where(table["count"] > 0), axis=0))
 
 
-def _fold_facts(scored: Scored) -> dict:
+def _summarise_fold(scored: FoldScores) -> FoldSummary:
     report = scored.report
-    return {
-        "fold": scored.fold.number,
-        "experiment": scored.fold.name,
-        "institutions": sorted(set(scored.patients["institution"])),
-        "patients": report["protocol"]["patients"],
-        "threshold": report["protocol"]["threshold"],
-        "min_component": report["protocol"]["postprocessing"]["min_component"],
-        "volume_dice": report["test"]["volume"]["dice"],
-        "val_volume_dice_mean": report["val"]["volume"]["dice"]["mean"],
-    }
+    return FoldSummary(
+        fold=scored.fold.number,
+        experiment=scored.fold.name,
+        institutions=sorted(set(scored.patients["institution"])),
+        patients=report.protocol.patients,
+        threshold=report.protocol.threshold,
+        min_component=report.protocol.postprocessing.min_component,
+        volume_dice=report.test.volume.dice,
+        val_volume_dice_mean=report.val.volume.dice.mean,
+    )

@@ -1,6 +1,6 @@
-"""`brainseg verify-data`: every object is what its name says, read byte by byte.
+"""`brainseg verify-data`: read every object and compare its digest with its name.
 
-DVC trusts a file in its cache that is read-only and serves a flipped byte without a word.
+DVC trusts a read-only file in its cache and does not notice a flipped bit in it.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from brainseg.models import manifest
 
 
 class Entry(NamedTuple):
-    """An out of dvc.lock: path from the root, MD5 (``.dir`` behind a folder's), whether DVC keeps it in its cache."""
+    """An out of dvc.lock: path from the root, MD5 (ends in ``.dir`` for a folder), whether DVC's cache holds it."""
 
     path: str
     md5: str
@@ -27,19 +27,19 @@ class Entry(NamedTuple):
 
 
 def run(root: Path = Path()) -> str:
-    """Read DVC's cache, the released weights, the workspace's outs and the model again, whatever their mode.
+    """Check DVC's cache, the released weights, the workspace's outs and the model.
 
     Raises:
-        IntegrityError: all objects whose bytes are not those of their name, and how to get each again.
+        IntegrityError: all objects whose bytes do not fit their name, each with the command that restores it.
     """
-    outs = list(_outs(root))
+    outs = list(_list_outs(root))
     users = {entry.md5: entry.path for entry in outs}
-    cache, released = _objects(_cache(root) / "files/md5"), _objects(root / "weights/files/md5")
+    cache, released = _list_objects(_find_cache(root) / "files/md5"), _list_objects(root / "weights/files/md5")
     present = [entry for entry in outs if (root / entry.path).exists()]
     problems: list[Problem] = []
     with tqdm(total=len(cache) + len(released) + len(present), desc="verify", unit="object", disable=None) as bar:
         for path in cache:
-            problems += _check_object(path, _again(path, users.get(_name(path))))
+            problems += _check_object(path, _restore_command(path, users.get(_name(path))))
             bar.update()
         for path in released:
             problems += _check_object(path, f"git checkout {path}")
@@ -53,7 +53,7 @@ def run(root: Path = Path()) -> str:
     return f"verified {read}: all intact"
 
 
-def _outs(root: Path) -> Iterator[Entry]:
+def _list_outs(root: Path) -> Iterator[Entry]:
     lock, pipeline = root / "dvc.lock", config.read_yaml(root / "dvc.yaml")["stages"]
     for name, stage in (config.read_yaml(lock)["stages"] if lock.exists() else {}).items():
         declared = pipeline.get(name, {})
@@ -63,15 +63,15 @@ def _outs(root: Path) -> Iterator[Entry]:
             yield Entry(out["path"], out["md5"], out["path"] not in uncached)
 
 
-def _cache(root: Path) -> Path:
-    """DVC's cache, which its configuration may have put elsewhere."""
+def _find_cache(root: Path) -> Path:
+    """The folder of DVC's cache, as DVC is configured."""
     asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=root, capture_output=True, text=True)
     if asked.returncode:
         raise MachineError("dvc cache dir", asked.stderr.strip(), "run in the project's top folder, after: make setup")
     return root / asked.stdout.strip()
 
 
-def _objects(folder: Path) -> list[Path]:
+def _list_objects(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9a-f][0-9a-f]/*") if path.is_file())
 
 
@@ -85,7 +85,7 @@ def _md5(path: Path) -> str:
 
 
 def _folder_md5(folder: Path) -> str:
-    """As DVC hashes a folder: the MD5 of the JSON list of its files, bytecode apart (.dvcignore)."""
+    """DVC's hash of a folder: the MD5 of the JSON list of its files, without bytecode (.dvcignore)."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     inside = sorted(path.as_posix() for path in found if "__pycache__" not in path.parts)
     listing = [{"md5": _md5(folder / name), "relpath": name} for name in inside]
@@ -97,8 +97,8 @@ def _check_object(path: Path, fix: str) -> list[Problem]:
     return [] if found == name.removesuffix(".dir") else [Problem(str(path), f"its MD5 is {found}, not its name", fix)]
 
 
-def _again(path: Path, user: str | None) -> str:
-    """The command that brings a cache object back."""
+def _restore_command(path: Path, user: str | None) -> str:
+    """The command that restores an object of the cache."""
     if user is None:
         return f"rm -f {path} (nothing here needs it)"
     return f"rm -f {path} {user}, then dvc pull {user} (from a remote), or dvc repro (builds it again)"
@@ -120,6 +120,4 @@ def _check_model(models: Path) -> list[Problem]:
         manifest.check(manifest.read(models / "unet.json"), models / "unet.weights.h5")
     except IntegrityError as error:
         return error.problems
-    except KeyError as error:
-        return [Problem(str(models / "unet.json"), f"lacks {error}", manifest.REMEDY)]
     return []

@@ -1,4 +1,4 @@
-"""`make repro` and recipes: what a killed run left is put right, then DVC takes over."""
+"""`make repro` and recipes: clean up after a killed run, then start DVC."""
 
 import contextlib
 import json
@@ -16,26 +16,26 @@ import psutil
 from brainseg import config
 from brainseg.errors import DataError, MachineError
 
-EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment apart from the workspace
+EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment outside the workspace
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def run(recipe: str | None, root: Path = Path()) -> None:
-    """Become ``dvc repro``, or ``dvc exp run`` with a recipe's overrides; does not return."""
-    heal(root)
-    command = ["dvc", "exp", "run", *options(load(recipe, root))] if recipe else ["dvc", "repro"]
+    """Replace this process by ``dvc repro``, or by ``dvc exp run`` with a recipe's overrides. Does not return."""
+    clean_up(root)
+    command = ["dvc", "exp", "run", *options(load_recipe(recipe, root))] if recipe else ["dvc", "repro"]
     print("+", shlex.join(command), file=sys.stderr, flush=True)
     os.chdir(root)
     os.execve(sys.executable, [sys.executable, "-m", *command], environment())
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, in which ``python`` and ``dvc`` are the ones beside this interpreter."""
+    """This process's environment, with ``python`` and ``dvc`` of this interpreter first in PATH."""
     here = os.path.dirname(sys.executable)
     return os.environ | {"PATH": os.pathsep.join([here, os.environ.get("PATH", "")])}
 
 
-def load(recipe: str, root: Path = Path()) -> dict:
+def load_recipe(recipe: str, root: Path = Path()) -> dict:
     """The overrides of ``recipes/<recipe>.yaml``, nested like params.yaml.
 
     Raises:
@@ -54,12 +54,12 @@ def options(overrides: dict) -> list[str]:
 
 
 def flags(overrides: dict) -> list[str]:
-    """As DVC's -S takes them: ``{"train": {"epochs": 3, "loss": "dice"}}`` → train.epochs=3, train.loss="dice"."""
+    """The values of DVC's -S: ``{"train": {"epochs": 3, "loss": "dice"}}`` → train.epochs=3, train.loss="dice"."""
     return [f"{'.'.join(key)}={_literal(value)}" for key, value in _leaves(overrides)]
 
 
 def _literal(value: Any) -> str:
-    """In Hydra's grammar, which DVC reads overrides with: a backslash is one unless it precedes a quote."""
+    """A value in Hydra's grammar, which DVC uses: only a quote is escaped, a backslash elsewhere stands for itself."""
     return '"{}"'.format(value.replace('"', '\\"')) if isinstance(value, str) else json.dumps(value)
 
 
@@ -71,34 +71,34 @@ def _leaves(nested: dict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
             yield (*prefix, key), value
 
 
-def heal(root: Path) -> None:
-    """Put right what a killed run left behind, or name the command that does.
+def clean_up(root: Path) -> None:
+    """Clean up what a killed run left behind.
 
     Raises:
-        MachineError: dvc.lock is cut short, or a stage of a killed run is still running.
+        MachineError: dvc.lock is incomplete, or a stage of a killed run is still running; names the command that helps.
     """
     _remove_broken_lock(root / ".dvc/tmp")
     lock = root / "dvc.lock"
     if lock.exists() and not _is_whole(lock):
-        raise MachineError(lock, "cut short, by a killed run perhaps", "git checkout dvc.lock; rm it if git has none")
+        raise MachineError(lock, "is incomplete", "git checkout dvc.lock; rm it if git has none")
     for process in orphans(root.resolve()):
-        what = f"{process.cmdline()[1]} of a run that was killed is still at work"
-        raise MachineError(f"process {process.pid}", what, f"wait for its end, or: kill {process.pid}")
-    _remove_left_experiments(root.resolve() / EXPERIMENTS)
+        what = f"{process.cmdline()[1]} of a killed run is still running"
+        raise MachineError(f"process {process.pid}", what, f"wait until it ends, or: kill {process.pid}")
+    _remove_leftover_experiments(root.resolve() / EXPERIMENTS)
 
 
-def _remove_left_experiments(folder: Path) -> None:
-    """Folders of ``dvc exp run --temp`` that was killed: full copies of the data, in which nobody works any more."""
+def _remove_leftover_experiments(folder: Path) -> None:
+    """Remove the folders of killed ``dvc exp run --temp``: full copies of the data that nothing uses any more."""
     left = list(folder.glob("standalone/tmp*"))
     if left and any(_is_dvc(process.cmdline()) for process in _processes_in(folder.parents[2])):
-        return  # one of them may be its
+        return  # a running DVC may use one of them
     for experiment in left:
         shutil.rmtree(experiment, ignore_errors=True)
         print(f"removed {experiment}, which a killed experiment left", file=sys.stderr)
 
 
 def _processes_in(root: Path) -> Iterator[psutil.Process]:
-    """Processes that work in the project's folder or below."""
+    """Processes whose working directory is the project's folder or below it."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if Path(process.cwd()).is_relative_to(root):
@@ -110,7 +110,7 @@ def _is_dvc(command: list[str]) -> bool:
 
 
 def _remove_broken_lock(folder: Path) -> None:
-    """DVC frees the locks of dead processes itself, but stops at a lock file that was not written to its end."""
+    """Remove an incomplete lock file. DVC frees the locks of dead processes itself, but cannot read such a file."""
     from dvc.lock import LockError, make_lock
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
@@ -118,17 +118,17 @@ def _remove_broken_lock(folder: Path) -> None:
     if not path.exists():
         return
     try:
-        with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder)):  # nobody is writing it just now
+        with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder)):  # no other process is writing the file
             json.loads(path.read_bytes())
     except LockError as error:
-        raise MachineError(path, "another dvc is at work here", "wait for its end, run again") from error
+        raise MachineError(path, "another dvc is running here", "wait until it ends, run again") from error
     except ValueError:
         path.unlink()
         print(f"removed {path}, which a killed run left unfinished", file=sys.stderr)
 
 
 def _is_whole(lock: Path) -> bool:
-    """Whether dvc.lock is as DVC writes it and every file in it has its digest."""
+    """Whether dvc.lock has DVC's schema and a digest for every file."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from voluptuous import Invalid
 
@@ -141,7 +141,7 @@ def _is_whole(lock: Path) -> bool:
 
 
 def orphans(root: Path) -> Iterator[psutil.Process]:
-    """Running stages of this project, or of an experiment of it, that no DVC watches any more."""
+    """Running stages of this project, or of one of its experiments, whose DVC process has ended."""
     for process in _processes_in(root):
         with contextlib.suppress(psutil.Error):
             here = Path(process.cwd())

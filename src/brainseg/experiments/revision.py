@@ -7,20 +7,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from brainseg import config, files
 from brainseg.errors import DataError, Problem, raise_all
-from brainseg.experiments.comparison import METRICS, SAME_PROTOCOL, Scores, changed
+from brainseg.evaluation.results import MadeFrom
+from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
 
 WORKSPACE = "workspace"
-REMEDY = "git restore it, or make it anew as the README says"  # of damaged numbers
+REMEDY = "git restore it, or make it again as the README says"  # of damaged numbers
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
 NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
-BLOCKS = ("split", "train", "network", "augmentation", "evaluate")  # their parameters, but for the number of the fold
+BLOCKS = ("split", "train", "network", "augmentation", "evaluate")  # their parameters, except the number of the fold
 MACHINE = ("train.precision", "train.threads")  # auto leaves them to the machine
 OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_validation/summary.json")
+
+
+class Sources(MadeFrom):
+    """What is read of it, of any version."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Report(BaseModel):
+    """What is read of evaluation.json or of a cross-validation's summary.json, of any version."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    protocol: ComparedProtocol
+    params: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
+    made_from: Sources | None = None
 
 
 class Reader:
@@ -54,42 +74,40 @@ class Reader:
 
 
 def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) -> Scores:
-    """The test patients of ``name``, or all out of fold.
+    """Read the scores of the test patients of ``name``, or of all patients out of fold.
 
-    ``name``: "workspace", what ``git`` or ``dvc exp`` calls it, or a folder that holds what evaluate or
+    ``name``: "workspace", a name that ``git`` or ``dvc exp`` knows, or a folder that evaluate or
     ``cross-validate --output`` wrote.
 
-    The parameters are those that made the scores, whatever params.yaml says by now. Numbers older than the
-    parameters or the code beside them are warned of.
+    The parameters are those that made the scores, not those of params.yaml now. There is a warning if parameters
+    or code have changed since.
 
     Raises:
         DataError: no such revision, nothing was evaluated there, damaged files, or a cross-validation of other
             data or parameters.
     """
     if (root / name / "per_patient.csv").is_file() and name != WORKSPACE:
-        return _kept(name, root)
+        return _read_folder(name, root)
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
     patients, facts = _patients(read, name, table), _report(read, name, report)
     if cross_validation:
-        made_with, since = facts["params"], _since_cross_validation(name, facts, read)
+        made_with, since = facts.params, _since_cross_validation(name, facts, patients, read)
     else:
         made_with, since = _since_repro(name, read)
     warnings = [f"the numbers of {name} are older than its {', '.join(since)}"] if since else []
-    return Scores(name, _tested(patients), facts["protocol"], made_with, warnings)
+    return Scores(name, _test_patients(patients), facts.protocol, made_with, warnings)
 
 
-def _kept(folder: str, root: Path) -> Scores:
-    """Numbers by themselves, beside no parameters or code that they could be older than."""
+def _read_folder(folder: str, root: Path) -> Scores:
+    """Numbers alone: there are no parameters and no code beside them that could be newer."""
     report = "evaluation.json" if (root / folder / "evaluation.json").exists() else "summary.json"
     read = reader(WORKSPACE, root / folder)
     facts = _report(read, folder, report)
-    return Scores(
-        folder, _tested(_patients(read, folder, "per_patient.csv")), facts["protocol"], facts.get("params", {})
-    )
+    return Scores(folder, _test_patients(_patients(read, folder, "per_patient.csv")), facts.protocol, facts.params)
 
 
-def _tested(patients: pd.DataFrame) -> pd.DataFrame:
+def _test_patients(patients: pd.DataFrame) -> pd.DataFrame:
     return patients[patients["subset"] == "test"].reset_index(drop=True)
 
 
@@ -111,49 +129,72 @@ def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
     return table
 
 
-def _report(read: Reader, name: str, path: str) -> dict:
+def _report(read: Reader, name: str, path: str) -> Report:
     try:
-        facts = json.loads(read(path))
-        if not {"grid", *SAME_PROTOCOL} <= facts["protocol"].keys():
-            raise ValueError("its protocol is not whole")
-        return facts
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{name}:{path}", f"is damaged: {type(error).__name__} {error}", REMEDY) from None
+        return Report.model_validate_json(read(path))
+    except ValueError as error:
+        raise DataError(f"{name}:{path}", f"is damaged or of another version: {config.reason(error)}", REMEDY) from None
 
 
 def _since_repro(name: str, read: Reader) -> tuple[dict, list[str]]:
-    """The parameters in dvc.lock, from which the numbers were made; parameters and code that are others by now."""
-    stages = _locked(read)
+    """The parameters in dvc.lock, which made the numbers; the parameters and the code that have changed since."""
+    stages = _read_lock(read)
     made_with = _params(stages)
+    return made_with, _other_values(name, made_with, {}, read) + _changed_code(stages, read)
+
+
+def _changed_code(stages: dict, read: Reader) -> list[str]:
+    """The code that is not what dvc.lock notes; none of the scores depends on the render stage."""
     locked = {dep["path"]: dep["md5"] for stage in set(stages) - {"render"} for dep in stages[stage].get("deps", [])}
-    code = [path for path, digest in sorted(locked.items()) if _is_code(path) and _md5(read, path) != digest]
-    return made_with, _other_values(name, made_with, {}, read) + code
+    return [path for path, digest in sorted(locked.items()) if _is_code(path) and _md5(read, path) != digest]
 
 
-def _since_cross_validation(name: str, summary: dict, read: Reader) -> list[str]:
-    """Code that is not what it was made from. Other data or parameters are refused: the numbers would be theirs."""
-    if "made_from" not in summary:
+def _since_cross_validation(name: str, summary: Report, patients: pd.DataFrame, read: Reader) -> list[str]:
+    """The code that changed since the cross-validation. Other data or parameters are refused.
+
+    If the run beside it repeats one of its folds, only changes since that run count: code that moved or was renamed
+    gives the same numbers.
+    """
+    if summary.made_from is None:
         what = "its cross-validation is of a version that did not note what it was made from"
-        raise DataError(name, what, "make it anew there, or compare with a later revision")
-    now, then = sources(read), summary["made_from"]
-    differ = _other_values(name, summary["params"], summary["overrides"], read)
-    differ += ["the data"] if now["data"] != then["data"] else []
+        raise DataError(name, what, "make it again there, or compare with a later revision")
+    now, then = sources(read), summary.made_from
+    differ = _other_values(name, summary.params, summary.overrides, read)
+    differ += ["the data"] if now.data != then.data else []
     if differ:
         what = f"its cross-validation was made with other values of {', '.join(differ)}"
         fix = "run make cross-validate there and commit it (an experiment becomes a branch by: dvc exp branch)"
         raise DataError(name, what, fix)
-    return sorted({path for path, _ in now["code"].items() ^ then["code"].items()})
+    differ = sorted({path for path, _ in now.code.items() ^ then.code.items()})
+    stages = {stage: facts for stage, facts in _read_lock(read).items() if stage in NUMBERS}
+    if differ and len(stages) == len(NUMBERS) and _repeats_a_fold(name, patients, read):
+        return _changed_code(stages, read)
+    return differ
+
+
+def _repeats_a_fold(name: str, out_of_fold: pd.DataFrame, read: Reader) -> bool:
+    """Whether the run beside a cross-validation has the same scores, to the last digit, for all its test patients."""
+    try:
+        tested = _test_patients(_patients(read, name, TEST[0]))
+    except DataError:  # there is no run beside it
+        return False
+    columns = ["patient", "slices", "tumour_pixels", *METRICS]
+    fold = out_of_fold[out_of_fold["patient"].isin(tested["patient"])]
+    same = [table[columns].sort_values("patient", ignore_index=True) for table in (tested, fold)]
+    return len(tested) > 0 and same[0].equals(same[1])
 
 
 def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[str]:
-    """Names of the parameters that are not in params.yaml as they were ``then``.
+    """Names of the parameters whose values in params.yaml differ from those in ``then``.
 
-    Left out: what no score depends on, and what ``auto`` leaves to the machine now.
+    Left out: parameters that no score depends on, and those that ``auto`` leaves to the machine now.
     """
-    now = merged(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
+    now = merge(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
     made = {block: values for block, values in then.items() if block not in ("render", "export")}
     here = {block: {key: now.get(block, {}).get(key) for key in values} for block, values in made.items()}
-    return sorted(key for key, values in changed(made, here).items() if not (key in MACHINE and values[1] == "auto"))
+    return sorted(
+        key for key, values in diff_params(made, here).items() if not (key in MACHINE and values[1] == "auto")
+    )
 
 
 def _is_code(path: str) -> bool:
@@ -161,27 +202,27 @@ def _is_code(path: str) -> bool:
 
 
 def _files(read: Reader, dep: str) -> list[str]:
-    """The files of a dep, which is one itself or a folder (no file of code lacks an ending)."""
+    """The files of a dep, which is a file or a folder (every file of code has an ending)."""
     return [dep] if PurePosixPath(dep).suffix else read.inside(dep)
 
 
 def _md5(read: Reader, path: str) -> str | None:
-    """As DVC names a file, or a folder: by the JSON list of its files."""
+    """DVC's name of a file, or of a folder: the digest of the JSON list of its files."""
     try:
         if PurePosixPath(path).suffix:
             return hashlib.md5(read(path).encode(), usedforsecurity=False).hexdigest()
         inside = [{"md5": _md5(read, name), "relpath": name.removeprefix(f"{path}/")} for name in read.inside(path)]
         return hashlib.md5(json.dumps(inside, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-    except DataError:  # gone
+    except DataError:  # the file no longer exists
         return None
 
 
 def params(read: Reader) -> dict:
-    """The parameters in dvc.lock, nested as in params.yaml: of a stage that was run, not of a file that was edited."""
-    return _params(_locked(read))
+    """The parameters in dvc.lock, nested as in params.yaml: those that the stages ran with, not later edits."""
+    return _params(_read_lock(read))
 
 
-def _locked(read: Reader) -> dict:
+def _read_lock(read: Reader) -> dict:
     """The stages of dvc.lock."""
     return config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]
 
@@ -198,39 +239,39 @@ def _params(stages: dict) -> dict:
     return found
 
 
-def merged(params: dict, overrides: dict) -> dict:
+def merge(params: dict, overrides: dict) -> dict:
     """``params`` with the values of ``overrides`` in their blocks."""
     blocks = {name: {**params.get(name, {}), **values} for name, values in overrides.items()}
     return {**params, **blocks}
 
 
 def key(read: Reader, overrides: dict) -> str:
-    """A digest of what determines a cross-validation's numbers: data, code and parameters, not which fold is tested."""
-    raw = merged(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
+    """A digest of what determines a cross-validation's numbers: data, code, parameters; not the number of the fold."""
+    raw = merge(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"]["test_fold"] = None
-    facts = sources(read) | {"params": {block: params[block] for block in BLOCKS}}
+    facts = sources(read).model_dump() | {"params": {block: params[block] for block in BLOCKS}}
     if initial := params["train"]["initial_weights"]:
         path = files.project_root() / Path(initial).expanduser()
         facts["initial"] = files.sha256(path) if path.is_file() else None
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def sources(read: Reader) -> dict:
-    """What numbers are made from beside parameters: digests of the prepared data and of each file of code, commands."""
+def sources(read: Reader) -> MadeFrom:
+    """What the numbers of ``read`` are made from, without the parameters."""
     pipeline = config.parse_yaml(read("dvc.yaml"), "dvc.yaml")["stages"]
     stages = [pipeline[name] for name in NUMBERS]
     deps = {dep for stage in stages for dep in stage["deps"] if _is_code(dep)}
     code = sorted({path for dep in deps for path in _files(read, dep)})
-    return {
-        "data": [out["md5"] for out in _locked(read)["preprocess"]["outs"]],
-        "code": {path: hashlib.sha256(read(path).encode()).hexdigest() for path in code},
-        "commands": [stage["cmd"] for stage in stages],
-    }
+    return MadeFrom(
+        data=[out["md5"] for out in _read_lock(read)["preprocess"]["outs"]],
+        code={path: hashlib.sha256(read(path).encode()).hexdigest() for path in code},
+        commands=[stage["cmd"] for stage in stages],
+    )
 
 
 def parse_table(text: str) -> pd.DataFrame:
-    """A table of scores: ids and names as they are written, an empty cell of a number as NaN."""
+    """A table of scores: ids and names stay text, an empty cell of a number is NaN."""
     names = {"patient": str, "institution": str, "subset": str}
     table = pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
     return table.fillna(dict.fromkeys(names, ""))
@@ -243,7 +284,7 @@ def reader(name: str, root: Path = Path()) -> Reader:
 
 @contextmanager
 def fetched(path: str, name: str, root: Path = Path()) -> Iterator[Path]:
-    """A file that ``name`` has in DVC's cache, as one that is gone when the block ends; the workspace's own as it is.
+    """A temporary copy of a file that ``name`` has in DVC's cache; the file itself for the workspace.
 
     Raises:
         DataError: the cache, or the workspace, does not have it.
@@ -270,7 +311,7 @@ def _filesystem(name: str, root: Path):
     if name and ":" not in name:  # REVISION:PATH is no revision
         filesystem = DVCFileSystem(str(root.resolve()), rev=name)
         try:
-            if filesystem.repo:  # opened only now
+            if filesystem.repo:  # DVC opens the repository here
                 return filesystem
         except (RevError, SCMError) as error:
             reason = " ".join(str(error).split())

@@ -1,5 +1,5 @@
-"""Keras to ONNX.
+"""From Keras to ONNX.
 
-Holds the conversion, the quantisation and the measurement of how near the files are.
-May touch models, inference and what is below; onnx is imported here alone.
+Holds the conversion, the quantisation, and the comparison of the files with the network.
+May import models, inference and what is below; only this folder imports onnx.
 """

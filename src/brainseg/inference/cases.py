@@ -1,4 +1,4 @@
-"""What is outlined together: one picture or volume, or up to three series of one place, as the model's channels."""
+"""Cases: what is outlined together. A picture, a volume, or up to three series of one place as the model's channels."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from brainseg.errors import DataError
 from brainseg.io import pictures, scans, volumes
-from brainseg.io.grid import SQUARE, Pixel
+from brainseg.io.grid import SQUARE, PixelSize
 from brainseg.io.sequences import CHANNELS
 from brainseg.io.volumes import Volume
 
@@ -15,9 +15,9 @@ ROLES = {"pre": "pre-contrast", "flair": "FLAIR", "post": "post-contrast"}
 
 
 class Case(NamedTuple):
-    """``voxels`` (S, H, W) or (S, H, W, 3), axial; ``volume`` has their place in space, None where it is not known.
+    """``voxels`` (S, H, W) or (S, H, W, 3), axial. ``volume``: their place in space, None if it is not known.
 
-    ``kind``: picture, tif (of several pages), nifti or dicom. ``channels``: what each of the model's is given.
+    ``kind``: picture, tif (with several pages), nifti or dicom. ``channels``: the contrast in each model channel.
     """
 
     name: str
@@ -27,40 +27,40 @@ class Case(NamedTuple):
     channels: list[str]
 
     @property
-    def pixel(self) -> Pixel:
-        """Height and width of a pixel in mm; square where they are not known."""
+    def pixel(self) -> PixelSize:
+        """Height and width of a pixel in mm, or of a square pixel if they are not known."""
         return self.volume.spacing[:2] if self.volume else SQUARE
 
 
 def read(path: Path, name: str) -> Case:
-    """A file, or a folder all of whose files are one DICOM series. Of one channel it is FLAIR.
+    """Read a file, or a folder whose files are one DICOM series. An image with one channel is taken as FLAIR.
 
     Raises:
-        DataError: no whole image of an accepted kind. MachineError: the library for its kind is not installed.
+        DataError: it is no complete image of an accepted kind. MachineError: the library for its kind is not installed.
     """
     if path.is_dir() or scans.is_volume(path.name):
         scan = scans.read_image(path, name)
-        return case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume)
+        return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume)
     if not path.is_file():
-        raise DataError(name, "is not there, or no file", "check the path")
+        raise DataError(name, "does not exist, or is no file", "check the path")
     if pictures.has_pages(path):
-        return case(name, "tif", pictures.pages(path.read_bytes(), name), None)
-    return case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)
+        return make_case(name, "tif", pictures.decode_pages(path.read_bytes(), name), None)
+    return make_case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)
 
 
-def case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None) -> Case:
-    """A case of what was read: three channels are what the model's are, one is FLAIR."""
+def make_case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None) -> Case:
+    """A case from arrays: three channels are those of the model, one channel is FLAIR."""
     return Case(name, kind, voxels, volume, list(CHANNELS) if voxels.ndim == 4 else [ROLES["flair"]] * len(CHANNELS))
 
 
-def combined(parts: dict[str, Case], name: str) -> Case:
-    """Up to three series of one place as one case; a missing contrast is replaced by FLAIR, as in training.
+def combine(parts: dict[str, Case], name: str) -> Case:
+    """Combine up to three series of one place into one case. FLAIR replaces a missing contrast, as in training.
 
     Args:
-        parts: by role: ``flair``, and ``pre``, ``post`` or both; each of one channel.
+        parts: by role: ``flair``, and ``pre``, ``post`` or both, each with one channel.
 
     Raises:
-        DataError: no FLAIR, several channels in one, other shapes, depths or places.
+        DataError: no FLAIR, a series with three channels, or different shapes, types or places.
     """
     unknown = set(parts) - set(ROLES)
     if unknown or "flair" not in parts:
@@ -69,14 +69,14 @@ def combined(parts: dict[str, Case], name: str) -> Case:
     if len(parts) == 1:
         return flair
     for role, part in parts.items():
-        _check_beside(flair, part, f"{name}, {ROLES[role]}")
+        _check_same_grid(flair, part, f"{name}, {ROLES[role]}")
     chosen = [parts.get(role, flair) for role in ROLES]
     voxels = np.stack([each.voxels for each in chosen], axis=-1)
     volume = flair.volume._replace(voxels=voxels) if flair.volume else None
     return Case(name, flair.kind, voxels, volume, [ROLES[role if role in parts else "flair"] for role in ROLES])
 
 
-def _check_beside(flair: Case, part: Case, name: str) -> None:
+def _check_same_grid(flair: Case, part: Case, name: str) -> None:
     fix = "resample the series onto the FLAIR's grid, or leave it out"
     if part.voxels.ndim != 3:
         raise DataError(name, "has three channels", "give series of one channel each")

@@ -1,4 +1,4 @@
-"""What is read off an answer, for a row of a table and for JSON alike: areas, volume, mean probability, warnings."""
+"""Measurements of an outline for tables and JSON: areas, volume and mean probability."""
 
 import math
 from collections.abc import Mapping
@@ -8,34 +8,34 @@ import numpy as np
 
 from brainseg.inference.cases import Case
 
-PHANTOM = (
-    "the model was trained on drawn phantoms and knows nothing of real brains: its answers mean nothing on patients"
+PHANTOM_WARNING = (
+    "the model was trained on drawn phantoms and not on real brains: its outlines mean nothing for patients"
 )
 
 
-class Readings(NamedTuple):
-    """None is what is not known, or is not there for want of tumour."""
+class Measurements(NamedTuple):
+    """None stands for a value that is not known, or that does not exist because there is no tumour."""
 
-    pixels: list[int]  # of tumour, on each slice
-    largest: int | None  # index of the slice with the most
+    pixels: list[int]  # tumour pixels on each slice
+    largest: int | None  # index of the slice with the most tumour pixels
     areas_mm2: list[float] | None
     volume_ml: float | None
     means: list[float | None]  # probability inside the outline, 0 to 1, on each slice
-    mean: float | None  # and over all of them
+    mean: float | None  # the same over all slices
 
     @property
     def area_pixels(self) -> int:
-        """On the slice with the most."""
+        """Tumour pixels on the slice with the most."""
         return 0 if self.largest is None else self.pixels[self.largest]
 
     @property
     def area_mm2(self) -> float | None:
-        """On the same slice."""
+        """Area of tumour on the same slice."""
         return None if self.areas_mm2 is None else 0.0 if self.largest is None else self.areas_mm2[self.largest]
 
 
-def of(case: Case, mask: np.ndarray, probability: np.ndarray) -> Readings:
-    """The readings of an answer to ``case``.
+def measure(case: Case, mask: np.ndarray, probability: np.ndarray) -> Measurements:
+    """Measure the outline of a case.
 
     Args:
         mask: (S, H, W) in {0, 1}.
@@ -43,21 +43,21 @@ def of(case: Case, mask: np.ndarray, probability: np.ndarray) -> Readings:
     """
     pixels = [int(np.count_nonzero(page)) for page in mask]
     sides = case.volume.spacing if case.volume else None
-    return Readings(
+    return Measurements(
         pixels,
         int(np.argmax(pixels)) if any(pixels) else None,
         [count * sides[0] * sides[1] for count in pixels] if sides else None,
         sum(pixels) * math.prod(sides) / 1000 if sides else None,
-        [_mean(*pages) for pages in zip(mask, probability, strict=True)],
-        _mean(mask, probability),
+        [_measure_mean(*pages) for pages in zip(mask, probability, strict=True)],
+        _measure_mean(mask, probability),
     )
 
 
 def is_of_phantoms(facts: Mapping[str, Any]) -> bool:
-    """Whether a model has seen drawn phantoms alone. ``facts``: what its file says of itself."""
+    """Whether a model was trained only on drawn phantoms. ``facts``: the metadata of its file."""
     return facts["model"]["protocol"].get("source") == "phantom"
 
 
-def _mean(mask: np.ndarray, probability: np.ndarray) -> float | None:
+def _measure_mean(mask: np.ndarray, probability: np.ndarray) -> float | None:
     inside = probability[mask > 0]
     return float(inside.mean(dtype=np.float64)) / 255 if inside.size else None

@@ -1,4 +1,4 @@
-"""An array to its outline: prepared, answered and cleaned as the pipeline does it, and laid out on its own grid."""
+"""From an array to its outline: prepared, predicted and cleaned as in the pipeline, then resized to its own grid."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,27 +11,27 @@ from brainseg.inference import postprocessing
 from brainseg.inference.onnx_session import Session
 from brainseg.inference.postprocessing import Rule
 from brainseg.io import grid, intensity
-from brainseg.io.grid import SQUARE, Pixel
+from brainseg.io.grid import SQUARE, PixelSize
 
-BATCH = 8  # windows at once: more are no faster on a processor
+BATCH = 8  # windows at once: more are not faster on a CPU
 
 
-class Answer(NamedTuple):
-    """``mask`` uint8 in {0, 1} and ``probability`` uint8 in 255ths, both (H, W) or (S, H, W) as the input."""
+class Segmentation(NamedTuple):
+    """``mask`` uint8 in {0, 1} and ``probability`` uint8 in 255ths, both (H, W) or (S, H, W) like the input."""
 
     mask: np.ndarray
     probability: np.ndarray
 
 
 class Outliner:
-    """A model of ours, ready to answer; safe to call from several threads.
+    """A model that outlines images. Safe to call from several threads.
 
     Attributes:
-        facts: what the file says of itself (``onnx_session``). session: the network.
+        facts: the metadata of the file (see ``onnx_session``). session: the network.
     """
 
     def __init__(self, path: Path | str, *, threads: int | None = None, spin: bool = True):
-        """Open a model; all as ``onnx_session.Session``."""
+        """Open a model. Arguments and errors are those of ``onnx_session.Session``."""
         self.session = Session(Path(path), threads, spin=spin)
         self.facts = self.session.facts
         rule = self.facts["rule"]
@@ -39,20 +39,20 @@ class Outliner:
         self._prepare = self.facts["model"]["preprocess"]
 
     def segment(
-        self, voxels: np.ndarray, pixel: Pixel = SQUARE, *, progress: Callable[[int, int], object] | None = None,
+        self, voxels: np.ndarray, pixel: PixelSize = SQUARE, *, progress: Callable[[int, int], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
-    ) -> Answer:  # fmt: skip
+    ) -> Segmentation:  # fmt: skip
         """Outline one slice or volume.
 
         Args:
-            voxels: (H, W), (H, W, 3), (S, H, W) or (S, H, W, 3); a last axis of 3 is pre-contrast, FLAIR and
-                post-contrast, a single channel is taken as FLAIR. uint8 is taken as it is, deeper types by the
-                percentiles of the volume.
+            voxels: (H, W), (H, W, 3), (S, H, W) or (S, H, W, 3). A last axis of 3 is pre-contrast, FLAIR and
+                post-contrast; a single channel is taken as FLAIR. uint8 is not changed; wider types are scaled by
+                the percentiles of the volume.
             pixel: height and width in mm.
-            progress: told (slices done, slices in all). cancelled: asked between batches.
+            progress: called with (slices done, slices in all). cancelled: called between batches.
 
         Raises:
-            DataError: another shape or type. RunError: cancelled.
+            DataError: a shape or type that is not accepted. RunError: ``cancelled`` returned True.
         """
         volume, single = _as_volume(voxels)
         images = self.prepared(volume, pixel)
@@ -61,19 +61,19 @@ class Outliner:
         removed = (probability >= postprocessing.level(self.rule.threshold)) & ~mask
         kept = np.where(removed, 0, probability)
         shape = (volume.shape[1], volume.shape[2])
-        shown = np.stack([grid.restored(each, shape, pixel) for each in probability])
+        shown = np.stack([grid.resize_back(each, shape, pixel) for each in probability])
         level = postprocessing.level(self.rule.threshold)
-        cleaned = np.stack([grid.restored(each, shape, pixel) for each in kept]) >= level
-        answer = Answer(cleaned.view(np.uint8), shown)
-        return Answer(answer.mask[0], answer.probability[0]) if single else answer
+        cleaned = np.stack([grid.resize_back(each, shape, pixel) for each in kept]) >= level
+        answer = Segmentation(cleaned.view(np.uint8), shown)
+        return Segmentation(answer.mask[0], answer.probability[0]) if single else answer
 
-    def prepared(self, voxels: np.ndarray, pixel: Pixel = SQUARE) -> np.ndarray:
-        """What the network is given: (S, side, side, 3) uint8 of voxels as in ``segment``."""
+    def prepared(self, voxels: np.ndarray, pixel: PixelSize = SQUARE) -> np.ndarray:
+        """The input of the network, (S, side, side, 3) uint8, for voxels as in ``segment``."""
         volume, _ = _as_volume(voxels)
-        shown = [grid.selected(each, self._prepare["channels"]) for each in volume]
+        shown = [grid.select_channels(each, self._prepare["channels"]) for each in volume]
         if volume.dtype != np.uint8:
             low, high = self._prepare["window"]
-            ends = intensity.window(shown, (low, high))
+            ends = intensity.find_window(shown, (low, high))
             shown = [intensity.to_uint8(each, ends) for each in shown]
         return np.stack([grid.resize_image(each, self.session.side, pixel) for each in shown])
 
@@ -81,7 +81,7 @@ class Outliner:
         self, images: np.ndarray, *, progress: Callable[[int, int], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """Probabilities (S, side, side) uint8, 255ths, of what ``prepared`` makes; as prediction.of_patients."""
+        """Probabilities (S, side, side) uint8, 255ths, of what ``prepared`` returns: prediction.predict_patients."""
         around = windows(len(images), self.session.slices, self.session.answers)
         places = around if self.session.answers > 1 else np.arange(len(images))[:, None]
         total, count = np.zeros(images.shape[:3], np.uint16), np.zeros((len(images), 1, 1), np.uint16)
@@ -89,27 +89,27 @@ class Outliner:
             if cancelled and cancelled():
                 raise RunError("prediction", "was cancelled", "ask again")
             part = slice(start, start + BATCH)
-            answers = np.rint(255 * self._answers(_stacked(images, around[part]))).astype(np.uint16)
+            answers = np.rint(255 * self._answers(_stack_windows(images, around[part]))).astype(np.uint16)
             for window, answer in zip(places[part], answers, strict=True):
                 for place, row in dict(zip(window[::-1], range(len(window))[::-1], strict=True)).items():
-                    total[place] += answer[..., row]  # of a slice that is repeated, the first answer
+                    total[place] += answer[..., row]  # of a repeated slice only the first answer counts
                     count[place] += 1
             if progress:
                 progress(min(len(images), int(around[part].max()) + 1), len(images))
         return np.rint(total / count).astype(np.uint8)
 
     def _answers(self, batch: np.ndarray) -> np.ndarray:
-        given = self.session.run(batch)
+        probability = self.session.run(batch)
         if self.mirror:
-            given = (given + self.session.run(batch[:, :, ::-1])[:, :, ::-1]) / 2
-        return given
+            probability = (probability + self.session.run(batch[:, :, ::-1])[:, :, ::-1]) / 2
+        return probability
 
 
 def windows(slices: int, size: int, answers: int) -> np.ndarray:
-    """(n, size) numbers of the slices that the network is given together.
+    """(n, size) indices of the slices that are one input of the network.
 
     One answer: each slice between its neighbours, the ends repeated. Several: windows that overlap by half and cover
-    the volume, the last slice repeated where there are too few. As ``Dataset.around`` and ``Dataset.tiles``.
+    the volume, the last slice repeated if there are too few: as ``Dataset.windows_around`` and ``Dataset.tiles``.
     """
     reach = np.arange(size)
     if answers == 1:
@@ -118,13 +118,13 @@ def windows(slices: int, size: int, answers: int) -> np.ndarray:
     return np.minimum(np.array(starts)[:, None] + reach, slices - 1)
 
 
-def _stacked(images: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """(n, H, W, K C): the slices of each window behind one another along the channels."""
+def _stack_windows(images: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """(n, H, W, K C): the slices of each window, one after another along the channels."""
     return np.concatenate([images[around[:, k]] for k in range(around.shape[1])], axis=-1)
 
 
 def _as_volume(voxels: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(S, H, W) or (S, H, W, 3), and whether it was one slice."""
+    """The voxels as (S, H, W) or (S, H, W, 3), and whether they were one slice."""
     single = voxels.ndim == 2 or (voxels.ndim == 3 and voxels.shape[-1] == 3)
     volume = voxels[None] if single else voxels
     if volume.ndim not in (3, 4) or 0 in volume.shape or volume.shape[3:] not in ((), (3,)):

@@ -1,8 +1,8 @@
-"""Does a picture look like an axial slice of a head? A handful of measures, each with a limit and with words.
+"""Does a picture look like an axial slice of a head? A few measures, each with a limit and a text.
 
-No network: what people see at a glance is measured in FLAIR (air around, an oval longer than wide, left like right,
-dark bone between scalp and brain) and held against LGG's training and validation patients. Rates and what the check
-cannot see: docs/plausibility.md; ``python -m benchmarks.plausibility`` measures them anew.
+No network: the measures describe what people see in FLAIR (air around an oval that is longer than wide, left like
+right, dark bone between scalp and brain). Their limits come from the training and validation patients of LGG. Rates,
+and what the check cannot see: docs/plausibility.md; ``python -m benchmarks.plausibility`` measures them again.
 """
 
 from typing import NamedTuple
@@ -12,45 +12,45 @@ import numpy as np
 
 from brainseg.io.sequences import FLAIR
 
-SIDE = 128  # pixels a side of the picture that is looked at; roughness alone is measured on the model's grid
-LOOKED_AT = 40  # slices of a volume at most, evenly spread: more change no median
-EMPTY = 6.0  # grey values between air and head: a slice above the vertex has less
-ROUGH = 0.3  # LGG's slices with brain: 0.002 to 0.062; noise and print from 0.38
+SIDE = 128  # pixels a side of the picture that is measured; only roughness is measured on the model's grid
+MAX_SLICES = 40  # slices of a volume at most, evenly spaced: more do not change the medians
+EMPTY = 6.0  # grey values between air and head: a slice above the head has less
+ROUGH = 0.3  # LGG slices with brain: 0.002 to 0.062; noise and print: from 0.38
 FILLED = 0.35  # LGG: 99.8 % below 0.08
-TILTS = range(-24, 25, 4)  # degrees by which a head may lean
+TILTS = range(-24, 25, 4)  # degrees by which a head may be tilted
 
 
-class Look(NamedTuple):
-    """What is measured of one slice, or the medians of a volume's middle slices."""
+class SliceMeasures(NamedTuple):
+    """The measures of one slice, or their medians over the middle slices of a volume."""
 
     level: float  # grey values of the head above air
     area: float  # share of the picture that is head
-    roughness: float  # share of the variance that a slight blur takes away
-    corners: float  # share of the four corners of what is not padding that is as bright as a head
-    contact: float  # share of the picture's edge that is as bright as a head
-    length: float  # of the outline, front to back over left to right
+    roughness: float  # share of the variance that a slight blur removes
+    corners: float  # share of the four corners, without padding, that is as bright as a head
+    contact: float  # share of the edge of the picture that is as bright as a head
+    length: float  # of the outline: front to back, divided by left to right
     oval: float  # overlap (intersection over union) of the outline with the ellipse of the same moments
-    mirror: float  # overlap of the outline with its mirror image, about the best axis through its centre
-    ring: float  # brightest layer below the outline, in units of the inside
-    gap: float  # darkest layer between that and the inside, in the same units
-    clipped: float  # share of the brightest layer that is as bright as the picture gets
-    spread: float  # of the inner half's grey values, in the same units: 15th to 85th percentile
+    mirror: float  # overlap of the outline with its mirror image at the best axis through its centre
+    ring: float  # brightest layer below the outline, divided by the brightness of the inside
+    gap: float  # darkest layer between that layer and the inside, in the same units
+    clipped: float  # share of the brightest layer that has the maximum brightness of the picture
+    spread: float  # of the grey values in the inner half, in the same units: 15th to 85th percentile
 
 
 class Limit(NamedTuple):
-    """A measure that is usual at ``usual`` and by itself reason enough for a mark at ``limit``."""
+    """A measure whose usual value is ``usual``. At ``limit`` it causes a mark alone."""
 
     measure: str
     usual: float
     limit: float
     words: str
 
-    def excess(self, look: Look) -> float:
-        """0 where usual or to its other side, 1 at the limit."""
+    def excess(self, look: SliceMeasures) -> float:
+        """0 at the usual value and on its other side, 1 at the limit."""
         return max(0.0, (getattr(look, self.measure) - self.usual) / (self.limit - self.usual))
 
 
-# Usual: LGG's median; the limits leave about 0.5 % of its slices that contain brain outside, each.
+# Usual: the median of LGG. Each limit excludes about 0.5 % of the LGG slices that contain brain.
 LIMITS = (
     Limit("corners", 0.0, 0.15, "its corners are bright: a photograph, or cut out of something larger?"),
     Limit("contact", 0.0, 0.40, "the picture's edge cuts it off: neck, limb or trunk?"),
@@ -59,38 +59,38 @@ LIMITS = (
     Limit("oval", 0.955, 0.89, "its outline is no oval: face, sagittal or coronal slice, another part of the body?"),
     Limit("mirror", 0.975, 0.90, "left and right outlines differ: a sagittal slice?"),
 )
-# In MRI bone and fluid lie dark between scalp and brain. In CT bone is the bright ring, and either clipped by a narrow
-# window or, in a wide one, around a brain that is nearly one grey.
+# In MRI, bone and fluid are dark between scalp and brain. In CT, bone is a bright ring: clipped by a narrow window, or
+# in a wide window around a brain of nearly one grey value.
 CT_RING, CT_GAP, CT_CLIPPED, CT_SPREAD = 1.5, 0.75, 0.5, 0.2
 
 
 class Verdict(NamedTuple):
-    """``marks``: words for people; ``refused``: clearly no slice of a head, whatever else it is."""
+    """``marks``: texts for the reader. ``refused``: the picture is clearly no slice of a head."""
 
     refused: bool
     marks: list[str]
 
 
-def judge(prepared: np.ndarray) -> Verdict:
-    """What to think of pictures on the model's grid: uint8 (S, H, W, 3), one slice or a volume's slices.
+def assess(prepared: np.ndarray) -> Verdict:
+    """Check pictures on the model's grid: uint8 (S, H, W, 3), one slice or the slices of a volume.
 
-    Of a volume the medians of those slices count that show at least half of its largest cut: what is empty or small at
-    top and bottom is part of every scan.
+    For a volume, the medians over the slices count that show at least half of the largest area of the head: slices
+    that are empty or small are part of every scan, at its top and bottom.
     """
-    step = -(-len(prepared) // LOOKED_AT)
+    step = -(-len(prepared) // MAX_SLICES)
     looks = [look for picture in prepared[::step] if (look := describe(picture)) is not None]
     if not looks:
         return Verdict(True, ["nothing to see: no more than one grey value and a little noise"])
-    look = _middle(looks)
+    look = _take_medians(looks)
     name = "does not look like an axial brain slice" if len(prepared) == 1 else "do not look like axial brain slices"
     subject = "" if len(prepared) == 1 else "the middle slices "
-    if clear := _clear(look):
+    if clear := _refusal_reason(look):
         return Verdict(True, [f"{subject}{name} ({clear})"])
-    return Verdict(False, [f"{subject}{name} ({'; '.join(reasons)})"] if (reasons := _doubts(look)) else [])
+    return Verdict(False, [f"{subject}{name} ({'; '.join(reasons)})"] if (reasons := _doubt_reasons(look)) else [])
 
 
-def describe(picture: np.ndarray) -> Look | None:
-    """Measure one slice, uint8 (H, W, 3); None where there is nothing above the noise of air."""
+def describe(picture: np.ndarray) -> SliceMeasures | None:
+    """Measure one slice, uint8 (H, W, 3). None if nothing is brighter than the noise of air."""
     plane = np.ascontiguousarray(picture[..., FLAIR])
     rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     if min(len(rows), len(columns)) < 8:
@@ -109,36 +109,36 @@ def describe(picture: np.ndarray) -> Look | None:
     level = float(np.percentile(bright, 75)) - air if bright.size else 0.0
     if level < EMPTY:
         return None
-    raw = (smooth > min(split, air + 0.3 * level)).astype(np.uint8)  # fat may be far brighter than brain
-    head = _outline(raw)
-    length, oval, mirror = _shape(head)
-    return Look(
+    raw = (smooth > min(split, air + 0.3 * level)).astype(np.uint8)  # fat can be much brighter than brain
+    head = _find_outline(raw)
+    length, oval, mirror = _measure_shape(head)
+    return SliceMeasures(
         level,
         float(head.mean()),
         roughness,
-        _corners(raw[box]),
+        _measure_corners(raw[box]),
         float(np.concatenate([raw[0], raw[-1], raw[:, 0], raw[:, -1]]).mean()),
         length,
         oval,
         mirror,
-        *_layers(small - air, head),
+        *_measure_layers(small - air, head),
     )
 
 
-def score(look: Look) -> float:
-    """How far from usual in all: the root of the summed squares of the excesses; 1 and more is marked."""
+def score(look: SliceMeasures) -> float:
+    """Distance from the usual values: the root of the sum of squared excesses. From 1 on there is a mark."""
     return float(np.sqrt(sum(limit.excess(look) ** 2 for limit in LIMITS)))
 
 
-def _middle(looks: list[Look]) -> Look:
+def _take_medians(looks: list[SliceMeasures]) -> SliceMeasures:
     table = np.array(looks)
-    table = table[table[:, 0] >= 0.3 * table[:, 0].max()]  # above the vertex only noise is left, which has no shape
+    table = table[table[:, 0] >= 0.3 * table[:, 0].max()]  # above the head there is only noise, which has no shape
     table = table[table[:, 1] >= 0.5 * table[:, 1].max()]
-    return Look(*np.median(table, axis=0).tolist())
+    return SliceMeasures(*np.median(table, axis=0).tolist())
 
 
-def _clear(look: Look) -> str | None:
-    """Why to refuse."""
+def _refusal_reason(look: SliceMeasures) -> str | None:
+    """The reason to refuse the picture, None if there is none."""
     if look.roughness > ROUGH:
         return "neighbouring pixels differ as in noise or print"
     if look.corners > FILLED:
@@ -146,8 +146,8 @@ def _clear(look: Look) -> str | None:
     return None
 
 
-def _doubts(look: Look) -> list[str]:
-    """Why to mark, the weightiest first; what adds little to the score is not named."""
+def _doubt_reasons(look: SliceMeasures) -> list[str]:
+    """Reasons to mark the picture, the strongest first, without those that add little to the score."""
     found = []
     if score(look) >= 1:
         excess = sorted(((limit.excess(look), limit.words) for limit in LIMITS), reverse=True)
@@ -157,8 +157,8 @@ def _doubts(look: Look) -> list[str]:
     return found
 
 
-def _outline(raw: np.ndarray) -> np.ndarray:
-    """The largest part of a mask (H, W), gaps closed and holes filled: uint8 in {0, 1}."""
+def _find_outline(raw: np.ndarray) -> np.ndarray:
+    """The largest part of a mask (H, W) with gaps closed and holes filled: uint8 in {0, 1}."""
     closed = cv2.morphologyEx(raw, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros_like(raw)
@@ -166,8 +166,8 @@ def _outline(raw: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _corners(raw: np.ndarray) -> float:
-    height, width = (max(side * 15 // 100, 1) for side in raw.shape)  # an ellipse leaves 15 % of each side free
+def _measure_corners(raw: np.ndarray) -> float:
+    height, width = (max(side * 15 // 100, 1) for side in raw.shape)  # an ellipse leaves these corners free
     corners = (
         raw[rows, columns]
         for rows in (slice(height), slice(-height, None))
@@ -176,20 +176,20 @@ def _corners(raw: np.ndarray) -> float:
     return float(np.mean([corner.mean() for corner in corners]))
 
 
-def _shape(head: np.ndarray) -> tuple[float, float, float]:
+def _measure_shape(head: np.ndarray) -> tuple[float, float, float]:
     """Length over width, overlap with the ellipse of the same moments, overlap with the best mirror image."""
     m = cv2.moments(head, True)
     x, y = m["m10"] / m["m00"], m["m01"] / m["m00"]
     xx, yy, xy = ((m[key] / m["m00"]) for key in ("mu20", "mu02", "mu11"))
-    xx, yy = xx + 1 / 12, yy + 1 / 12  # a pixel's own extent: never 0
+    xx, yy = xx + 1 / 12, yy + 1 / 12  # the extent of a pixel: never 0
     u, v = np.meshgrid(np.arange(head.shape[1]) - x, np.arange(head.shape[0]) - y)
     ellipse = (yy * u * u - 2 * xy * u * v + xx * v * v) / (xx * yy - xy * xy) < 4
-    return float(np.sqrt(yy / xx)), _overlap(head > 0, ellipse), _mirror(head, x, y)
+    return float(np.sqrt(yy / xx)), _overlap(head > 0, ellipse), _measure_mirror(head, x, y)
 
 
-def _mirror(head: np.ndarray, x: float, y: float) -> float:
+def _measure_mirror(head: np.ndarray, x: float, y: float) -> float:
     best = 0.0
-    for tilt in TILTS:  # reflection about the axis through (x, y) that leans by the tilt
+    for tilt in TILTS:  # reflection at the axis through (x, y) with this tilt
         c, s = np.cos(np.radians(2 * tilt)), np.sin(np.radians(2 * tilt))
         reflection = np.array([[-c, -s, x + c * x + s * y], [-s, c, y + s * x - c * y]])
         mirrored = cv2.warpAffine(head, reflection, head.shape[::-1], flags=cv2.INTER_NEAREST)
@@ -201,7 +201,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.count_nonzero(a & b) / max(int(np.count_nonzero(a | b)), 1))
 
 
-def _layers(grey: np.ndarray, head: np.ndarray) -> tuple[float, float, float, float]:
+def _measure_layers(grey: np.ndarray, head: np.ndarray) -> tuple[float, float, float, float]:
     """``ring``, ``gap``, ``clipped`` and ``spread`` of grey values above air, from layers one pixel thick."""
     depth = cv2.distanceTransform(np.pad(head, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     deepest = float(depth.max())

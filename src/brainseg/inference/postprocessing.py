@@ -1,11 +1,11 @@
 """From probabilities to a mask: a threshold, then small 3D components removed.
 
-Probabilities are uint8, ``round(255 p)``. A volume is (S, H, W), its slices in order; slices that
-follow each other in it count as neighbours, also where numbers between them are missing.
+Probabilities are uint8, ``round(255 p)``. A volume is (S, H, W), its slices in order. Slices that follow
+each other in the array are neighbours, even if slice numbers between them are missing.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cc3d
 import numpy as np
@@ -20,28 +20,23 @@ class Rule(NamedTuple):
     min_component: int
 
 
-def described(rule: Rule) -> dict:
-    """A rule as reports give it."""
+def to_report(rule: Rule) -> dict[str, Any]:
+    """The rule as a part of a report."""
     return {"threshold": rule.threshold, "postprocessing": {"min_component": rule.min_component}}
 
 
-def read(block: dict) -> Rule:
-    """The way back: the rule in a block of a report that has a threshold. KeyError, TypeError: it has none."""
-    return Rule(block["threshold"], block["postprocessing"]["min_component"])
-
-
 def level(threshold: float) -> int:
-    """The smallest uint8 probability that counts as tumour: ceil(255 t), safe from 153.00000000000003."""
+    """The smallest uint8 probability that counts as tumour: ceil(255 t), without rounding errors (0.6: 153)."""
     return math.ceil(round(255 * threshold, 9))
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Each voxel's component in ``mask`` (S, H, W), joined by faces: 0 outside, 1 and up inside, same shape."""
+    """Number the components of ``mask`` (S, H, W), joined by faces: 0 outside, 1 and up inside, same shape."""
     return cc3d.connected_components(np.ascontiguousarray(mask, bool), connectivity=FACES)
 
 
 def remove_small(mask: np.ndarray, min_voxels: int) -> np.ndarray:
-    """Drop the components of ``mask`` (S, H, W) that touch over fewer than ``min_voxels`` voxels, joined by faces."""
+    """Remove the components of ``mask`` (S, H, W), joined by faces, with fewer than ``min_voxels`` voxels."""
     mask = np.asarray(mask, bool)
     if min_voxels <= 1 or not mask.any():
         return mask.copy()

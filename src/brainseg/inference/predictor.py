@@ -1,4 +1,4 @@
-"""Outlines for whoever has an image: ``mask, probability = Predictor("models/unet.onnx")("scan.nii.gz")``.
+"""Outlines in one line of Python: ``mask, probability = Predictor("models/unet.onnx")("scan.nii.gz")``.
 
 Research use only, not for clinical use.
 """
@@ -8,39 +8,39 @@ from pathlib import Path
 import numpy as np
 
 from brainseg.inference import cases
-from brainseg.inference.outlining import Answer, Outliner
+from brainseg.inference.outlining import Outliner, Segmentation
 
 
 class Predictor(Outliner):
-    """A model of ours, ready to answer; safe to call from several threads."""
+    """A model that outlines arrays and files. Safe to call from several threads."""
 
     def __init__(self, path: Path | str = "models/unet.onnx", *, threads: int | None = None, spin: bool = True):
         """Open a model.
 
         Args:
             threads: None for all cores.
-            spin: False where other work shares the cores, as in a server: a little slower, idle threads sleep.
+            spin: False if other work shares the cores, as in a server: a little slower, but idle threads sleep.
 
         Raises:
-            IntegrityError, MachineError: as ``onnx_session.Session``.
+            IntegrityError, MachineError: see ``onnx_session.Session``.
         """
         super().__init__(path, threads=threads, spin=spin)
 
-    def __call__(self, given: np.ndarray | Path | str) -> tuple[np.ndarray, np.ndarray]:
-        """Outline an array, as ``segment``, or what a path holds: a picture, NIfTI, a folder of one DICOM series.
+    def __call__(self, image: np.ndarray | Path | str) -> tuple[np.ndarray, np.ndarray]:
+        """Outline an array as ``segment`` does, or a file: a picture, a NIfTI file, or a folder of one DICOM series.
 
         Returns:
-            Mask, uint8 in {0, 1}, and probability, float32 in 0..1: (H, W) or (S, H, W). Of a volume its slices are
-            axial, feet to head, in radiological display, whatever the file's order.
+            Mask, uint8 in {0, 1}, and probability, float32 in 0..1: (H, W) or (S, H, W). The slices of a volume are
+            axial, from feet to head, in radiological display, whatever the order in the file is.
 
         Raises:
-            DataError: no whole image of an accepted kind.
+            DataError: it is no complete image of an accepted kind.
         """
-        if isinstance(given, np.ndarray):
-            answer = self.segment(given)
+        if isinstance(image, np.ndarray):
+            answer = self.segment(image)
         else:
-            case = cases.read(Path(given), str(given))
+            case = cases.read(Path(image), str(image))
             answer = self.segment(case.voxels, case.pixel)
             if case.kind == "picture":
-                answer = Answer(answer.mask[0], answer.probability[0])
+                answer = Segmentation(answer.mask[0], answer.probability[0])
         return answer.mask, answer.probability / np.float32(255)

@@ -1,5 +1,5 @@
 """Bytes to voxels that have a place, and back.
 
 Holds the formats (pictures, NIfTI, DICOM, zips) and what positions and intensities mean.
-May touch config, errors, files; pydicom and nibabel are imported here alone.
+May import config, errors and files. Only this folder imports pydicom and nibabel, except where contract 4f allows.
 """

@@ -1,6 +1,7 @@
-"""Slices on the model's square grid, and back on their own.
+"""Slices to the square grid of the model, and back to their own grid.
 
-The longer side is scaled to the grid's, the shorter one padded with zeros evenly on both ends; pixels become square.
+The longer side is scaled to the side of the grid. The shorter one is padded with zeros, evenly on both ends. Pixels
+become square.
 """
 
 import cv2
@@ -8,12 +9,12 @@ import numpy as np
 
 from brainseg.io.sequences import FLAIR
 
-Pixel = tuple[float, float]  # height and width, in mm where they are known
-SQUARE: Pixel = (1.0, 1.0)
+PixelSize = tuple[float, float]  # height and width, in mm where they are known
+SQUARE: PixelSize = (1.0, 1.0)
 
 
-def selected(image: np.ndarray, channels: str) -> np.ndarray:
-    """Of (H, W, 3): itself (``all``), FLAIR (``flair``) or the mean (``gray``), (H, W); (H, W) is returned as it is."""
+def select_channels(image: np.ndarray, channels: str) -> np.ndarray:
+    """(H, W, 3) unchanged (``all``), its FLAIR (``flair``) or its mean (``gray``), (H, W); (H, W) stays as it is."""
     if image.ndim == 2 or channels == "all":
         return image
     if channels == "flair":
@@ -22,32 +23,35 @@ def selected(image: np.ndarray, channels: str) -> np.ndarray:
     return (np.rint(mean) if image.dtype != np.float32 else mean).astype(image.dtype)
 
 
-def resize_image(image: np.ndarray, size: int, pixel: Pixel = SQUARE) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 to (size, size, 3): gray becomes three equal channels.
+def resize_image(image: np.ndarray, size: int, pixel: PixelSize = SQUARE) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 to (size, size, 3). Gray becomes three equal channels.
 
-    Pixel areas are averaged when shrinking (no aliasing), cubic when growing (no blur). ``pixel`` (height, width) that
+    Shrinking averages pixel areas, against aliasing. Enlarging is cubic, against blur. A ``pixel`` (height, width) that
     is not square becomes square.
+
+    Raises:
+        ValueError: another type than uint8.
     """
     if image.dtype != np.uint8:
-        raise ValueError(f"{image.dtype}: intensities of more than 8 bits need their volume's window first")
+        raise ValueError(f"{image.dtype}: intensities of more than 8 bits need the window of their volume first")
     image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     return _fit(image, size, pixel, cv2.INTER_AREA, cv2.INTER_CUBIC)
 
 
-def resize_mask(mask: np.ndarray, size: int, pixel: Pixel = SQUARE) -> np.ndarray:
+def resize_mask(mask: np.ndarray, size: int, pixel: PixelSize = SQUARE) -> np.ndarray:
     """(H, W) uint8, background 0, to (size, size) in {0, 1}.
 
-    A pixel is tumour if at least half of what it covers is. Nearest neighbour would shift the outline
-    by up to half a source pixel and drop thin parts by chance.
+    A pixel is tumour if at least half of the area it covers is. Nearest neighbour would shift the outline by up to half
+    a source pixel and lose thin parts at random.
     """
     covered = _fit((mask > 0) * np.uint8(255), size, pixel, cv2.INTER_AREA, cv2.INTER_LINEAR)
     return (covered >= 128).view(np.uint8)
 
 
-def restored(pixels: np.ndarray, shape: tuple[int, int], pixel: Pixel = SQUARE) -> np.ndarray:
-    """The way back of ``resize_image``: (size, size) uint8 to ``shape`` (H, W), padding cut off, linear in between."""
+def resize_back(pixels: np.ndarray, shape: tuple[int, int], pixel: PixelSize = SQUARE) -> np.ndarray:
+    """The inverse of ``resize_image``: (size, size) uint8 to ``shape`` (H, W), without the padding, interpolated."""
     size = pixels.shape[0]
-    width, height = _target(shape, size, pixel)
+    width, height = _target_size(shape, size, pixel)
     top, left = (size - height) // 2, (size - width) // 2
     inner = pixels[top : top + height, left : left + width]
     if inner.shape == shape:
@@ -56,16 +60,16 @@ def restored(pixels: np.ndarray, shape: tuple[int, int], pixel: Pixel = SQUARE) 
     return cv2.resize(inner, shape[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
-def _target(shape: tuple[int, int], size: int, pixel: Pixel) -> tuple[int, int]:
-    """Width and height on the grid of an image (H, W) with such pixels, as OpenCV names sizes."""
+def _target_size(shape: tuple[int, int], size: int, pixel: PixelSize) -> tuple[int, int]:
+    """Width and height, in the order of OpenCV, that an image (H, W) with such pixels has on the grid."""
     height, width = shape[0] * pixel[0], shape[1] * pixel[1]
     scale = size / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _fit(pixels: np.ndarray, size: int, pixel: Pixel, shrinking: int, growing: int) -> np.ndarray:
+def _fit(pixels: np.ndarray, size: int, pixel: PixelSize, shrinking: int, growing: int) -> np.ndarray:
     """Scale the longer side to ``size`` and pad the shorter one with zeros, evenly on both ends."""
-    target = _target((pixels.shape[0], pixels.shape[1]), size, pixel)
+    target = _target_size((pixels.shape[0], pixels.shape[1]), size, pixel)
     if target != pixels.shape[1::-1]:
         smaller = target[0] * target[1] < pixels.shape[0] * pixels.shape[1]
         pixels = cv2.resize(pixels, target, interpolation=shrinking if smaller else growing)

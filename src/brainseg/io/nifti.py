@@ -1,16 +1,16 @@
-"""NIfTI in and out: single-file NIfTI-1 and NIfTI-2, plain or gzipped, to axial volumes and back.
+"""NIfTI: single-file NIfTI-1 and NIfTI-2, plain or gzipped, to axial volumes and back.
 
-What is accepted: ``(I, J, K)``, with trailing axes of length 1 or without; as an image also three channels,
-``(I, J, K, 3)`` or RGB24, in the order pre-contrast, FLAIR, post-contrast. The place comes from the sform where its
-code is above 0, else from the qform: where the two disagree, the sform wins, as in nibabel. A file with neither is
-refused, for its left and right would be a guess.
+Accepted shapes are ``(I, J, K)``, with or without trailing axes of length 1, and for images also three channels,
+``(I, J, K, 3)`` or RGB24, in the order pre-contrast, FLAIR, post-contrast. The position comes from the sform where its
+code is above 0, else from the qform. Where the two disagree, the sform wins, as in nibabel. A file with neither is
+refused: its left and right would be a guess.
 
-Intensities stay uint8, uint16, int16 or float32 where the file says so and does not scale them. Scaled ones become
-float32 (``slope * stored + intercept``, computed in float64), and so do int8, int32, uint32, int64, uint64 and
-float64; integers that float32 cannot hold are refused.
+Intensities stay uint8, uint16, int16 or float32 where the file stores them so and does not scale them. Scaled ones
+become float32 (``slope * stored + intercept``, computed in float64). So do int8, int32, uint32, int64, uint64 and
+float64; integers that float32 cannot hold exactly are refused.
 
-Limits are checked on the header, before any voxel is read, and no more is inflated than the header declares. The
-header's free texts (description, names, extensions) are never read.
+Limits are checked on the header, before any voxel is read, and no more is decompressed than the header declares. The
+free texts of the header (description, names, extensions) are never read.
 """
 
 import gzip
@@ -20,53 +20,52 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from brainseg import files
-from brainseg.errors import DataError, MachineError
+from brainseg.errors import DataError
 from brainseg.io import volumes
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 SUFFIXES = (".nii", ".nii.gz")
 
-_KINDS = {struct.pack(f"{order}i", size): (size, order) for size in (348, 540) for order in "<>"}
-_SINGLE = (b"n+1\0", b"n+2\0\r\n\x1a\n")
-_PAIR = (b"ni1\0", b"ni2\0\r\n\x1a\n")
+_HEADER_SIZES = {struct.pack(f"{order}i", size): (size, order) for size in (348, 540) for order in "<>"}
+_SINGLE_FILE_MARKS = (b"n+1\0", b"n+2\0\r\n\x1a\n")
+_PAIR_MARKS = (b"ni1\0", b"ni2\0\r\n\x1a\n")
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 128: "u1", 256: "i1", 512: "u2", 768: "u4", 1024: "i8"}
 _TYPES[1280] = "u8"
 _RGB = 128
-_KEPT = ("u1", "u2", "i2", "f4")
+_KEPT_TYPES = ("u1", "u2", "i2", "f4")
 _OTHER_TYPES = {1: "1-bit", 32: "complex", 1536: "128-bit", 1792: "complex", 2048: "complex", 2304: "RGBA"}
-_WHOLE = 2**24  # float32 holds every integer up to here
+_MAX_INTEGER = 2**24  # float32 holds every integer up to this one
 _MAX_OFFSET = 2**24  # bytes of header and extensions before the voxels
-_MARGIN = 2**20  # bytes after the voxels that are let pass
-_MM = (0, 2)  # codes of the unit: not given, which is taken as millimetres, and millimetres
-_NEARLY = 1e-3  # of a whole number: labels scaled by a float32 slope such as 1/255 miss it by a hair
-_SCANNER = 1  # code of an sform or qform: coordinates of the scanner
+_MAX_TRAILING = 2**20  # bytes after the voxels that are ignored
+_MM_CODES = (0, 2)  # codes of the unit: 0 is unknown, which is taken as millimetres, and 2 is millimetres
+_ROUNDING = 1e-3  # from a whole number: labels scaled by a float32 slope such as 1/255 are not exact
+_SCANNER = 1  # code of an sform or qform in coordinates of the scanner
 
-_RESTORE = "restore it, or save it anew as .nii or .nii.gz"
+_RESTORE = "restore it, or save it again as .nii or .nii.gz"
 
 
 class _Header(NamedTuple):
-    """What is needed to read the voxels."""
+    """What reading the voxels needs."""
 
     geometry: Geometry
     channels: int
     dtype: np.dtype  # as stored, with its byte order
     interleaved: bool  # RGB24: the channels of a voxel lie side by side
-    offset: int  # bytes between the header's end and the voxels
+    offset: int  # bytes between the end of the header and the voxels
     slope: float
     intercept: float
 
 
 def read_image(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
-    """Read a scan's intensities.
+    """Read the intensities of a scan.
 
     Args:
-        path: the file; whether it is gzipped shows in its bytes.
+        path: the file; its bytes say whether it is gzipped.
         name: what errors call it.
         most: values accepted in all.
 
@@ -74,37 +73,37 @@ def read_image(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
         uint8, uint16, int16 or float32, ``(S, H, W)`` or ``(S, H, W, 3)``, all of them finite.
 
     Raises:
-        DataError: not a whole single-file NIfTI of one volume with a place in space, or too large.
+        DataError: not a whole single-file NIfTI of one volume with a position in space, or too large.
         MachineError: nibabel is not installed.
     """
-    header, stored = _read(path, name, (1, 3), most)
-    return volumes.axial(_intensities(header, stored, name), header.geometry.affine)
+    header, stored = _read_file(path, name, (1, 3), most)
+    return volumes.to_axial(_to_intensities(header, stored, name), header.geometry.affine)
 
 
 def read_labels(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
     """Read a mask: uint8 labels, ``(S, H, W)``. Arguments and errors as in :func:`read_image`.
 
-    Any stored type will do, if all that it holds, scaled, are whole numbers 0 to 255.
+    Any stored type is accepted if all its values, scaled, are whole numbers 0 to 255.
     """
-    header, stored = _read(path, name, (1,), most)
+    header, stored = _read_file(path, name, (1,), most)
     labels = np.empty(stored.shape, np.uint8)
-    for k in range(stored.shape[2]):  # by planes: in float64 a whole volume is eight times as large
-        plane = _scaled(stored[:, :, k], header)
+    for k in range(stored.shape[2]):  # plane by plane: a whole volume in float64 would take eight times the memory
+        plane = _scale(stored[:, :, k], header)
         whole = np.rint(plane)
-        with np.errstate(invalid="ignore"):  # infinity less infinity: no number, and no label
-            fits = (whole >= 0) & (whole <= 255) & (np.abs(plane - whole) <= _NEARLY)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is no label
+            fits = (whole >= 0) & (whole <= 255) & (np.abs(plane - whole) <= _ROUNDING)
         if not fits.all():
             shown = ", ".join(f"{value:.9g}" for value in np.unique(plane[~fits])[:5])
             what = f"holds the values {shown}, labels must be whole numbers 0 to 255"
             raise DataError(name, what, "save the mask with its labels as whole numbers")
         labels[:, :, k] = whole
-    return volumes.axial(labels, header.geometry.affine)
+    return volumes.to_axial(labels, header.geometry.affine)
 
 
 def write(path: Path, mask: np.ndarray, geometry: Geometry) -> None:
-    """Write a mask as NIfTI-1 in the geometry of the file its image came from.
+    """Write a mask as NIfTI-1 in the geometry of the file that its image came from.
 
-    The same mask gives the same bytes. sform and qform both have the code "scanner"; a header of ours has no text.
+    The same mask gives the same bytes. sform and qform both have the code "scanner"; the header holds no text.
 
     Args:
         path: ends in ``.nii`` or ``.nii.gz``.
@@ -112,14 +111,14 @@ def write(path: Path, mask: np.ndarray, geometry: Geometry) -> None:
         geometry: of the image, as :func:`read_image` gave it.
 
     Raises:
-        ValueError: another type or shape, or another ending.
+        ValueError: another type, shape or file ending.
         MachineError: nibabel is not installed.
     """
     if mask.dtype not in (np.uint8, np.bool_) or mask.ndim != 3 or not path.name.endswith(SUFFIXES):
         raise ValueError(
             f"{path.name}: a mask of uint8 (S, H, W) goes to .nii or .nii.gz, not {mask.dtype} {mask.shape}"
         )
-    header = _nibabel().Nifti1Header(endianness="<")
+    header = volumes.load_nibabel("NIfTI").Nifti1Header(endianness="<")
     header.set_data_dtype(np.uint8)
     header.set_data_shape(geometry.shape)
     header.set_qform(geometry.affine, _SCANNER)
@@ -127,41 +126,32 @@ def write(path: Path, mask: np.ndarray, geometry: Geometry) -> None:
     header.set_xyzt_units("mm")
     header.set_slope_inter(1, 0)
     header["vox_offset"] = 352
-    voxels = volumes.native(mask.astype(np.uint8), geometry)
+    voxels = volumes.to_file_order(mask.astype(np.uint8), geometry)
     data = header.binaryblock + bytes(4) + voxels.tobytes(order="F")
     with files.replacing(path) as temporary:
-        temporary.write_bytes(_gzipped(data) if path.name.endswith(".gz") else data)
+        temporary.write_bytes(_compress(data) if path.name.endswith(".gz") else data)
 
 
-def _gzipped(data: bytes) -> bytes:
-    """With neither a name nor a time among the bytes."""
+def _compress(data: bytes) -> bytes:
+    """gzip with neither a file name nor a time in its header, so that equal data gives equal bytes."""
     buffer = io.BytesIO()
     with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as packed:
         packed.write(data)
     return buffer.getvalue()
 
 
-def _nibabel() -> ModuleType:
-    try:
-        import nibabel
-    except ImportError:
-        what = "needs nibabel, which is not installed"
-        raise MachineError("NIfTI", what, "pip install '.[medical]' in a clone of the project") from None
-    return nibabel
-
-
-def _read(path: Path, name: str, channels: tuple[int, ...], most: int) -> tuple[_Header, np.ndarray]:
+def _read_file(path: Path, name: str, channels: tuple[int, ...], most: int) -> tuple[_Header, np.ndarray]:
     """The header, and the voxels as stored: ``(I, J, K)`` or ``(I, J, K, 3)``."""
-    _nibabel()
+    volumes.load_nibabel("NIfTI")  # before the file is opened
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
             raise DataError(name, "is not a file", "put the file itself here")
-        with path.open("rb") as file, _inflated(file) as stream:
-            header = _header(stream, name)
+        with path.open("rb") as file, _open_stream(file) as stream:
+            header = _read_header(stream, name)
             if header.channels not in channels:
                 raise DataError(name, f"has {header.channels} channels, a mask must have one", "save its labels alone")
             volumes.check_size(header.geometry, header.channels, name, most)
-            return header, _voxels(stream, header, name)
+            return header, _read_voxels(stream, header, name)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise DataError(name, "is damaged or cut short (its gzip stream is not whole)", _RESTORE) from None
     except OSError as error:
@@ -170,8 +160,8 @@ def _read(path: Path, name: str, channels: tuple[int, ...], most: int) -> tuple[
 
 
 @contextmanager
-def _inflated(file: Any) -> Iterator[IO[bytes]]:
-    """``file`` itself or, if its first bytes are gzip's, what it inflates to, read by and by."""
+def _open_stream(file: Any) -> Iterator[IO[bytes]]:
+    """``file`` itself or, if its first bytes are those of gzip, a stream of the decompressed data."""
     if file.peek(2)[:2] != b"\x1f\x8b":
         yield file
         return
@@ -179,35 +169,35 @@ def _inflated(file: Any) -> Iterator[IO[bytes]]:
         yield stream  # type: ignore[misc]
 
 
-def _header(stream: IO[bytes], name: str) -> _Header:
-    """Read the header, leave ``stream`` at its end, and refuse whatever it declares that is not accepted."""
+def _read_header(stream: IO[bytes], name: str) -> _Header:
+    """Read the header, leave ``stream`` at its end, and refuse what is not accepted."""
     block = stream.read(348)
     if not block:
         raise DataError(name, "is empty", "restore or remove it")
-    size, order = _KINDS.get(block[:4], (0, ""))
+    size, order = _HEADER_SIZES.get(block[:4], (0, ""))
     if not size:
         raise DataError(name, "is not NIfTI", "save it as .nii or .nii.gz")
     block += stream.read(size - len(block))
     if len(block) < size:
         raise DataError(name, "is cut short within its header", _RESTORE)
     mark = block[344:348] if size == 348 else block[4:12]
-    if mark in _PAIR:
+    if mark in _PAIR_MARKS:
         raise DataError(name, "is one half of a pair .hdr and .img", "save both as one .nii or .nii.gz")
-    if mark not in _SINGLE:
+    if mark not in _SINGLE_FILE_MARKS:
         raise DataError(name, "has no NIfTI mark in its header (Analyze, or damaged)", _RESTORE)
     kind = "Nifti1Header" if size == 348 else "Nifti2Header"
-    fields = getattr(_nibabel(), kind)(block, order, check=False)  # its own checks repair in silence, and log
-    shape = _shape(fields, name)
-    dtype, code = _dtype(fields, order, name)
+    fields = getattr(volumes.load_nibabel(), kind)(block, order, check=False)  # its checks repair silently, and log
+    shape = _read_shape(fields, name)
+    dtype, code = _read_dtype(fields, order, name)
     if code == _RGB and len(shape) == 4:
         raise DataError(name, "has several colours in each of its channels", "save three channels of one value each")
-    geometry = Geometry(_affine(fields, name), (shape[0], shape[1], shape[2]))
+    geometry = Geometry(_read_affine(fields, name), (shape[0], shape[1], shape[2]))
     channels = 3 if code == _RGB or len(shape) == 4 else 1
-    slope, intercept = (1.0, 0.0) if code == _RGB else _scaling(fields, name)  # colours are never scaled
-    return _Header(geometry, channels, dtype, code == _RGB, _offset(fields, size, name), slope, intercept)
+    slope, intercept = (1.0, 0.0) if code == _RGB else _read_scaling(fields, name)  # NIfTI never scales colours
+    return _Header(geometry, channels, dtype, code == _RGB, _read_offset(fields, size, name), slope, intercept)
 
 
-def _shape(fields: Any, name: str) -> list[int]:
+def _read_shape(fields: Any, name: str) -> list[int]:
     """``[I, J, K]`` or ``[I, J, K, 3]``."""
     count, *sides = (int(side) for side in fields["dim"])
     shape = sides[:count]
@@ -221,7 +211,7 @@ def _shape(fields: Any, name: str) -> list[int]:
     return shape
 
 
-def _dtype(fields: Any, order: str, name: str) -> tuple[np.dtype, int]:
+def _read_dtype(fields: Any, order: str, name: str) -> tuple[np.dtype, int]:
     code = int(fields["datatype"])
     if code not in _TYPES:
         what = f"has voxels of {_OTHER_TYPES.get(code, 'an unknown')} type"
@@ -232,29 +222,29 @@ def _dtype(fields: Any, order: str, name: str) -> tuple[np.dtype, int]:
     return dtype, code
 
 
-def _affine(fields: Any, name: str) -> np.ndarray:
+def _read_affine(fields: Any, name: str) -> np.ndarray:
     """The sform if its code is above 0, else the qform; ``(4, 4)``, float64, checked."""
-    if int(fields["xyzt_units"]) & 7 not in _MM:
+    if int(fields["xyzt_units"]) & 7 not in _MM_CODES:
         raise DataError(name, "is not measured in millimetres", "convert its header to millimetres")
     if int(fields["sform_code"]) > 0:
         affine = fields.get_sform()
     elif int(fields["qform_code"]) > 0:
-        if fields["pixdim"][0] == 0:  # by the standard the same as 1
+        if fields["pixdim"][0] == 0:  # the standard takes it as 1
             fields["pixdim"][0] = 1
         try:
             affine = fields.get_qform()
-        except (ValueError, _nibabel().spatialimages.HeaderDataError):
+        except (ValueError, volumes.load_nibabel().spatialimages.HeaderDataError):
             raise DataError(name, "has an orientation (qform) that is no rotation", _RESTORE) from None
     else:
         what = "has no orientation (neither sform nor qform), so left and right are unknown"
-        raise DataError(name, what, "set it with fslorient or nibabel, or convert it anew from DICOM")
+        raise DataError(name, what, "set it with fslorient or nibabel, or convert it again from DICOM")
     affine = np.asarray(affine, np.float64)
     volumes.check_affine(affine, name)
     return affine
 
 
-def _scaling(fields: Any, name: str) -> tuple[float, float]:
-    """Slope and intercept; by the standard a slope of 0 means none, and nibabel writes NaN for none."""
+def _read_scaling(fields: Any, name: str) -> tuple[float, float]:
+    """Slope and intercept. In the standard a slope of 0 means no scaling; nibabel writes NaN for it."""
     slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
     if slope == 0 or np.isnan(slope):
         return 1.0, 0.0
@@ -263,23 +253,23 @@ def _scaling(fields: Any, name: str) -> tuple[float, float]:
     return slope, intercept
 
 
-def _offset(fields: Any, size: int, name: str) -> int:
+def _read_offset(fields: Any, size: int, name: str) -> int:
     offset = float(fields["vox_offset"])
     if not size + 4 <= offset <= _MAX_OFFSET or offset % 1:
         raise DataError(name, "says that its voxels begin at an impossible place", _RESTORE)
     return int(offset) - size
 
 
-def _voxels(stream: IO[bytes], header: _Header, name: str) -> np.ndarray:
-    """Read to the end, which also checks gzip's own digest, unless more comes than the header declares."""
+def _read_voxels(stream: IO[bytes], header: _Header, name: str) -> np.ndarray:
+    """Read to the end, which also checks the checksum of gzip; more than the header declares is refused."""
     shape = header.geometry.shape
     count = header.channels * int(np.prod(shape, dtype=np.int64))
     stream.read(header.offset)
     size = count * header.dtype.itemsize
-    data = stream.read(size + _MARGIN + 1)
+    data = stream.read(size + _MAX_TRAILING + 1)
     if len(data) < size:
         raise DataError(name, f"is cut short: {len(data):,} of {size:,} bytes of voxels", _RESTORE)
-    if len(data) > size + _MARGIN:
+    if len(data) > size + _MAX_TRAILING:
         raise DataError(name, "holds more than its header declares", _RESTORE)
     values = np.frombuffer(data, header.dtype, count)
     if header.interleaved:
@@ -287,20 +277,25 @@ def _voxels(stream: IO[bytes], header: _Header, name: str) -> np.ndarray:
     return values.reshape(shape if header.channels == 1 else (*shape, 3), order="F")
 
 
-def _intensities(header: _Header, stored: np.ndarray, name: str) -> np.ndarray:
-    """The stored values as one of the four types, in the machine's byte order."""
+def _to_intensities(header: _Header, stored: np.ndarray, name: str) -> np.ndarray:
+    """The stored values as uint8, uint16, int16 or float32, in the byte order of the machine."""
     scaled = (header.slope, header.intercept) != (1.0, 0.0)
-    kept = stored.dtype.str[1:] in _KEPT and not scaled
-    if not kept and not scaled and stored.dtype.kind in "iu" and max(-int(stored.min()), int(stored.max())) > _WHOLE:
-        what = f"holds integers beyond {_WHOLE:,}, which float32 cannot hold"
+    kept = stored.dtype.str[1:] in _KEPT_TYPES and not scaled
+    if (
+        not kept
+        and not scaled
+        and stored.dtype.kind in "iu"
+        and max(-int(stored.min()), int(stored.max())) > _MAX_INTEGER
+    ):
+        what = f"holds integers beyond {_MAX_INTEGER:,}, which float32 cannot hold"
         raise DataError(name, what, "save it as float32 or as 16-bit integers, scaled as you see fit")
     if kept:
         values = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     else:
         values = np.empty(stored.shape, np.float32)
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted below
+        with np.errstate(over="ignore"):  # too large values become infinite, and are counted below
             for k in range(stored.shape[2]):
-                values[:, :, k] = _scaled(stored[:, :, k], header)
+                values[:, :, k] = _scale(stored[:, :, k], header)
     bad = values.size - np.count_nonzero(np.isfinite(values)) if values.dtype.kind == "f" else 0
     if bad:
         what = f"holds {bad:,} voxels that are NaN, infinite or beyond float32"
@@ -308,7 +303,7 @@ def _intensities(header: _Header, stored: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-def _scaled(plane: np.ndarray, header: _Header) -> np.ndarray:
-    """In float64; what is not finite stays so or becomes so, for the caller to find."""
+def _scale(plane: np.ndarray, header: _Header) -> np.ndarray:
+    """Scaled values in float64. Values that are or become infinite or NaN are left to the caller."""
     with np.errstate(over="ignore", invalid="ignore"):
         return plane * np.float64(header.slope) + header.intercept

@@ -1,11 +1,11 @@
-"""Pictures in: TIF, PNG and JPEG bytes to arrays. Nothing is rescaled, wrapped or guessed.
+"""TIF, PNG and JPEG bytes to arrays. Nothing is rescaled, wrapped or guessed.
 
-What each kind becomes: grayscale ``(H, W)``; 1-bit ``(H, W)`` with 0 and 255; RGB ``(H, W, 3)``;
-palette its colours, ``(H, W, 3)``; with alpha the same without it, if every pixel is opaque: all uint8.
-Unsigned 16-bit grayscale stays uint16, floating-point stays float32: their intensities are windowed
-when they are preprocessed, with all slices of the patient in view.
-All else (2 or 4 bits a channel, 16-bit colour, 32-bit whole numbers, signed, CMYK, NaN or infinity, a side outside
-MIN_SIDE..MAX_SIDE) is refused; a PNG's palette may be of 1, 2, 4 or 8 bits, for its colours always have 8.
+What each kind becomes, as uint8: grayscale ``(H, W)``; 1-bit ``(H, W)`` with 0 and 255; RGB ``(H, W, 3)``; a palette
+its colours, ``(H, W, 3)``. An alpha channel is dropped if every pixel is opaque.
+Unsigned 16-bit grayscale stays uint16, floating-point stays float32: preprocessing maps their intensities by one window
+for all slices of the patient.
+All other kinds are refused: 2 or 4 bits a channel, 16-bit colour, 32-bit whole numbers, signed, CMYK, NaN or infinity,
+a side outside MIN_SIDE..MAX_SIDE. A PNG palette may have 1, 2, 4 or 8 bits, because its colours always have 8.
 """
 
 import io
@@ -23,8 +23,8 @@ from brainseg.errors import DataError
 MIN_SIDE = 8
 MAX_SIDE = 4096
 MAX_PAGES = 1024
-MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # the largest picture uncompressed, with alpha, and room for its tags
-MAX_VALUES = 2**27  # of all pages and channels of one file together, as of a volume
+MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # the largest picture, uncompressed and with alpha, and 1 MiB for tags
+MAX_VALUES = 2**27  # of all pages and channels of one file together, the limit of a volume
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
@@ -32,54 +32,54 @@ Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
 _PLAIN = {"1": "L", "L": "L", "RGB": "RGB"}
 _ALPHA = {"LA": "LA", "P": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}
 _DEEP = {"I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "F": np.float32}
-_BITS = {"1": 1, "F": 32} | dict.fromkeys(("I;16", "I;16B", "I;16L"), 16)  # a channel; 8 of all others
-_BITS_PER_SAMPLE = 258  # TIFF tag, a value for each channel
+_BITS = {"1": 1, "F": 32} | dict.fromkeys(("I;16", "I;16B", "I;16L"), 16)  # bits of a channel, 8 in all other modes
+_BITS_PER_SAMPLE = 258  # TIFF tag, one value for each channel
 _SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, 3 floating-point
 _ORIENTATION = 274  # Exif tag: 1 is upright
 _NUMPY = b"\x93NUMPY"
-_PHOTOMETRIC = 262  # TIFF tag: 0 is white-is-zero, which Pillow turns over for 8 bits and no others
-# What Pillow's decoders answer damaged bytes with.
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError)
+_PHOTOMETRIC = 262  # TIFF tag: with 0, white is zero, which Pillow inverts only for 8 bits
+# What the decoders of Pillow raise on damaged bytes.
+_DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError)
 
 
 def decode(data: bytes, name: str, *, lossless: bool = False) -> np.ndarray:
     """Decode one picture.
 
     Args:
-        data: the file's bytes; also those of a slice that ``encode`` made.
+        data: the bytes of the file, or of a slice that ``encode`` made.
         name: what errors call it.
-        lossless: refuse a JPEG, whose values are not those that were saved.
+        lossless: refuse JPEG, which changes values.
 
     Returns:
         ``(H, W)`` or ``(H, W, 3)``, uint8, uint16, int16 or float32, channels in file order.
 
     Raises:
-        DataError: not a whole single-page picture of a sane size and depth.
+        DataError: not a whole single-page picture of an accepted size and depth.
     """
     if data.startswith(_NUMPY):
-        return _slice(data, name)
-    with _opened(data, name) as image:
-        if _turned(image, 1):
+        return _decode_slice(data, name)
+    with _open(data, name) as image:
+        if _seek(image, 1):
             raise DataError(name, "holds more than one page", "save one slice per file")
         if lossless and image.format == "JPEG":
             raise DataError(name, "is a JPEG, which changes a mask's values", "save masks as PNG or TIF")
         return _page(image, name)
 
 
-def pages(data: bytes, name: str) -> np.ndarray:
-    """Decode all pages of a TIF: (S, H, W) or (S, H, W, 3), as ``decode`` would each.
+def decode_pages(data: bytes, name: str) -> np.ndarray:
+    """Decode all pages of a TIF, each as ``decode`` does: (S, H, W) or (S, H, W, 3).
 
     Raises:
-        DataError: as ``decode``; pages of different sizes or kinds, more than MAX_PAGES.
+        DataError: as in ``decode``; pages of different sizes or kinds, more than MAX_PAGES or MAX_VALUES.
     """
     found: list[np.ndarray] = []
     values = 0
-    with _opened(data, name) as image:
-        while _turned(image, len(found)):
+    with _open(data, name) as image:
+        while _seek(image, len(found)):
             values += image.width * image.height * len(image.getbands())
             if len(found) == MAX_PAGES or values > MAX_VALUES:
                 what = f"holds more than {MAX_PAGES:,} pages or {MAX_VALUES:,} values"
-                raise DataError(name, what, "split it, a patient each, or resize it")
+                raise DataError(name, what, "split it into one file per patient, or resize it")
             found.append(_page(image, name))
     kinds = {(page.shape, page.dtype.name) for page in found}
     if len(kinds) > 1:
@@ -89,33 +89,33 @@ def pages(data: bytes, name: str) -> np.ndarray:
 
 
 def has_pages(path: Path) -> bool:
-    """Whether a TIF has more than one page, by its headers; False for what cannot be opened, which ``decode`` says."""
+    """Whether a TIF has more than one page, by its headers; False if it cannot be opened: ``decode`` says why."""
     try:
         with Image.open(path, formats=["TIFF"]) as image:
-            return _turned(image, 1)
-    except (*_DAMAGE, Image.DecompressionBombError):
+            return _seek(image, 1)
+    except (*_DAMAGE_ERRORS, Image.DecompressionBombError):
         return False
 
 
 def is_deep(data: bytes) -> bool:
-    """Whether a picture has more than 8 bits a channel, by its header; False for what cannot be opened."""
+    """Whether a picture has more than 8 bits a channel, by its header; False if it cannot be opened."""
     try:
         with Image.open(io.BytesIO(data), formats=["TIFF", "PNG"]) as image:
             return image.mode in _DEEP
-    except (*_DAMAGE, Image.DecompressionBombError):
+    except (*_DAMAGE_ERRORS, Image.DecompressionBombError):
         return False
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """A slice of a volume, (H, W) or (H, W, 3), as bytes that ``decode`` gives back unchanged: NumPy's own format."""
+    """Encode a slice of a volume, (H, W) or (H, W, 3), as NumPy's .npy bytes: ``decode`` returns it unchanged."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
-    """The picture, opened but not decoded; whatever goes wrong with it within the block becomes a DataError."""
+def _open(data: bytes, name: str) -> Iterator[ImageFile]:
+    """The picture, opened but not decoded. Any error of Pillow within the block becomes a DataError."""
     if not data:
         raise DataError(name, "is empty", "restore or remove it")
     try:
@@ -125,27 +125,27 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
         raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
     except UnidentifiedImageError:
         raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
-    except _DAMAGE as error:
+    except _DAMAGE_ERRORS as error:
         raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "restore or remove it") from None
 
 
 def _page(image: ImageFile, name: str) -> np.ndarray:
-    """The page that is opened, decoded."""
-    _check(image, name)
+    """Decode the current page."""
+    _check_header(image, name)
     image.load()
-    pixels = _pixels(image, name)
+    pixels = _to_array(image, name)
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise DataError(name, "holds NaN or infinity", "replace them, or remove the slice")
     return pixels
 
 
-def _check(image: ImageFile, name: str) -> None:
-    """Refuse by the header alone, before any pixel is decoded."""
+def _check_header(image: ImageFile, name: str) -> None:
+    """Refuse what is not accepted, by the header alone, before any pixel is decoded."""
     width, height = image.size
     check_size(width, height, name)
     if image.mode not in {*_PLAIN, *_ALPHA, *_DEEP} or not _has_whole_values(image):
         fix = "save it with 8 bits per channel, or as 16-bit or floating-point grayscale"
-        raise DataError(name, f"has {_kind(image)} pixels", fix)
+        raise DataError(name, f"has {_describe_kind(image)} pixels", fix)
     if isinstance(image, TiffImageFile) and image.mode in _DEEP and image.tag_v2.get(_PHOTOMETRIC) == 0:
         raise DataError(name, "is a negative (0 is white)", "save it with 0 as black")
     if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1:
@@ -159,8 +159,8 @@ def check_size(width: int, height: int, name: str) -> None:
         raise DataError(name, what, "crop, resize or remove it")
 
 
-def _turned(image: ImageFile, page: int) -> bool:
-    """Whether there is such a page; then the picture is opened at it."""
+def _seek(image: ImageFile, page: int) -> bool:
+    """Go to a page; return whether it exists."""
     try:
         image.seek(page)
     except EOFError:
@@ -169,9 +169,9 @@ def _turned(image: ImageFile, page: int) -> bool:
 
 
 def _has_whole_values(image: ImageFile) -> bool:
-    """Whether each value is a byte, a bit or what its mode says. Pillow opens other depths too, and rescales or cuts.
+    """Whether the file stores values as wide as Pillow's mode says. Pillow opens others too, and rescales or cuts them.
 
-    A TIFF's tags tell, a PNG's raw mode: ``L;2``, ``L;4``, ``RGB;16B``.
+    The tags of a TIFF say it, and the raw mode of a PNG: ``L;2``, ``L;4``, ``RGB;16B``.
     """
     if isinstance(image, TiffImageFile):
         bits, formats = image.tag_v2.get(_BITS_PER_SAMPLE, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
@@ -181,13 +181,13 @@ def _has_whole_values(image: ImageFile) -> bool:
     return image.mode in ("P", "I;16") or ";" not in str(image.tile[0].args)
 
 
-def _kind(image: Image.Image) -> str:
+def _describe_kind(image: Image.Image) -> str:
     return "2-, 4-, 16-bit or signed" if image.mode in {*_PLAIN, *_ALPHA} else f"{image.mode} (Pillow's mode)"
 
 
-def _pixels(image: Image.Image, name: str) -> np.ndarray:
+def _to_array(image: Image.Image, name: str) -> np.ndarray:
     if image.mode in _DEEP:
-        return np.asarray(image).astype(_DEEP[image.mode])  # in the machine's byte order
+        return np.asarray(image).astype(_DEEP[image.mode])  # in the byte order of the machine
     if image.mode in _PLAIN:
         return np.asarray(image.convert(_PLAIN[image.mode]))
     pixels = np.asarray(image.convert(_ALPHA[image.mode]))
@@ -196,8 +196,8 @@ def _pixels(image: Image.Image, name: str) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
 
 
-def _slice(data: bytes, name: str) -> np.ndarray:
-    """What ``encode`` made; the archive that holds it may have been changed since."""
+def _decode_slice(data: bytes, name: str) -> np.ndarray:
+    """Decode what ``encode`` made, checked: the archive that holds it may have changed since."""
     try:
         pixels = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=1000)
     except (ValueError, EOFError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Volumes on disk, whatever their form: NIfTI, a folder that holds one DICOM series, a TIF of several pages."""
+"""Volumes on disk in every accepted form: NIfTI, a folder that holds one DICOM series, a TIF of several pages."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,49 +11,49 @@ from brainseg.io.volumes import Volume
 
 
 class Scan(NamedTuple):
-    """``voxels`` (S, H, W) or (S, H, W, 3), axial; ``volume`` has their place in space, None where a file has none."""
+    """``voxels`` (S, H, W) or (S, H, W, 3), axial; ``volume`` has their position in space, None where it is unknown."""
 
     voxels: np.ndarray
     volume: Volume | None
 
     @property
     def spacing(self) -> str:
-        """``"row x column x slice"`` in mm, empty where it is not known."""
-        return spacing.write(self.volume.spacing) if self.volume else ""
+        """``"row x column x slice"`` in mm, empty where it is unknown."""
+        return spacing.format_cell(self.volume.spacing) if self.volume else ""
 
 
 def is_volume(name: str) -> bool:
-    """Whether a file of this name is a volume; that a TIF has several pages shows only in its bytes."""
+    """Whether a file of this name is NIfTI. Whether a TIF has several pages is only seen in its bytes."""
     return name.lower().endswith(nifti.SUFFIXES)
 
 
 def read_image(path: Path, name: str) -> Scan:
-    """Intensities: uint8, uint16, int16 or float32.
+    """Read intensities: uint8, uint16, int16 or float32.
 
     Args:
-        path: a file, or a folder all of whose files are one DICOM series.
+        path: a file, or a folder that holds one DICOM series.
         name: what errors call it.
 
     Raises:
         DataError: not a whole volume of an accepted kind.
     """
     if path.is_dir():
-        return _placed(dicom.read_series(_series(path, name), name))
+        return _to_scan(dicom.read_series(_find_files(path, name), name))
     if is_volume(path.name):
-        return _placed(nifti.read_image(path, name))
-    return Scan(pictures.pages(path.read_bytes(), name), None)
+        return _to_scan(nifti.read_image(path, name))
+    return Scan(pictures.decode_pages(path.read_bytes(), name), None)
 
 
 def read_labels(path: Path, name: str) -> Scan:
-    """A mask: uint8 labels from NIfTI, the pages of a TIF as they are. Errors as ``read_image``."""
+    """Read a mask: uint8 labels from NIfTI, the pages of a TIF unchanged. Errors as in ``read_image``."""
     if path.is_dir():
         raise DataError(name, "is a folder, masks are files", "convert the DICOM segmentation to NIfTI")
     if is_volume(path.name):
-        return _placed(nifti.read_labels(path, name))
-    return Scan(pictures.pages(path.read_bytes(), name), None)
+        return _to_scan(nifti.read_labels(path, name))
+    return Scan(pictures.decode_pages(path.read_bytes(), name), None)
 
 
-def _series(folder: Path, name: str) -> list[Path]:
+def _find_files(folder: Path, name: str) -> list[Path]:
     """The files of the only series at or below a folder."""
     found = dicom.find_series(folder)
     if len(found) > 1:
@@ -62,12 +62,12 @@ def _series(folder: Path, name: str) -> list[Path]:
     return next(iter(found.values()))
 
 
-def _placed(volume: Volume) -> Scan:
+def _to_scan(volume: Volume) -> Scan:
     return Scan(volume.voxels, volume)
 
 
-def problems(image: Scan, mask: Scan, name: str) -> list[Problem]:
-    """Why a mask, ``name``, is not of an image: another shape, another place, or one of them without a place."""
+def find_problems(image: Scan, mask: Scan, name: str) -> list[Problem]:
+    """Why the mask ``name`` does not fit the image: another shape, another position, or only one has a position."""
     fix = "draw it on this image, or resample it to the image's grid (nearest neighbour)"
     if mask.voxels.shape[:3] != image.voxels.shape[:3]:
         shapes = (" x ".join(map(str, scan.voxels.shape[:3])) for scan in (mask, image))

@@ -1,4 +1,4 @@
-"""What the channels of a slice are."""
+"""The MRI sequences in the channels of a slice, in order."""
 
 CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
 FLAIR = CHANNELS.index("FLAIR")

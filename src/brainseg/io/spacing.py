@@ -1,4 +1,4 @@
-"""Distances between voxels as one cell of a table: ``"row x column x slice"`` in mm, empty where they are not known."""
+"""Distances between voxels as one cell of a table: ``"row x column x slice"`` in mm, empty where they are unknown."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from brainseg.errors import DataError
 
 
-def write(sides: Sequence[float]) -> str:
+def format_cell(sides: Sequence[float]) -> str:
     """Row, column and slice spacing in mm, to six digits."""
     return " x ".join(f"{side:.6g}" for side in sides)
 
 
-def read(cell: object) -> tuple[float, float, float] | None:
-    """What ``write`` wrote; None for an empty cell.
+def parse_cell(cell: object) -> tuple[float, float, float] | None:
+    """The distances that ``format_cell`` wrote; None for an empty cell.
 
     Raises:
-        DataError: anything else.
+        DataError: the cell holds anything else.
     """
     if not isinstance(cell, str) or not cell.strip():
         return None

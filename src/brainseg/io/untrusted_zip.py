@@ -1,7 +1,7 @@
-"""Files that others packed: a zip or a folder, read within limits and trusted in nothing.
+"""Slices that others packed: an untrusted zip or folder, read within limits.
 
-The limits bind what is read, not what is declared. Names that leave the folder, collide or lead
-elsewhere stop the reading before the first byte; so do overlapping members and archives in archives.
+The limits apply to the bytes that are read, not only to the declared sizes. Nothing is read if a name leaves the
+folder, two names collide, members overlap, or a member is a link or an archive.
 """
 
 import itertools
@@ -23,12 +23,12 @@ MAX_MEMBER_BYTES = 2**20
 _FIX = "fetch the archive again from where its authors published it"
 _LOCAL_HEADER_BYTES = 30
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-# What zipfile answers damaged or crafted bytes with.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+# What zipfile raises on damaged or crafted bytes.
+DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
-class Store:
-    """Named files, whatever holds them. ``sizes`` maps each name to the bytes it declares."""
+class UntrustedFiles:
+    """Named files in a zip or a folder. ``sizes`` maps each name to its declared bytes."""
 
     def __init__(self, path: Path, sizes: dict[str, int]):
         self.path, self.sizes = path, sizes
@@ -41,10 +41,10 @@ class Store:
         raise_all(problems, IntegrityError)
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file.
+        """Read the bytes of one file.
 
         Raises:
-            IntegrityError: damaged, larger than allowed, or an archive itself.
+            IntegrityError: it is damaged, larger than allowed, or an archive.
         """
         data = self._read(name, MAX_MEMBER_BYTES + 1)
         self._read_bytes += len(data)
@@ -64,14 +64,14 @@ class Store:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Nothing to close, unless a subclass has it."""
+        """Close what a subclass opened."""
 
 
-class FolderStore(Store):
-    """A folder's regular files. Links to folders are not followed."""
+class UntrustedFolder(UntrustedFiles):
+    """The regular files of a folder. Links to folders are not followed."""
 
     def __init__(self, path: Path):
-        sizes = dict(itertools.islice(_walk(path), MAX_MEMBERS + 1))  # a whole disk, given by mistake, is left soon
+        sizes = dict(itertools.islice(_list_files(path), MAX_MEMBERS + 1))  # it may be a whole disk, by mistake
         _check_count(path, len(sizes))
         super().__init__(path, sizes)
 
@@ -80,22 +80,22 @@ class FolderStore(Store):
             with open(self.path / name, "rb") as handle:
                 return handle.read(limit)
         except OSError as error:
-            raise _unreadable(self.path / name, error) from None
+            raise _unreadable_error(self.path / name, error) from None
 
 
-class ZipStore(Store):
-    """A zip file's members, its directory checked as a whole before any is read."""
+class UntrustedZip(UntrustedFiles):
+    """The members of a zip file. Its whole directory is checked before any member is read."""
 
     def __init__(self, path: Path):
         try:
             self._zip = zipfile.ZipFile(path)
-        except DAMAGE as error:
-            raise IntegrityError(path, f"{_resemblance(path)} ({error})", _FIX) from None
+        except DAMAGE_ERRORS as error:
+            raise IntegrityError(path, f"{_describe_content(path)} ({error})", _FIX) from None
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise _unreadable_error(path, error) from None
         try:
             self.path = path
-            super().__init__(path, self._checked(self._zip.infolist()))
+            super().__init__(path, self._check_members(self._zip.infolist()))
         except IntegrityError:
             self.close()
             raise
@@ -107,24 +107,24 @@ class ZipStore(Store):
         try:
             with self._zip.open(name) as handle:
                 return handle.read(limit)
-        except DAMAGE as error:
+        except DAMAGE_ERRORS as error:
             raise self.error(name, f"is damaged ({error})") from None
 
-    def _checked(self, members: list[zipfile.ZipInfo]) -> dict[str, int]:
-        """Name → declared size of the files, once nothing is wrong with any member."""
+    def _check_members(self, members: list[zipfile.ZipInfo]) -> dict[str, int]:
+        """The declared size of each file; any fault of any member is raised."""
         _check_count(self.path, len(members))
         if not members:
             raise IntegrityError(self.path, "is a zip archive without files", _FIX)
-        problems = [self._problem(m.orig_filename, what) for m in members if (what := _fault(m))]
-        problems += [self._problem(b, f"collides with {a}") for a, b in _collisions([m.filename for m in members])]
-        problems += [self._problem(b, f"overlaps {a}") for a, b in _overlaps(members, self._zip.start_dir)]
+        problems = [self._problem(m.orig_filename, what) for m in members if (what := _find_fault(m))]
+        problems += [self._problem(b, f"collides with {a}") for a, b in _find_collisions([m.filename for m in members])]
+        problems += [self._problem(b, f"overlaps {a}") for a, b in _find_overlaps(members, self._zip.start_dir)]
         raise_all(problems, IntegrityError)
         return {member.filename: member.file_size for member in members if not member.is_dir()}
 
 
-def open_store(path: Path) -> Store:
-    """A zip or a folder, by what lies at ``path``."""
-    return FolderStore(path) if path.is_dir() else ZipStore(path)
+def open_files(path: Path) -> UntrustedFiles:
+    """Open the zip or the folder at ``path``."""
+    return UntrustedFolder(path) if path.is_dir() else UntrustedZip(path)
 
 
 def _check_count(path: Path, count: int) -> None:
@@ -132,8 +132,8 @@ def _check_count(path: Path, count: int) -> None:
         raise IntegrityError(path, f"holds more than {MAX_MEMBERS:,} files", _FIX)
 
 
-def _fault(member: zipfile.ZipInfo) -> str | None:
-    """What makes a member unacceptable by its directory entry alone."""
+def _find_fault(member: zipfile.ZipInfo) -> str | None:
+    """Why a member is not accepted, by its directory entry alone."""
     name, mode = member.orig_filename, member.external_attr >> 16
     if "\\" in name or "\0" in name:
         return "has a backslash or NUL in its name"
@@ -154,8 +154,8 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _collisions(names: list[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of names that some file systems take for one: equal, or differing by case or Unicode form."""
+def _find_collisions(names: list[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of names that are one file on some systems: equal, or different only in case or Unicode form."""
     seen: dict[str, str] = {}
     for name in names:
         key = unicodedata.normalize("NFC", name.rstrip("/")).casefold()
@@ -164,8 +164,8 @@ def _collisions(names: list[str]) -> Iterator[tuple[str, str]]:
         seen[key] = name
 
 
-def _overlaps(members: list[zipfile.ZipInfo], directory: int) -> Iterator[tuple[str, str]]:
-    """Neighbours on disk whose bytes are used twice, as in bombs that inflate one kernel many times."""
+def _find_overlaps(members: list[zipfile.ZipInfo], directory: int) -> Iterator[tuple[str, str]]:
+    """Pairs of members that share bytes, as in zip bombs that decompress the same bytes many times."""
     ordered = sorted(members, key=lambda member: member.header_offset)
     ends = [m.header_offset + _LOCAL_HEADER_BYTES + len(m.orig_filename) + m.compress_size for m in ordered]
     starts = [member.header_offset for member in ordered[1:]] + [directory]
@@ -175,7 +175,7 @@ def _overlaps(members: list[zipfile.ZipInfo], directory: int) -> Iterator[tuple[
             yield member.filename, name
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int]]:
+def _list_files(root: Path) -> Iterator[tuple[str, int]]:
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
@@ -184,11 +184,11 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
                 yield path.relative_to(root).as_posix(), path.stat().st_size
 
 
-def _unreadable(path: Path, error: OSError) -> MachineError:
+def _unreadable_error(path: Path, error: OSError) -> MachineError:
     return MachineError(path, f"cannot be read ({error.strerror})", "check the path and its permissions")
 
 
-def _resemblance(path: Path) -> str:
+def _describe_content(path: Path) -> str:
     with open(path, "rb") as handle:
         head = handle.read(512).lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):

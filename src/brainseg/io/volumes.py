@@ -1,28 +1,32 @@
-"""Where voxels lie: from any file's order to axial slices, and exactly back. Nothing is resampled.
+"""Where voxels lie: from a file's order to axial slices, and exactly back. Nothing is resampled.
 
-A file's axes are permuted and flipped to the nearest of the patient's, so every voxel keeps its value and
-:func:`native` puts it back where it was. Positions are millimetres, RAS+ as in NIfTI: x grows to the patient's
-right, y to the front, z to the head.
+The axes of a file are permuted and flipped to the nearest axes of the patient, by nibabel's orientations. Every voxel
+keeps its value, and :func:`to_file_order` puts it back where it was. Positions are in millimetres, RAS+ as in NIfTI: x
+grows to the patient's right, y to the front, z to the head.
 """
 
 import itertools
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from brainseg.errors import DataError
+from brainseg.errors import DataError, MachineError
 from brainseg.io.pictures import MIN_SIDE
 
 MAX_SIDE = 1024
 MAX_VOXELS = 2**27  # of all channels together: 1024 x 1024 x 128
 MIN_SPACING, MAX_SPACING = 0.01, 100.0  # mm; outside, the unit is another one or the header is damaged
-MIN_UPRIGHT = 0.99  # a voxel's volume over the product of its sides: 1 for a straight grid, at 8 degrees of shear 0.99
+MIN_UPRIGHT = 0.99  # volume of a voxel divided by the product of its sides: 1 without shear, 0.99 at 8 degrees of shear
+TOLERANCE = 0.1  # of the smallest spacing: two grids that are closer than this hold the same voxels
+
 _FAR = 1e6  # mm; no scanner is as large, and sums of squares of smaller numbers stay finite
-TOLERANCE = 0.1  # of the smallest spacing: two grids that lie closer than this hold the same voxels
+# What nibabel's io_orientation says of axial order: slices go to the head, rows to the back, columns to the left.
+_AXIAL = np.array([[2, 1], [1, -1], [0, -1]])
 
 
 class Geometry(NamedTuple):
-    """A file's own grid."""
+    """The grid of a file."""
 
     affine: np.ndarray  # (4, 4), float64: voxel (i, j, k) of the file to millimetres, RAS+
     shape: tuple[int, int, int]  # (I, J, K) of the file
@@ -36,55 +40,66 @@ class Volume(NamedTuple):
     geometry: Geometry
 
 
-def axial(array: np.ndarray, affine: np.ndarray) -> Volume:
-    """Bring a file's voxels into axial order.
+def load_nibabel(kind: str = "the orientation of a volume") -> ModuleType:
+    """Import nibabel where it is needed: it is optional, and commands that only read pictures do not wait for it.
+
+    Args:
+        kind: what errors call the thing that needs nibabel.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        what = "needs nibabel, which is not installed"
+        raise MachineError(kind, what, "pip install '.[medical]' in a clone of the project") from None
+    return nibabel
+
+
+def to_axial(array: np.ndarray, affine: np.ndarray) -> Volume:
+    """Bring the voxels of a file into axial order.
 
     Args:
         array: ``(I, J, K)`` or ``(I, J, K, C)``, as the file has it.
         affine: ``(4, 4)``, voxel to millimetres, RAS+; one that :func:`check_affine` accepts.
 
     Returns:
-        The same voxels, and what :func:`native` needs. Oblique grids go to the axes they are nearest to.
+        The same voxels, and what :func:`to_file_order` needs. Oblique axes become the nearest ones.
     """
-    axes, steps = _order(affine)
-    voxels = array.transpose(*axes, *range(3, array.ndim))[_flips(steps)]
-    between = np.linalg.norm(affine[:3, :3], axis=0)[axes]
-    spacing = (float(between[1]), float(between[2]), float(between[0]))
+    orientation = _from_file(affine)
+    voxels = load_nibabel().orientations.apply_orientation(array, orientation)
+    between, row, column = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(orientation[:, 0])]
+    spacing = (float(row), float(column), float(between))
     shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
     return Volume(np.ascontiguousarray(voxels), spacing, Geometry(np.array(affine, np.float64), shape))
 
 
-def native(voxels: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """The exact way back: ``(S, H, W)`` or ``(S, H, W, C)`` of :func:`axial` to the file's ``(I, J, K)`` or with C.
+def to_file_order(voxels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The inverse of :func:`to_axial`: ``(S, H, W)`` or ``(S, H, W, C)`` to ``(I, J, K)`` or ``(I, J, K, C)``.
 
     Raises:
-        ValueError: the voxels are not of this geometry's shape.
+        ValueError: the voxels do not have the shape of this geometry.
     """
-    axes, steps = _order(geometry.affine)
-    expected = tuple(geometry.shape[axis] for axis in axes)
+    expected = _axial_shape(geometry)
     if voxels.shape[:3] != expected:
         raise ValueError(f"voxels are {voxels.shape[:3]}, the geometry's axial shape is {expected}")
-    back = (axes.index(axis) for axis in range(3))
-    return np.ascontiguousarray(voxels[_flips(steps)].transpose(*back, *range(3, voxels.ndim)))
+    nib = load_nibabel().orientations
+    back = nib.ornt_transform(_AXIAL, nib.io_orientation(geometry.affine))
+    return np.ascontiguousarray(nib.apply_orientation(voxels, back))
 
 
 def axial_affine(volume: Volume) -> np.ndarray:
     """``(4, 4)``: slice, row and column of ``volume.voxels`` to millimetres, RAS+."""
     affine, shape = volume.geometry
-    axes, steps = _order(affine)
-    to_file = np.zeros((4, 4))
-    to_file[3, 3] = 1
-    for column, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-        to_file[axis, column] = step
-        to_file[axis, 3] = shape[axis] - 1 if step < 0 else 0
-    return affine @ to_file
+    return affine @ load_nibabel().orientations.inv_ornt_aff(_from_file(affine), shape)
 
 
 def same_place(a: Volume, b: Volume) -> bool:
-    """Whether two volumes have the same voxels, in whatever order their files store them.
+    """Whether two volumes have the same voxel positions, whatever the order of voxels in their files.
 
-    Their axial grids are compared: equal shapes, and no corner further from its twin than ``TOLERANCE`` of the
-    smallest spacing. Channels do not count.
+    Compares the axial grids: the shapes are equal, and no two corresponding corners are further apart than
+    ``TOLERANCE`` of the smallest spacing. Channels do not count.
     """
     if a.voxels.shape[:3] != b.voxels.shape[:3]:
         return False
@@ -94,18 +109,18 @@ def same_place(a: Volume, b: Volume) -> bool:
 
 
 def check_affine(affine: np.ndarray, name: str) -> None:
-    """Refuse an affine that gives voxels no place, no size or no upright shape.
+    """Refuse an affine that gives voxels no position, no size, or sheared sides.
 
     Args:
         affine: ``(4, 4)``, voxel to millimetres.
         name: what errors call the file.
 
     Raises:
-        DataError: not finite, absurdly large, a spacing outside MIN_SPACING..MAX_SPACING, singular or sheared.
+        DataError: not finite, far too large, a spacing outside MIN_SPACING..MAX_SPACING, singular or sheared.
     """
-    fix = "repair the orientation in its header, or export it anew"
+    fix = "repair the orientation in its header, or export it again"
     if not (np.abs(affine) < _FAR).all():
-        raise DataError(name, "has an orientation matrix with values that are not numbers, or absurd", fix)
+        raise DataError(name, "has an orientation matrix with values that are not numbers, or far too large", fix)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing.min() < MIN_SPACING or spacing.max() > MAX_SPACING:
         sides = " x ".join(f"{side:g}" for side in spacing)
@@ -118,19 +133,18 @@ def check_affine(affine: np.ndarray, name: str) -> None:
 
 
 def check_size(geometry: Geometry, channels: int, name: str, most: int = MAX_VOXELS) -> None:
-    """Refuse by the header alone what is too small or too large, before any voxel is read.
+    """Refuse what is too small or too large, by the header alone, before any voxel is read.
 
     Args:
-        geometry: the file's, with an affine that :func:`check_affine` accepts.
-        channels: how many values a voxel has.
+        geometry: of the file, with an affine that :func:`check_affine` accepts.
+        channels: number of values of a voxel.
         name: what errors call the file.
         most: values accepted in all.
 
     Raises:
         DataError: a slice's side outside MIN_SIDE..MAX_SIDE, more slices than MAX_SIDE, more values than ``most``.
     """
-    axes, _ = _order(geometry.affine)
-    slices, height, width = (geometry.shape[axis] for axis in axes)
+    slices, height, width = _axial_shape(geometry)
     if min(height, width) < MIN_SIDE or max(height, width, slices) > MAX_SIDE:
         what = f"is {slices} axial slices of {width} x {height} voxels, at most {MAX_SIDE} slices with sides of "
         raise DataError(name, what + f"{MIN_SIDE} to {MAX_SIDE} are accepted", "crop, resample or remove it")
@@ -139,23 +153,12 @@ def check_size(geometry: Geometry, channels: int, name: str, most: int = MAX_VOX
         raise DataError(name, f"has {values:,} voxels, at most {most:,} are accepted", "crop or resample it")
 
 
-def _order(affine: np.ndarray) -> tuple[list[int], list[int]]:
-    """For slice, row and column: the file's axis, and 1 or -1 for the way along it.
-
-    The axis nearest to one of the patient's is taken first, as nibabel's ``io_orientation`` does; shear is
-    removed before, so that two of a file's axes never claim the same of the patient's.
-    """
-    left, _, right = np.linalg.svd(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
-    turned = left @ right
-    nearness = np.abs(turned)
-    axes, steps = [0, 0, 0], [1, 1, 1]
-    for axis in np.argsort(-(turned**2).max(axis=0), kind="stable"):
-        world = int(nearness[:, axis].argmax())  # 0 to the right, 1 to the front, 2 to the head
-        nearness[world] = -1
-        axes[2 - world] = int(axis)
-        steps[2 - world] = 1 if (turned[world, axis] >= 0) == (world == 2) else -1
-    return axes, steps
+def _from_file(affine: np.ndarray) -> np.ndarray:
+    """nibabel's orientation array ``(3, 2)``: the axial axis that each axis of the file becomes, and -1 if reversed."""
+    nib = load_nibabel().orientations
+    return nib.ornt_transform(nib.io_orientation(affine), _AXIAL)
 
 
-def _flips(steps: list[int]) -> tuple[slice, ...]:
-    return tuple(slice(None, None, step) for step in steps)
+def _axial_shape(geometry: Geometry) -> tuple[int, ...]:
+    """Slices, rows, columns."""
+    return tuple(geometry.shape[axis] for axis in np.argsort(_from_file(geometry.affine)[:, 0]))

@@ -1,7 +1,7 @@
-"""Zips of scans: members one by one, within limits, trusted in nothing. No name of a member ever becomes a path.
+"""Untrusted zips of scans: members are read one by one, within limits. No name of a member ever becomes a path.
 
-The directory is checked as a whole before the first byte is read. :mod:`brainseg.io.untrusted_zip` does the same for
-the archive of slices, whose limits are those of slices.
+The whole directory is checked before the first byte is read. :mod:`brainseg.io.untrusted_zip` does the same for
+archives of slices, which have a smaller limit for each file.
 """
 
 import re
@@ -12,28 +12,30 @@ from functools import lru_cache
 from pathlib import Path
 
 from brainseg.errors import IntegrityError, Problem, raise_all
-from brainseg.io.untrusted_zip import DAMAGE
+from brainseg.io.untrusted_zip import DAMAGE_ERRORS
 
 MAX_MEMBERS = 20_000
 MAX_MEMBER_BYTES = 2**30  # the largest volume as float64
 MAX_TOTAL_BYTES = 3 * 2**30
 _CHUNK = 2**20
-_FIX = "pack it anew with an ordinary zip program, or unpack it and name the folder"
+_FIX = "pack it again with an ordinary zip program, or unpack it and name the folder"
 
 
-def names(path: Path) -> list[str]:
-    """The files in a zip, sorted; hidden ones and folders left out.
+def list_names(path: Path) -> list[str]:
+    """The names of the files in a zip, sorted, without hidden files and folders.
 
     Raises:
-        IntegrityError: not a whole zip; every member that is not acceptable by its entry in the directory.
+        IntegrityError: not a whole zip; every member that its entry in the directory makes unacceptable.
     """
-    members = _opened(path).infolist()
+    members = _open(path).infolist()
     if len(members) > MAX_MEMBERS:
         raise IntegrityError(path, f"holds more than {MAX_MEMBERS:,} files", _FIX)
     total = sum(member.file_size for member in members)
     if total > MAX_TOTAL_BYTES:
         raise IntegrityError(path, f"unpacks to {total:,} bytes, at most {MAX_TOTAL_BYTES:,} are accepted", _FIX)
-    problems = [Problem(f"{path}:{member.orig_filename}", what, _FIX) for member in members if (what := _fault(member))]
+    problems = [
+        Problem(f"{path}:{member.orig_filename}", what, _FIX) for member in members if (what := _find_fault(member))
+    ]
     found = [member.filename for member in members if not member.is_dir()]
     problems += [Problem(f"{path}:{name}", "is there twice", _FIX) for name in set(found) if found.count(name) > 1]
     raise_all(problems, IntegrityError)
@@ -41,29 +43,29 @@ def names(path: Path) -> list[str]:
 
 
 def unpack(path: Path, name: str, target: Path) -> None:
-    """Write one member, as ``names`` has it, to ``target``.
+    """Write one member, named as in ``list_names``, to ``target``.
 
     Raises:
         IntegrityError: it is damaged, or holds more than the directory says.
     """
     try:
-        with _opened(path).open(name) as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)  # no more than the directory declares: zipfile sees to that
-    except (*DAMAGE, KeyError) as error:
+        with _open(path).open(name) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, _CHUNK)  # zipfile reads no more than the directory declares
+    except (*DAMAGE_ERRORS, KeyError) as error:
         what = f"is damaged ({type(error).__name__})"
-        raise IntegrityError(f"{path}:{name}", what, "restore the zip, or pack it anew") from None
+        raise IntegrityError(f"{path}:{name}", what, "restore the zip, or pack it again") from None
 
 
-@lru_cache(maxsize=4)  # their directories are read once, and few files stay open
-def _opened(path: Path) -> zipfile.ZipFile:
+@lru_cache(maxsize=4)  # each directory is read once, and few files stay open
+def _open(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except DAMAGE:
-        raise IntegrityError(path, "is not a whole zip archive", "restore it, or pack it anew") from None
+    except DAMAGE_ERRORS:
+        raise IntegrityError(path, "is not a whole zip archive", "restore it, or pack it again") from None
 
 
-def _fault(member: zipfile.ZipInfo) -> str | None:
-    """What makes a member unacceptable by its directory entry alone."""
+def _find_fault(member: zipfile.ZipInfo) -> str | None:
+    """Why a member is not accepted, by its directory entry alone."""
     name, mode = member.orig_filename, member.external_attr >> 16
     if "\\" in name or "\0" in name:
         return "has a backslash or NUL in its name"

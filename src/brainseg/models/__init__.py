@@ -1,5 +1,5 @@
-"""Keras networks by name, and the one door to TensorFlow and JAX (backend).
+"""Keras networks by name, their manifests, and the only access to TensorFlow and JAX (``backend``).
 
-Holds the networks, their manifest, and slices to probabilities.
-May touch data, io and what is below; only backend imports TensorFlow or JAX.
+``prediction`` turns slices into probabilities.
+May import data, io and what is below; only ``backend`` imports TensorFlow or JAX.
 """

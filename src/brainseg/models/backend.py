@@ -1,6 +1,6 @@
-"""The one place that knows TensorFlow or JAX: which engine, device, precision, threads, determinism.
+"""The only module that imports TensorFlow or JAX: engine, device, precision, threads, determinism.
 
-``start`` must run before anything imports Keras, which reads its backend once.
+Call ``start`` before anything imports Keras, because Keras reads its backend once, when it is imported.
 """
 
 import importlib.metadata
@@ -17,12 +17,16 @@ from brainseg import hardware
 from brainseg.errors import DataError, MachineError
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}  # Keras' names
-# A training step's time over that in float32, on two AVX2 cores: benchmarks/step_profile.py --set train.precision=...
+# The compute capability from which NVIDIA cards compute in a precision natively; the preferred precision is first.
+NATIVE_FROM = {"bfloat16": (8, 0), "float16": (7, 0)}
+# How much longer than in float32 a training step takes where the processor emulates the precision. Measured on two AVX2
+# cores with: benchmarks/step_profile.py --set train.precision=...
 EMULATED = {"bfloat16": 12, "float16": 4}
+EMULATION_REMEDY = "set train.precision: auto"
 
 
-class Engine(NamedTuple):
-    """What a run computes with; every field can change the bytes of the weights."""
+class Runtime(NamedTuple):
+    """What a run computes with. Every field can change the bytes of the weights."""
 
     engine: str
     device: str
@@ -36,30 +40,33 @@ class Engine(NamedTuple):
 
 
 def start(
-    name: str, *, device: str = "auto", precision: str = "float32", threads: int | Literal["auto"] = "auto"
-) -> Engine:
+    name: str, *, device: str = "auto", precision: str = "float32", threads: int | Literal["auto"] = "auto",
+    warn: bool = True,
+) -> Runtime:  # fmt: skip
     """Set up the engine of this process: Keras' backend, device, precision, threads, determinism.
 
-    TensorFlow computes with oneDNN, which it does unasked only on processors with AVX512_VNNI.
+    TensorFlow always computes with oneDNN. Its own default is to use oneDNN only on processors with AVX512_VNNI.
 
     Args:
         name: ``tensorflow`` or ``jax``.
         device: ``auto``, ``cpu`` or ``gpu``.
-        precision: of activations; weights stay float32. ``float32``, ``bfloat16``, ``float16``, or ``auto``: what the
-            device computes itself, see ``native_precision``.
-        threads: processor threads, part of the result because sums are taken in another order; ``auto``: the physical
-            cores that this process may use.
+        precision: of activations; weights stay float32. ``float32``, ``bfloat16``, ``float16``, or ``auto``: see
+            ``native_precision``.
+        threads: processor threads. They are part of the result, because they change the order of sums. ``auto``: the
+            number of physical cores that this process may use.
+        warn: print a warning where ``precision`` is emulated.
 
     Raises:
-        MachineError: the engine is not installed, or ``gpu`` was asked for and there is none.
+        MachineError: the engine is not installed, or ``device`` is ``gpu`` and there is none.
+        DataError: this process already uses another engine or another number of threads.
     """
     if importlib.util.find_spec(name) is None:
         raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
     threads = hardware.cores() if threads == "auto" else int(threads)
-    _environment(name, device, threads)
+    _set_environment(name, device, threads)
     found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
     if device == "gpu" and found != "gpu":
-        raise MachineError("train.device", f"gpu was asked for and {name} sees none",
+        raise MachineError("train.device", f"is gpu, but {name} sees no GPU",
                            "see docs/gpu.md, or set train.device: auto")  # fmt: skip
     import keras
 
@@ -67,44 +74,42 @@ def start(
         raise DataError("train.engine", f"Keras already runs on {keras.backend.backend()}", "start a new process")
     if precision == "auto":
         precision = native_precision(name, found)
-    elif cost := emulation(precision, name, found):
-        advice = "train.precision: auto chooses what is fast here"
-        print(f"WARNING train.precision: {cost}. {advice}", file=sys.stderr, flush=True)
+    elif warn and (cost := explain_emulation(precision, name, found)):
+        print(f"WARNING train.precision: {cost}. Fix: {EMULATION_REMEDY}", file=sys.stderr, flush=True)
     keras.config.set_dtype_policy(POLICIES[precision])
-    return Engine(name, found, precision, threads, has_onednn(name))
+    return Runtime(name, found, precision, threads, has_onednn(name))
 
 
 def native_precision(name: str, device: str) -> str:
-    """The precision that ``auto`` becomes: the fastest that the device computes itself.
+    """The precision that ``auto`` becomes: the fastest that the device computes natively.
 
-    bfloat16 on processors with AVX512_BF16 or AMX and on NVIDIA cards from compute capability 8.0 on; float16 on cards
-    of 7.x, whose tensor cores know no other; else float32.
+    That is bfloat16 on processors with AVX512_BF16 or AMX. On NVIDIA cards it is the first of ``NATIVE_FROM`` that the
+    card has: the tensor cores of compute capability 7.x know float16 only. Everywhere else it is float32.
     """
     if device == "cpu":
         return "bfloat16" if hardware.multiplies_bfloat16() else "float32"
     capability = compute_capability(name)
-    return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
+    return next((precision for precision, first in NATIVE_FROM.items() if capability >= first), "float32")
 
 
-def emulation(precision: str, name: str, device: str) -> str:
-    """Why ``precision`` is slow here, with the measured cost; empty where the device computes it itself."""
+def explain_emulation(precision: str, name: str, device: str) -> str:
+    """Why ``precision`` is slow on this device, with the measured cost; empty where it is native."""
     if precision == "float32":
         return ""
     if device == "cpu":
         if precision == "bfloat16" and (hardware.multiplies_bfloat16() or not hardware.instruction_sets()):
-            return ""  # native, or not known: not an x86 processor, or not Linux
+            return ""  # native; or unknown, because this is no x86 processor or not Linux
         return (
             f"{precision} is emulated on this processor; a training step took {EMULATED[precision]} times as long as "
             "in float32 on two AVX2 cores"
         )
-    needed = (8, 0) if precision == "bfloat16" else (7, 0)
-    if compute_capability(name) >= needed:
+    if compute_capability(name) >= NATIVE_FROM[precision]:
         return ""
     return f"{precision} is emulated on this card; the cost was not measured"
 
 
 def compute_capability(name: str) -> tuple[int, int]:
-    """NVIDIA's number of the first GPU that the engine sees; (0, 0) for a card of another maker."""
+    """NVIDIA's compute capability of the first GPU that the engine sees; (0, 0) for a card of another maker."""
     try:
         if name == "jax":
             import jax
@@ -121,17 +126,17 @@ def compute_capability(name: str) -> tuple[int, int]:
 
 
 def has_onednn(name: str) -> bool:
-    """Whether the engine computes with oneDNN: TensorFlow, but for its builds for macOS."""
+    """Whether the engine computes with oneDNN: TensorFlow does, except in its builds for macOS."""
     return name == "tensorflow" and platform.system() != "Darwin"
 
 
-def _environment(name: str, device: str, threads: int) -> None:
+def _set_environment(name: str, device: str, threads: int) -> None:
     os.environ["KERAS_BACKEND"] = name
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ["NPROC"] = str(threads)  # the size of JAX's thread pool
-    if name == "jax":  # else sums on a GPU come in any order
+    if name == "jax":  # otherwise the order of sums on a GPU changes from run to run
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -139,10 +144,10 @@ def _environment(name: str, device: str, threads: int) -> None:
 
 
 @contextmanager
-def _without_start_messages() -> Iterator[None]:
-    """Keep the lines that C++ prints on stderr while an engine loads, before any log level can stop them.
+def _hide_start_messages() -> Iterator[None]:
+    """Hide what C++ code prints on stderr while an engine loads, because no log level stops it at that moment.
 
-    They are given back when the block fails.
+    The messages are printed when the block fails.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -160,7 +165,7 @@ def _without_start_messages() -> Iterator[None]:
 
 
 def _start_tensorflow(threads: int) -> str:
-    with _without_start_messages():
+    with _hide_start_messages():
         import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
@@ -169,7 +174,7 @@ def _start_tensorflow(threads: int) -> str:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-            what = "the engine already runs with another number"
+            what = "TensorFlow already runs with another number of threads in this process"
             raise DataError("train.threads", what, "start a new process") from None
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -178,34 +183,35 @@ def _start_tensorflow(threads: int) -> str:
 
 
 def _start_jax(threads: int) -> str:
-    with _without_start_messages(), suppress(ImportError):
+    with _hide_start_messages(), suppress(ImportError):
         import keras  # noqa: F401
-        import tensorflow  # noqa: F401  # Keras looks into it, where there is one, when a training begins
+        import tensorflow  # noqa: F401  # if it is installed, Keras imports it when a training starts
     import jax
 
     return "gpu" if jax.default_backend() == "gpu" else "cpu"
 
 
 def jit_compile() -> bool:
-    """Whether steps go through XLA: on JAX always, on TensorFlow never (on a processor it halves the speed)."""
+    """Whether XLA compiles the steps: on JAX always, on TensorFlow never (on a processor XLA halves the speed)."""
     import keras
 
     return keras.backend.backend() == "jax"
 
 
 def runs_ahead() -> bool:
-    """Whether steps are begun before earlier ones are done, as on JAX: callbacks of a batch must not wait for its loss.
+    """Whether a step starts before the last one is done, as on JAX. Then a batch callback must not wait for its loss.
 
-    Keras reads it after each step unless they say that they may be called from another thread, a little later.
+    Keras waits for the loss after each step, unless every callback declares ``async_safe``: that it may be called later
+    and from another thread.
     """
     return jit_compile()
 
 
 def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, training: bool) -> Any:
-    """Fused batch normalisation over (B, H, W, C), where the engine has one that pays.
+    """Fused batch normalisation over (B, H, W, C), where the engine has a kernel that is faster than Keras' own layer.
 
-    Keras composes it of a dozen operations; TensorFlow's fused kernel makes a whole U-Net step 1.8
-    times as fast on a processor.
+    Keras composes it of a dozen operations. TensorFlow's fused kernel makes a whole U-Net step 1.8 times as fast on a
+    processor.
 
     Returns:
         ``(y, batch mean, batch variance)``, or None where there is no such kernel.
@@ -225,12 +231,12 @@ def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
     return y, batch_mean, batch_variance
 
 
-def affine(images: Any, transforms: Any, window: int) -> Any:
-    """Bilinear samples of (B, H, W, C) at ``window`` x ``window`` pixels, zero outside, of the same type.
+def warp_affine(images: Any, transforms: Any, window: int) -> Any:
+    """Affine transforms of (B, H, W, C): bilinear samples at ``window`` x ``window`` pixels, zero outside, same type.
 
     Args:
-        transforms: (B, 8), from output to input pixels, as in ``keras.ops.image.affine_transform``, whose
-            output has always the size of its input: TensorFlow's kernel computes the window alone.
+        transforms: (B, 8), from output to input pixels, as in ``keras.ops.image.affine_transform``. The output of that
+            function always has the size of its input. TensorFlow's kernel, used here, computes only the window.
     """
     import keras
 
@@ -247,8 +253,8 @@ def affine(images: Any, transforms: Any, window: int) -> Any:
     return keras.ops.cast(whole[:, :window, :window], images.dtype)
 
 
-def on_processor() -> bool:
-    """Whether a step can call NumPy without any array leaving the memory it is in: TensorFlow, and no GPU."""
+def runs_on_processor() -> bool:
+    """Whether a step can call NumPy without copying arrays to another device: TensorFlow without a GPU."""
     if os.environ.get("KERAS_BACKEND") != "tensorflow":
         return False
     import tensorflow as tf
@@ -257,7 +263,7 @@ def on_processor() -> bool:
 
 
 def call_numpy(function: Any, arrays: tuple, shapes: list[tuple]) -> list:
-    """``function(*arrays)`` in NumPy within a step of TensorFlow's; its results are float32 of ``shapes``."""
+    """Call ``function(*arrays)`` in NumPy inside a TensorFlow step; its results are float32 arrays of ``shapes``."""
     import tensorflow as tf
 
     results = tf.numpy_function(function, arrays, [tf.float32] * len(shapes), stateful=False)
@@ -266,11 +272,14 @@ def call_numpy(function: Any, arrays: tuple, shapes: list[tuple]) -> list:
     return results
 
 
-def streamed(batches: Any) -> Any:
-    """A ``keras.utils.PyDataset`` of dicts of arrays, one shape for all, for ``fit``: read ahead while a step runs.
+def stream(batches: Any) -> Any:
+    """Make batches for ``fit`` that are read ahead while a step runs.
 
-    Keras feeds TensorFlow from a Python generator, whose kernel reads nothing ahead and tells the C library to
-    give memory back after each step (TensorFlow 2.21, generator_dataset_op.cc).
+    By default Keras feeds TensorFlow from a Python generator. Its kernel reads nothing ahead, and after each step it
+    makes the C library return memory to the system (TensorFlow 2.21, generator_dataset_op.cc).
+
+    Args:
+        batches: a ``keras.utils.PyDataset`` of dicts of arrays; all batches have the same shapes.
     """
     if os.environ.get("KERAS_BACKEND") != "tensorflow":
         return batches
@@ -289,7 +298,7 @@ def streamed(batches: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the engines that are installed."""
+    """The versions of the installed engines."""
     found = {}
     for name in ("tensorflow-cpu", "tensorflow", "jax", "jaxlib"):
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -2,20 +2,100 @@
 
 import json
 from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
 
 from brainseg import files
-from brainseg.config import Download, Network, Split
-from brainseg.data import fingerprints
+from brainseg.config import Augmentation, Download, Network, ParamsBlock, Preprocess, Split, Train, reason
 from brainseg.errors import IntegrityError, Problem, raise_all
 from brainseg.io.sequences import CHANNELS
 
-FORMAT = 3
+FORMAT: Final = 3
 EACH_IMAGE = "each image counted as its own patient"
 REMEDY = "run: make pull (the released model), or dvc repro train"
 
 
+class Contract(ParamsBlock):
+    """What the network takes and answers; size: height and width of a slice."""
+
+    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+    slices: int
+    channels: list[str]
+    intensities: str
+    output: str
+
+
+class TrainingProtocol(ParamsBlock):
+    """What the weights were trained on; patients and slices of each subset; grid: pixels, side of the square."""
+
+    source: str
+    unit: str
+    grid: int
+    patients: dict[str, int]
+    slices: dict[str, int]
+    marks: list[str]
+
+
+class TrainingParameters(ParamsBlock):
+    """The blocks of params.yaml that no other field has."""
+
+    train: Train
+    augmentation: Augmentation
+
+
+class Training(ParamsBlock):
+    """The engine and the run. The released model was trained before onednn was recorded."""
+
+    engine: Literal["tensorflow", "jax"]
+    device: str
+    precision: str
+    threads: int
+    onednn: bool = False
+    seed: int
+    epochs: int
+    kept_epoch: int
+    initial_weights_sha256: str | None
+    parameters: TrainingParameters
+
+
+class Layer(ParamsBlock):
+    """A layer of the network; shape: ([K,] H, W, C); inputs: the names of those that feed it."""
+
+    name: str
+    type: str
+    shape: list[int]
+    parameters: int
+    inputs: list[str]
+
+
+class ExportedManifest(ParamsBlock):
+    """What an exported model carries; data: digests of the prepared data."""
+
+    format: Literal[3]
+    weights_sha256: str
+    parameters: int
+    network: Network
+    contract: Contract
+    preprocess: Preprocess
+    protocol: TrainingProtocol
+    training: Training
+    data: dict[str, str]
+
+
+class Manifest(ExportedManifest):
+    """models/unet.json; seen: fingerprints of the patients used to train or to choose the weights."""
+
+    seen: list[str]
+    layers: list[Layer]
+
+    def exported(self) -> dict[str, Any]:
+        """The part that an exported model carries, as JSON has it."""
+        return self.model_dump(exclude_unset=True, exclude={"seen", "layers"})
+
+
 def marks(download: Download, split: Split) -> list[str]:
-    """What a reader must know before believing any number of this run."""
+    """The warnings that a reader needs before any number of this run."""
     found = {
         "phantom data: drawn by the program, not patients": download.source == "phantom",
         EACH_IMAGE: download.source == "folder" and download.patient == "each_image",
@@ -26,47 +106,8 @@ def marks(download: Download, split: Split) -> list[str]:
     return [text for text, applies in found.items() if applies]
 
 
-def describe(trained, weights: Path, data, digests: dict[str, str], running, params) -> dict:
-    """All of a manifest.
-
-    Args:
-        trained: trainer.Trained. data: dataset.Dataset. running: backend.Engine.
-        params: blocks train, network, augmentation, download, preprocess, split.
-    """
-    began = trained.initial
-    prepared = params.preprocess.model_dump()
-    begun = fingerprints.marks_of_beginning(began, prepared, data.images, data.rows("test")) if began else []
-    return {
-        "format": FORMAT,
-        "weights_sha256": files.sha256(weights),
-        "parameters": trained.network.count_params(),
-        "network": params.network.model_dump(),
-        "contract": contract(trained.network.input_shape, trained.network.output_shape, data.images.shape[-1]),
-        "preprocess": prepared,
-        "protocol": {
-            "source": params.download.source,
-            "unit": params.split.unit,
-            "grid": data.images.shape[1],
-            "patients": data.counts("patient"),
-            "slices": data.counts("row"),
-            "marks": [*marks(params.download, params.split), *begun],
-        },
-        "training": {
-            **running._asdict(),
-            "seed": params.train.seed,
-            "epochs": len(trained.history),
-            "kept_epoch": trained.kept_epoch,
-            "initial_weights_sha256": began["weights_sha256"] if began else None,
-            "parameters": {"train": params.train.model_dump(), "augmentation": params.augmentation.model_dump()},
-        },
-        "data": digests,
-        "seen": fingerprints.of_training(data.images, data.slices.loc[data.rows("train", "val"), "patient"], began),
-        "layers": layers(trained.network),
-    }
-
-
-def contract(input_shape: tuple, output_shape: tuple, channels: int) -> dict:
-    """What the network takes and answers, for whoever feeds it.
+def contract(input_shape: tuple[int, ...], output_shape: tuple[int, ...], channels: int) -> Contract:
+    """What the network takes and answers.
 
     Args:
         input_shape: (None, H, W, K C), each slice in the middle of its K - 1 neighbours.
@@ -75,107 +116,99 @@ def contract(input_shape: tuple, output_shape: tuple, channels: int) -> dict:
     """
     _, height, width, depth = input_shape
     of_each = " of each slice" if output_shape[-1] > 1 else ""
-    return {
-        "size": [height, width],
-        "slices": depth // channels,
-        "channels": CHANNELS if channels == len(CHANNELS) else [f"channel {i}" for i in range(channels)],
-        "intensities": "0..255, as in the processed slices; scaled inside the network",
-        "output": f"one logit a pixel{of_each}; its sigmoid is the probability of FLAIR abnormality",
-    }
+    return Contract(
+        size=[height, width],
+        slices=depth // channels,
+        channels=list(CHANNELS) if channels == len(CHANNELS) else [f"channel {i}" for i in range(channels)],
+        intensities="0..255, as in the processed slices; scaled inside the network",
+        output=f"one logit a pixel{of_each}; its sigmoid is the probability of FLAIR abnormality",
+    )
 
 
-def layers(network) -> list[dict]:
-    """The layers of a functional Keras model as name, type, shape ([K,] H, W, C), parameters, names of inputs."""
+def layers(network: Any) -> list[Layer]:
+    """The layers of a functional Keras model, in its order."""
     return [
-        {
-            "name": layer.name,
-            "type": type(layer).__name__,
-            "shape": list(layer.output.shape[1:]),
-            "parameters": layer.count_params(),
-            "inputs": _sources(layer),
-        }
+        Layer(
+            name=layer.name,
+            type=type(layer).__name__,
+            shape=list(layer.output.shape[1:]),
+            parameters=layer.count_params(),
+            inputs=_sources(layer),
+        )
         for layer in network.layers
     ]
 
 
-def _sources(layer) -> list[str]:
+def _sources(layer: Any) -> list[str]:
     inputs = layer.input if isinstance(layer.input, list) else [layer.input]
     names = [tensor._keras_history.operation.name for tensor in inputs]
     return [name for name in names if name != layer.name]
 
 
-def check_data(manifest: dict, digests: dict[str, str], split: Path) -> None:
-    """Refuse to score a model on images or a split that it was not trained on: its training patients might be test.
+def check_data(manifest: Manifest, digests: dict[str, str], split: Path) -> None:
+    """Refuse data or a split that the model was not trained with: its training patients could be test patients.
 
     Args:
-        digests: what ``dataset.digests`` finds now.
+        digests: those of the data now, see ``dataset.digests``.
 
     Raises:
         IntegrityError: naming what differs, with both digests.
     """
     problems = [
-        Problem(str(split), f"{name} is {found}, the model was trained with {manifest['data'][name]}", "run: dvc repro")
+        Problem(str(split), f"{name} is {found}, the model was trained with {manifest.data[name]}", "run: dvc repro")
         for name, found in digests.items()
-        if manifest["data"][name] != found
+        if manifest.data[name] != found
     ]
     raise_all(problems, IntegrityError)
 
 
-def engine(manifest: dict) -> dict:
-    """Arguments of ``backend.start`` for using the model; trained on a processor, it is used on one."""
-    trained = manifest["training"]
-    device = "cpu" if trained["device"] == "cpu" else "auto"
-    return {"name": trained["engine"], "device": device, "threads": trained["threads"]}
+def engine(manifest: Manifest) -> dict[str, Any]:
+    """Arguments of ``backend.start`` for using the model: on a processor if it was trained on one."""
+    trained = manifest.training
+    return {"name": trained.engine, "device": "cpu" if trained.device == "cpu" else "auto", "threads": trained.threads}
 
 
-def protocol(manifest: dict, tta: bool) -> dict:
+def protocol(manifest: Manifest, tta: bool) -> dict[str, Any]:
     """The protocol block that evaluation starts from."""
     averaged = "mirrored left to right" if tta else "none"
-    return {**manifest["protocol"], "weights_sha256": manifest["weights_sha256"], "tta": averaged}
+    return {**manifest.protocol.model_dump(), "weights_sha256": manifest.weights_sha256, "tta": averaged}
 
 
-def write(path: Path, manifest: dict) -> None:
-    """Write strict JSON, in the order given."""
-    files.write_text(path, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+def write(path: Path, manifest: Manifest) -> None:
+    """Write strict JSON, in the order of the fields."""
+    content = manifest.model_dump(exclude_unset=True)
+    files.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        IntegrityError: missing or not JSON.
+        IntegrityError: missing, not JSON, or not of this format.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
-        return manifest
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IntegrityError(path, "there is no model", REMEDY) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(path, f"not a manifest of this version: {error}", REMEDY) from None
+    except ValueError as error:
+        raise IntegrityError(path, f"not a manifest of this version: {reason(error)}", REMEDY) from None
 
 
-def check(manifest: dict, weights: Path, size: tuple[int, int] | None = None) -> None:
-    """Refuse weights that are not the manifest's, or images that the model was not made for.
+def check(manifest: Manifest, weights: Path, size: tuple[int, ...] | None = None) -> None:
+    """Refuse weights that do not fit the manifest, or images of another size than the model's.
 
     Args:
-        size: (H, W) of the images that will be given to it.
+        size: (H, W) of the images.
 
     Raises:
-        IntegrityError: the weights are missing or changed, or the grid is another one.
+        IntegrityError: the weights are missing or changed, or the sizes differ.
     """
     if not weights.is_file():
         raise IntegrityError(weights, "there are no weights", REMEDY)
-    found, expected = files.sha256(weights), manifest["weights_sha256"]
+    found, expected = files.sha256(weights), manifest.weights_sha256
     if found != expected:
         raise IntegrityError(weights, f"sha256 is {found}, the manifest says {expected}", REMEDY)
-    height, width = manifest["contract"]["size"]
+    height, width = manifest.contract.size
     if size is not None and tuple(size) != (height, width):
         what = f"the model expects {height}x{width} pixels, the images have {size[0]}x{size[1]}"
         raise IntegrityError(weights, what, "set preprocess.size to the model's, or train again: dvc repro")
-
-
-def network_params(manifest: dict) -> Network:
-    """The parameters that rebuild the network from code."""
-    return Network(**manifest["network"])

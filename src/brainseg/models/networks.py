@@ -1,7 +1,7 @@
 """Networks as Keras functional models, by name.
 
-Input: (B, H, W, K C) intensities 0..255, a slice in the middle of its K - 1 neighbours, behind one
-another along the channels. Output: (B, H, W, M) float32 logits, of the slice (M = 1) or of all (M = K).
+Input: (B, H, W, K C) intensities 0..255: a slice between its K - 1 neighbours, concatenated along the channels.
+Output: (B, H, W, M) float32 logits, of the slice in the middle (M = 1) or of all slices (M = K).
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ import keras
 from brainseg.config import Network
 from brainseg.models import backend, manifest
 from brainseg.models.attention_unet import attention_unet
+from brainseg.models.manifest import Manifest
 from brainseg.models.residual_unet import residual_unet
 from brainseg.models.unet import unet
 from brainseg.models.unet3d import unet3d
@@ -19,57 +20,56 @@ KNOWN = {"unet": unet, "attention_unet": attention_unet, "residual_unet": residu
 
 
 def build(params: Network, size: int | None, channels: int) -> keras.Model:
-    """The network that ``params`` name, as it is used, for a square grid of ``size`` pixels (None: any).
+    """The network that ``params`` name, without auxiliary outputs, for a square grid of ``size`` pixels (None: any).
 
     Args:
-        channels: of one slice; the network takes those of its neighbours as well.
+        channels: of one slice; the input also has those of its neighbours.
 
     Raises:
-        KeyError: no such network (params.yaml's check comes first).
+        KeyError: no such network; the check of params.yaml finds that earlier.
     """
-    return without_early(supervised(params, size, channels))
+    return remove_auxiliary_outputs(build_supervised(params, size, channels))
 
 
-def supervised(params: Network, size: int | None, channels: int) -> keras.Model:
-    """The network as it is trained: with the further answers, behind the last, that deep supervision asks for."""
+def build_supervised(params: Network, size: int | None, channels: int) -> keras.Model:
+    """The network as it is trained: with auxiliary outputs for deep supervision, in the channels after the output."""
     return KNOWN[params.name](params, size, channels * (2 * params.context + 1))
 
 
-def without_early(network: keras.Model) -> keras.Model:
-    """The same layers, up to the last answer."""
+def remove_auxiliary_outputs(network: keras.Model) -> keras.Model:
+    """The same layers without the auxiliary outputs."""
     last = network.get_layer("logits").output
     network = network if network.output is last else keras.Model(network.input, last, name=network.name)
-    network.compile(jit_compile=backend.jit_compile())  # predict() would compile with XLA on its own account
+    network.compile(jit_compile=backend.jit_compile())  # otherwise Keras may choose XLA for predict()
     return network
 
 
-def fixed(trained: keras.Model, params: Network, size: int, channels: int) -> keras.Model:
-    """The network for use on a grid of ``size`` pixels, with the weights of one that was trained."""
+def fix_size(trained: keras.Model, params: Network, size: int, channels: int) -> keras.Model:
+    """The network for prediction on a grid of ``size`` pixels, with the weights of a trained one."""
     network = build(params, size, channels)
     for layer in network.layers:
         layer.set_weights(trained.get_layer(layer.name).get_weights())
     return network
 
 
-def begin(trained: keras.Model, source: keras.Model) -> None:
-    """Give the network that will be trained the weights of a model as it is used; further answers keep their own."""
+def set_initial_weights(trained: keras.Model, source: keras.Model) -> None:
+    """Copy the weights of ``source`` into the network that will be trained; auxiliary outputs keep their own."""
     for layer in source.layers:
         trained.get_layer(layer.name).set_weights(layer.get_weights())
 
 
 def is_volumetric(params: Network) -> bool:
-    """Whether the network answers all slices that it is given."""
+    """Whether the output has all slices of the input."""
     return params.name == "unet3d"
 
 
-def restore(model: dict, weights: Path, size: tuple[int, int] | None = None) -> keras.Model:
+def restore(model: Manifest, weights: Path, size: tuple[int, int] | None = None) -> keras.Model:
     """Build the network of a manifest from code and load its weights, after checking digest and grid.
 
     Raises:
         IntegrityError: see manifest.check.
     """
     manifest.check(model, weights, size)
-    contract = model["contract"]
-    network = build(manifest.network_params(model), contract["size"][0], len(contract["channels"]))
+    network = build(model.network, model.contract.size[0], len(model.contract.channels))
     network.load_weights(weights)
     return network

@@ -1,4 +1,4 @@
-"""Slices to probabilities, with fixed batch shapes so that nothing is compiled twice."""
+"""From slices to probabilities. All batches have the same shape, so that nothing is compiled twice."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -10,111 +10,113 @@ import numpy as np
 from tqdm import tqdm
 
 from brainseg import files
-from brainseg.data.dataset import Dataset, stacked
+from brainseg.data.dataset import Dataset, stack_channels
 from brainseg.io.sequences import FLAIR
 
-NOWHERE = -1  # no row
+NOWHERE = -1  # the place of a row that was not asked for
 
 
 class Predictions(NamedTuple):
-    """``rows`` (n,) of the data set; ``arrays``: name → (n, H, W) uint8, 255ths of a probability."""
+    """``rows``: (n,) rows of the data set; ``arrays``: name → (n, H, W) uint8, probabilities times 255."""
 
     rows: np.ndarray
     arrays: dict[str, np.ndarray]
 
 
-def scored(network: keras.Model, data: Dataset, mirror: bool) -> Predictions:
-    """What evaluation compares on validation and test slices.
+def predict_for_evaluation(network: keras.Model, data: Dataset, mirror: bool) -> Predictions:
+    """Predict what evaluation compares on validation and test slices.
 
-    ``model``: the network given all it takes; ``one_slice``: given each slice without its neighbours;
-    ``flair_only``: given FLAIR in all channels; ``flair``: FLAIR itself.
+    ``model``: the network with its full input; ``one_slice``: with copies of the slice instead of its neighbours;
+    ``flair_only``: with FLAIR in all channels; ``flair``: the FLAIR intensities themselves.
     """
     rows = data.rows("val", "test")
-    given = partial(of_patients, network, data, rows, mirror=mirror)
-    model = given(title="predict")
-    lonely = partial(probabilities, network, data.images, rows, mirror=mirror)
+    whole = partial(predict_patients, network, data, rows, mirror=mirror)
+    single = partial(predict_slices, network, data.images, rows, mirror=mirror)
+    model = whole(title="predict")
     arrays = {
         "model": model,
-        "one_slice": model if context_of(network, data.images) == 0 else lonely(title="one slice"),
-        "flair_only": given(only=FLAIR, title="FLAIR alone"),
+        "one_slice": model if context_of(network, data.images) == 0 else single(title="one slice"),
+        "flair_only": whole(only=FLAIR, title="FLAIR alone"),
         "flair": data.images[rows][..., FLAIR],
     }
     return Predictions(rows, arrays)
 
 
 def write(path: Path, predictions: Predictions) -> None:
-    """Keep the model's own probabilities as ``row`` and ``probability`` in a compressed .npz."""
+    """Write the rows and the probabilities of ``model`` as ``row`` and ``probability`` into a compressed .npz."""
     with files.replacing(path) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, row=predictions.rows, probability=predictions.arrays["model"])
 
 
 def context_of(network: keras.Model, images: np.ndarray) -> int:
-    """How many slices on either side ``network`` takes with each of ``images`` (N, H, W, C)."""
+    """How many neighbours on either side the input of ``network`` has, for slices of ``images`` (N, H, W, C)."""
     return network.input_shape[-1] // images.shape[-1] // 2
 
 
 def is_volumetric(network: keras.Model) -> bool:
-    """Whether all slices of a window are answered, not only the one in the middle."""
+    """Whether the output has all slices of a window, not only the one in the middle."""
     return network.output_shape[-1] > 1
 
 
-def examined(
+def validate_batches(
     examiner: keras.Model, data: Dataset, rows: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Yield (rows (b,), their counts (b, 4), loss) batch by batch, each of ``rows``, whole patients, once.
+    """Yield (rows (b,), their counts (b, 4), loss) batch by batch; each of ``rows``, whole patients, comes once.
 
     Args:
-        examiner: a ``segmenter.Examiner``. The last batch is filled up with slices of its own, which count in its loss.
+        examiner: a ``training_model.ValidationStep``. The last batch is filled up by repeating its slices, which count
+            again in its loss.
     """
     context = context_of(examiner.network, data.images)
     if is_volumetric(examiner.network):
         windows = data.tiles(rows, context, 2 * context + 1)
-        answered, new = windows, np.isin(windows, rows) & ~_repeated(windows.ravel()).reshape(windows.shape)
+        predicted, new = windows, np.isin(windows, rows) & ~_find_repeats(windows.ravel()).reshape(windows.shape)
     else:
-        windows, answered = data.around(rows, context), rows[:, None]
-        new = np.ones(answered.shape, bool)
-    masks = _batches(data.masks[..., None], answered, batch_size)
-    for (part, image), (_, mask) in zip(_batches(data.images, windows, batch_size), masks, strict=True):
+        windows, predicted = data.windows_around(rows, context), rows[:, None]
+        new = np.ones(predicted.shape, bool)
+    masks = _iterate_batches(data.masks[..., None], predicted, batch_size)
+    for (part, image), (_, mask) in zip(_iterate_batches(data.images, windows, batch_size), masks, strict=True):
         found = examiner.predict_on_batch({"image": image, "mask": mask})
         chosen = new[part]
-        yield answered[part][chosen], found["counts"][: len(chosen)][chosen], float(found["loss"][0])
+        yield predicted[part][chosen], found["counts"][: len(chosen)][chosen], float(found["loss"][0])
 
 
-def of_patients(
+def predict_patients(
     network: keras.Model, data: Dataset, rows: np.ndarray, *, mirror: bool, only: int | None = None,
     batch_size: int = 16, title: str = "predict",
 ) -> np.ndarray:  # fmt: skip
-    """``probabilities`` of whole patients, with the neighbours that the network takes.
+    """``predict_slices`` for whole patients; each slice is given to the network with its neighbours.
 
-    A volumetric network answers windows that overlap by half; where several answer a slice, their mean counts.
+    The windows of a volumetric network overlap by half. Where several windows predict a slice, the mean is taken.
     """
     context = context_of(network, data.images)
     settings: dict[str, Any] = {"mirror": mirror, "only": only, "batch_size": batch_size, "title": title}
     if not is_volumetric(network):
-        return probabilities(network, data.images, data.around(rows, context), **settings)
+        return predict_slices(network, data.images, data.windows_around(rows, context), **settings)
     windows = data.tiles(rows, context, max(1, context))
     place = np.full(len(data.images), NOWHERE)
     place[rows] = np.arange(len(rows))
     total, count = np.zeros((len(rows), *data.images.shape[1:3]), np.uint16), np.zeros(len(rows), np.uint16)
-    for part, p in _answers(network, data.images, windows, **settings):
-        for window, answer in zip(windows[part], p, strict=True):
+    for part, p in _predict_batches(network, data.images, windows, **settings):
+        for window, predicted in zip(windows[part], p, strict=True):
             for row in np.intersect1d(window, rows):  # a repeated last slice counts once
-                total[place[row]] += np.rint(255 * answer[..., list(window).index(row)]).astype(np.uint16)
+                total[place[row]] += np.rint(255 * predicted[..., list(window).index(row)]).astype(np.uint16)
                 count[place[row]] += 1
     return np.rint(total / count[:, None, None]).astype(np.uint8)
 
 
-def probabilities(
+def predict_slices(
     network: keras.Model, images: np.ndarray, rows: np.ndarray, *, mirror: bool, only: int | None = None,
     batch_size: int = 16, title: str = "predict",
 ) -> np.ndarray:  # fmt: skip
-    """Probability of tumour, rounded to 255ths.
+    """The probability of tumour for each pixel, times 255 and rounded.
 
     Args:
         images: (N, H, W, C) uint8.
-        rows: (n,) which of them, each by itself; or (n, K), each (in the middle) with its neighbours.
-        mirror: average with the answer to the slice mirrored left to right.
-        only: give the network this channel alone, in all channels.
+        rows: (n,) slices, each given to the network without neighbours; or (n, K) slices, each between its neighbours.
+        mirror: average with the prediction for the slice mirrored left to right.
+        only: give the network only this channel, in all channels.
+        title: of the progress bar.
 
     Returns:
         (n, H, W) uint8, ``round(255 * p)``.
@@ -123,18 +125,20 @@ def probabilities(
     size = 2 * context_of(network, images) + 1
     windows = np.repeat(rows[:, None], size, 1) if rows.ndim == 1 else rows
     out = np.empty((len(rows), *images.shape[1:3]), np.uint8)
-    for part, p in _answers(network, images, windows, mirror=mirror, only=only, batch_size=batch_size, title=title):
+    for part, p in _predict_batches(
+        network, images, windows, mirror=mirror, only=only, batch_size=batch_size, title=title
+    ):
         out[part] = np.rint(255 * p[..., p.shape[-1] // 2])
     return out
 
 
-def _answers(
+def _predict_batches(
     network: keras.Model, images: np.ndarray, windows: np.ndarray, *, mirror: bool, only: int | None,
     batch_size: int, title: str,
 ) -> Iterator[tuple[slice, np.ndarray]]:  # fmt: skip
-    """Yield (which windows, probabilities (b, H, W, M))."""
+    """Yield (slice of ``windows``, probabilities (b, H, W, M)) batch by batch."""
     for part, batch in tqdm(
-        _batches(images, windows, batch_size), total=-(-len(windows) // batch_size), desc=title, unit="batch",
+        _iterate_batches(images, windows, batch_size), total=-(-len(windows) // batch_size), desc=title, unit="batch",
         mininterval=1, leave=False, disable=None,
     ):  # fmt: skip
         if only is not None:
@@ -146,15 +150,15 @@ def _answers(
         yield part, p[: part.stop - part.start]
 
 
-def _batches(images: np.ndarray, windows: np.ndarray, batch_size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield (which windows, their slices); the last batch is filled up to the size of all."""
+def _iterate_batches(images: np.ndarray, windows: np.ndarray, batch_size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield (slice of ``windows``, their images); the last batch is filled up to ``batch_size`` by repetition."""
     for start in range(0, len(windows), batch_size):
         part = slice(start, min(start + batch_size, len(windows)))
-        yield part, stacked(images, np.resize(windows[part], (batch_size, windows.shape[1])))
+        yield part, stack_channels(images, np.resize(windows[part], (batch_size, windows.shape[1])))
 
 
-def _repeated(values: np.ndarray) -> np.ndarray:
-    """Which entries came before already."""
+def _find_repeats(values: np.ndarray) -> np.ndarray:
+    """Which entries have occurred before in ``values``."""
     again = np.ones(len(values), bool)
     again[np.unique(values, return_index=True)[1]] = False
     return again

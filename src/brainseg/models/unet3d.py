@@ -1,4 +1,4 @@
-"""3D U-Net (Çiçek et al., 2016, arXiv:1606.06650) for slices that lie farther apart than their pixels."""
+"""3D U-Net (Çiçek et al., 2016, arXiv:1606.06650) for volumes whose slices are farther apart than their pixels."""
 
 import keras
 from keras import layers, ops
@@ -6,11 +6,11 @@ from keras import layers, ops
 from brainseg.config import Network
 from brainseg.models import blocks
 
-FLAT = (1, 2, 2)  # pooling within the slice alone: between slices the data are coarse already
+FLAT = (1, 2, 2)  # pooling within each slice only, because between slices the resolution is already low
 
 
-class Volume(layers.Layer):
-    """(B, H, W, K C) → (B, K, H, W, C): the slices of a window, from behind one another to above one another."""
+class StackSlices(layers.Layer):
+    """(B, H, W, K C) → (B, K, H, W, C): the slices of a window, from the channel axis to an axis of their own."""
 
     def __init__(self, slices: int, **kwargs):
         super().__init__(**kwargs)
@@ -22,20 +22,21 @@ class Volume(layers.Layer):
         return ops.transpose(x, (0, 3, 1, 2, 4))
 
 
-class Slices(layers.Layer):
-    """(B, K, H, W, 1) → (B, H, W, K)."""
+class UnstackSlices(layers.Layer):
+    """(B, K, H, W, 1) → (B, H, W, K): the logits of the slices, as channels."""
 
     def call(self, inputs):
         return ops.transpose(inputs[..., 0], (0, 2, 3, 1))
 
 
 def unet3d(params: Network, size: int | None, channels: int) -> keras.Model:
-    """The U-Net's plan with 3x3x3 convolutions; pooled within the slices alone, so any number of them fits.
+    """A U-Net with 3x3x3 convolutions. It pools within the slices only, so any number of slices fits.
 
-    All slices of the window are answered; used, windows slide along the patient. Upsampling is always transposed.
+    The output has the logits of all slices of the window. Prediction slides the window along the patient. Upsampling is
+    always a transposed convolution.
     """
     inputs = keras.Input((size, size, channels), name="image")
-    x = Volume(2 * params.context + 1, name="volume")(blocks.scaled(inputs, params))
+    x = StackSlices(2 * params.context + 1, name="volume")(blocks.scale_intensities(inputs, params))
     if params.stem:
         x = _convolution(x, params.filters, params, "stem", (1, 4, 4), (1, params.stem, params.stem))
     skips = []
@@ -51,11 +52,11 @@ def unet3d(params: Network, size: int | None, channels: int) -> keras.Model:
         x = layers.Concatenate(name=f"{name}_skip")([x, skips[level]])
         x = _block(x, filters, params, name)
     side = max(1, params.stem)
-    bias = keras.initializers.Constant(blocks.RARITY)
+    bias = keras.initializers.Constant(blocks.INITIAL_LOGIT)
     x = layers.Conv3DTranspose(
         1, (1, side, side), strides=(1, side, side), bias_initializer=bias, dtype="float32", name="logits_volume"
     )(x)
-    return keras.Model(inputs, Slices(dtype="float32", name="logits")(x), name="unet3d")
+    return keras.Model(inputs, UnstackSlices(dtype="float32", name="logits")(x), name="unet3d")
 
 
 def _block(x, filters: int, params: Network, name: str):

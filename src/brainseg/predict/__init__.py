@@ -1,5 +1,5 @@
 """The command ``brainseg predict``.
 
-Holds the search for cases, the run over them and the folder of answers.
-May touch inference, io and what is below; reaches no engine and no pandas.
+Holds the search for cases, the run over them and the folder of results.
+May import inference, io and what is below them; reaches no engine and no pandas.
 """

@@ -1,7 +1,7 @@
-"""``brainseg predict``: an answer to every case that is given, one after another, each done once.
+"""``brainseg predict``: outline every case, one after another, each only once.
 
-The next case is read while the network is at work on the last. A case that cannot be answered is reported and passed
-over, and told again at the end.
+The next case is read while the network works on the present one. A case that cannot be outlined is reported and
+skipped, and reported again at the end.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from brainseg.inference import cases, overlays
 from brainseg.inference.outlining import Outliner
 from brainseg.predict import case_files, discover, output
 from brainseg.predict.discover import Source
-from brainseg.predict.output import Answers, Record
+from brainseg.predict.output import Record, ResultFolder
 
-EVERY = 5  # seconds between two states of summary.csv; the journal is always up to date
+SUMMARY_EVERY = 5  # seconds between two writes of summary.csv; the journal is always up to date
 
 
-class Given(NamedTuple):
-    """What the command line names: ``paths`` hold FLAIR or three channels; ``pre`` and ``post`` go with one case."""
+class Inputs(NamedTuple):
+    """Arguments of the command. ``paths``: FLAIR or three channels. ``pre``, ``post``: series of the same case."""
 
     paths: list[str]
     pre: str | None = None
@@ -36,7 +36,7 @@ class Given(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A case to be answered: its sources by role. FLAIR's place, name and form are the answer's."""
+    """A case to outline: its sources by role. The result takes the place, name and form of FLAIR."""
 
     parts: dict[str, Source]
 
@@ -50,8 +50,8 @@ class Job(NamedTuple):
         return "; ".join([self.flair.label, *more])
 
 
-class Read(NamedTuple):
-    """A case that is ready to be answered (``case``), was answered before (``kept``), or cannot be (``fault``)."""
+class LoadedCase(NamedTuple):
+    """A case that is ready (``case``), was done before (``kept``), or cannot be read (``fault``)."""
 
     job: Job
     name: str = ""
@@ -62,8 +62,8 @@ class Read(NamedTuple):
     seconds: float = 0.0
 
 
-class Done(NamedTuple):
-    """What came of all cases."""
+class RunResults(NamedTuple):
+    """The results of all cases."""
 
     records: list[Record]
     kept: int
@@ -73,24 +73,24 @@ class Done(NamedTuple):
         found = sum(bool(record.row["slices_with_tumour"]) for record in self.records)
         words = [f"{len(self.records):,} cases answered, {found:,} with tumour"]
         words += [f"{self.kept:,} of them kept from before"] if self.kept else []
-        words += [f"{len(self.problems):,} faults"] if self.problems else []
+        words += [f"{len(self.problems):,} errors"] if self.problems else []
         return ", ".join(words)
 
 
-def run(given: Given, out: Path, predictor: Outliner) -> None:
-    """Answer all that is given into ``out``, and say what was done.
+def run(inputs: Inputs, out: Path, predictor: Outliner) -> None:
+    """Outline all cases into ``out`` and print what was done.
 
     Raises:
-        DataError: every path and case that could not be answered, after all others were.
-        DataError, RunError, MachineError: ``out`` cannot be used (see output.opened), or the disk is full.
+        DataError: names every path and case that failed, after all others were done.
+        DataError, RunError, MachineError: ``out`` cannot be used (see output.open_folder), or the disk is full.
     """
-    with output.opened(out) as folder, files.beside(out / "unpacked") as scratch:
-        jobs, problems, ignored = _jobs(given, scratch, out)
-        _tell(problems)
+    with output.open_folder(out) as folder, files.temporary_beside(out / "unpacked") as scratch:
+        jobs, problems, ignored = _find_jobs(inputs, scratch, out)
+        _print_problems(problems)
         if ignored:
-            print(f"{ignored:,} masks among the inputs (*_mask.*, *_seg.*) are passed over")
+            print(f"{ignored:,} masks among the inputs (*_mask.*, *_seg.*) are skipped")
         try:
-            done = _answered(jobs, folder, predictor, scratch)
+            done = _process_all(jobs, folder, predictor, scratch)
         finally:
             folder.write_summary()
     done.problems[:0] = problems
@@ -99,65 +99,64 @@ def run(given: Given, out: Path, predictor: Outliner) -> None:
     errors.raise_all(done.problems)
 
 
-def _jobs(given: Given, scratch: Path, out: Path) -> tuple[list[Job], list[Problem], int]:
-    """Jobs in order, what is wrong with the paths, and how many masks were left out."""
-    series = {"pre": given.pre, "post": given.post}
-    roles = {"flair": given.paths} | {role: [path] for role, path in series.items() if path}
+def _find_jobs(inputs: Inputs, scratch: Path, out: Path) -> tuple[list[Job], list[Problem], int]:
+    """Jobs in order, problems of the paths, and the number of masks that were left out."""
+    series = {"pre": inputs.pre, "post": inputs.post}
+    roles = {"flair": inputs.paths} | {role: [path] for role, path in series.items() if path}
     found = {
-        role: discover.find(paths, scratch, skip=out, each_picture=given.each_picture) for role, paths in roles.items()
+        role: discover.find(paths, scratch, skip=out, each_picture=inputs.each_picture) for role, paths in roles.items()
     }
     problems = [problem for each in found.values() for problem in each.problems]
     ignored = sum(each.ignored for each in found.values())
     if not problems and not found["flair"].sources:
         what = "there is no TIF, PNG, JPEG, NIfTI, DICOM or zip of them"
-        problems.append(Problem(", ".join(given.paths), what, "name files, folders, zips or patterns of them"))
+        problems.append(Problem(", ".join(inputs.paths), what, "name files, folders, zips or patterns of them"))
     if len(found) == 1:
         return [Job({"flair": source}) for source in found["flair"].sources], problems, ignored
     for role, each in found.items():
         if len(each.sources) != 1 and not problems:
-            what = (
-                f"{'FLAIR' if role == 'flair' else role} is {len(each.sources):,} cases; with --pre or --post it is one"
-            )
+            name = "FLAIR" if role == "flair" else role
+            what = f"{name} is {len(each.sources):,} cases; with --pre or --post it must be one"
             problems.append(Problem(", ".join(roles[role]), what, "name one file, or a folder of one series"))
     return [] if problems else [Job({role: each.sources[0] for role, each in found.items()})], problems, ignored
 
 
-def _answered(jobs: list[Job], folder: Answers, predictor: Outliner, scratch: Path) -> Done:
-    """All jobs, one after another."""
+def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scratch: Path) -> RunResults:
+    """Do all jobs, one after another."""
     records: list[Record] = []
     problems: list[Problem] = []
     kept, written = 0, time.monotonic()
     with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar:
-        for read in _ahead(jobs, folder, _identity(predictor.facts), scratch):
+        for read in _read_ahead(jobs, folder, _model_key(predictor.facts), scratch):
             try:
                 if read.fault:
                     raise read.fault
-                record = _again(read.kept, read, folder) if read.kept else _answer(read, folder, predictor, bar)
-            except Exception as error:  # one case's fault, of whatever kind, must not end the others' night
-                fault = errors.as_fault(error)
+                record = _reuse(read.kept, read, folder) if read.kept else _process(read, folder, predictor, bar)
+            except Exception as error:  # an error in one case must not stop the others
+                fault = errors.as_brainseg_error(error)
                 if isinstance(fault, MachineError) and isinstance(error, OSError):
                     raise  # the disk is full, or the folder is gone
-                folder.drop(_identity_of(read.job), read.digest)
-                problems += _named(fault, read.job)
-                _tell(_named(fault, read.job))
+                folder.drop(_source_key(read.job), read.digest)
+                problems += _problems_of(fault, read.job)
+                _print_problems(_problems_of(fault, read.job))
             else:
                 records.append(record)
                 kept += bool(read.kept)
-                _say(_line(record, bool(read.kept)))
+                _print_line(_describe(record, bool(read.kept)))
             bar.update()
-            if time.monotonic() - written > EVERY:
+            if time.monotonic() - written > SUMMARY_EVERY:
                 folder.write_summary()
                 written = time.monotonic()
-    return Done(records, kept, problems)
+    return RunResults(records, kept, problems)
 
 
-def _ahead(jobs: list[Job], folder: Answers, model: str, scratch: Path) -> Iterator[Read]:
-    """Each job, read; the next one in a thread while the caller works on this one."""
-    root = _root([job.flair.place for job in jobs])
+def _read_ahead(jobs: list[Job], folder: ResultFolder, model: str, scratch: Path) -> Iterator[LoadedCase]:
+    """Read each job; a thread reads the next one while the caller works on this one."""
+    root = _common_folder([job.flair.place for job in jobs])
     with ThreadPoolExecutor(1) as thread:
         ready = None
         for job in jobs:
-            coming = thread.submit(_read, job, job.flair.place.relative_to(root), folder, model, scratch)
+            coming = thread.submit(_load, job, job.flair.place.relative_to(root), folder, model, scratch)
             if ready:
                 yield ready.result()
             ready = coming
@@ -165,68 +164,68 @@ def _ahead(jobs: list[Job], folder: Answers, model: str, scratch: Path) -> Itera
             yield ready.result()
 
 
-def _root(places: list[PurePosixPath]) -> PurePosixPath:
-    """The folder that all lie in."""
+def _common_folder(places: list[PurePosixPath]) -> PurePosixPath:
+    """The deepest folder that holds all places."""
     above = [place.parent.parts for place in places]
     shared = next((n for n, parts in enumerate(zip(*above, strict=False)) if len(set(parts)) > 1), None)
     return PurePosixPath(*above[0][: min(map(len, above)) if shared is None else shared]) if above else PurePosixPath()
 
 
-def _read(job: Job, wanted: PurePosixPath, folder: Answers, model: str, scratch: Path) -> Read:
-    """Never raises: what is wrong comes with the answer, so that the next job is read all the same."""
-    begun, digest = time.monotonic(), ""
+def _load(job: Job, wanted: PurePosixPath, folder: ResultFolder, model: str, scratch: Path) -> LoadedCase:
+    """Read one job. Never raises: an error is part of the result, so that the next job is still read."""
+    start, digest = time.monotonic(), ""
     try:
         parts = {role: source.digest(scratch) for role, source in job.parts.items()}
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        name = folder.name(wanted, _identity_of(job), digest)
+        name = folder.name(wanted, _source_key(job), digest)
         if kept := folder.kept(name, model, digest):
-            return Read(job, name, digest, kept=kept)
+            return LoadedCase(job, name, digest, kept=kept)
         read = {role: case_files.read(source, scratch) for role, source in job.parts.items()}
-        case = read["flair"] if len(read) == 1 else cases.combined(read, job.flair.label)
-        return Read(job, name, digest, case, seconds=time.monotonic() - begun)
+        case = read["flair"] if len(read) == 1 else cases.combine(read, job.flair.label)
+        return LoadedCase(job, name, digest, case, seconds=time.monotonic() - start)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in case_files.FULL:
+        if isinstance(error, OSError) and error.errno not in case_files.DISK_FULL:
             what = f"cannot be read ({error.strerror or type(error).__name__})"
             error = DataError(job.label, what, "check that it is there, and its permissions")
-        return Read(job, digest=digest, fault=error)
+        return LoadedCase(job, digest=digest, fault=error)
 
 
-def _again(record: Record, read: Read, folder: Answers) -> Record:
-    """An answer of before; of the same bytes at another place it is an answer too."""
-    if record.source != _identity_of(read.job):
+def _reuse(record: Record, read: LoadedCase, folder: ResultFolder) -> Record:
+    """Use an earlier result again, also for the same bytes at another place."""
+    if record.source != _source_key(read.job):
         record = record._replace(
-            source=_identity_of(read.job), row=record.row | {"source": case_files.cell(read.job.label)}
+            source=_source_key(read.job), row=record.row | {"source": case_files.to_cell(read.job.label)}
         )
         folder.add(record)
     return record
 
 
-def _answer(read: Read, folder: Answers, predictor: Outliner, bar: tqdm) -> Record:
-    """Answer a case, and write all that belongs to it."""
+def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: tqdm) -> Record:
+    """Outline a case and write all its files."""
     assert read.case is not None
-    begun = time.monotonic()
+    start = time.monotonic()
     name, source, case = read.name, read.job.flair, read.case
 
     def progress(done: int, total: int) -> None:
         bar.set_postfix_str(f"{name[-40:]} {done}/{total}", refresh=False)
         bar.update(0)
 
-    given, warnings = case_files.answer(case, source, predictor, progress)
-    row = case_files.row(name, read.job.label, source, case, given, warnings, predictor.facts)
-    row["seconds"] = f"{read.seconds + time.monotonic() - begun:.2f}"
-    written = case_files.write(folder, name, source, case, given, row)
-    record = Record(name, _identity_of(read.job), _identity(predictor.facts), read.digest, written, row)
+    result, warnings = case_files.segment(case, source, predictor, progress)
+    row = case_files.make_row(name, read.job.label, source, case, result, warnings, predictor.facts)
+    row["seconds"] = f"{read.seconds + time.monotonic() - start:.2f}"
+    written = case_files.write(folder, name, source, case, result, row)
+    record = Record(name, _source_key(read.job), _model_key(predictor.facts), read.digest, written, row)
     folder.add(record)
     return record
 
 
-def _identity(facts: dict) -> str:
-    """Which model answers, by which rule and code."""
+def _model_key(facts: dict) -> str:
+    """Names the model, its rule and the version of the code: what a result depends on."""
     return json.dumps([facts["model"]["weights_sha256"], facts["variant"], facts["rule"], __version__])
 
 
-def _identity_of(job: Job) -> str:
-    """The same for the same files, from wherever they are named."""
+def _source_key(job: Job) -> str:
+    """Names the files of a job. The same for the same files, whatever the current folder is."""
     parts = []
     for role, source in job.parts.items():
         own = source.files[0].name if source.form == "file" else f"{source.place.name}/{source.files[0].ending}"
@@ -234,26 +233,26 @@ def _identity_of(job: Job) -> str:
     return "; ".join(parts)
 
 
-def _named(fault: BrainsegError, job: Job) -> list[Problem]:
-    """The fault's problems; one that names no file, for it is a bug or there is no memory, names the case."""
+def _problems_of(fault: BrainsegError, job: Job) -> list[Problem]:
+    """The problems of an error. Bugs and missing memory name no file, so that they name the case here."""
     if fault.code == BrainsegError.code or isinstance(fault, RunError):
         return [Problem(job.label, problem.what, problem.fix) for problem in fault.problems]
     return fault.problems
 
 
-def _tell(problems: list[Problem]) -> None:
+def _print_problems(problems: list[Problem]) -> None:
     for line in DataError("", problems=problems).lines() if problems else []:
         tqdm.write(line, file=sys.stderr)
 
 
-def _say(text: str) -> None:
-    """A line on stdout, whatever characters that can show."""
+def _print_line(text: str) -> None:
+    """Print a line on stdout, with escapes for the characters that its encoding does not have."""
     coding = sys.stdout.encoding or "utf-8"
     tqdm.write(text.encode(coding, "backslashreplace").decode(coding))
 
 
-def _line(record: Record, kept: bool) -> str:
-    """What is said of a case when it is done."""
+def _describe(record: Record, kept: bool) -> str:
+    """The line that is printed when a case is done."""
     row = record.row
     words = [f"tumour on {row['slices_with_tumour']} of {row['slices']} slices" if row["slices"] > 1 else
              "tumour" if row["slices_with_tumour"] else "no tumour"]  # fmt: skip

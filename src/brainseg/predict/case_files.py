@@ -1,4 +1,4 @@
-"""One case from its files to its mask, overlay and row of summary.csv."""
+"""One case: from its files to its mask, its overlay and its row of summary.csv."""
 
 import errno
 from collections.abc import Callable
@@ -12,91 +12,95 @@ from brainseg import errors, files
 from brainseg.errors import DataError
 from brainseg.inference import cases, measurements, overlays, plausibility
 from brainseg.inference.cases import Case
-from brainseg.inference.outlining import Answer, Outliner
+from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.io import nifti
 from brainseg.predict.discover import Source
-from brainseg.predict.output import Answers
+from brainseg.predict.output import ResultFolder
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk that answers go to
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk that results are written to is full
 
 
 def read(source: Source, scratch: Path) -> Case:
-    """The case, decoded.
+    """Decode a case.
 
     Args:
-        scratch: a folder for what is unpacked, and for a series' files side by side.
+        scratch: a folder for unpacked files, and for the files of a series side by side.
 
     Raises:
-        BrainsegError: it cannot be read. OSError: nor can its file.
+        BrainsegError: its content cannot be read. OSError: its file cannot be read.
     """
     if source.form == "slices":
-        return _stacked(source, scratch)
+        return _read_slices(source, scratch)
     if source.form == "series":
-        return _series(source, scratch)
+        return _read_series(source, scratch)
     with source.files[0].on_disk(scratch) as path:
         return cases.read(path, source.label)
 
 
-def answer(
+def segment(
     case: Case, source: Source, predictor: Outliner, progress: Callable[[int, int], None]
-) -> tuple[Answer, list[str]]:
-    """The network's answer, and what a reader should be warned of.
+) -> tuple[Segmentation, list[str]]:
+    """Outline a case. Return the result, and the warnings for its reader.
 
     Raises:
-        DataError: it is plainly no axial slice of a head.
+        DataError: it is clearly no axial slice of a head.
     """
-    refused, marks = plausibility.judge(predictor.prepared(case.voxels, case.pixel))
+    refused, marks = plausibility.assess(predictor.prepared(case.voxels, case.pixel))
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
     answer = predictor.segment(case.voxels, case.pixel, progress=progress)
-    return answer, [measurements.PHANTOM] * measurements.is_of_phantoms(predictor.facts) + marks
+    return answer, [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts) + marks
 
 
-def write(folder: Answers, name: str, source: Source, case: Case, given: Answer, row: dict[str, Any]) -> list[str]:
-    """Mask and overlay into the folder, named in ``row``; the paths of all files, relative."""
-    masks = _write_masks(folder, name, source, case, given.mask)
+def write(
+    folder: ResultFolder, name: str, source: Source, case: Case, result: Segmentation, row: dict[str, Any]
+) -> list[str]:
+    """Write mask and overlay into the folder and their names into ``row``. Return the relative paths of all files."""
+    masks = _write_masks(folder, name, source, case, result.mask)
     overlay = f"overlays/{name}.png"
-    drawn = overlays.Drawn(case.voxels, given.mask, case.pixel, case.volume is not None, numbers(source, case))
-    _save(folder.place(overlay), [overlays.sheet(drawn, _headline(row))], "PNG")
+    drawn = overlays.OverlayInput(
+        case.voxels, result.mask, case.pixel, case.volume is not None, slice_numbers(source, case)
+    )
+    _save(folder.place(overlay), [overlays.draw_sheet(drawn, _make_headline(row))], "PNG")
     row |= {"mask": masks[0] if len(masks) == 1 else f"masks/{name}/", "overlay": overlay}
     return [*masks, overlay]
 
 
-def row(
-    name: str, label: str, source: Source, case: Case, given: Answer, warnings: list[str], facts: dict
+def make_row(
+    name: str, label: str, source: Source, case: Case, result: Segmentation, warnings: list[str], facts: dict
 ) -> dict[str, Any]:
-    """A row of summary.csv, without the files; empty is what is not known."""
-    read = measurements.of(case, given.mask, given.probability)
+    """A row of summary.csv without the names of files. Values that are not known are empty."""
+    measured = measurements.measure(case, result.mask, result.probability)
     return {
         "case": name,
-        "source": cell(label),
+        "source": to_cell(label),
         "kind": "slices" if source.form == "slices" else case.kind,
         "channels": ", ".join(case.channels),
-        "slices": len(read.pixels),
-        "slices_with_tumour": int(np.count_nonzero(read.pixels)),
-        "largest_slice": "" if read.largest is None else numbers(source, case)[read.largest],
-        "area_mm2": _digits(read.area_mm2, 1),
-        "area_pixels": read.area_pixels,
-        "volume_ml": _digits(read.volume_ml, 3),
-        "mean_probability": _digits(read.mean, 3),
+        "slices": len(measured.pixels),
+        "slices_with_tumour": int(np.count_nonzero(measured.pixels)),
+        "largest_slice": "" if measured.largest is None else slice_numbers(source, case)[measured.largest],
+        "area_mm2": _format(measured.area_mm2, 1),
+        "area_pixels": measured.area_pixels,
+        "volume_ml": _format(measured.volume_ml, 3),
+        "mean_probability": _format(measured.mean, 3),
         "warnings": "; ".join(warnings),
         "model": facts["model"]["weights_sha256"],
         "variant": facts["variant"],
     }
 
 
-def numbers(source: Source, case: Case) -> tuple[int, ...]:
-    """What slices are called: by the numbers in their names, else 1, 2, ... (of a NIfTI or DICOM from the feet up)."""
+def slice_numbers(source: Source, case: Case) -> tuple[int, ...]:
+    """Numbers of the slices: those in their names, else 1, 2, ... (in NIfTI and DICOM from the feet upwards)."""
     return source.numbers or tuple(range(1, len(case.voxels) + 1))
 
 
-def _stacked(source: Source, scratch: Path) -> Case:
-    """The slices of one volume, in order."""
+def _read_slices(source: Source, scratch: Path) -> Case:
+    """Read the slices of one volume, in order."""
     double = [n for n in source.numbers if source.numbers.count(n) > 1]
-    fix = "or answer each by itself: --each-picture"
+    fix = "or treat each as a separate picture: --each-picture"
     if double:
         raise DataError(
-            source.label, f"are slices of which several are number {double[0]}", f"number them apart, {fix}"
+            source.label, f"are slices of which several are number {double[0]}", f"give each its own number, {fix}"
         )
     read, problems = [], []
     for file in source.files:
@@ -109,13 +113,14 @@ def _stacked(source: Source, scratch: Path) -> Case:
     kinds = {(case.voxels.shape[1:], case.voxels.dtype.name) for case in read}
     if len(kinds) > 1:
         shown = ", ".join(f"{' x '.join(map(str, shape))} {kind}" for shape, kind in sorted(kinds))
-        raise DataError(source.label, f"are slices of different kinds: {shown}", f"save them alike, {fix}")
+        fix = f"save them in the same size and type, {fix}"
+        raise DataError(source.label, f"are slices of different kinds: {shown}", fix)
     return read[0]._replace(name=source.label, voxels=np.concatenate([case.voxels for case in read]))
 
 
-def _series(source: Source, scratch: Path) -> Case:
-    """The files of one series, side by side in a folder of their own."""
-    with files.beside(scratch / "series") as own:
+def _read_series(source: Source, scratch: Path) -> Case:
+    """Read the files of one series, side by side in a folder of their own."""
+    with files.temporary_beside(scratch / "series") as own:
         for n, file in enumerate(source.files):
             target = own / file.name if len(file.name.encode(errors="replace")) <= 255 else own / f"{n:04}"
             with file.on_disk(scratch) as path:
@@ -123,8 +128,8 @@ def _series(source: Source, scratch: Path) -> Case:
         return cases.read(own, source.label)
 
 
-def _write_masks(folder: Answers, name: str, source: Source, case: Case, mask: np.ndarray) -> list[str]:
-    """In the input's own kind and grid. Paths relative to the folder."""
+def _write_masks(folder: ResultFolder, name: str, source: Source, case: Case, mask: np.ndarray) -> list[str]:
+    """Write the mask in the file type and grid of the input. Return paths relative to the folder."""
     if case.volume:
         written = [f"masks/{name}.nii.gz"]
         nifti.write(folder.place(written[0]), mask, case.volume.geometry)
@@ -149,8 +154,8 @@ def _save(path: Path, pages: list[Image.Image], form: str) -> None:
         pages[0].save(temporary, form, **(further if form == "TIFF" else {}))
 
 
-def _headline(row: dict[str, Any]) -> str:
-    """What is written on top of the overlay."""
+def _make_headline(row: dict[str, Any]) -> str:
+    """The line above the overlay."""
     if not row["slices_with_tumour"]:
         return "No tumour found"
     parts = []
@@ -165,11 +170,11 @@ def _headline(row: dict[str, Any]) -> str:
     return line[0].upper() + line[1:]
 
 
-def _digits(value: float | None, digits: int) -> str:
+def _format(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def cell(text: str) -> str:
-    """Printable, and no formula to a spreadsheet."""
+def to_cell(text: str) -> str:
+    """Text for a table cell: printable, and no formula for a spreadsheet."""
     text = errors.printable(text)
     return f"./{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -1,12 +1,12 @@
-"""Which cases lie in what a person names: files, folders, zips, and patterns of them.
+"""Find the cases in files, folders, zips, and patterns of them.
 
 - A NIfTI file, and a TIF of several pages, is a case.
-- The DICOM files of a folder are a case for each series among them.
-- Pictures of one folder whose names differ in the number at their end alone, as ``NAME_1.tif`` to ``NAME_24.tif``, are
-  the slices of one volume, in the order of their numbers; any other picture is a case of its own.
-- ``*_mask.*`` and ``*_seg.*`` are somebody's answers and no inputs.
+- The DICOM files of a folder are one case for each series among them.
+- Pictures of one folder whose names differ only in the number at their end, such as ``NAME_1.tif`` to ``NAME_24.tif``,
+  are the slices of one volume, in the order of their numbers. Any other picture is a case of its own.
+- ``*_mask.*`` and ``*_seg.*`` are masks and no inputs.
 
-Hidden files, and whatever else lies in a folder, are passed over. Nothing is decoded here.
+Hidden files and other files in a folder are skipped. Nothing is decoded here.
 """
 
 import glob
@@ -21,16 +21,16 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem
-from brainseg.io import dicom, nifti, pictures, zips
+from brainseg.io import dicom_slice, nifti, pictures, zips
 
 ENDINGS = (*nifti.SUFFIXES, *pictures.SUFFIXES)
-_NO_DICOM = (*ENDINGS, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
-_ANSWER = re.compile(r"_(mask|seg)$", re.IGNORECASE)
+_NOT_DICOM = (*ENDINGS, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
+_MASK = re.compile(r"_(mask|seg)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
 
 class File(NamedTuple):
-    """A file on the disk, or a member of a zip there."""
+    """A file on the disk, or a member of a zip file."""
 
     path: Path
     member: str = ""
@@ -45,17 +45,17 @@ class File(NamedTuple):
 
     @property
     def folder(self) -> PurePosixPath:
-        """Absolute; a zip counts as a folder of its name."""
+        """Absolute path of the folder; a zip counts as a folder with its name."""
         own = os.path.abspath(self.path)
         return PurePosixPath(own, self.member).parent if self.member else PurePosixPath(own).parent
 
     @contextmanager
     def on_disk(self, scratch: Path) -> Iterator[Path]:
-        """Where it can be read; a member of a zip is unpacked for the block alone."""
+        """A path to read it from. A member of a zip is unpacked, and removed after the block."""
         if not self.member:
             yield self.path
             return
-        target = scratch / f"member{self.ending}"  # a name of our own
+        target = scratch / f"member{self.ending}"  # not the name in the zip, which may be unsafe
         try:
             zips.unpack(self.path, self.member, target)
             yield target
@@ -69,18 +69,18 @@ class File(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The name without an ending of ENDINGS; of another name all of it."""
+        """The name without its ending, if that is one of ENDINGS."""
         return self.name[: len(self.name) - len(self.ending)]
 
 
 class Source(NamedTuple):
-    """A case that is still to be read."""
+    """A case that is not read yet."""
 
     place: PurePosixPath  # folder and name, absolute, without an ending; zips count as folders
-    label: str  # what errors and the table call it
+    label: str  # its name in errors and in the table
     form: str  # "file", "slices" (pictures of one volume) or "series" (DICOM)
     files: tuple[File, ...]  # slices in order
-    numbers: tuple[int, ...] = ()  # of slices: the numbers in their names
+    numbers: tuple[int, ...] = ()  # for slices: the numbers in their names
 
     def digest(self, scratch: Path) -> str:
         """SHA-256 over the bytes of all files, in order."""
@@ -91,28 +91,28 @@ class Source(NamedTuple):
         return whole.hexdigest()
 
 
-class Found(NamedTuple):
-    """``ignored`` counts what looks like an answer, ``*_mask.*``."""
+class FoundCases(NamedTuple):
+    """Cases and problems. ``ignored``: number of masks (``*_mask.*``) among the files."""
 
     sources: list[Source]
     problems: list[Problem]
     ignored: int
 
 
-def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_picture: bool = False) -> Found:
-    """The cases, in the order of their places; what is wrong with a path or a zip does not hide the others.
+def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_picture: bool = False) -> FoundCases:
+    """Find the cases, sorted by place. A problem with one path or zip does not hide the others.
 
     Args:
         paths: files, folders, zips, or patterns (``*``, ``?``, ``**``).
-        scratch: an empty folder; members of zips are looked at in it.
-        skip: a folder that is left out where it lies in another: the one that answers go to.
-        each_picture: numbered pictures are cases of their own too.
+        scratch: an empty folder, where members of zips are unpacked to look at them.
+        skip: a folder to leave out if it lies in another one: the folder of results.
+        each_picture: numbered pictures are separate cases too.
     """
     problems: list[Problem] = []
     folders: dict[PurePosixPath, dict[str, File]] = defaultdict(dict)
     named: set[File] = set()
-    for path, is_named in _expanded(paths, problems):
-        for file in _files(path, skip, problems):
+    for path, is_named in _expand(paths, problems):
+        for file in _list_files(path, skip, problems):
             folders[file.folder].setdefault(file.name, file)
             if is_named and not file.member and file.path == path:
                 named.add(file)
@@ -120,15 +120,15 @@ def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_
     ignored = 0
     for _, inside in sorted(folders.items()):
         stems = {file.stem for file in inside.values()}
-        answers = {file for file in inside.values() if _is_answer(file, file in named, stems)}
+        answers = {file for file in inside.values() if _is_mask(file, file in named, stems)}
         ignored += len(answers)
         rest = [file for _, file in sorted(inside.items()) if file not in answers]
-        sources += _cases(rest, named, scratch, each_picture, problems)
-    return Found(sorted(sources, key=lambda source: (source.place, source.label)), problems, ignored)
+        sources += _group_cases(rest, named, scratch, each_picture, problems)
+    return FoundCases(sorted(sources, key=lambda source: (source.place, source.label)), problems, ignored)
 
 
-def _expanded(paths: Sequence[str], problems: list[Problem]) -> Iterator[tuple[Path, bool]]:
-    """Paths that are there, and whether each was named itself: what a pattern matches was not."""
+def _expand(paths: Sequence[str], problems: list[Problem]) -> Iterator[tuple[Path, bool]]:
+    """Existing paths, and whether each was named itself and not matched by a pattern."""
     for text in paths:
         path = Path(os.path.expanduser(text))
         if os.path.lexists(path):
@@ -136,16 +136,16 @@ def _expanded(paths: Sequence[str], problems: list[Problem]) -> Iterator[tuple[P
             continue
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(text) else []
         if not matches:
-            what = "fits no file or folder" if glob.has_magic(text) else "is not there"
-            problems.append(Problem(text, what, "correct the path; a pattern stands in quotes"))
+            what = "matches no file or folder" if glob.has_magic(text) else "is not there"
+            problems.append(Problem(text, what, "correct the path; put a pattern in quotes"))
         yield from ((Path(match), False) for match in matches)
 
 
-def _files(path: Path, skip: Path | None, problems: list[Problem]) -> Iterator[File]:
-    """Files at or below a path, also those in zips. Links to folders are not followed."""
+def _list_files(path: Path, skip: Path | None, problems: list[Problem]) -> Iterator[File]:
+    """Files at or below a path and in its zips. Links to folders are not followed."""
     if not path.is_dir():
         if path.is_file() and path.name.lower().endswith(".zip"):
-            yield from _members(path, problems)
+            yield from _list_members(path, problems)
         elif path.is_file():
             yield File(path)
         else:
@@ -158,18 +158,18 @@ def _files(path: Path, skip: Path | None, problems: list[Problem]) -> Iterator[F
             folders[:] = [name for name in folders if Path(place, name).resolve() != skip.resolve()]
         for file in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
             if file.name.lower().endswith(".zip") and file.is_file():
-                yield from _members(file, problems)
+                yield from _list_members(file, problems)
             elif file.is_file():
                 yield File(file)
             elif file.is_symlink() and File(file).ending:
-                problems.append(Problem(str(file), "is a link that leads nowhere", "fetch what it stands for"))
+                problems.append(Problem(str(file), "is a link to a file that does not exist", "fetch that file"))
     fix = "check its permissions"
     problems += [Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in unread]
 
 
-def _members(path: Path, problems: list[Problem]) -> list[File]:
+def _list_members(path: Path, problems: list[Problem]) -> list[File]:
     try:
-        return [File(path, name) for name in zips.names(path)]
+        return [File(path, name) for name in zips.list_names(path)]
     except BrainsegError as error:
         problems += error.problems
     except OSError as error:
@@ -177,23 +177,23 @@ def _members(path: Path, problems: list[Problem]) -> list[File]:
     return []
 
 
-def _is_answer(file: File, is_named: bool, stems: set[str]) -> bool:
-    """``X_mask.tif``; one that was named itself only where X is there as well, as when a shell wrote out ``*.tif``."""
-    mark = _ANSWER.search(file.stem) if file.ending else None
+def _is_mask(file: File, is_named: bool, stems: set[str]) -> bool:
+    """Whether it is a mask, ``X_mask.tif``. If it was named itself, then only beside X (a shell expands ``*.tif``)."""
+    mark = _MASK.search(file.stem) if file.ending else None
     return mark is not None and (not is_named or file.stem[: mark.start()] in stems)
 
 
-def _cases(
+def _group_cases(
     inside: list[File], named: set[File], scratch: Path, each_picture: bool, problems: list[Problem]
 ) -> Iterator[Source]:
-    """The cases among the files of one folder."""
-    others = [file for file in inside if not file.name.lower().endswith(_NO_DICOM)]
+    """Group the files of one folder into cases."""
+    others = [file for file in inside if not file.name.lower().endswith(_NOT_DICOM)]
     series = [file for file in others if file.name.upper() != "DICOMDIR"]
     marked = {file for file in series if _is_dicom(file, scratch, problems)}
     if marked:
-        yield from _series(series, scratch)
+        yield from _group_series(series, scratch)
     images = [file for file in inside if file.ending in pictures.SUFFIXES]
-    stacks = [] if each_picture else list(_stacks(images, scratch))
+    stacks = [] if each_picture else list(_group_slices(images, scratch))
     yield from stacks
     used = {file for stack in stacks for file in stack.files} | set(series if marked else [])
     for file in inside:
@@ -202,7 +202,7 @@ def _cases(
 
 
 def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
-    """By its mark, or by its name, so that a damaged one is named."""
+    """By the mark in the file, or by its name, so that a damaged file is reported."""
     if file.name.lower().endswith((".dcm", ".dicom", ".ima")):
         return True
     try:
@@ -215,43 +215,43 @@ def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
     return False
 
 
-def _series(inside: list[File], scratch: Path) -> Iterator[Source]:
-    """A case for each series among the files of a folder, in order of their first files.
+def _group_series(inside: list[File], scratch: Path) -> Iterator[Source]:
+    """One case for each series among the files of a folder, in the order of their first files.
 
-    Files that do not say of which they are belong to the only one, which the reader then refuses; beside several they
-    are a case of their own, which it refuses as well.
+    Files that name no series belong to the only series, or make a case of their own if there are several. The reader
+    refuses both.
     """
     found: dict[str, list[File]] = defaultdict(list)
     for file in inside:
-        found[_series_of(file, scratch)].append(file)
-    nobodys = found.pop("", [])
+        found[_read_series_uid(file, scratch)].append(file)
+    unnamed = found.pop("", [])
     if len(found) < 2:
-        found = {"": sorted([*nobodys, *(file for own in found.values() for file in own)], key=lambda f: f.name)}
-    elif nobodys:
-        found[""] = nobodys
+        found = {"": sorted([*unnamed, *(file for own in found.values() for file in own)], key=lambda f: f.name)}
+    elif unnamed:
+        found[""] = unnamed
     folder = inside[0].folder
     label = inside[0].label[: -len(inside[0].name)].rstrip("/:") or "."
     if len(found) == 1:
         yield Source(folder, label, "series", tuple(found[""]))
         return
-    for number, own in enumerate(found.values(), 1):  # never the UID, which may hold a date
+    for number, own in enumerate(found.values(), 1):  # no names from UIDs, which may hold a date
         name = f"series-{number}"
         yield Source(folder / name, f"{label} ({name}: {own[0].name}, ...)", "series", tuple(own))
 
 
-def _series_of(file: File, scratch: Path) -> str:
-    """The UID, empty if it cannot be read."""
+def _read_series_uid(file: File, scratch: Path) -> str:
+    """The UID of the series, empty if it cannot be read."""
     try:
         with file.on_disk(scratch) as path:
-            return str(dicom._dataset(path, file.label, ("SeriesInstanceUID",)).get("SeriesInstanceUID") or "")
+            return dicom_slice.read_series_uid(path, file.label)
     except BrainsegError:
-        return ""  # the reader says why
+        return ""  # the reader reports the reason
 
 
-def _stacks(pictures: list[File], scratch: Path) -> Iterator[Source]:
-    """Pictures of one page whose names differ in the number at their end alone, two or more."""
+def _group_slices(images: list[File], scratch: Path) -> Iterator[Source]:
+    """Group two or more pictures of one page whose names differ only in the number at their end."""
     groups: dict[tuple[str, str], list[tuple[int, File]]] = defaultdict(list)
-    for file in pictures:
+    for file in images:
         if match := _NUMBERED.fullmatch(file.stem):
             groups[match[1], file.ending].append((int(match[2]), file))
     for (prefix, ending), slices in groups.items():
@@ -259,7 +259,7 @@ def _stacks(pictures: list[File], scratch: Path) -> Iterator[Source]:
         if len(slices) < 2 or any(_has_pages(file, scratch) for file in inside):
             continue
         folder, name = inside[0].folder, prefix.rstrip("_-. ")
-        whole = name in ("", folder.name, folder.stem)  # a zip's folder is called X.zip
+        whole = name in ("", folder.name, folder.stem)  # the folder of a zip is named X.zip
         label = inside[0].label[: -len(inside[0].name)] + f"{prefix}*{ending}"
         yield Source(folder if whole else folder / name, label, "slices", inside, numbers)
 
@@ -271,4 +271,4 @@ def _has_pages(file: File, scratch: Path) -> bool:
         with file.on_disk(scratch) as path:
             return pictures.has_pages(path)
     except BrainsegError:
-        return False  # the reader says why
+        return False  # the reader reports the reason

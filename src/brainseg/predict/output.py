@@ -1,7 +1,7 @@
-"""A folder of answers: masks, overlays, summary.csv, and the journal by which a run that was cut short goes on.
+"""The folder of results: masks, overlays, summary.csv, and the journal with which an interrupted run continues.
 
-Whatever a case is called, its files lie in the folder. A case is answered once its line is in the journal; that comes
-last, so a kill loses the case it hits and no other.
+All files stay in the folder, whatever the names of the cases are. A case is done when its line is in the journal. The
+line is written last, so that a killed run loses only the case in work.
 """
 
 import csv
@@ -27,37 +27,37 @@ COLUMNS = (
 )
 SUMMARY, JOURNAL, LOCK = "summary.csv", ".predict.jsonl", ".lock"
 _HEAD = {"brainseg predict": 1}
-_LONGEST = 100  # bytes of a name's part; a temporary beside it adds some
-_DEEPEST = 8  # folders
+_LONGEST = 100  # bytes of one part of a name; the name of its temporary is longer
+_DEEPEST = 8  # folders in a name
 
 
 class Record(NamedTuple):
-    """A line of the journal. ``files`` are relative to the folder, ``row`` is that of summary.csv."""
+    """A line of the journal. ``files`` are relative to the folder, ``row`` is the row of summary.csv."""
 
     name: str
-    source: str  # absolute, or what stands for it
-    model: str  # which model and rule answered
-    digest: str  # of the input's bytes
+    source: str  # names the input files; see batch
+    model: str  # names the model and its rule; see batch
+    digest: str  # of the bytes of the input
     files: list[str]
     row: dict[str, Any]
 
 
-class Answers:
-    """See the module. ``opened`` makes one."""
+class ResultFolder:
+    """The folder of results, see the module. ``open_folder`` creates it."""
 
     def __init__(self, home: Path):
         self.home = home
-        self._records = _read(home / JOURNAL)
+        self._records = _read_journal(home / JOURNAL)
         self._of = {record.source: record.name for record in self._records.values()}
-        self._old = _Taken(self._records)
-        self._new = _Taken(())
+        self._old = _UsedNames(self._records)
+        self._new = _UsedNames(())
         lines = [json.dumps(_HEAD), *(json.dumps(record._asdict()) for record in self._records.values())]
-        files.write_text(home / JOURNAL, "".join(f"{line}\n" for line in lines))  # without a line that was cut short
+        files.write_text(home / JOURNAL, "".join(f"{line}\n" for line in lines))  # drops an incomplete line
 
     def name(self, wanted: PurePosixPath, source: str, digest: str) -> str:
-        """What a case is called: as before, else by its path, with a number where that name is another's."""
+        """The name of a case: its earlier name, else its path, with a number if another case has that name."""
         parts = (part[:-4] if part.lower().endswith(".zip") else part for part in wanted.parts[-_DEEPEST:])
-        plain = "/".join(map(_safe, parts)) or "case"
+        plain = "/".join(map(_make_safe, parts)) or "case"
         number = 1
         name = self._of.get(source, plain)
         while not self._is_free(name, source, digest):
@@ -67,11 +67,11 @@ class Answers:
         return name
 
     def parts(self, names: list[str]) -> list[str]:
-        """Names of files in one folder: safe, and all different."""
-        taken, found = _Taken(()), []
-        for name in map(_safe, names):
+        """Safe and different names for the files of one folder."""
+        taken, found = _UsedNames(()), []
+        for name in map(_make_safe, names):
             number, own = 1, name
-            while taken.hinders(own):
+            while taken.conflicts(own):
                 number += 1
                 own = f"{name}-{number}"
             taken.add(own)
@@ -79,14 +79,14 @@ class Answers:
         return found
 
     def kept(self, name: str, model: str, digest: str) -> Record | None:
-        """The answer of this very model to these very bytes, if all of it is still there."""
+        """The earlier result of the same model for the same bytes, if all its files still exist."""
         record = self._records.get(name)
         if not record or (record.model, record.digest) != (model, digest):
             return None
         return record if all((self.home / file).is_file() for file in record.files) else None
 
     def place(self, relative: str) -> Path:
-        """Where a file of an answer goes; its folder is made.
+        """The path for a file of a result. Creates its folder.
 
         Raises:
             DataError: a link there leads out of the folder.
@@ -98,7 +98,7 @@ class Answers:
         return path
 
     def add(self, record: Record) -> None:
-        """Count a case as answered; what an earlier answer of it left, beside the new files, is removed."""
+        """Record a case as done. Remove the files of its earlier result that the new one does not have."""
         with (self.home / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(record._asdict()) + "\n")
             journal.flush()
@@ -108,7 +108,7 @@ class Answers:
         self._remove(set(earlier.files) - set(record.files) if earlier else ())
 
     def drop(self, source: str, digest: str) -> None:
-        """Take back an answer to other bytes than a source has now, which cannot be answered; empty is not known."""
+        """Remove the result of a source whose bytes have changed and cannot be read. An empty digest is not known."""
         changed = [each for each in self._records.values() if each.source == source and digest not in ("", each.digest)]
         for name in (record.name for record in changed):
             with (self.home / JOURNAL).open("a", encoding="utf-8") as journal:
@@ -116,7 +116,7 @@ class Answers:
             self._remove(self._records.pop(name).files)
 
     def write_summary(self) -> None:
-        """All answers of the folder, those of earlier calls too, sorted by their names."""
+        """Write all results of the folder, those of earlier calls too, sorted by name."""
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -126,24 +126,24 @@ class Answers:
         files.write_text(self.home / SUMMARY, text.getvalue())
 
     def _is_free(self, name: str, source: str, digest: str) -> bool:
-        """Whether no other case has this name, nor one that would be a folder of it, or in it."""
-        if self._new.hinders(name):
+        """Whether no other case has this name, a name inside it, or the name of a folder above it."""
+        if self._new.conflicts(name):
             return False
         record = self._records.get(name)
         if record:
             return source == record.source or digest == record.digest
-        return not self._old.hinders(name)
+        return not self._old.conflicts(name)
 
     def _remove(self, relative: Iterable[str]) -> None:
         for each in relative:
             path = self.home / each
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # another answer's files are there
+            with suppress(OSError):  # the folder holds files of another result
                 path.parent.rmdir()
 
 
-class _Taken:
-    """Names that are given away, and the folders above them."""
+class _UsedNames:
+    """Names in use, and the folders above them."""
 
     def __init__(self, names: Iterable[str]):
         self._names: set[str] = set()
@@ -152,20 +152,24 @@ class _Taken:
             self.add(name)
 
     def add(self, name: str) -> None:
-        self._names.add(_key(name))
-        self._above |= _above(name)
+        self._names.add(_normalise(name))
+        self._above |= _parent_folders(name)
 
-    def hinders(self, name: str) -> bool:
-        return _key(name) in self._names or _key(name) in self._above or not self._names.isdisjoint(_above(name))
+    def conflicts(self, name: str) -> bool:
+        return (
+            _normalise(name) in self._names
+            or _normalise(name) in self._above
+            or not self._names.isdisjoint(_parent_folders(name))
+        )
 
 
-def _above(name: str) -> set[str]:
-    return {str(parent) for parent in PurePosixPath(_key(name)).parents} - {"."}
+def _parent_folders(name: str) -> set[str]:
+    return {str(parent) for parent in PurePosixPath(_normalise(name)).parents} - {"."}
 
 
 @contextmanager
-def opened(home: Path) -> Iterator[Answers]:
-    """The folder, for one process at a time; it is made, or is empty, or of this command.
+def open_folder(home: Path) -> Iterator[ResultFolder]:
+    """Open the folder for one process at a time. It must be new, empty, or written by this command.
 
     Raises:
         DataError: it holds other things. RunError: another process writes there.
@@ -177,12 +181,12 @@ def opened(home: Path) -> Iterator[Answers]:
         home.mkdir(parents=True, exist_ok=True)
         others = {path.name for path in home.iterdir()} - {LOCK}
         if others and not _is_ours(home / JOURNAL):
-            raise DataError(home, "holds other things, which would be mixed with the answers", "name a new one: -o DIR")
+            raise DataError(home, "holds other things, which would be mixed with the results", "name a new one: -o DIR")
         with filelock.FileLock(home / LOCK, timeout=0):
-            yield Answers(home)
+            yield ResultFolder(home)
     except filelock.Timeout:
         raise RunError(
-            home, "is written to by another brainseg predict", "wait for it, or name another: -o DIR"
+            home, "is in use by another brainseg predict", "wait for it, or name another folder: -o DIR"
         ) from None
     except PermissionError as error:
         raise MachineError(error.filename or home, "cannot be written to", "check its permissions") from None
@@ -196,8 +200,8 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Record]:
-    """Name → its last record; a last line that was cut short is no record."""
+def _read_journal(path: Path) -> dict[str, Record]:
+    """Read the journal: name → its last record. An incomplete last line is skipped."""
     records: dict[str, Record] = {}
     for line in path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else ():
         try:
@@ -215,8 +219,8 @@ def _is_inside(relative: str) -> bool:
     return not relative.startswith("/") and ".." not in relative.split("/")
 
 
-def _safe(part: str) -> str:
-    """One part of a path: printable, of no special meaning to a shell, a table or any file system, not too long."""
+def _make_safe(part: str) -> str:
+    """Make one part of a path printable, safe for shells, tables and all file systems, and not too long."""
     text = unicodedata.normalize("NFC", part)
     text = "".join("_" if not c.isprintable() or c in '\\/:*?"<>|' else c for c in text).strip(" ")
     text = re.sub(r"^[-.=+@~]+", "_", text).rstrip(".") or "_"
@@ -226,6 +230,6 @@ def _safe(part: str) -> str:
     return text.encode()[: _LONGEST - 9].decode("utf-8", "ignore") + "-" + mark
 
 
-def _key(name: str) -> str:
-    """What some file systems take for the same name."""
+def _normalise(name: str) -> str:
+    """The form in which names are compared: some file systems ignore case and the composition of characters."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,5 +1,5 @@
-"""Tables to pictures and pages.
+"""Pictures and pages from tables.
 
 Holds the charts, the gallery, the report, the model card and their templates.
-May touch models.manifest and what training may touch; reaches no engine and no MLflow.
+May import models.manifest and what training may import; reaches no engine and no MLflow.
 """

@@ -1,4 +1,4 @@
-"""The words of a model card that no number decides, by where the training data came from (``download.source``)."""
+"""The fixed texts of a model card, by the source of the training data (``download.source``)."""
 
 NETWORKS = {
     "unet": "U-Net",
@@ -9,33 +9,34 @@ NETWORKS = {
 DATA = {
     "kaggle": "LGG MRI Segmentation (Buda et al. 2019; TCGA-LGG): lower-grade gliomas, patients of five institutions",
     "phantom": "phantoms: heads and tumours drawn by the program, no patients",
-    "folder": "images and masks of whoever trained the model",
+    "folder": "images and masks of the person who trained the model",
 }
 INTENDED = {
-    "kaggle": "Research and teaching: a baseline to compare with, a start for own data, an example of honest "
+    "kaggle": "Research and teaching: a baseline to compare with, a starting point for own data, an example of honest "
     "evaluation.",
-    "phantom": "Showing that the program works. It knows drawn pictures alone; what it says of a real scan means "
-    "nothing. The model that was trained on patients: make pull.",
+    "phantom": "Showing that the program works. It was trained on drawn pictures only; its answer for a real scan "
+    "means nothing. For the model that was trained on patients: make pull.",
     "folder": "Research and teaching, on images like those it was trained on.",
 }
 UNKNOWN = {
     "kaggle": "Post-operative brains, other tumours, children, other planes than axial, scanners and sequences unlike "
-    "those of the five institutions in the data. The network answers any picture with an outline or none; it does not "
-    "notice by itself that a picture is no brain.",
+    "those of the five institutions in the data. The network gives an answer for any picture; it does not notice that "
+    "a picture shows no brain.",
     "phantom": "Everything but phantoms.",
-    "folder": "Scanners, sequences, planes and diseases that are not in its training data. The network answers any "
-    "picture with an outline or none; it does not notice by itself that a picture is no brain.",
+    "folder": "Scanners, sequences, planes and diseases that are not in its training data. The network gives "
+    "an answer for any picture; it does not notice that a picture shows no brain.",
 }
 REFERENCE = {
     "kaggle": "One outline for each slice, drawn by hand for the data set. A human reader agrees with it at about 0.84 "
-    "Dice (Buda et al. 2019), so small differences to the reference are not errors by themselves.",
+    "Dice (Buda et al. 2019), so a small difference from the reference is not necessarily an error.",
     "phantom": "The tumours as they were drawn, exact to the pixel.",
-    "folder": "The masks that were given with the images.",
+    "folder": "The masks that came with the images.",
 }
 FAIRNESS = {
-    "kaggle": "Age, sex and ancestry were not used and results by them are not reported: so few patients cannot tell.",
+    "kaggle": "Age, sex and ancestry were not used. Results by them are not reported, because there are too few "
+    "patients.",
     "phantom": "There are no people in the data.",
-    "folder": "Age, sex and ancestry are not known to the program: results by them are not reported.",
+    "folder": "The program does not know age, sex and ancestry, so results by them are not reported.",
 }
 LICENCE = {
     "kaggle": "CC BY-NC-SA 4.0, as derived from the data: not for commercial use. The originals: TCIA, TCGA-LGG, with "
@@ -52,7 +53,8 @@ CITATIONS = (
     "multi-institutional study with The Cancer Genome Atlas data. Journal of Neuro-Oncology 133, 2017. "
     "doi:10.1007/s11060-017-2420-1",
 )
-TRIED = 110, 22  # patients, and test patients, of the trials that RECIPE speaks of
+SMALL_INSTITUTIONS = "Institutions with few patients are grouped as “other”. The group can differ between the columns."
+TRIED = 110, 22  # patients, and test patients, of the trials in RECIPE
 RECIPE = (
     "The recipe was chosen in trials that scored 55 of these 110 patients, 11 of the 22 test patients among them: the "
     "numbers out of fold are of all patients, each scored by a model that never saw it."

@@ -1,7 +1,7 @@
-"""Charts of a run, one function a figure: table in, PNG out, the same bytes each time.
+"""Charts of a run. Each function draws one figure from a table; equal tables give equal bytes.
 
-Widths are in inches; text is sized to stay readable when a page scales the picture to a phone.
-Colours: Okabe and Ito, Color Universal Design (2008), told apart by the colour-blind.
+Widths are in inches. Text is large enough to read when a page scales the picture to a phone.
+Colours: Okabe and Ito, Color Universal Design (2008), which colour-blind readers can distinguish.
 """
 
 from collections.abc import Iterator
@@ -39,11 +39,11 @@ STYLE = {
 
 
 @contextmanager
-def page(path: Path, dpi: float, width: float, height: float, *, arrange: bool = True) -> Iterator[Figure]:
+def open_figure(path: Path, dpi: float, width: float, height: float, *, arrange: bool = True) -> Iterator[Figure]:
     """A white figure of ``width`` x ``height`` inches, saved when the block ends.
 
-    ``arrange`` lets matplotlib make room for labels. The user's matplotlibrc has no say, and neither a
-    date nor a version goes into the file.
+    ``arrange``: matplotlib makes room for labels. The user's matplotlibrc is ignored, and the file holds neither a
+    date nor a version.
     """
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained" if arrange else None)
@@ -52,13 +52,13 @@ def page(path: Path, dpi: float, width: float, height: float, *, arrange: bool =
         figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None})
 
 
-def short(text: object, width: int = 26) -> str:
-    """One printable line of at most ``width`` characters, whatever a patient is called."""
+def shorten(text: object, width: int = 26) -> str:
+    """The text as one printable line of at most ``width`` characters."""
     line = "".join(c if c.isprintable() else "·" for c in str(text))
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
-def curves(training: pd.DataFrame, kept_epoch: int | None, path: Path, dpi: int) -> None:
+def draw_curves(training: pd.DataFrame, kept_epoch: int | None, path: Path, dpi: int) -> None:
     """Loss, Dice, IoU, accuracy and learning rate by epoch; ``training`` is metrics/training.csv."""
     panels = {
         "Loss": ("loss", "val_loss"),
@@ -67,17 +67,17 @@ def curves(training: pd.DataFrame, kept_epoch: int | None, path: Path, dpi: int)
         "Pixel accuracy": ("binary_accuracy", "val_binary_accuracy"),
         "Learning rate": ("learning_rate",),
     }
-    with page(path, dpi, WIDTH, 7.6) as figure:
+    with open_figure(path, dpi, WIDTH, 7.6) as figure:
         axes = figure.subplots(3, 2).ravel()
         for ax, (title, columns) in zip(axes, panels.items(), strict=False):
-            _epochs(ax, training, columns, kept_epoch)
+            _draw_epochs(ax, training, columns, kept_epoch)
             ax.set_title(title)
         axes[4].set_xlabel("epoch")
         axes[5].set_axis_off()
         axes[5].legend(*axes[1].get_legend_handles_labels(), loc="center", fontsize=12, labelspacing=0.9)
 
 
-def _epochs(ax: Axes, training: pd.DataFrame, columns: tuple[str, ...], kept_epoch: int | None) -> None:
+def _draw_epochs(ax: Axes, training: pd.DataFrame, columns: tuple[str, ...], kept_epoch: int | None) -> None:
     looks = (("training", BLUE, "-"), ("validation, slices", ORANGE, "-"), ("validation, volumes", VERMILLION, "--"))
     if kept_epoch is not None:
         ax.axvline(kept_epoch, color=GREY, linestyle=":", label=f"kept (epoch {kept_epoch})")
@@ -89,15 +89,15 @@ def _epochs(ax: Axes, training: pd.DataFrame, columns: tuple[str, ...], kept_epo
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def threshold(curve: pd.DataFrame, chosen: float, path: Path, dpi: int) -> None:
-    """What each threshold gives, the chosen one marked; ``curve`` is metrics/threshold_curve.csv."""
+def draw_threshold(curve: pd.DataFrame, chosen: float, path: Path, dpi: int) -> None:
+    """Scores by threshold, with the chosen one marked; ``curve`` is metrics/threshold_curve.csv."""
     series = {"dice": "Dice, mean of volumes", "iou": "IoU, mean of volumes",
               "precision": "precision, pooled pixels", "recall": "recall, pooled pixels"}  # fmt: skip
-    with page(path, dpi, WIDTH, 4.4) as figure:
+    with open_figure(path, dpi, WIDTH, 4.4) as figure:
         ax = figure.subplots()
         for (column, label), colour, line in zip(series.items(), SERIES, ("-", "-.", "--", ":"), strict=False):
             ax.plot(curve["threshold"], curve[column], line, color=colour, label=label)
-        ax.plot(curve["threshold"], curve["test_dice"], color=GREY, linewidth=1, label="Dice, test: no say in it")
+        ax.plot(curve["threshold"], curve["test_dice"], color=GREY, linewidth=1, label="Dice, test (not used)")
         ax.axvline(chosen, color=BLACK, linewidth=1.2)
         on_left = chosen > 0.6
         ax.annotate(f" chosen: {chosen:.3g} ", (chosen, 0.02), xycoords=("data", "axes fraction"),
@@ -106,34 +106,36 @@ def threshold(curve: pd.DataFrame, chosen: float, path: Path, dpi: int) -> None:
         figure.legend(loc="outside lower center", ncols=2)
 
 
-def patients(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
+def draw_patients(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
     """Test patients sorted by Dice, coloured by institution; rows of metrics/per_patient.csv."""
     table = per_patient.sort_values(["dice", "patient"], na_position="first").reset_index(drop=True)
     named = len(table) <= 60
-    with page(path, dpi, WIDTH, 1.7 + min(12.0, 0.25 * len(table))) as figure:
+    with open_figure(path, dpi, WIDTH, 1.7 + min(12.0, 0.25 * len(table))) as figure:
         ax = figure.subplots()
         known = table["dice"].dropna()
         for place in known.index:
             ax.plot((0, known[place]), (place, place), color="#d4d4d4", linewidth=1, zorder=1)
-        _by_institution(ax, _institutions(per_patient), table, table["dice"], pd.Series(table.index, table.index))
+        _scatter_by_institution(
+            ax, _sort_institutions(per_patient), table, table["dice"], pd.Series(table.index, table.index)
+        )
         for place in table.index[table["dice"].isna()]:
             ax.text(0.01, place, "undefined: no tumour, none predicted", va="center", fontsize=9, color=GREY)
         if len(known):
             ax.axvline(known.mean(), color=BLACK, linewidth=1.2, label=f"mean {known.mean():.3f}")
             ax.axvline(known.median(), color=BLACK, linewidth=1.2, ls="--", label=f"median {known.median():.3f}")
-        ax.set_yticks(table.index if named else [], [short(p) for p in table["patient"]] if named else [], fontsize=9)
+        ax.set_yticks(table.index if named else [], [shorten(p) for p in table["patient"]] if named else [], fontsize=9)
         ax.set(xlabel="Dice of the volume", xlim=(-0.02, 1.02), ylim=(-0.7, len(table) - 0.3))
         ax.grid(axis="y", visible=False)
         figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.5)
 
 
-def folds(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
+def draw_folds(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
     """Volume Dice of the patients of each fold, its mean marked; ``per_patient`` has a column fold."""
     table = per_patient.dropna(subset=["dice"]).sort_values(["fold", "patient"])
-    place = table["fold"] + 0.28 * (table.groupby("fold").cumcount() % 9 / 4 - 1)  # side by side, not on top
-    with page(path, dpi, WIDTH, 4.4) as figure:
+    place = table["fold"] + 0.28 * (table.groupby("fold").cumcount() % 9 / 4 - 1)  # side by side
+    with open_figure(path, dpi, WIDTH, 4.4) as figure:
         ax = figure.subplots()
-        _by_institution(ax, _institutions(per_patient), table, place, table["dice"])
+        _scatter_by_institution(ax, _sort_institutions(per_patient), table, place, table["dice"])
         for number, group in table.groupby("fold"):
             mean = group["dice"].mean()
             ax.plot((number - 0.4, number + 0.4), (mean, mean), color=BLACK, zorder=4)
@@ -145,20 +147,20 @@ def folds(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
         figure.legend(loc="outside upper center", ncols=6, columnspacing=1.2, handletextpad=0.3)
 
 
-def paired(table: pd.DataFrame, sides: tuple[str, str], path: Path, dpi: int) -> None:
+def draw_pairs(table: pd.DataFrame, sides: tuple[str, str], path: Path, dpi: int) -> None:
     """Volume Dice of each patient with two models, joined by a line; ``table`` has columns patient, a, b."""
     table = table.dropna(subset=["a", "b"]).sort_values(["a", "patient"]).reset_index(drop=True)
     named, many = len(table) <= 120, len(table) > 60
-    with page(path, dpi, WIDTH, 1.4 + min(18.0, (0.15 if many else 0.25) * len(table))) as figure:
+    with open_figure(path, dpi, WIDTH, 1.4 + min(18.0, (0.15 if many else 0.25) * len(table))) as figure:
         ax = figure.subplots()
         for place, row in table.iterrows():
             ax.plot((row["a"], row["b"]), (place, place), color=BLUE if row["b"] >= row["a"] else VERMILLION, zorder=1)
-        ax.scatter(table["a"], table.index, 60, facecolors="white", edgecolors=BLACK, label=f"A: {short(sides[0])}")
-        ax.scatter(table["b"], table.index, 16, color=BLACK, label=f"B: {short(sides[1])}", zorder=2)
+        ax.scatter(table["a"], table.index, 60, facecolors="white", edgecolors=BLACK, label=f"A: {shorten(sides[0])}")
+        ax.scatter(table["b"], table.index, 16, color=BLACK, label=f"B: {shorten(sides[1])}", zorder=2)
         for column, line in (("a", "--"), ("b", "-")):
             if len(table):
                 ax.axvline(table[column].mean(), color=BLACK, linewidth=1, ls=line, label=f"mean of {column.upper()}")
-        names = [short(patient) for patient in table["patient"]] if named else []
+        names = [shorten(patient) for patient in table["patient"]] if named else []
         ax.set_yticks(table.index if named else [], names, fontsize=6.5 if many else 9)
         ax.tick_params(labeltop=many)
         least = min(table["a"].min(), table["b"].min()) if len(table) else 0
@@ -167,16 +169,16 @@ def paired(table: pd.DataFrame, sides: tuple[str, str], path: Path, dpi: int) ->
         figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2, handletextpad=0.5)
 
 
-def size(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
-    """Tumour volume against Dice, a point a test patient; rows of metrics/per_patient.csv."""
+def draw_size(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
+    """Tumour volume and Dice, one point per test patient; rows of metrics/per_patient.csv."""
     table = per_patient.dropna(subset=["dice"])
-    with page(path, dpi, WIDTH, 4.6) as figure:
+    with open_figure(path, dpi, WIDTH, 4.6) as figure:
         ax = figure.subplots()
-        _by_institution(ax, _institutions(per_patient), table, table["tumour_pixels"], table["dice"])
+        _scatter_by_institution(ax, _sort_institutions(per_patient), table, table["tumour_pixels"], table["dice"])
         if (table["tumour_pixels"] > 0).all():
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        else:  # a patient without tumour has a place on the axis too
+        else:  # a log axis has no place for a patient without tumour
             ax.set_xscale("symlog", linthresh=10)
             ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10))
         ax.xaxis.set_major_formatter(EngFormatter())
@@ -186,27 +188,27 @@ def size(per_patient: pd.DataFrame, path: Path, dpi: int) -> None:
             figure.legend(loc="outside upper center", ncols=5, columnspacing=1.2, handletextpad=0.3)
 
 
-def _institutions(per_patient: pd.DataFrame) -> list[str]:
-    """Institutions, most patients first; of all patients, so that each has one colour in every chart."""
+def _sort_institutions(per_patient: pd.DataFrame) -> list[str]:
+    """Institutions, most patients first; counted over all patients, so that each has the same colour in every chart."""
     counts = per_patient["institution"].astype(str).value_counts()
     return sorted(counts.index, key=lambda name: (-counts[name], name))
 
 
-def _by_institution(ax: Axes, names: list[str], table: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
-    """Points in one colour and shape an institution; the smallest share the last when there are many."""
+def _scatter_by_institution(ax: Axes, names: list[str], table: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
+    """Points with a colour and shape per institution; if there are many, the smallest ones share the last."""
     place = table["institution"].astype(str).map(names.index).clip(upper=len(SERIES) - 1)
     for i in sorted(place.unique()):
         here = place == i
-        label = "others" if i == len(SERIES) - 1 < len(names) - 1 else short(names[i], 14) or "unnamed"
+        label = "others" if i == len(SERIES) - 1 < len(names) - 1 else shorten(names[i], 14) or "unnamed"
         label = label.replace("_", " _", label.startswith("_"))  # matplotlib hides labels that begin with _
         ax.scatter(x[here], y[here], 46, color=SERIES[i], marker=MARKERS[i], label=label, zorder=3,
                    edgecolors="white", linewidths=0.6)  # fmt: skip
 
 
-def calibration(bins: pd.DataFrame, path: Path, dpi: int) -> None:
-    """Predicted probability against observed frequency, with counts; ``bins`` is metrics/calibration.csv."""
+def draw_calibration(bins: pd.DataFrame, path: Path, dpi: int) -> None:
+    """Predicted probability and observed frequency, with counts; ``bins`` is metrics/calibration.csv."""
     filled = bins[bins["count"] > 0]
-    with page(path, dpi, WIDTH, 6.2) as figure:
+    with open_figure(path, dpi, WIDTH, 6.2) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1.2, label="perfect")
         top.plot(filled["mean_probability"], filled["observed_frequency"], "o-", color=BLUE, label="the model")

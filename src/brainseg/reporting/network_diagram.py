@@ -1,9 +1,10 @@
-"""A drawing of the network made from the model's own list of layers (manifest ``layers``).
+"""A diagram of the network, drawn from the model's list of layers (manifest ``layers``).
 
-Layers that follow each other at one resolution form a block. Blocks stand from left to right in the
-order of computation, the lower the smaller their resolution; a U-Net thereby draws its own U.
+Consecutive layers of one resolution form a block. Blocks are placed from left to right in the order of computation;
+a block with a lower resolution is placed lower, so a U-Net has the shape of a U.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,79 +13,80 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from brainseg.models.manifest import Layer, Manifest
 from brainseg.reporting import charts
 
-WIDTH, LEVEL = 8.0, 1.2  # inches: the figure, one resolution
-WIDEST, SLOT, GAP = 2.4, 0.8, 0.45  # the widest block, the least room of one, between two; scaled to the width
-HALF = 0.16  # height of a block, of a level's
+WIDTH, LEVEL = 8.0, 1.2  # inches: width of the figure, height of one resolution
+WIDEST, SLOT, GAP = 2.4, 0.8, 0.45  # widest block, least room per block, gap between two; all scaled to the width
+HALF = 0.16  # half of a block's height, as a share of LEVEL
 TIMES = "\N{MULTIPLICATION SIGN}"
 NEXT: dict[str, Any] = {"color": charts.BLACK, "linewidth": 1.5}
 SKIP: dict[str, Any] = {"color": charts.VERMILLION, "linewidth": 1.5, "linestyle": (0, (4, 3))}
 
 
 @dataclass
-class Block:
-    """Layers at one resolution, and which earlier blocks feed it (``sources``: indices)."""
+class LayerBlock:
+    """Layers of one resolution. ``sources``: indices of the earlier blocks that are its inputs."""
 
     size: tuple[int, int]
-    layers: list[dict] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
 
     @property
     def channels(self) -> int:
-        """What most of its layers put out, the last of equals."""
-        widths = [layer["shape"][-1] for layer in self.layers]
+        """The most frequent number of output channels of its layers; the last one if several are as frequent."""
+        widths = [layer.shape[-1] for layer in self.layers]
         return max(reversed(widths), key=widths.count)
 
     @property
     def parameters(self) -> int:
-        return sum(layer["parameters"] for layer in self.layers)
+        return sum(layer.parameters for layer in self.layers)
 
     @property
     def convolutions(self) -> int:
-        return sum("Conv" in layer["type"] for layer in self.layers)
+        return sum("Conv" in layer.type for layer in self.layers)
 
 
-def blocks(layers: list[dict]) -> list[Block]:
-    """Group ``layers`` ({name, type, shape: [..., H, W, C], parameters, inputs}) in order of computation."""
-    made: list[Block] = []
+def group_layers(layers: Sequence[Layer]) -> list[LayerBlock]:
+    """Group ``layers`` in order of computation."""
+    made: list[LayerBlock] = []
     home: dict[str, int] = {}
     for layer in layers:
-        sources = sorted({home[name] for name in layer["inputs"] if name in home})
-        size = tuple(layer["shape"][-3:-1])
+        sources = sorted({home[name] for name in layer.inputs if name in home})
+        size = (layer.shape[-3], layer.shape[-2])
         if not sources or made[sources[-1]].size != size:
-            made.append(Block(size))
+            made.append(LayerBlock(size))
             place = len(made) - 1
         else:
             place = sources[-1]
-        home[layer["name"]] = place
+        home[layer.name] = place
         made[place].layers.append(layer)
         made[place].sources += [s for s in sources if s != place and s not in made[place].sources]
     return made
 
 
-def network(manifest: dict, path: Path, dpi: int) -> None:
-    """The blocks, their shapes and parameters, what feeds what; ``manifest`` is models/unet.json."""
-    drawn = blocks(manifest["layers"])
+def draw_network(manifest: Manifest, path: Path, dpi: int) -> None:
+    """Draw the blocks with shapes, parameters and connections; ``manifest`` is models/unet.json."""
+    drawn = group_layers(manifest.layers)
     sizes = sorted({block.size for block in drawn}, reverse=True)
-    with charts.page(path, dpi, WIDTH, 1.1 + LEVEL * len(sizes)) as figure:
+    with charts.open_figure(path, dpi, WIDTH, 1.1 + LEVEL * len(sizes)) as figure:
         ax = figure.subplots()
         ax.set_axis_off()
-        boxes = _boxes(drawn, sizes)
+        boxes = _place_boxes(drawn, sizes)
         for place, (block, box) in enumerate(zip(drawn, boxes, strict=True)):
-            _draw(ax, block, box)
+            _draw_block(ax, block, box)
             for source in block.sources:
                 _connect(ax, boxes[source], box, skip=source != place - 1)
         ax.set(xlim=(boxes[0].x - 0.45, boxes[-1].at(1) + 0.45), ylim=(0.15 - len(sizes), 0.3))
-        name, layers = manifest["network"]["name"], len(manifest["layers"])
-        ax.set_title(f"{name}: {manifest['parameters']:,} parameters in {layers} layers", fontsize=13, loc="center")
+        name, layers = manifest.network.name, len(manifest.layers)
+        ax.set_title(f"{name}: {manifest.parameters:,} parameters in {layers} layers", fontsize=13, loc="center")
         handles = [Line2D([], [], label="next block", **NEXT), Line2D([], [], label="skip connection", **SKIP)]
         note = f"a box: pixels {TIMES} channels, convolutions, parameters"
         figure.legend(handles=handles, loc="outside lower center", ncols=2, title=note)
 
 
 class Box(NamedTuple):
-    """Where a block stands: left edge, width, and the height of its middle."""
+    """The place of a block: left edge, width, and the height of its middle."""
 
     x: float
     width: float
@@ -94,8 +96,8 @@ class Box(NamedTuple):
         return self.x + share * self.width
 
 
-def _boxes(drawn: list[Block], sizes: list[tuple[int, int]]) -> list[Box]:
-    """Side by side: as wide as a block has channels, but never too thin to see; as low as it is coarse."""
+def _place_boxes(drawn: list[LayerBlock], sizes: list[tuple[int, int]]) -> list[Box]:
+    """Boxes from left to right: the width follows the channels, with a minimum; the height follows the resolution."""
     widest = max(block.channels for block in drawn)
     boxes, x = [], 0.0
     for block in drawn:
@@ -106,7 +108,7 @@ def _boxes(drawn: list[Block], sizes: list[tuple[int, int]]) -> list[Box]:
     return boxes
 
 
-def _draw(ax: Axes, block: Block, box: Box) -> None:
+def _draw_block(ax: Axes, block: LayerBlock, box: Box) -> None:
     colour = charts.SKY if block.convolutions else "#d9d9d9"
     ax.add_patch(
         Rectangle((box.x, box.y - HALF), box.width, 2 * HALF, facecolor=colour, edgecolor=charts.BLUE, linewidth=1.2)
@@ -114,12 +116,12 @@ def _draw(ax: Axes, block: Block, box: Box) -> None:
     shape = TIMES.join(map(str, (*block.size, block.channels)))
     ax.text(box.at(0.5), box.y - HALF - 0.05, shape, ha="center", va="top", fontsize=10, fontweight="bold")
     if block.convolutions:
-        text = f"{block.convolutions} conv\n{_count(block.parameters)}"
+        text = f"{block.convolutions} conv\n{_format_count(block.parameters)}"
         ax.text(box.at(0.5), box.y - HALF - 0.21, text, ha="center", va="top", fontsize=10, linespacing=1.2)
 
 
 def _connect(ax: Axes, source: Box, target: Box, skip: bool) -> None:
-    """A skip goes straight across; the way down turns into the next box's top, the way up into its side."""
+    """Draw an arrow: a skip connection straight, one downwards to the top of the next box, one upwards to its side."""
     right, look = source.at(1), SKIP if skip else NEXT
     if skip:
         start, end, bend = (right, source.y + 0.06), (target.x, target.y + 0.06), "arc3"
@@ -131,7 +133,7 @@ def _connect(ax: Axes, source: Box, target: Box, skip: bool) -> None:
     ax.add_patch(FancyArrowPatch(start, end, shrinkA=1, shrinkB=1, **shape, **look))
 
 
-def _count(number: int) -> str:
+def _format_count(number: int) -> str:
     for unit, name in ((1_000_000, " M"), (1_000, " k")):
         if number >= unit:
             return f"{number / unit:.3g}{name}"

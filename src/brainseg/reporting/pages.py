@@ -1,4 +1,4 @@
-"""HTML pages from the templates of this package: escaped, complete or not at all, one look."""
+"""HTML pages from the templates of this package, with escaping and one common style."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 
-def template(name: str, **filters: Callable) -> Template:
-    """The template ``name``, which may include ``page.css``; a name it does not know is an error."""
+def load_template(name: str, **filters: Callable) -> Template:
+    """The template ``name``, which may include ``page.css``. An undefined variable in it is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -1,6 +1,5 @@
-"""A run's tables and arrays → metrics/plots/*.png and metrics/report.html."""
+"""The render stage: metrics/plots/*.png and metrics/report.html from a run's tables and arrays."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +10,17 @@ import pandas as pd
 from brainseg import files
 from brainseg.config import Render
 from brainseg.errors import IntegrityError
+from brainseg.evaluation import results
+from brainseg.evaluation.results import EvaluationProtocol
 from brainseg.inference import postprocessing
+from brainseg.models import manifest
 from brainseg.reporting import charts, gallery, network_diagram, report
 
 Augment = Callable[[np.ndarray, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]
 
 
 class Tables(NamedTuple):
-    """The CSV files of metrics/, named as here."""
+    """The CSV files of metrics/; each field is a file name."""
 
     training: pd.DataFrame
     threshold_curve: pd.DataFrame
@@ -27,7 +29,7 @@ class Tables(NamedTuple):
     per_slice: pd.DataFrame
 
 
-class Slices(NamedTuple):
+class PickedSlices(NamedTuple):
     """Picked slices: images (n, H, W, C) uint8, truth and prediction (n, H, W) bool."""
 
     images: np.ndarray
@@ -39,79 +41,82 @@ def run(metrics_dir: Path, data_dir: Path, model_dir: Path, params: Render, augm
     """Draw every figure and write the report; return a one-line summary.
 
     Args:
-        metrics_dir: what train and evaluate wrote; gets plots/ and report.html.
+        metrics_dir: holds the files of train and evaluate; plots/ and report.html are written to it.
         data_dir: holds processed/ and predictions/. model_dir: holds unet.json.
         augment: image (H, W, C) uint8 and mask (H, W) → name → (images (k, H, W, C), masks (k, H, W)).
-            It is given a slice that the gallery shows, so ``params.patients`` bounds all pictures together.
+            It gets a slice of the gallery, so that all pictures together show at most ``params.patients`` patients.
 
     Raises:
-        IntegrityError: the predictions are not those that the tables count.
+        IntegrityError: the predictions do not fit the counts in the tables.
     """
-    tables = Tables(*(_table(metrics_dir / f"{name}.csv") for name in Tables._fields))
-    evaluation = json.loads((metrics_dir / "evaluation.json").read_text(encoding="utf-8"))
-    manifest = json.loads((model_dir / "unet.json").read_text(encoding="utf-8"))
+    tables = Tables(*(_read_table(metrics_dir / f"{name}.csv") for name in Tables._fields))
+    evaluation = results.read(metrics_dir / "evaluation.json", results.Evaluation)
+    model = manifest.read(model_dir / "unet.json")
     picked = gallery.pick(tables.per_patient, tables.per_slice, params.patients)
     predictions = data_dir / "predictions" / "probabilities.npz"
-    slices = scored(picked, tables.per_slice, evaluation["protocol"], data_dir / "processed", predictions)
+    slices = load_picked(picked, tables.per_slice, evaluation.protocol, data_dir / "processed", predictions)
     with files.replacing(metrics_dir / "plots") as plots:
         plots.mkdir()
-        _charts(tables, evaluation["protocol"]["threshold"], manifest, plots, params.dpi)
-        rows = gallery.cases(picked, *slices)
-        gallery.gallery(rows, plots / "gallery.png", params.dpi)
-        gallery.overview(rows, plots / "overview.png", params.dpi)
+        _charts(tables, evaluation.protocol.threshold, model, plots, params.dpi)
+        rows = gallery.build_rows(picked, *slices)
+        gallery.draw_gallery(rows, plots / "gallery.png", params.dpi)
+        gallery.draw_overview(rows, plots / "overview.png", params.dpi)
         if len(picked):
             ordinary = [*picked["group"], "median"].index("median") % len(picked)
             image, mask = slices.images[ordinary], slices.truth[ordinary].astype(np.uint8)
-            gallery.augmentations(image, mask, augment(image, mask), plots / "augmentation.png", params.dpi)
-    size = report.write(metrics_dir / "report.html", evaluation, manifest, tables.per_patient, metrics_dir / "plots")
+            gallery.draw_augmentations(image, mask, augment(image, mask), plots / "augmentation.png", params.dpi)
+    size = report.write(metrics_dir / "report.html", evaluation, model, tables.per_patient, metrics_dir / "plots")
     shown = f"{len(picked) or 'no'} patient{'s' if len(picked) > 1 else ''} shown"
     return f"{shown}; {metrics_dir / 'plots'}, {metrics_dir / 'report.html'} ({size / 1e6:.1f} MB)"
 
 
-def _charts(tables: Tables, threshold: float, manifest: dict, plots: Path, dpi: int) -> None:
+def _charts(tables: Tables, threshold: float, model: manifest.Manifest, plots: Path, dpi: int) -> None:
     test = tables.per_patient[tables.per_patient["subset"] == "test"]
-    charts.curves(tables.training, manifest["training"]["kept_epoch"], plots / "curves.png", dpi)
-    charts.threshold(tables.threshold_curve, threshold, plots / "threshold.png", dpi)
-    charts.patients(test, plots / "patients.png", dpi)
-    charts.size(test, plots / "size.png", dpi)
-    charts.calibration(tables.calibration, plots / "calibration.png", dpi)
-    network_diagram.network(manifest, plots / "network.png", dpi)
+    charts.draw_curves(tables.training, model.training.kept_epoch, plots / "curves.png", dpi)
+    charts.draw_threshold(tables.threshold_curve, threshold, plots / "threshold.png", dpi)
+    charts.draw_patients(test, plots / "patients.png", dpi)
+    charts.draw_size(test, plots / "size.png", dpi)
+    charts.draw_calibration(tables.calibration, plots / "calibration.png", dpi)
+    network_diagram.draw_network(model, plots / "network.png", dpi)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """A CSV whose empty cells are undefined, where a patient may be called NA or 007."""
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV: an empty cell is undefined, names are text, so that a patient may be called NA or 007."""
     text = {"patient": str, "institution": str}
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
 
 
-def scored(picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: dict, processed: Path, path: Path) -> Slices:
-    """What ``gallery.pick`` picked out of ``per_slice``, as it was scored.
+def load_picked(
+    picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: EvaluationProtocol, processed: Path, path: Path
+) -> PickedSlices:
+    """Load images, masks and scored predictions of the picked slices.
 
     Args:
-        protocol: of evaluation.json: threshold and smallest component.
+        picked: rows that ``gallery`` picked from ``per_slice``.
+        protocol: of evaluation.json, for threshold and smallest component.
         processed: holds images.npy and masks.npy. path: the probabilities that evaluate wrote.
 
     Raises:
-        IntegrityError: they are not those that the table counts.
+        IntegrityError: the predictions do not fit the counts in the table.
     """
     rows = picked["row"].to_numpy(int)
     images = np.load(processed / "images.npy", mmap_mode="r", allow_pickle=False)[rows]
     truth = np.load(processed / "masks.npy", mmap_mode="r", allow_pickle=False)[rows] > 0
-    prediction = _predictions(picked, per_slice, protocol, path, truth)
+    prediction = _load_predictions(picked, per_slice, protocol, path, truth)
     hits, alarms, misses = truth & prediction, ~truth & prediction, truth & ~prediction
     seen = np.stack([kind.sum(axis=(1, 2)) for kind in (hits, alarms, misses)], axis=1)
     wrong = (seen != picked[["tp", "fp", "fn"]].to_numpy(int)).any(axis=1)
     if wrong.any():
         raise _other_run(path, picked["patient"][wrong])
-    return Slices(images, truth, prediction)
+    return PickedSlices(images, truth, prediction)
 
 
-def _predictions(
-    picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: dict, path: Path, like: np.ndarray
+def _load_predictions(
+    picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: EvaluationProtocol, path: Path, like: np.ndarray
 ) -> np.ndarray:
-    """The scored masks of the picked slices: each volume binarised and cleaned as evaluation did it."""
-    rule = postprocessing.read(protocol)
-    with np.load(path, allow_pickle=False) as stored:  # compressed: a part costs as much as the whole
+    """The scored masks of the picked slices: each volume is binarised and cleaned as in evaluation."""
+    rule = results.rule_of(protocol)
+    with np.load(path, allow_pickle=False) as stored:  # compressed, so reading a part takes as long as reading all
         rows, probabilities = pd.Index(stored["row"]), stored["probability"]
     test = per_slice[per_slice["subset"] == "test"].sort_values("slice")
     volumes = test.groupby("patient")["row"].agg(list)

@@ -1,7 +1,7 @@
-"""Who may ask, and what every answer carries: hosts, origins, the token, security headers, the log.
+"""Access control: allowed hosts and origins, the token, security headers, the log.
 
-The log holds the method, the route, the status, milliseconds and bytes, and nothing that a client sent: neither
-file names nor query strings, in which a token may stand.
+The log holds the method, the route, the status, milliseconds and bytes. It holds nothing that a client sent: no file
+names, and no query strings, because a token may be in them.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from brainseg.server.refusals import Refusal, bug
 
 COOKIE = "brainseg_token"
-LOCAL = ("localhost", "127.0.0.1", "::1")
-OPEN = ("/health", "/ready")  # for a container's health check, which has no token
-SAFE = ("GET", "HEAD", "OPTIONS")
-CONTENT = (
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+OPEN_PATHS = ("/health", "/ready")  # for a container's health check, which has no token
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "Content-Security-Policy": CONTENT,
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -44,9 +44,9 @@ log = logging.getLogger("brainseg.server")
 
 
 class Guard:
-    """ASGI, the outermost layer: refuses, adds the headers, logs, and lets no traceback out."""
+    """The outermost ASGI layer. It refuses requests, adds headers, logs, and lets no traceback out."""
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOCAL, token: str | None = None):
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOCAL_HOSTS, token: str | None = None):
         self.app, self.hosts, self.token = app, {host.lower() for host in hosts}, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,93 +54,93 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        began, status, sent = time.perf_counter(), 0, 0
+        started, status, sent = time.perf_counter(), 0, 0
 
-        async def noted(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                headers.update(SECURITY_HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
             sent += len(message.get("body", b""))
             await send(message)
 
         try:
-            answer = self._at_the_door(scope)
-            await (answer or self.app)(scope, receive, noted)
+            answer = self._check_request(scope)
+            await (answer or self.app)(scope, receive, send_and_note)
         except Refusal as refusal:
-            await refusal.response()(scope, receive, noted)
-        except asyncio.CancelledError:  # the server stops, and this is still not done
+            await refusal.response()(scope, receive, send_and_note)
+        except asyncio.CancelledError:  # the server stops before this request is done
             if not status:
                 stopped = Refusal(503, "the server is being stopped", "try again", code=5, close=True)
-                await stopped.response()(scope, receive, noted)
-        except Exception as error:  # a bug; its text may quote a file, so only its kind and place are logged
+                await stopped.response()(scope, receive, send_and_note)
+        except Exception as error:  # a bug; its text may quote a file, so only type and place are logged
             where = traceback.extract_tb(error.__traceback__)[-1]
             log.error("bug: %s at %s:%s", type(error).__name__, where.filename, where.lineno)
             if not status:
-                await bug().response()(scope, receive, noted)
+                await bug().response()(scope, receive, send_and_note)
         finally:
             route = getattr(scope.get("route"), "path", "") or "(other)"
-            milliseconds = 1000 * (time.perf_counter() - began)
-            log.info("%s %s %d %.0f ms %d bytes", _method(scope), route, status, milliseconds, sent)
+            milliseconds = 1000 * (time.perf_counter() - started)
+            log.info("%s %s %d %.0f ms %d bytes", _logged_method(scope), route, status, milliseconds, sent)
 
-    def _at_the_door(self, scope: Scope) -> Response | None:
-        """None, or the way to the page without the token in its address.
+    def _check_request(self, scope: Scope) -> Response | None:
+        """None, or a redirect to the same address without the token.
 
         Raises:
-            Refusal: a host, an origin or a client that is not let in.
+            Refusal: the host, the origin or the client is not allowed.
         """
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or _name_of(host) not in self.hosts:
+        if len(headers.getlist("host")) != 1 or _host_name(host) not in self.hosts:
             fix = "open it as localhost, or add the name to BRAINSEG_ALLOWED_HOSTS where the server is started"
             raise Refusal(400, "the Host header names another server", fix)
-        if scope["method"] not in SAFE and not _same_origin(headers, host):
+        if scope["method"] not in SAFE_METHODS and not _is_same_origin(headers, host):
             raise Refusal(403, "the request comes from another web page", "use the server's own page")
-        if self.token and scope["path"] not in OPEN:
-            return self._identified(scope, headers, self.token)
+        if self.token and scope["path"] not in OPEN_PATHS:
+            return self._check_token(scope, headers, self.token)
         return None
 
-    def _identified(self, scope: Scope, headers: Mapping[str, str], token: str) -> Response | None:
+    def _check_token(self, scope: Scope, headers: Mapping[str, str], token: str) -> Response | None:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = dict(query).get("token")
-        if given is not None and scope["method"] in SAFE and _equal(given, token):
+        if given is not None and scope["method"] in SAFE_METHODS and _equal(given, token):
             rest = urlencode([(key, value) for key, value in query if key != "token"])
-            path = "/" + scope["path"].lstrip("/\\")  # never to another server, as //name would
+            path = "/" + scope["path"].lstrip("/\\")  # //name would lead to another server
             answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-            # Not "strict": after a click in a mail or a chat on the web, a browser would leave the cookie out of this
-            # very redirect. What computes anything is asked by POST, which "lax" keeps to our own page too.
+            # Not "strict": after a click in web mail or chat, a browser would not send the cookie with this redirect.
+            # Only POST computes anything, and "lax" restricts POST to our own page too.
             answer.set_cookie(COOKIE, token, httponly=True, samesite="lax")
             return answer
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        if _equal(_cookie(headers), token) or (scheme.lower() == "bearer" and _equal(bearer.strip(), token)):
+        if _equal(_token_cookie(headers), token) or (scheme.lower() == "bearer" and _equal(bearer.strip(), token)):
             return None
         fix = "open the address that the server printed when it started, or send Authorization: Bearer <token>"
         raise Refusal(401, "a token is needed", fix, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _method(scope: Scope) -> str:
-    known = (*SAFE, "POST", "PUT", "PATCH", "DELETE")
+def _logged_method(scope: Scope) -> str:
+    known = (*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
     return scope["method"] if scope["method"] in known else "(other)"
 
 
-def _name_of(host: str) -> str:
-    """The host without its port, of ``[::1]:5000`` the inner part; empty where it is no host."""
+def _host_name(host: str) -> str:
+    """The host without its port: ``::1`` for ``[::1]:5000``. Empty if it is not a valid host."""
     found = _HOST.fullmatch(host)
     return (found["address"] or found["name"]).lower() if found else ""
 
 
-def _same_origin(headers: Mapping[str, str], host: str) -> bool:
-    """What a browser says of a request's source. Other programs say nothing, and are no page's puppets."""
+def _is_same_origin(headers: Mapping[str, str], host: str) -> bool:
+    """Whether our own page sent this. Programs other than browsers send no such headers; no web page controls them."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")
     return origin is None or origin.split("://", 1)[-1].lower() == host.lower()
 
 
-def _cookie(headers: Mapping[str, str]) -> str:
-    """As browsers send them: beside ours stand those of every other program on localhost, JSON among them."""
+def _token_cookie(headers: Mapping[str, str]) -> str:
+    """Our cookie. Browsers also send those of every other program on localhost; some hold JSON."""
     return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 

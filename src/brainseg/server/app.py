@@ -1,6 +1,6 @@
-"""The HTTP server: the page, and the API by which anything else gets an outline. See docs/server.md.
+"""The HTTP server: the page, and the API for other programs. See docs/server.md.
 
-``Guard`` (who may ask, headers, log) > ``Bodies`` (how much may come) > the routes below > ``Jobs`` > ``Segmenter``
+``Guard`` (access, headers, log) > ``BodyLimits`` > the routes below > ``Jobs`` > ``AnswerBuilder``
 """
 
 import os
@@ -20,14 +20,14 @@ import brainseg
 from brainseg import files
 from brainseg.inference import measurements
 from brainseg.server import openapi, refusals, responses, uploads
-from brainseg.server.access import LOCAL, Guard
+from brainseg.server.access import LOCAL_HOSTS, Guard
 from brainseg.server.decoding import Decoders
 from brainseg.server.examples import TIF, Examples
-from brainseg.server.jobs import Jobs, Model, Segmenter
+from brainseg.server.jobs import AnswerBuilder, Jobs, PredictorLike
 from brainseg.server.limits import AT_ONCE, MAX_BODIES
 from brainseg.server.refusals import Refusal, busy
 from brainseg.server.responses import JSON
-from brainseg.server.slow_clients import Bodies
+from brainseg.server.slow_clients import BodyLimits
 
 PAGE = Path(__file__).parent / "page"
 NO_PAGE = (
@@ -38,33 +38,33 @@ NO_PAGE = (
 
 
 class Settings(NamedTuple):
-    """How a server differs from another one."""
+    """What can differ between servers."""
 
-    hosts: Collection[str] = LOCAL  # names that the Host header may have
-    token: str | None = None  # without one nobody is asked for it
+    hosts: Collection[str] = LOCAL_HOSTS  # names that the Host header may contain
+    token: str | None = None  # None: no token is needed
     page: Path = PAGE
-    root: Path = Path()  # the project's folder, whose preprocessed patients become examples
+    root: Path = Path()  # the project's folder; its preprocessed patients become examples
     card: str | None = None  # the model card, Markdown
-    sound: Callable[[], bool] = lambda: True  # whether the model's file is still what was loaded
+    sound: Callable[[], bool] = lambda: True  # whether the model's file is still the one that was loaded
     decoders: int = AT_ONCE  # processes
 
 
-def create_app(model: Model, judge: Callable[[np.ndarray], Any], settings: Settings | None = None) -> ASGIApp:
+def create_app(model: PredictorLike, judge: Callable[[np.ndarray], Any], settings: Settings | None = None) -> ASGIApp:
     """The server as an ASGI application.
 
     Args:
         model: a ``predictor.Predictor``.
-        judge: ``plausibility.judge``.
-        settings: left out: for this machine alone, without a token.
+        judge: tells whether prepared slices look like brain slices, as ``plausibility.assess`` does.
+        settings: the default serves this machine only, without a token.
     """
     settings = settings or Settings()
     examples = Examples(settings.root, phantoms_alone=measurements.is_of_phantoms(model.facts))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with files.beside(spool_place()) as spool:
+        with files.temporary_beside(spool_path()) as spool:
             decoders, jobs = Decoders(dict(os.environ), settings.decoders), Jobs()
-            app.state.segmenter = Segmenter(model, judge, decoders, spool, examples.phantoms())
+            app.state.segmenter = AnswerBuilder(model, judge, decoders, spool, examples.phantoms())
             app.state.jobs, app.state.decoders = jobs, decoders
             try:
                 yield
@@ -74,94 +74,94 @@ def create_app(model: Model, judge: Callable[[np.ndarray], Any], settings: Setti
 
     app = FastAPI(title="brainseg", version=brainseg.__version__, description=openapi.ABOUT, lifespan=lifespan,
                   docs_url=None, redoc_url=None, redirect_slashes=False)  # fmt: skip
-    refusals.install(app)
-    _segment(app)
-    _model(app, model.facts, settings.card)
-    _examples(app, examples)
-    _state(app, settings.sound)
-    _docs(app)
+    refusals.install_handlers(app)
+    _add_segment(app)
+    _add_model(app, model.facts, settings.card)
+    _add_examples(app, examples)
+    _add_state(app, settings.sound)
+    _add_docs(app)
     if (settings.page / "index.html").is_file():
         app.mount("/", StaticFiles(directory=settings.page, html=True))
     else:
         app.get("/", include_in_schema=False)(lambda: HTMLResponse(NO_PAGE))
-    return Guard(Bodies(app), settings.hosts, settings.token)
+    return Guard(BodyLimits(app), settings.hosts, settings.token)
 
 
-def spool_place() -> Path:
-    """Beside this path uploads lie for as long as they are decoded: in memory where a system has a folder for that."""
+def spool_path() -> Path:
+    """Uploads are stored next to this path while they are decoded; in memory if the system has a folder for that."""
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK) and files.free_bytes(memory) > MAX_BODIES
     return (memory if usable else Path(tempfile.gettempdir())) / "brainseg"
 
 
-def _segment(app: FastAPI) -> None:
-    @app.post("/v1/segment", openapi_extra=openapi.FORM, responses=openapi.SEGMENTED)
+def _add_segment(app: FastAPI) -> None:
+    @app.post("/v1/segment", openapi_extra=openapi.SEGMENT_FORM, responses=openapi.SEGMENT_RESPONSES)
     async def segment(
         request: Request,
         volumes: Annotated[bool, Query(description="add image, mask and probability as base64 NIfTI")] = False,
         slice: Annotated[int | None, Query(ge=1, le=10_000, description="of a PNG answer, counted from 1")] = None,
     ) -> Response:
         """Outline the tumour in one picture, volume or DICOM series. Nothing that is sent is kept."""
-        kind = responses.wanted(request.headers.get("accept", ""))
+        kind = responses.choose_kind(request.headers.get("accept", ""))
         jobs, segmenter = app.state.jobs, app.state.segmenter
-        if jobs.is_full:  # before megabytes are taken in for nothing
+        if jobs.is_full:  # refuse before the upload is read
             raise busy()
         parts = await uploads.read(request)
         answer = await jobs.run(
-            lambda gone: segmenter(parts, kind, slice, volumes, gone), lambda: _disconnected(request)
+            lambda gone: segmenter(parts, kind, slice, volumes, gone), lambda: _wait_for_disconnect(request)
         )
         return JSONResponse(answer) if kind == JSON else Response(answer, media_type=kind)
 
 
-async def _disconnected(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _model(app: FastAPI, facts: Mapping[str, Any], card: str | None) -> None:
-    described = openapi.described(facts, card)
+def _add_model(app: FastAPI, facts: Mapping[str, Any], card: str | None) -> None:
+    body = openapi.describe_model(facts, card)
 
     @app.get("/v1/model")
     async def model() -> dict[str, Any]:
-        """What answers here: digest, what it was trained on, how well it did, and its card."""
-        return described
+        """The model that answers here: its digest, training data, test results and model card."""
+        return body
 
 
-def _examples(app: FastAPI, examples: Examples) -> None:
+def _add_examples(app: FastAPI, examples: Examples) -> None:
     @app.get("/v1/examples")
-    async def listed() -> list[dict[str, str]]:
-        """Cases to try."""
-        return examples.listed()
+    async def list_examples() -> list[dict[str, str]]:
+        """Example cases to try."""
+        return examples.list_all()
 
-    @app.get("/v1/examples/{identity}", response_class=Response, responses=openapi.EXAMPLE)
-    def one(identity: str) -> Response:
-        """The file of one of them, a TIF of several pages."""
+    @app.get("/v1/examples/{identity}", response_class=Response, responses=openapi.EXAMPLE_RESPONSES)
+    def read_example(identity: str) -> Response:
+        """The file of one example, a TIF with several pages."""
         content = examples.content(identity)
         if content is None:
             raise Refusal(404, "there is no such example", "see /v1/examples")
         return Response(content, media_type=TIF)
 
 
-def _state(app: FastAPI, sound: Callable[[], bool]) -> None:
+def _add_state(app: FastAPI, sound: Callable[[], bool]) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the server runs."""
         return {"status": "ok"}
 
-    @app.get("/ready", responses=openapi.UNREADY)
+    @app.get("/ready", responses=openapi.READY_RESPONSES)
     def ready() -> JSONResponse:
-        """Whether it can answer: its model is the one that was loaded, and decoding works."""
+        """Whether the server can answer: its model file is the one that was loaded, and decoding works."""
         if not sound():
-            raise Refusal(503, "the model's file is gone or has changed", "start the server anew", code=4)
+            raise Refusal(503, "the model's file is gone or has changed", "restart the server", code=4)
         if not app.state.decoders.alive:
-            raise Refusal(503, "decoding has ended", "start the server anew", code=3)
+            raise Refusal(503, "decoding does not work any more", "restart the server", code=3)
         return JSONResponse({"status": "ready"})
 
 
-def _docs(app: FastAPI) -> None:
+def _add_docs(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(openapi.page(app.openapi()))
+        return HTMLResponse(openapi.render_page(app.openapi()))
 
     @app.get("/docs.css", include_in_schema=False)
     async def style() -> PlainTextResponse:

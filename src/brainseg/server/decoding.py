@@ -1,4 +1,4 @@
-"""Uploads to voxels, in processes of their own: one that takes too long, or dies, is replaced by a new one."""
+"""Decode uploads in separate processes. A process that takes too long, or dies, is replaced."""
 
 import json
 import queue
@@ -19,39 +19,43 @@ from brainseg.server import refusals
 from brainseg.server.limits import DECODE_RATE, DECODE_SECONDS
 from brainseg.server.refusals import Refusal
 
+# Why not pebble.ProcessPool (5.1.3): a worker that dies while all are idle breaks the whole pool. Results are pickles:
+# a file that takes over a worker could run code in the server, and pickling copies the voxels within the worker's limit
+# of memory. The start method "spawn" imports the server's main module in the worker.
+
 START_SECONDS = 30.0
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONNODEBUGRANGES": "1"}
 
 
-class LostError(Exception):
-    """A worker ended, or was ended, within its work."""
+class WorkerLostError(Exception):
+    """A worker died, or was killed, during its work."""
 
 
 class Worker:
     """One process of ``brainseg.server.worker``."""
 
     def __init__(self, environment: dict[str, str]):
-        command = [sys.executable, "-P", "-m", "brainseg.server.worker"]  # -P: never a module of the current folder
+        command = [sys.executable, "-P", "-m", "brainseg.server.worker"]  # -P: import nothing from the current folder
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
                                          stderr=subprocess.DEVNULL)  # fmt: skip
 
     def ready(self) -> None:
-        """Wait until it has loaded what it needs. Raises LostError."""
+        """Wait until it has loaded what it needs. Raises WorkerLostError."""
         with self._deadline(START_SECONDS):
             self._head()
 
     def ask(self, request: dict[str, str], seconds: float) -> tuple[dict[str, Any], bytearray]:
-        """Its answer, and the voxels' bytes. Raises LostError."""
+        """Send ``request``; return the answer and the voxels' bytes. Raises WorkerLostError."""
         with self._deadline(seconds):
             try:
                 self._stdin.write(json.dumps(request).encode() + b"\n")
                 self._stdin.flush()
             except OSError:
-                raise LostError from None
+                raise WorkerLostError from None
             head = self._head()
             voxels = bytearray(head["bytes"])
-            if _fill(self._stdout, voxels) < len(voxels):
-                raise LostError
+            if _read_into(self._stdout, voxels) < len(voxels):
+                raise WorkerLostError
         return head, voxels
 
     @property
@@ -62,7 +66,7 @@ class Worker:
         self._process.kill()
         self._process.wait()
         for pipe in (self._stdin, self._stdout):
-            with suppress(OSError):  # what could not be sent any more
+            with suppress(OSError):  # unsent data
                 pipe.close()
 
     @property
@@ -76,7 +80,7 @@ class Worker:
     def _head(self) -> dict[str, Any]:
         line = self._stdout.readline(2**22)
         if not line.endswith(b"\n"):
-            raise LostError
+            raise WorkerLostError
         return json.loads(line)
 
     @contextmanager
@@ -90,7 +94,7 @@ class Worker:
             timer.cancel()
 
 
-def _fill(stream: BinaryIO, buffer: bytearray) -> int:
+def _read_into(stream: BinaryIO, buffer: bytearray) -> int:
     filled = 0
     with memoryview(buffer) as view:
         while filled < len(buffer) and (read := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
@@ -99,48 +103,48 @@ def _fill(stream: BinaryIO, buffer: bytearray) -> int:
 
 
 class Decoders:
-    """Workers, mostly as many as requests that are in work at once; a lost one is replaced in the background."""
+    """A pool of workers, usually one per request in work. A lost worker is replaced in the background."""
 
     def __init__(self, environment: dict[str, str], count: int):
         self._environment = environment | _ENVIRONMENT
         self._idle: queue.Queue[Worker] = queue.Queue()
         self._lock = threading.Lock()
         self._all: set[Worker] = set()
-        self.alive = True  # False once no worker can be started any more
+        self.alive = True  # False once no new worker can be started
         for worker in [self._start() for _ in range(count)]:
-            self._enlist(worker)
+            self._add_when_ready(worker)
         if not self.alive:
             self.close()
             raise MachineError("brainseg.server.worker", "does not start", "run: python -m brainseg.server.worker")
 
     def read(self, path: Path, kind: str, name: str, size: int) -> Case:
-        """What ``cases.read`` gives, or for a zip, of what is in it.
+        """Decode as ``cases.read`` does; a zip is unpacked first.
 
         Args:
             path: a file, or the folder of a DICOM series.
             kind: of ``uploads.SUFFIXES``.
-            name: what errors call it.
-            size: bytes that were sent, which decide how long it may take.
+            name: for error messages.
+            size: bytes that were sent; they determine the time limit.
 
         Raises:
-            Refusal: what is wrong with it; 413 where it takes too much memory or time.
+            Refusal: the file is faulty; 413 if it takes too much memory or time.
         """
         worker = self._turn()
-        began, seconds = time.monotonic(), DECODE_SECONDS + size / DECODE_RATE
+        started, seconds = time.monotonic(), DECODE_SECONDS + size / DECODE_RATE
         try:
             head, voxels = worker.ask({"path": str(path), "kind": kind, "name": name}, seconds)
-        except LostError:
-            self._lose(worker)
-            late = time.monotonic() - began >= seconds
-            what = f"takes more than {seconds:.1f} s to decode" if late else "ended the process that decodes it"
-            raise Refusal(413 if late else 422, f"{name}: {what}", "save it anew, smaller or uncompressed") from None
+        except WorkerLostError:
+            self._replace_in_background(worker)
+            late = time.monotonic() - started >= seconds
+            what = f"takes more than {seconds:.1f} s to decode" if late else "crashed the process that decodes it"
+            raise Refusal(413 if late else 422, f"{name}: {what}", "save it again, smaller or uncompressed") from None
         except BaseException:
-            self._lose(worker)
+            self._replace_in_background(worker)
             raise
         self._idle.put(worker)
         if "problems" in head:
-            raise _refusal(head["status"], head["problems"])
-        return _case(head, voxels, name)
+            raise _make_refusal(head["status"], head["problems"])
+        return _make_case(head, voxels, name)
 
     def close(self) -> None:
         self.alive = False
@@ -155,8 +159,8 @@ class Decoders:
                 worker = self._idle.get(timeout=0.5)
                 if worker.runs:
                     return worker
-                self._lose(worker)  # for want of memory, or at the very end of its time: not this file's fault
-        raise MachineError("the server", "cannot decode any more", "start it anew")
+                self._replace_in_background(worker)  # died idle, for example without memory: not the fault of this file
+        raise MachineError("the server", "cannot decode any more", "restart it")
 
     def _start(self) -> Worker:
         worker = Worker(self._environment)
@@ -167,14 +171,14 @@ class Decoders:
             worker.end()
         return worker
 
-    def _enlist(self, worker: Worker) -> None:
+    def _add_when_ready(self, worker: Worker) -> None:
         try:
             worker.ready()
             self._idle.put(worker)
-        except (LostError, ValueError):  # the latter where its pipes were closed meanwhile
+        except (WorkerLostError, ValueError):  # ValueError: its pipes were closed in the meantime
             self.alive = False
 
-    def _lose(self, worker: Worker) -> None:
+    def _replace_in_background(self, worker: Worker) -> None:
         threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
 
     def _replace(self, worker: Worker) -> None:
@@ -185,18 +189,18 @@ class Decoders:
             return
         worker.end()
         try:
-            self._enlist(self._start())
-        except OSError:  # no process or no memory can be had
+            self._add_when_ready(self._start())
+        except OSError:  # no process or memory left
             self.alive = False
 
 
-def _refusal(status: int, problems: list[list[str]]) -> Refusal:
-    refusal = refusals.of(DataError("", problems=[Problem(*map(str, problem)) for problem in problems]))
+def _make_refusal(status: int, problems: list[list[str]]) -> Refusal:
+    refusal = refusals.from_error(DataError("", problems=[Problem(*map(str, problem)) for problem in problems]))
     refusal.status = status
     return refusal
 
 
-def _case(head: dict[str, Any], data: bytearray, name: str) -> Case:
+def _make_case(head: dict[str, Any], data: bytearray, name: str) -> Case:
     voxels = np.frombuffer(data, head["dtype"]).reshape(head["shape"])
     volume = None
     if place := head.get("volume"):

@@ -1,4 +1,4 @@
-"""Examples to try: test patients where LGG has been preprocessed in this folder, else the phantoms of the package."""
+"""Examples to try: test patients if LGG has been preprocessed in this folder, else the phantoms in the package."""
 
 import csv
 import hashlib
@@ -14,13 +14,13 @@ from brainseg.server.refusals import Refusal
 
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
 PHANTOMS = Path(__file__).parent / "phantoms"
-PHANTOM = "PHANTOM_"  # how patients that phantom.py draws are called
-MOST = 6  # patients
+PHANTOM_PREFIX = "PHANTOM_"  # prefix of the names of drawn patients
+MAX_PATIENTS = 6  # patients that are offered
 TIF = "image/tiff"
 
 
 class Example(NamedTuple):
-    """``rows`` of the preprocessed images, or else the ``file``."""
+    """Either ``rows`` of the preprocessed images, or a ``file``."""
 
     id: str
     title: str
@@ -30,33 +30,35 @@ class Example(NamedTuple):
 
 
 class Examples:
-    """Looked up once; a patient's slices are packed as a TIF of several pages when they are asked for."""
+    """The list is made once. A patient's slices are packed into a TIF with several pages on request."""
 
     def __init__(self, root: Path = Path(), packaged: Path = PHANTOMS, phantoms_alone: bool = False):
-        """``phantoms_alone``: for a model that answers nothing else."""
+        """``phantoms_alone``: offer phantoms only, for a model that was trained on them."""
         self._root = root
-        found = [each for each in _patients(root) if each.is_phantom or not phantoms_alone] or _phantoms(packaged)
+        found = [each for each in _find_patients(root) if each.is_phantom or not phantoms_alone] or _find_phantoms(
+            packaged
+        )
         self._known = {example.id: example for example in found}
         self._of = _stamps(root)
         self._packed = lru_cache(maxsize=2)(self._pack)
 
-    def listed(self) -> list[dict[str, str]]:
+    def list_all(self) -> list[dict[str, str]]:
         return [{"id": each.id, "title": each.title, "kind": "tif"} for each in self._known.values()]
 
     def content(self, identity: str) -> bytes | None:
-        """The bytes of a TIF; None where there is no such example.
+        """The bytes of a TIF; None if there is no such example.
 
         Raises:
-            Refusal: the data are others by now, so that its rows may be another patient's.
+            Refusal: the data have changed, so the rows may belong to another patient.
         """
         if identity not in self._known:
             return None
         if self._known[identity].rows and _stamps(self._root) != self._of:
-            raise Refusal(503, "the examples' data have changed since the server started", "start the server anew")
+            raise Refusal(503, "the examples' data have changed since the server started", "restart the server")
         return self._packed(identity)
 
     def phantoms(self) -> set[str]:
-        """SHA-256 of those that are phantoms."""
+        """SHA-256 of every example that is a phantom."""
         return {
             hashlib.sha256(self._pack(each.id)).hexdigest() for each in self._known.values() if each.is_phantom
         }  # fmt: skip
@@ -73,39 +75,39 @@ class Examples:
 
 
 def _stamps(root: Path) -> list[tuple[int, int]]:
-    """Dates and sizes of the files that rows are of."""
+    """Dates and sizes of the files that ``rows`` refer to."""
     paths = [root / PROCESSED / name for name in ("images.npy", "slices.csv")]
     return [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.exists()]
 
 
-def _patients(root: Path) -> list[Example]:
-    """Some test patients, evenly through their list; none where the data are not there."""
+def _find_patients(root: Path) -> list[Example]:
+    """Up to MAX_PATIENTS test patients, evenly spaced in their list; none if the data are missing."""
     slices, split = root / PROCESSED / "slices.csv", root / SPLIT
     if not (slices.is_file() and split.is_file() and (root / PROCESSED / "images.npy").is_file()):
         return []
-    test = {row["row"] for row in _table(split) if row["subset"] == "test"}
+    test = {row["row"] for row in _read_table(split) if row["subset"] == "test"}
     rows: dict[str, list[dict[str, str]]] = {}
-    for row in _table(slices):
+    for row in _read_table(slices):
         if row["row"] in test:
             rows.setdefault(row["patient"], []).append(row)
     names = sorted(rows)
-    chosen = names[:: max(1, len(names) // MOST)][:MOST]
-    return [_example(number, name, rows[name]) for number, name in enumerate(chosen, 1)]
+    chosen = names[:: max(1, len(names) // MAX_PATIENTS)][:MAX_PATIENTS]
+    return [_make_patient(number, name, rows[name]) for number, name in enumerate(chosen, 1)]
 
 
-def _example(number: int, name: str, rows: list[dict[str, str]]) -> Example:
-    is_phantom = name.startswith(PHANTOM)
+def _make_patient(number: int, name: str, rows: list[dict[str, str]]) -> Example:
+    is_phantom = name.startswith(PHANTOM_PREFIX)
     ordered = sorted(rows, key=lambda row: int(row["slice"]))
-    shown = name.removeprefix(PHANTOM).removeprefix("TCGA_")
+    shown = name.removeprefix(PHANTOM_PREFIX).removeprefix("TCGA_")
     title = f"{'Phantom' if is_phantom else 'Test patient'} {shown}, {len(rows)} slices"
     return Example(f"patient-{number}", title, is_phantom, tuple(int(row["row"]) for row in ordered))
 
 
-def _phantoms(folder: Path) -> list[Example]:
+def _find_phantoms(folder: Path) -> list[Example]:
     paths = sorted(folder.glob("*.tif"))
     return [Example(path.stem, f"Phantom {number}, drawn", True, file=path) for number, path in enumerate(paths, 1)]
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def _read_table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what routes cannot say of themselves, and /docs, a plain page of it; what /v1/model tells."""
+"""The OpenAPI document: what routes cannot declare themselves, and /docs, a plain page of it; the body of /v1/model."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Authorization: Bearer TOKEN."""
 
 _FILE = {"type": "string", "format": "binary"}
 _FILES = {"type": "array", "items": _FILE}
-FORM: dict[str, Any] = {
+SEGMENT_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -44,7 +44,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         400: "no file, an empty one, or a damaged form",
         401: "a token is needed",
         403: "the request comes from another web page",
-        404: "there is no such thing",
+        404: "not found",
         406: "no such kind of answer",
         408: "the upload was too slow",
         413: "too large, too many files or slices, or it would take too much memory or time",
@@ -55,23 +55,23 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": why[status], "content": _ERROR} for status in statuses}
 
 
-SEGMENTED: dict[int | str, dict[str, Any]] = {
+SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "as JSON the numbers; as PNG one slice with its outline; as NIfTI the mask in the geometry of "
-        "what was sent: chosen by the Accept header",
+        "description": "the Accept header chooses: JSON has the numbers, PNG one slice with its outline, NIfTI the "
+        "mask in the geometry of the file that was sent",
         "content": {JSON: {}, PNG: {}, NIFTI: {}},
     },
     **_refusals(400, 401, 403, 406, 408, 413, 415, 422, 503),
 }
-EXAMPLE: dict[int | str, dict[str, Any]] = {
+EXAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "a TIF", "content": {"image/tiff": {}}},
     **_refusals(404),
 }  # fmt: skip
-UNREADY = _refusals(503)
+READY_RESPONSES = _refusals(503)
 
 
-def described(facts: Mapping[str, Any], card: str | None) -> dict[str, Any]:
-    """The answer of /v1/model. ``numbers`` are those of the test patients."""
+def describe_model(facts: Mapping[str, Any], card: str | None) -> dict[str, Any]:
+    """The body of /v1/model. ``numbers`` are scores of the test patients."""
     model, test = facts["model"], (facts.get("evaluation") or {}).get("test") or {}
     protocol = model["protocol"]
     return {
@@ -87,6 +87,8 @@ def described(facts: Mapping[str, Any], card: str | None) -> dict[str, Any]:
     }
 
 
+# Swagger UI does not replace this page: FastAPI starts it with an inline script, and it sets inline styles itself
+# (swagger-api/swagger-ui#10655). The Content-Security-Policy blocks both. This page also works without scripts.
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
@@ -97,24 +99,24 @@ table { border-collapse: collapse; } th, td { text-align: left; padding: .2rem 1
 """
 
 
-def page(document: dict[str, Any]) -> str:
-    """``document`` as HTML; it names the style sheet /docs.css."""
+def render_page(document: dict[str, Any]) -> str:
+    """Render ``document`` as HTML. The page uses the style sheet /docs.css."""
     info = document["info"]
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width">',
         f"<title>{escape(info['title'])}</title><link rel=stylesheet href=/docs.css></head><body><main>",
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>{_text(info.get('description', ''))}",
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>{_render_text(info.get('description', ''))}",
         '<p><a href="/openapi.json">openapi.json</a> is the same for programs.</p>',
     ]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            parts += _operation(method, path, operation)
+            parts += _render_operation(method, path, operation)
     return "\n".join([*parts, "</main></body></html>"])
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
-    parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2>", _text(operation.get("description", ""))]
+def _render_operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
+    parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2>", _render_text(operation.get("description", ""))]
     rows = [
         (f"{p['name']} ({p['in']})", p.get("description", ""))
         for p in operation.get("parameters", [])
@@ -122,7 +124,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         fields = content["schema"].get("properties", {})
         rows += [(f"{name} ({kind})", field.get("description", "")) for name, field in fields.items()]
-    parts.append(_table("What it takes", rows))
+    parts.append(_render_table("What it takes", rows))
     answers = []
     for status, response in operation["responses"].items():
         kinds = ", ".join(response.get("content", {}))
@@ -131,10 +133,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
             if "example" in content:
                 shown = json.dumps(content["example"], indent=1)
                 answers.append(("", shown))
-    return [*parts, _table("What it answers", answers)]
+    return [*parts, _render_table("What it answers", answers)]
 
 
-def _table(title: str, rows: list[tuple[str, str]]) -> str:
+def _render_table(title: str, rows: list[tuple[str, str]]) -> str:
     if not rows:
         return ""
     lines = []
@@ -144,5 +146,5 @@ def _table(title: str, rows: list[tuple[str, str]]) -> str:
     return f"<h3>{title}</h3><table>{''.join(lines)}</table>"
 
 
-def _text(text: str) -> str:
+def _render_text(text: str) -> str:
     return "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n") if part.strip())

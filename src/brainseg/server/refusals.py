@@ -1,4 +1,4 @@
-"""What the server says no with: a status, and the JSON ``{"error": {"code", "what", "fix"}}``."""
+"""Refusals: a status, and the JSON ``{"error": {"code", "what", "fix"}}``."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,13 @@ from starlette.requests import ClientDisconnect
 from brainseg.errors import BrainsegError, DataError, IntegrityError, printable
 from brainseg.server.limits import RETRY_AFTER
 
-SHOWN = 5  # problems of one upload that an answer names
+MAX_SHOWN = 5  # problems that one answer lists
 
 _FIX = {404: "see /docs for what is there", 405: "see /docs for what it takes"}
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, and mostly nobody's fault here
-    """An answer other than 200. ``code`` as in ``brainseg.errors``; ``close`` ends the connection as well."""
+class Refusal(Exception):  # noqa: N818 - it is an answer rather than an error
+    """An answer other than 200. ``code`` is one of ``brainseg.errors``; ``close`` also ends the connection."""
 
     def __init__(
         self, status: int, what: str, fix: str, *, code: int = 2, close: bool = False,
@@ -37,13 +37,13 @@ def busy(what: str = "too many requests are waiting") -> Refusal:
 
 
 def bug() -> Refusal:
-    """What nobody foresaw; its text may quote a file, so nothing of it is said."""
+    """The answer to an unexpected exception. Its text may quote a file, so the answer repeats none of it."""
     return Refusal(500, "something went wrong in the server", "try again, and report it", code=1)
 
 
-def of(error: BrainsegError) -> Refusal:
-    """An error of the library as an answer: bad files are the client's, all else is the server's."""
-    shown = error.problems[:SHOWN]
+def from_error(error: BrainsegError) -> Refusal:
+    """A refusal for an error of the library: 422 for a faulty file, else 503."""
+    shown = error.problems[:MAX_SHOWN]
     what = "; ".join(f"{problem.path}: {problem.what}" for problem in shown)
     if more := len(error.problems) - len(shown):
         what += f"; and {more:,} more"
@@ -51,8 +51,8 @@ def of(error: BrainsegError) -> Refusal:
     return Refusal(status, what, shown[0].fix, code=error.code)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every exception in the one form."""
+def install_handlers(app: FastAPI) -> None:
+    """Answer every exception in the same form."""
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refusal)
@@ -60,7 +60,7 @@ def install(app: FastAPI) -> None:
 
     async def faulty(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, BrainsegError)
-        return of(error).response()
+        return from_error(error).response()
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -68,16 +68,16 @@ def install(app: FastAPI) -> None:
         return Refusal(error.status_code, str(error.detail), fix, headers=error.headers).response()
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
-        """Names the parameter; its value is not repeated."""
+        """Name the parameter, but do not repeat its value."""
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         return Refusal(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "see /docs").response()
 
     async def gone(_: Request, error: Exception) -> JSONResponse:
-        return Refusal(400, "the upload was broken off", "send it again").response()  # nobody hears it
+        return Refusal(400, "the upload was interrupted", "send it again").response()  # nobody receives it
 
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        return bug().response()  # and it is raised again, for the log
+        return bug().response()  # Starlette raises the error again, and Guard logs it
 
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(Exception, unforeseen)

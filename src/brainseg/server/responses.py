@@ -1,4 +1,4 @@
-"""What is answered about one case: a JSON summary, an overlay as PNG, a mask as NIfTI."""
+"""The answers about one case: a JSON summary, an overlay as PNG, a mask as NIfTI."""
 
 import base64
 import io
@@ -16,19 +16,19 @@ from brainseg.server.refusals import Refusal
 JSON, PNG, NIFTI = "application/json", "image/png", "application/x-nifti"
 
 
-class Given(NamedTuple):
-    """All that an answer tells of."""
+class OutlinedCase(NamedTuple):
+    """All that an answer is made from."""
 
     case: Case
     mask: np.ndarray  # (S, H, W) uint8 in {0, 1}
-    probability: np.ndarray  # (S, H, W) uint8, 255ths
+    probability: np.ndarray  # (S, H, W) uint8, in steps of 1/255
     facts: Mapping[str, Any]  # of the model
     warnings: list[str]
     seconds: float
 
 
-def wanted(accept: str) -> str:
-    """The kind of answer that an Accept header prefers. Raises Refusal, 406."""
+def choose_kind(accept: str) -> str:
+    """The kind of answer that an Accept header prefers. Raises Refusal with status 406."""
     best: tuple[float, str] = (0.0, "")
     for entry in (accept or "*/*").split(","):
         kind, *settings = (part.strip().lower() for part in entry.split(";"))
@@ -42,15 +42,15 @@ def wanted(accept: str) -> str:
     return best[1]
 
 
-def summary(given: Given) -> dict[str, Any]:
-    """The JSON answer, as docs/server.md has it. Areas are null where no size of a pixel is known."""
+def build_summary(given: OutlinedCase) -> dict[str, Any]:
+    """The JSON answer, described in docs/server.md. Areas are null if the pixel size is not known."""
     case, mask = given.case, given.mask
     spacing = case.volume.spacing if case.volume else None
-    read = measurements.of(case, mask, given.probability)
+    read = measurements.measure(case, mask, given.probability)
     model = given.facts["model"]
     areas: Sequence[float | None] = read.areas_mm2 or [None] * len(read.pixels)
     slices = [
-        {"slice": number, "pixels": pixels, "area_mm2": _rounded(area), "mean_probability": _rounded(mean, 4)}
+        {"slice": number, "pixels": pixels, "area_mm2": _round(area), "mean_probability": _round(mean, 4)}
         for number, (pixels, area, mean) in enumerate(zip(read.pixels, areas, read.means, strict=True), 1)
     ]
     return {
@@ -63,57 +63,59 @@ def summary(given: Given) -> dict[str, Any]:
         "warnings": given.warnings,
         "summary": {"tumour_pixels": sum(read.pixels), "slices_with_tumour": int(np.count_nonzero(read.pixels)),
                     "largest_slice": None if read.largest is None else read.largest + 1,
-                    "area_mm2": _rounded(read.area_mm2), "area_pixels": read.area_pixels,
-                    "volume_ml": _rounded(read.volume_ml), "mean_probability": _rounded(read.mean, 4),
+                    "area_mm2": _round(read.area_mm2), "area_pixels": read.area_pixels,
+                    "volume_ml": _round(read.volume_ml), "mean_probability": _round(read.mean, 4),
                     "seconds": round(given.seconds, 3)},
         "slices": slices,
     }  # fmt: skip
 
 
 def marks(facts: Mapping[str, Any]) -> list[str]:
-    """What every number of this model must be read with."""
+    """Remarks that must accompany every number of this model."""
     return list(facts.get("marks") or facts["model"]["protocol"].get("marks", []))
 
 
-def viewed(given: Given) -> dict[str, str]:
-    """Image, mask and probability for a viewer: base64 of .nii.gz, all on one axial grid."""
-    grids = {"image": shown(given.case.voxels), "mask": given.mask, "probability": given.probability}
-    return {name: base64.b64encode(nifti_answers.axial(grid, given.case)).decode() for name, grid in grids.items()}
+def encode_volumes(given: OutlinedCase) -> dict[str, str]:
+    """Image, mask and probability for a viewer: base64 of .nii.gz files on one axial grid."""
+    grids = {"image": to_display(given.case.voxels), "mask": given.mask, "probability": given.probability}
+    return {
+        name: base64.b64encode(nifti_answers.encode_axial(grid, given.case)).decode() for name, grid in grids.items()
+    }
 
 
-def shown(voxels: np.ndarray) -> np.ndarray:
-    """Voxels of any depth as uint8, each channel by the window of its volume; (S, H, W) where all channels are one."""
+def to_display(voxels: np.ndarray) -> np.ndarray:
+    """Voxels as uint8, each channel windowed over its volume; without the channel axis if all channels are equal."""
     if voxels.ndim == 3:
-        return overlays.displayed(voxels)
+        return overlays.scale_for_display(voxels)
     if (voxels[..., :1] == voxels).all():
-        return overlays.displayed(voxels[..., 0])
-    return np.stack([overlays.displayed(voxels[..., channel]) for channel in range(3)], axis=-1)
+        return overlays.scale_for_display(voxels[..., 0])
+    return np.stack([overlays.scale_for_display(voxels[..., channel]) for channel in range(3)], axis=-1)
 
 
-def picture(given: Given, number: int | None) -> bytes:
-    """A PNG of one slice, by default that of the largest area, else the middle one.
+def draw_slice(given: OutlinedCase, number: int | None) -> bytes:
+    """A PNG of one slice: number ``number``, else the one with the largest area, else the middle one.
 
     Raises:
-        Refusal: there is no slice of this number.
+        Refusal: there is no slice with this number.
     """
     pixels = given.mask.reshape(len(given.mask), -1).sum(axis=1, dtype=np.int64)
     k = number - 1 if number else int(pixels.argmax()) if pixels.any() else len(pixels) // 2
     if k >= len(pixels):
-        raise Refusal(422, f"slice: there are {len(pixels)}", "name one of them, counted from 1")
-    grey = overlays.displayed(given.case.voxels)
-    drawn = overlays.Drawn(
+        raise Refusal(422, f"slice: there are only {len(pixels)}", "give one of their numbers, counted from 1")
+    grey = overlays.scale_for_display(given.case.voxels)
+    drawn = overlays.OverlayInput(
         grey[k : k + 1], given.mask[k : k + 1], given.case.pixel, given.case.volume is not None, [k + 1]
     )
     line = f"slice {k + 1} of {len(pixels)}, {pixels[k]:,} pixels"
     buffer = io.BytesIO()
-    overlays.sheet(drawn, line).save(buffer, "PNG", compress_level=4)
+    overlays.draw_sheet(drawn, line).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
 
 
-def volume(given: Given, folder: Path) -> bytes:
-    """The mask as .nii.gz in the geometry of what was sent."""
-    return nifti_answers.own_geometry(given.mask, given.case, folder)
+def encode_mask(given: OutlinedCase, folder: Path) -> bytes:
+    """The mask as .nii.gz, in the geometry of the file that was sent."""
+    return nifti_answers.encode_mask(given.mask, given.case, folder)
 
 
-def _rounded(value: float | None, digits: int = 3) -> float | None:
+def _round(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)

@@ -1,4 +1,8 @@
-"""Clients that are slow, large or too many: bounds on uploads, and on HTTP as uvicorn speaks it."""
+"""Limits for clients that are slow, send too much, or are too many.
+
+They stay although compose.yaml offers a proxy: ``brainseg serve`` also runs without one, and the proxy (Caddy 2.11) has
+neither a lowest rate for uploads nor a limit on the memory of all uploads together.
+"""
 
 import asyncio
 import time
@@ -11,15 +15,15 @@ from brainseg.server import limits
 from brainseg.server.refusals import Refusal, busy
 
 
-class Bodies:
-    """ASGI: bounds every upload, by its declared length and by what comes; all of them together; and slow ones.
+class BodyLimits:
+    """ASGI layer that limits the size and the slowness of each upload, and the size of all uploads together.
 
-    What goes over a bound is raised where the body is read, as Refusal.
+    Reading the body raises Refusal when a limit is exceeded.
     """
 
     def __init__(self, app: ASGIApp):
         self.app = app
-        self.held = 0  # bytes of all requests now in work
+        self.held = 0  # bytes of all requests in work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,19 +34,19 @@ class Bodies:
 
         async def bounded() -> Message:
             nonlocal taken, complete, patience
-            if complete:  # what still comes is that the client has gone
+            if complete:  # the body is complete; the only message that can follow is the disconnect
                 return await receive()
             if declared is not None and declared > limits.MAX_BODY:
                 raise _too_large()
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, patience))
             except TimeoutError:
-                raise Refusal(408, "the upload is too slow", "try again on a faster line", close=True) from None
+                raise Refusal(408, "the upload is too slow", "try again with a faster connection", close=True) from None
             size = len(message.get("body", b""))
             taken += size
-            earned = size / limits.SLOWEST  # what came fast buys no silence beyond SILENT_SECONDS
-            patience = min(limits.SILENT_SECONDS, patience - (time.monotonic() - began) + earned)
+            earned = size / limits.SLOWEST  # a fast start allows no more silence than SILENT_SECONDS
+            patience = min(limits.SILENT_SECONDS, patience - (time.monotonic() - started) + earned)
             self.held += size
             complete = not message.get("more_body", False)
             if taken > limits.MAX_BODY:
@@ -66,25 +70,25 @@ def _content_length(scope: Scope) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-MAX_CONNECTIONS = 800  # below the usual limit of 1,024 open files; at more than that the newest is dropped
+MAX_CONNECTIONS = 800  # below the usual limit of 1,024 open files; further connections are dropped
 
 
-class PatientProtocol(H11Protocol):
-    """Ends a connection that for ``HEADER_SECONDS`` has neither a request to answer nor takes more of its answer.
+class TimeoutProtocol(H11Protocol):
+    """Close a connection that, for ``HEADER_SECONDS``, sends no complete request or reads nothing of its answer.
 
-    That ends slow headers, bytes that still trickle in after their answer, and clients that do not read. A body that
-    comes slowly is ended by ``Bodies``.
+    This ends slow headers, bytes that still arrive after the answer, and clients that do not read. ``BodyLimits`` ends
+    a slow upload.
     """
 
     timer: asyncio.TimerHandle | None = None
-    unsent = 0  # bytes of answers that the client had not taken when it was last looked at
+    unsent = 0  # bytes of answers that the client had not read at the last check
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
         else:
-            self._watch()
+            self._restart_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.timer:
@@ -92,10 +96,10 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        self._watch()
-        super().on_response_complete()  # which may begin the next request
+        self._restart_timer()
+        super().on_response_complete()  # this may start the next request
 
-    def _watch(self) -> None:
+    def _restart_timer(self) -> None:
         if self.timer:
             self.timer.cancel()
         self.unsent = self.transport.get_write_buffer_size()
@@ -107,4 +111,4 @@ class PatientProtocol(H11Protocol):
         if unsent >= self.unsent > 0 or not (answering or unsent):
             self.transport.abort()
         else:
-            self._watch()
+            self._restart_timer()

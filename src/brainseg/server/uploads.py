@@ -1,4 +1,4 @@
-"""An upload's parts, held in memory, told by their bytes: a file's name is neither read nor kept."""
+"""The parts of an upload, held in memory. Their bytes tell their kind; file names are neither read nor kept."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ SUFFIXES = {
     ZIP: ".zip",
 }
 
-_HEAD = 352  # bytes: a NIfTI-1 header and its mark
+_HEAD = 352  # bytes: a NIfTI-1 header and its magic string
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"II*\0": "tif", b"MM\0*": "tif", b"\xff\xd8\xff": "jpeg", b"\x1f\x8b": "gzip",
           b"PK\x03\x04": ZIP, b"PK\x05\x06": ZIP}  # fmt: skip
-_NIFTI = {b"\x5c\x01\0\0": 344, b"\0\0\x01\x5c": 344, b"\x1c\x02\0\0": 4, b"\0\0\x02\x1c": 4}  # first bytes: the mark
+_NIFTI = {b"\x5c\x01\0\0": 344, b"\0\0\x01\x5c": 344, b"\x1c\x02\0\0": 4, b"\0\0\x02\x1c": 4}  # to the magic's place
 _OTHERS = {b"%PDF": "a PDF", b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"<": "a web page, SVG or XML",
            b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP or other RIFF file", b"MZ": "a program",
            b"\x7fELF": "a program", b"#!": "a script", b"II+\0": "a BigTIFF", b"MM\0+": "a BigTIFF"}  # fmt: skip
@@ -37,26 +37,27 @@ _ACCEPTED = "send a PNG, TIF or JPEG picture, a NIfTI volume, or DICOM files of 
 
 
 class Part(NamedTuple):
-    """What was sent for one role."""
+    """The files that were sent for one role."""
 
-    kind: str  # of SUFFIXES
+    kind: str  # a key of SUFFIXES
     files: list[BinaryIO]
     size: int  # bytes of all of them
 
 
 class _InMemory(MultiPartParser):
-    spool_max_size = MAX_BODY + 1  # which no body reaches, so nothing is ever written to a disk
+    spool_max_size = MAX_BODY + 1  # no body is this large, so nothing is written to disk
 
 
 async def read(request: Request) -> dict[str, Part]:
-    """Read a form. Keys: ``file`` alone; or ``flair``, with ``pre`` and ``post`` or without.
+    """Read a form. The keys are ``file`` only; or ``flair``, and optionally ``pre`` and ``post``.
 
     Raises:
-        Refusal: no form, no file, too many, empty ones, or of a kind that is not accepted.
+        Refusal: no form, no file, too many files, an empty file, or a kind that is not accepted.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        raise Refusal(415, "the request is no multipart form", "send the file as a part named file: curl -F file=@...")
+        fix = "send the file as a part named file: curl -F file=@..."
+        raise Refusal(415, "the request is not a multipart form", fix)
     parser = _InMemory(
         request.headers, request.stream(), max_files=MAX_PARTS, max_fields=0, max_part_size=2**10
     )  # fmt: skip
@@ -65,50 +66,50 @@ async def read(request: Request) -> dict[str, Part]:
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise Refusal(413, f"more than {MAX_PARTS:,} files", "zip the series, or convert it to NIfTI") from None
-        what = "the form is damaged, or has parts that are no files"
+        what = "the form is damaged, or has parts that are not files"
         raise Refusal(400, what, "send parts with a file name: curl -F file=@...") from None
-    except UnicodeError:  # of a charset that decodes nothing
-        raise Refusal(400, "the form's charset is none of text", "send it as UTF-8, or name no charset") from None
+    except UnicodeError:  # Python has charsets that decode no text
+        raise Refusal(400, "the form's charset is not for text", "send it as UTF-8, or name no charset") from None
     uploads = [(name, upload) for name, upload in items if isinstance(upload, UploadFile)]
     try:
-        return _parts(uploads)
+        return _group_parts(uploads)
     except BaseException:
         for _, upload in uploads:
             upload.file.close()
         raise
 
 
-def _parts(uploads: list[tuple[str, UploadFile]]) -> dict[str, Part]:
+def _group_parts(uploads: list[tuple[str, UploadFile]]) -> dict[str, Part]:
     by_role: dict[str, list[UploadFile]] = {}
     for name, upload in uploads:
         by_role.setdefault(name, []).append(upload)
     roles = set(by_role)
     if roles != {FILE} and not (FLAIR in roles and roles <= set(ROLES)):
         raise Refusal(400, "the form has no part named file, or parts of other names",
-                      "name the part file; or name parts flair, and pre and post where they are there")  # fmt: skip
-    return {role: _part(role, found) for role, found in by_role.items()}
+                      "name the part file; or name the parts flair and, if you have them, pre and post")  # fmt: skip
+    return {role: _make_part(role, found) for role, found in by_role.items()}
 
 
-def _part(role: str, uploads: list[UploadFile]) -> Part:
+def _make_part(role: str, uploads: list[UploadFile]) -> Part:
     kinds = set()
     for number, upload in enumerate(uploads, 1):
         label = f"{role}, number {number} of {len(uploads)}" if len(uploads) > 1 else role
         if not upload.size:
-            raise Refusal(400, f"{label}: is empty", "send a file that holds something, or leave it out")
-        kinds.add(kind_of(upload.file.read(_HEAD), label))
+            raise Refusal(400, f"{label}: is empty", "send a file with content, or leave it out")
+        kinds.add(detect_kind(upload.file.read(_HEAD), label))
         upload.file.seek(0)
     (kind, *others) = sorted(kinds)
     if others or (kind != DICOM and len(uploads) > 1):
-        raise Refusal(400, f"{role}: several files, which are not all DICOM", "send one file at a time; several only "
-                      "where they are the DICOM files of one series")  # fmt: skip
+        raise Refusal(400, f"{role}: several files, which are not all DICOM", "send one file at a time, or several "
+                      "DICOM files of one series")  # fmt: skip
     return Part(kind, [upload.file for upload in uploads], sum(upload.size or 0 for upload in uploads))
 
 
-def kind_of(head: bytes, label: str) -> str:
-    """Which key of SUFFIXES a file's first ``_HEAD`` bytes are of; ``label`` is what errors call it.
+def detect_kind(head: bytes, label: str) -> str:
+    """The key of SUFFIXES that matches a file's first ``_HEAD`` bytes; ``label`` names the file in errors.
 
     Raises:
-        Refusal: of none of them, or of two at once.
+        Refusal: none matches, or more than one.
     """
     found = {kind for magic, kind in _MAGIC.items() if head.startswith(magic)}
     if head[:4] in _NIFTI and head[_NIFTI[head[:4]] :].startswith((b"n+1", b"n+2", b"ni1", b"ni2")):
@@ -118,16 +119,16 @@ def kind_of(head: bytes, label: str) -> str:
     other = next((name for magic, name in _OTHERS.items() if head.lstrip().startswith(magic)), "")
     if len(found) == 1 and not other:
         return found.pop()
-    what = f"is {other}" if other else "is of two kinds at once" if found else "is of no kind that is accepted"
+    what = f"is {other}" if other else "looks like two kinds of file" if found else "is not of an accepted kind"
     raise Refusal(415, f"{label}: {what}", _ACCEPTED)
 
 
 @contextmanager
-def spooled(part: Part, folder: Path) -> Iterator[Path]:
-    """The part's files in ``folder``, numbered, for as long as the block takes: one file's path, or for DICOM a folder.
+def spool(part: Part, folder: Path) -> Iterator[Path]:
+    """Write the part's files to ``folder`` for the block, numbered. Gives the path of the file, or of the DICOM folder.
 
     Raises:
-        OSError: no room there.
+        OSError: they cannot be written.
     """
     folder.mkdir()
     try:

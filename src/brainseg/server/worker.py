@@ -1,7 +1,7 @@
-"""The process that opens what strangers sent, with a bound on its memory; the server kills it when it takes too long.
+"""The process that opens uploaded files. Its memory is limited, and the server kills it when it takes too long.
 
-It reads one line of JSON a file, ``{"path", "kind", "name"}``, and answers with one line of JSON and then the voxels'
-bytes, if any. What the libraries print goes nowhere, for it may quote a header.
+For each file it reads one line of JSON, ``{"path", "kind", "name"}``, and answers with one line of JSON and the voxels'
+bytes, if any. What the libraries print is thrown away, because it may quote a header.
 """
 
 import json
@@ -18,12 +18,12 @@ import psutil
 
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem
 from brainseg.inference import cases
-from brainseg.io import dicom, pictures, untrusted_zip
+from brainseg.io import dicom_slice, pictures, untrusted_zip
 from brainseg.server.limits import MAX_BODY, MAX_PARTS, MEMORY
 
-_ZIP = "zip the files of one DICOM series, at most 96 MiB of them, or send the files themselves"
-_BESIDE = (".txt", ".json", ".csv", ".xml", ".md", ".html", ".pdf", ".inf", ".exe")  # also as _is_aside says
-_NO_ROOM = "needs more memory than one file is given"
+_ZIP_FIX = "zip the files of one DICOM series, at most 96 MiB of them, or send the files themselves"
+_IGNORED = (".txt", ".json", ".csv", ".xml", ".md", ".html", ".pdf", ".inf", ".exe")  # and hidden files, see below
+_NO_MEMORY = "needs more memory than one file may use"
 
 
 def main() -> None:
@@ -37,17 +37,17 @@ def main() -> None:
         request = json.loads(line)
         voxels: memoryview | bytes = b""
         try:
-            head, voxels = _opened(Path(request["path"]), request["kind"], request["name"])
+            head, voxels = _decode(Path(request["path"]), request["kind"], request["name"])
         except MemoryError:
-            head = {"status": 413, "problems": [[request["name"], _NO_ROOM, "crop or resample it"]]}
+            head = {"status": 413, "problems": [[request["name"], _NO_MEMORY, "crop or resample it"]]}
         except BrainsegError as error:
             head = {"status": 422, "problems": [list(problem) for problem in error.problems]}
         _send(sink, head, voxels)
-        del voxels  # not held until the next one is there
+        del voxels  # free them before the next file
 
 
 def _prepare() -> None:
-    """Load what decoding needs, then bound the memory above what that took; and a zip's files."""
+    """Load what decoding needs, then limit the memory on top of that, and the files in a zip."""
     import nibabel  # noqa: F401
     import pydicom.filereader
     import pydicom.pixels  # noqa: F401
@@ -56,18 +56,18 @@ def _prepare() -> None:
     Image.preinit()
     used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    # A zip may hold what could be sent without it; its limits as an archive of slices are others.
+    # A zip may hold what could be sent without it. The limits for data archives are different.
     untrusted_zip.MAX_MEMBERS, untrusted_zip.MAX_MEMBER_BYTES, untrusted_zip.MAX_TOTAL_BYTES = (
         MAX_PARTS,
-        dicom.MAX_BYTES,
+        dicom_slice.MAX_BYTES,
         MAX_BODY,
     )
 
 
-def _opened(path: Path, kind: str, name: str) -> tuple[dict[str, Any], memoryview]:
+def _decode(path: Path, kind: str, name: str) -> tuple[dict[str, Any], memoryview]:
     if kind == "tif":
         _check_directories(path, name)
-    case = cases.read(_unpacked(path, name) if kind == "zip" else path, name)
+    case = cases.read(_unpack(path, name) if kind == "zip" else path, name)
     voxels = case.voxels
     head: dict[str, Any] = {
         "kind": case.kind,
@@ -82,50 +82,52 @@ def _opened(path: Path, kind: str, name: str) -> tuple[dict[str, Any], memoryvie
 
 
 def _check_directories(path: Path, name: str) -> None:
-    """Refuse a TIF whose chain of pages bites its own tail. Pillow stops there, and takes it for whole."""
+    """Refuse a TIF whose chain of pages is a circle. Pillow stops at the repeated page and reports no error."""
     data = path.read_bytes()
     order = "<" if data.startswith(b"II") else ">"
     seen: set[int] = set()
-    with suppress(struct.error):  # the chain leaves the file, which is imaging's to say
+    with suppress(struct.error):  # the chain leaves the file; io.pictures reports that
         at = struct.unpack_from(order + "I", data, 4)[0]
         while at and len(seen) <= pictures.MAX_PAGES:
             if at in seen:
-                raise DataError(name, "is damaged (its pages follow each other in a circle)", "save it anew")
+                raise DataError(name, "is damaged (its pages follow each other in a circle)", "save it again")
             seen.add(at)
             entries = struct.unpack_from(order + "H", data, at)[0]
             at = struct.unpack_from(order + "I", data, at + 2 + 12 * entries)[0]
 
 
-def _unpacked(path: Path, name: str) -> Path:
-    """A folder with a zip's DICOM files, checked one by one and numbered: their names are not used."""
+def _unpack(path: Path, name: str) -> Path:
+    """Unpack a zip's DICOM files into a folder, each checked. They get numbers; their own names are not used."""
     folder = path.with_suffix("")
     folder.mkdir()
     try:
-        store = untrusted_zip.ZipStore(path)
+        store = untrusted_zip.UntrustedZip(path)
         with closing(store):
-            for number, member in enumerate(sorted(member for member in store.sizes if not _is_aside(member)), 1):
+            for number, member in enumerate(sorted(member for member in store.sizes if not _is_ignored(member)), 1):
                 data = store.read(member)
                 if data[128:132] != b"DICM":
-                    raise DataError(f"{name}, file {number}", "is not DICOM", "zip the files of one DICOM series alone")
+                    raise DataError(f"{name}, file {number}", "is not DICOM", "zip only the files of one DICOM series")
                 (folder / f"{number:04d}.dcm").write_bytes(data)
     except IntegrityError as error:
-        raise DataError("", problems=[Problem(name, _nameless(p.what), _ZIP) for p in error.problems]) from None
+        raise DataError("", problems=[Problem(name, _remove_names(p.what), _ZIP_FIX) for p in error.problems]) from None
     if not any(folder.iterdir()):
-        raise DataError(name, "is a zip without DICOM files", _ZIP)
+        raise DataError(name, "is a zip without DICOM files", _ZIP_FIX)
     return folder
 
 
-def _nameless(what: str) -> str:
-    """Without what zipfile itself says, and without another member's name: a patient's may stand in both."""
-    begun = what.partition(" (")[0]
-    verb = next((verb for verb in ("collides with", "overlaps") if begun.startswith(verb)), "")
-    return f"has a file that {verb} another one" if verb else begun
+def _remove_names(what: str) -> str:
+    """``what`` without zipfile's own words and without file names, because both may contain a patient's name."""
+    start = what.partition(" (")[0]
+    verb = next((verb for verb in ("collides with", "overlaps") if start.startswith(verb)), "")
+    return f"has a file that {verb} another one" if verb else start
 
 
-def _is_aside(member: str) -> bool:
-    """What systems and exports put beside the slices."""
+def _is_ignored(member: str) -> bool:
+    """Whether this is a file that systems and exports put next to the slices."""
     parts = member.lower().split("/")
-    return parts[-1] == "dicomdir" or parts[-1].endswith(_BESIDE) or any(p.startswith((".", "__macosx")) for p in parts)
+    return (
+        parts[-1] == "dicomdir" or parts[-1].endswith(_IGNORED) or any(p.startswith((".", "__macosx")) for p in parts)
+    )
 
 
 def _send(sink: BinaryIO, head: dict, voxels: bytes | memoryview = b"") -> None:

@@ -1,5 +1,5 @@
-"""MLflow: a view of the files that the stages wrote.
+"""Logging to MLflow. The files that the stages wrote stay the source; MLflow only shows them.
 
 Holds the logging of runs, the registry and its gate, and the model as MLflow loads it.
-May touch experiments and what is below; mlflow is imported here alone.
+May import experiments and what is below; no other folder imports mlflow.
 """

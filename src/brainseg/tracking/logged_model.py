@@ -1,26 +1,25 @@
-"""The model as ``mlflow.pyfunc.load_model(uri)`` loads it: a run's weights by the code that trained them."""
+"""The model that ``mlflow.pyfunc.load_model(uri)`` loads: a run's weights in the network that was trained."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainseg.models import backend
+from brainseg.models import backend, manifest
 
 
 class LoggedModel:
-    """Slices to probabilities, as the signature of the logged model says."""
+    """Slices to probabilities, with the signature of the logged model."""
 
     def __init__(self, folder: Path):
-        facts = json.loads((folder / "unet.json").read_text(encoding="utf-8"))
-        if "keras" not in sys.modules:  # which reads its engine once, when imported
-            backend.start(facts["training"]["engine"])
+        facts = manifest.read(folder / "unet.json")
+        if "keras" not in sys.modules:  # Keras reads its engine only once, when it is imported
+            backend.start(facts.training.engine)
         from brainseg.models import networks, prediction
 
         self._network = networks.restore(facts, folder / "unet.weights.h5")
-        self._probabilities = prediction.probabilities
+        self._probabilities = prediction.predict_slices
 
     def predict(self, images: Any, params: dict | None = None) -> np.ndarray:
         """(n, H, W, C) uint8 -> (n, H, W) float32, the probability of FLAIR abnormality in steps of 1/255."""
@@ -29,5 +28,5 @@ class LoggedModel:
 
 
 def _load_pyfunc(path: str) -> LoggedModel:
-    """MLflow calls this by its name, with the folder that was logged."""
+    """MLflow calls the function of this name with the folder that was logged."""
     return LoggedModel(Path(path))

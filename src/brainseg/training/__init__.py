@@ -1,5 +1,5 @@
-"""Arrays to weights.
+"""From arrays to weights.
 
 Holds the trainer, losses, augmentation, sampling, checkpoints and finetuning.
-May touch evaluation, models, data, io and what is below.
+May import evaluation, models, data, io and what is below.
 """

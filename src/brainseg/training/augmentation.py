@@ -1,10 +1,10 @@
 """Augmentation of image and mask together, inside the training step.
 
-What happens to a sample is drawn in one place and done by one of two renderers that mean the same: Keras' operations,
-or OpenCV where the step runs on a processor (``warping``), in a tenth of the time. Rotation, translation, zoom, shear
-and flips are composed into one affine map and resampled once; the mask goes through the same map and is thresholded
-again, so it stays in {0, 1}. Intensities are changed for each sequence by itself, but for one that is made to be
-missing: that stays a copy of FLAIR, as in the data set.
+The random parameters of a sample are drawn in one place. One of two renderers applies them, and their results agree:
+Keras' operations, or OpenCV where the step runs on a processor (``warping``), in a tenth of the time. Rotation,
+translation, zoom, shear and flips are combined into one affine transform, so images are resampled once. The mask goes
+through the same transform and is thresholded again, so it stays in {0, 1}. Intensities change independently for each
+sequence. A sequence that is made missing is an exact copy of FLAIR, as in the data set.
 """
 
 import math
@@ -18,14 +18,14 @@ from brainseg.config import Augmentation
 from brainseg.io.sequences import FLAIR
 from brainseg.models import backend
 from brainseg.training import warping
-from brainseg.training.warping import SCALE, Drawn
+from brainseg.training.warping import FULL_SCALE, AugmentationDraw
 
 
 class Augmenter(keras.layers.Layer):
-    """(images (B, H, W, K C) 0..255, masks (B, H, W, M) {0, 1}) → the same, float32, each sample drawn anew.
+    """(images (B, H, W, K C) 0..255, masks (B, H, W, M) {0, 1}) → the same as float32, each sample augmented at random.
 
-    The K slices of a sample are changed alike, ``channels`` (C) each by itself. With ``training=False``
-    nothing but the type changes; in training H and W may become smaller (``window``).
+    The K slices of a sample change in the same way, their ``channels`` (C) independently. With ``training=False`` only
+    the type changes. In training H and W may become smaller (``window``).
     """
 
     def __init__(self, params: Augmentation, seed: int, channels: int = 3, **kwargs):
@@ -35,8 +35,8 @@ class Augmenter(keras.layers.Layer):
 
     def call(self, images, masks, training=False):
         if training and any(value for _, value in self.params):
-            images, masks = self._rendered(images, masks)
-            images = self._context_dropout(images)
+            images, masks = self._render(images, masks)
+            images = self._drop_context(images)
         return ops.cast(images, "float32"), ops.cast(masks, "float32")
 
     def _uniform(self, shape, low, high):
@@ -45,21 +45,21 @@ class Augmenter(keras.layers.Layer):
     def _happens(self, shape, probability):
         return ops.cast(self._uniform(shape, 0.0, 1.0) < probability, "float32")
 
-    def _draw(self, images, window: int) -> Drawn:
+    def _draw(self, images, window: int) -> AugmentationDraw:
         count, side, slices = ops.shape(images)[0], images.shape[1], images.shape[-1] // self.channels
         p, each = self.params, (count, self.channels)
         chance = p.sequence_dropout if self.channels == 3 else 0.0
-        return Drawn(
+        return AugmentationDraw(
             transforms=self._transforms(count, side, window),
             exponents=ops.exp(self._uniform(each, -1.0, 1.0) * math.log1p(p.gamma)),
             gains=1 + self._uniform(each, -1.0, 1.0) * p.contrast,
-            shifts=self._uniform(each, -1.0, 1.0) * (p.brightness * SCALE),
+            shifts=self._uniform(each, -1.0, 1.0) * (p.brightness * FULL_SCALE),
             missing=self._happens(each, chance),
             places=self._uniform((count, slices, 2), 0.0, 1.0),
         )
 
     def _transforms(self, count, side: int, window: int):
-        """(B, 8) maps from pixels of the window to those of the image; the window's centre is drawn as well."""
+        """(B, 8) transforms from pixels of the window to pixels of the image. The window's centre is random too."""
         p = self.params
         angle = self._uniform((count,), -1.0, 1.0) * math.radians(p.rotation)
         shear = ops.tan(self._uniform((count,), -1.0, 1.0) * math.radians(p.shear))
@@ -75,46 +75,44 @@ class Augmenter(keras.layers.Layer):
         zero = ops.zeros_like(a)
         return ops.stack([a, b, tx, c, d, ty, zero, zero], axis=-1)
 
-    def _rendered(self, images, masks):
+    def _render(self, images, masks):
         side = images.shape[1]
         window = round(self.params.window * side) or side
         drawn = self._draw(images, window)
-        if not backend.on_processor():
-            return self._rendered_by_keras(images, masks, drawn, window)
+        if not backend.runs_on_processor():
+            return self._render_by_keras(images, masks, drawn, window)
         noise = warping.noise_field(self.seed, self.params.noise, self.channels, 2 * window)
 
         def render(images, masks, *drawn):
-            return warping.render(images, masks, Drawn(*drawn), window, noise)
+            return warping.render(images, masks, AugmentationDraw(*drawn), window, noise)
 
         shapes = [(*array.shape[:1], window, window, array.shape[-1]) for array in (images, masks)]
         return backend.call_numpy(render, (images, masks, *drawn), shapes)
 
-    def _rendered_by_keras(self, images, masks, drawn: Drawn, window: int):
-        """As ``warping.render``, in Keras' operations; its noise is drawn anew."""
-        images, masks = ops.cast(images, "float32"), ops.cast(masks, "float32")  # uint8 would be cut off, not rounded
-        images = backend.affine(images, drawn.transforms, window)
-        masks = backend.affine(masks, drawn.transforms, window) >= 0.5
+    def _render_by_keras(self, images, masks, drawn: AugmentationDraw, window: int):
+        """Do the same as ``warping.render`` with Keras' operations; the noise is drawn for each call."""
+        images, masks = ops.cast(images, "float32"), ops.cast(masks, "float32")  # uint8 would be truncated, not rounded
+        images = backend.warp_affine(images, drawn.transforms, window)
+        masks = backend.warp_affine(masks, drawn.transforms, window) >= 0.5
         slices = images.shape[-1] // self.channels
         exponents, gains, shifts, missing = (
             ops.tile(values[:, None, None], (1, 1, 1, slices))
             for values in (drawn.exponents, drawn.gains, drawn.shifts, drawn.missing)
         )
-        images = SCALE * ops.power(images / SCALE, exponents)
+        images = FULL_SCALE * ops.power(images / FULL_SCALE, exponents)
         mean = ops.mean(images, axis=(1, 2), keepdims=True)
         images = (images - mean) * gains + mean + shifts
-        if (
-            self.params.noise
-        ):  # of each pixel of each channel: a field that channels share could be told from the signal
+        if self.params.noise:  # independent for each channel: noise that channels share could be recognised
             field = keras.random.normal(ops.shape(images), seed=self.generator)
-            images = images + field * (self.params.noise * SCALE)
-        images = ops.clip(images, 0.0, SCALE)
+            images = images + field * (self.params.noise * FULL_SCALE)
+        images = ops.clip(images, 0.0, FULL_SCALE)
         if self.channels != 3:
             return images, masks
         flair = ops.repeat(images[..., FLAIR :: self.channels], self.channels, axis=-1)
         return ops.where(missing > 0, flair, images), masks
 
-    def _context_dropout(self, images):
-        """Last: a slice that stands alone has exact copies of itself for neighbours."""
+    def _drop_context(self, images):
+        """Replace all neighbours by exact copies of the slice, at random. Comes last, so that the copies stay exact."""
         slices = images.shape[-1] // self.channels
         if not self.params.context_dropout or slices == 1:
             return images
@@ -124,14 +122,16 @@ class Augmenter(keras.layers.Layer):
         return ops.where(alone > 0, middle, images)
 
 
-def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: int = 4) -> dict[str, tuple]:
-    """Each augmentation by itself, drawn ``count`` times on one slice, for people to look at.
+def augment_examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: int = 4) -> dict[str, tuple]:
+    """Apply each augmentation alone, ``count`` times to one slice, as a picture for people.
 
     Args:
-        image: (H, W, C) uint8. mask: (H, W) in {0, 1}.
+        image: (H, W, C) uint8.
+        mask: (H, W) in {0, 1}.
 
     Returns:
-        Name → (images (count, H, W, C) uint8, masks (count, H, W) uint8), those with 0 left out, ``all`` last.
+        Name → (images (count, H, W, C) uint8, masks (count, H, W) uint8). Augmentations that are 0 are left out; the
+        last name is ``all``.
     """
     images, masks = np.repeat(image[None], count, 0), np.repeat(mask[None, ..., None], count, 0)
     drawn = {}
@@ -145,10 +145,10 @@ def examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, count: i
 
 
 def _one_at_a_time(params: Augmentation) -> Iterator[tuple[str, Augmentation]]:
-    """What rarely happens is drawn half of the time here, else a row of examples would not show it."""
+    """Yield parameters with one augmentation each. Rare ones get a probability of 0.5, so that examples show them."""
     off = dict.fromkeys(Augmentation.model_fields, 0.0)
     rare = ("flip_horizontal", "flip_vertical", "sequence_dropout")
     for name, value in params:
-        if value and name != "context_dropout":  # of neighbours, which one slice does not have
+        if value and name != "context_dropout":  # one slice has no neighbours
             yield name, Augmentation(**{**off, name: 0.5 if name in rare else value})
     yield "all", params

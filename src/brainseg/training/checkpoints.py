@@ -1,9 +1,10 @@
-"""Checkpoints that survive a kill at any moment: two of them, each with its digest in its name.
+"""Checkpoints that survive a kill at any moment: the last two are kept, each with its digest in its name.
 
-They live in ``<project root>/.brainseg/checkpoints/<key>/``, where the key is a digest of the
-parameters, the data and the code, so that a training only ever goes on from its own past.
+They are in ``<project root>/.brainseg/checkpoints/<key>/``. The key is a digest of the parameters, the data and the
+code, so a training only resumes from its own checkpoints.
 """
 
+import ast
 import hashlib
 import io
 import json
@@ -21,12 +22,16 @@ from filelock import FileLock, Timeout
 from brainseg import files
 from brainseg.errors import IntegrityError, MachineError
 
+PACKAGE = Path(__file__).parents[1]
 KEPT = 2
 PATTERN = "epoch-*.npz"
 
 
+WITHOUT_EFFECT = {"config.py", "errors.py", "files.py", "training/progress.py"}  # parameters have their own digest
+
+
 class Checkpoint(NamedTuple):
-    """``arrays``: name → array, as given to ``save``; ``meta``: what goes with them; ``epoch``: how many are done."""
+    """``epoch``: number of finished epochs; ``arrays``: name → array; ``meta``: JSON-able data that belong to them."""
 
     epoch: int
     arrays: dict[str, np.ndarray]
@@ -38,29 +43,58 @@ def key(facts: dict) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def digest_code(start: Path) -> dict[str, str]:
+    """Digests of a file of this package, and of every file of the package that it imports, directly or indirectly.
+
+    The imports are read from the source, so there is no list to maintain, and imports inside functions count too.
+    ``WITHOUT_EFFECT`` is left out: another message must not end an interrupted training.
+
+    Returns:
+        Path within the package → SHA-256.
+    """
+    found: dict[str, str] = {}
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(PACKAGE).as_posix()
+        if name not in found and name not in WITHOUT_EFFECT:
+            found[name] = files.sha256(path)
+            waiting += _imported_files(path)
+    return found
+
+
+def _imported_files(path: Path) -> list[Path]:
+    nodes = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {f"{getattr(node, 'module', '')}.{alias.name}".strip(".") for node in nodes for alias in node.names}
+    names |= {name.rpartition(".")[0] for name in names}  # an imported name is a module, or lies in one
+    paths = [PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+    return [path for path in paths if path.is_relative_to(PACKAGE) and path.is_file()]
+
+
 def folder(training_key: str) -> Path:
+    """Where the checkpoints of a training are."""
     return files.state_dir() / "checkpoints" / training_key
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Hold the lock of one training; a second trainer of the same is refused.
+def lock(directory: Path) -> Iterator[None]:
+    """Lock a training within the block, so that no second process runs the same training.
 
     Raises:
-        MachineError: another process trains with this key.
+        MachineError: another process holds the lock.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(directory / "lock", timeout=0):
             yield
     except Timeout:
-        raise MachineError(directory, "another process trains this very model", "wait for it, or stop it") from None
+        raise MachineError(directory, "another process is training this model", "wait for it, or stop it") from None
 
 
 def save(directory: Path, training_key: str, checkpoint: Checkpoint) -> Path:
-    """Write atomically (temporary, fsync, rename, fsync of the folder), then drop all but the last two."""
+    """Write atomically (temporary file, fsync, rename, fsync of the folder), then remove all but the last two."""
     record = json.dumps({"key": training_key, "epoch": checkpoint.epoch, "meta": checkpoint.meta})
-    with files.beside(directory / f"epoch-{checkpoint.epoch:05d}") as folder:
+    with files.temporary_beside(directory / f"epoch-{checkpoint.epoch:05d}") as folder:
         written = folder / "checkpoint.npz"
         np.savez(written, allow_pickle=False, record=np.array(record), **checkpoint.arrays)
         files.sync(written)
@@ -73,9 +107,9 @@ def save(directory: Path, training_key: str, checkpoint: Checkpoint) -> Path:
 
 
 class Writer:
-    """Saves beside the training, one checkpoint at a time: the next epoch need not wait for the disk.
+    """Saves in a thread, one checkpoint at a time, so that the next epoch does not wait for the disk.
 
-    A kill so costs at most the epoch it falls into and the one before, whose write it may interrupt. Leaving the block
+    A kill loses at most the current epoch and the one before, whose checkpoint may be unfinished. Leaving the block
     waits for the last write, also when the block failed.
     """
 
@@ -93,30 +127,30 @@ class Writer:
             self._pending.result()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Begin to write; its arrays are not to change any more. Raises what the write before it raised."""
+        """Start to write; the arrays must not change afterwards. Raises the error of the write before, if it failed."""
         if self._pending:
             self._pending.result()
         self._pending = self._thread.submit(save, self.directory, self.training_key, checkpoint)
 
 
-def latest(directory: Path, training_key: str) -> Checkpoint | None:
-    """The newest whole checkpoint, or None when there was never one. A damaged one is passed over aloud.
+def read_latest(directory: Path, training_key: str) -> Checkpoint | None:
+    """The newest checkpoint that is intact, or None if there is no checkpoint. Damaged ones are reported and skipped.
 
     Raises:
-        IntegrityError: a checkpoint of other parameters or data, or none of those there is whole.
+        IntegrityError: a checkpoint has another key, or all of them are damaged.
     """
     paths = sorted(directory.glob(PATTERN), reverse=True)
     for path in paths:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() == path.name.split(".")[1]:
-            return _read(path, data, training_key)
+            return _parse(path, data, training_key)
         print(f"checkpoint {path.name[:11]} is damaged; trying the one before", flush=True)
     if paths:
         raise IntegrityError(directory, "every checkpoint is damaged", f"to train from the start: rm -r {directory}")
     return None
 
 
-def _read(path: Path, data: bytes, training_key: str) -> Checkpoint:
+def _parse(path: Path, data: bytes, training_key: str) -> Checkpoint:
     with np.load(io.BytesIO(data), allow_pickle=False) as content:
         arrays = dict(content)
     record = json.loads(str(arrays.pop("record")))
@@ -126,11 +160,11 @@ def _read(path: Path, data: bytes, training_key: str) -> Checkpoint:
     return Checkpoint(record["epoch"], arrays, record["meta"])
 
 
-def unfinished(directory: Path) -> list[Path]:
-    """Folders of trainings with another key that were begun and neither finished nor removed."""
+def find_unfinished(directory: Path) -> list[Path]:
+    """Folders of trainings with another key that have checkpoints: they were neither finished nor removed."""
     return sorted({path.parent for path in directory.parent.glob(f"*/{PATTERN}")} - {directory})
 
 
 def remove(directory: Path) -> None:
-    """Drop a finished training's checkpoints."""
+    """Remove the checkpoints of a finished training."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A model of ours to begin with, trained further on other data: ``train.initial_weights``."""
+"""Initial weights from a model of this project instead of random ones: ``train.initial_weights``."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,28 +9,30 @@ from brainseg import files
 from brainseg.config import Params
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.models import manifest, networks
+from brainseg.models.manifest import Manifest
 
 ENDING = ".weights.h5"
-FREE = {"dropout"}  # has no weights
+WITHOUT_WEIGHTS = {"dropout"}  # has no weights
 
 
-class Initial(NamedTuple):
-    """The network, with its weights, and its manifest."""
+class InitialModel(NamedTuple):
+    """A network with its weights, and its manifest."""
 
     network: keras.Model
-    manifest: dict
+    manifest: Manifest
 
 
-def load(params: Params, out: Path) -> Initial | None:
-    """What ``train.initial_weights`` names, relative to the project's top folder; None where it is null.
+def load(params: Params, out: Path) -> InitialModel | None:
+    """Load the model that ``train.initial_weights`` names, relative to the project's root; None where it is null.
 
-    The manifest lies beside it: ``unet.json`` beside ``unet.weights.h5``.
+    The manifest is in the same folder: ``unet.json`` belongs to ``unet.weights.h5``.
 
     Args:
-        params: blocks train and network. out: where the weights will be written.
+        params: blocks train and network.
+        out: where the training will write its weights.
 
     Raises:
-        DataError: it is the training's own output, no weights file, or of another network.
+        DataError: the path is ``out``, is no file of weights, or belongs to another network.
         IntegrityError: manifest or weights are missing, or do not belong together.
     """
     if params.train.initial_weights is None:
@@ -38,22 +40,22 @@ def load(params: Params, out: Path) -> Initial | None:
     path = files.project_root() / Path(params.train.initial_weights).expanduser()
     key = "train.initial_weights"
     if not path.name.endswith(ENDING):
-        raise DataError(path, f"{key} names no file of weights (*{ENDING})", "name the weights; the manifest is beside")
+        raise DataError(path, f"{key} names no file of weights (*{ENDING})", f"set {key} to a file *{ENDING}")
     if path.resolve() == (files.project_root() / out).resolve():
         fix = (
             f"get both files back: dvc checkout {out} {out.parent}/unet.json; copy them elsewhere: "
             f"mkdir -p pretrained; cp {out.parent}/unet.* pretrained/; set {key} to that"
         )
-        raise DataError(path, f"{key} is what the training writes, which DVC removes first", fix)
+        raise DataError(path, f"{key} is what the training writes, and DVC removes it first", fix)
     if not path.is_file():
         raise DataError(path, f"{key}: there is no such file", "set it to a model's weights, or to null")
     model = manifest.read(path.with_name(path.name.removesuffix(ENDING) + ".json"))
-    theirs, ours = model["network"], params.network.model_dump()
+    theirs, ours = model.network.model_dump(), params.network.model_dump()
     raise_all(
         [
             Problem("params.yaml", f"network.{name} is {ours[name]}, the initial weights have {theirs[name]}",
                     f"set network.{name}: {theirs[name]}, or {key}: null")
-            for name in ours if name not in FREE and ours[name] != theirs[name]
+            for name in ours if name not in WITHOUT_WEIGHTS and ours[name] != theirs[name]
         ]
     )  # fmt: skip
-    return Initial(networks.restore(model, path), model)
+    return InitialModel(networks.restore(model, path), model)

@@ -1,7 +1,7 @@
 """Losses on logits. ``masks`` and ``logits``: (B, H, W, 1); masks in {0, 1}; the result is a scalar.
 
-The overlap losses add ``smooth`` pixels in numerator and denominator, so that an empty mask, correctly
-answered, costs nothing and still has a gradient. They count over ``axes``: all, or those of one image.
+The overlap losses add ``smooth`` pixels to numerator and denominator. So the loss of an empty mask that is predicted
+empty is 0, and it has a gradient. They sum over ``axes``: the whole batch, or each image.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ AXES = {"batch": (0, 1, 2, 3), "image": (1, 2, 3)}
 
 
 def build(params: Train) -> Callable:
-    """``loss(masks, logits)`` as ``loss``, ``loss_reduction`` and ``loss_smooth`` say."""
+    """The function ``loss(masks, logits)`` that ``loss``, ``loss_reduction`` and ``loss_smooth`` of ``params`` name."""
     overlap = AXES[params.loss_reduction], params.loss_smooth
     return {
         "bce": bce,
@@ -26,7 +26,7 @@ def build(params: Train) -> Callable:
 
 
 def bce(masks, logits):
-    """Binary cross-entropy, mean over the pixels, in its stable form on logits."""
+    """Binary cross-entropy, mean over the pixels, in the numerically stable form for logits."""
     return ops.mean(ops.softplus(logits) - logits * masks)
 
 
@@ -43,10 +43,10 @@ def jaccard(masks, logits, axes, smooth):
 
 
 def focal_tversky(masks, logits, axes, smooth, fn_weight: float = 0.7, exponent: float = 0.75):
-    """(1 - Tversky index)^0.75 with misses weighted above false alarms (Abraham & Khan, 2018, arXiv:1810.07842)."""
+    """(1 - Tversky index)^0.75; misses weigh more than false alarms (Abraham & Khan, 2018, arXiv:1810.07842)."""
     tp, fp, fn = _soft_counts(masks, logits, axes)
     index = (tp + smooth) / (tp + fn_weight * fn + (1 - fn_weight) * fp + smooth)
-    # The root has no gradient at a perfect answer: keep a hair's breadth from it.
+    # The power has no finite gradient at 0, where the prediction is perfect: stay just above.
     return ops.mean(ops.power(ops.maximum(1 - index, 1e-6), exponent))
 
 

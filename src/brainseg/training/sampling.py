@@ -1,21 +1,23 @@
-"""Which slices an epoch trains on, in which order: a pure function of the seed and the epoch's number."""
+"""Which slices an epoch trains on, and in which order: a pure function of the seed and the epoch's number."""
 
 import numpy as np
 
 
-def epoch_rows(
+def sample_epoch(
     has_tumour: np.ndarray, epoch: int, seed: int, batch_size: int, tumour_share: float | None
 ) -> np.ndarray:
     """Positions of the samples of one epoch, in whole batches.
 
-    An epoch holds as many samples as there are slices, rounded down to whole batches (at least one).
-    Tumour slices make up ``tumour_share`` of them; within each kind all slices take their turn before
-    any comes again, across epochs too.
+    An epoch has as many samples as there are slices, rounded down to whole batches (at least one). ``tumour_share`` of
+    them are slices with tumour. Of the slices with tumour each is used once before any is used again, across epochs
+    too; the same holds for the others.
 
     Args:
-        has_tumour: (N,) bool, one a training slice.
+        has_tumour: (N,) bool, one for each training slice.
         epoch: counted from 0.
-        tumour_share: share of tumour slices, or None for the share they have.
+        seed: of the order.
+        batch_size: samples of a batch.
+        tumour_share: share of slices with tumour; None: their share among the slices.
 
     Returns:
         (samples,) int64 positions into ``has_tumour``.
@@ -34,7 +36,7 @@ def epoch_rows(
 
 
 def _take_turns(rows: np.ndarray, start: int, count: int, seed: tuple[int, ...]) -> np.ndarray:
-    """``count`` entries from ``start`` on of an endless sequence of shufflings of ``rows``."""
+    """``count`` entries, from ``start`` on, of an endless sequence of random permutations of ``rows``."""
     if count == 0:
         return rows[:0]
     first, last = start // len(rows), (start + count - 1) // len(rows)

@@ -1,8 +1,8 @@
-"""Training: epochs, validation by volume, averaged weights, early stopping, checkpoints to go on from.
+"""Training: epochs, validation by volume, averaged weights, early stopping, checkpoints to resume from.
 
-Which weights are kept is ``train.keep``. With few validation patients their best epoch is largely luck, and may lie
-before the learning rate has come down: the last epoch of a cosine schedule is the safer choice, as in nnU-Net (Isensee
-et al., 2021).
+``train.keep`` says which weights are kept. With few validation patients the best epoch is largely chance, and it may
+come before the learning rate has decreased. The last epoch of a cosine schedule is the safer choice, as in nnU-Net
+(Isensee et al., 2021).
 """
 
 from contextlib import contextmanager
@@ -14,40 +14,37 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from brainseg import files, hardware
+from brainseg import files
 from brainseg.config import Params, Train
-from brainseg.data import dataset, fingerprints
-from brainseg.data.dataset import Dataset, stacked
+from brainseg.data.dataset import Dataset, stack_channels
 from brainseg.errors import RunError, is_out_of_memory
 from brainseg.evaluation import metrics
-from brainseg.io import sequences
-from brainseg.models import attention_unet, backend, blocks, manifest, networks, prediction, residual_unet, unet, unet3d
-from brainseg.training import augmentation, checkpoints, finetuning, losses, sampling, segmenter, warping
+from brainseg.models import backend, networks, prediction
+from brainseg.models.manifest import Manifest
+from brainseg.training import checkpoints, finetuning, losses, sampling
 from brainseg.training.augmentation import Augmenter
 from brainseg.training.progress import Progress
-from brainseg.training.segmenter import Segmenter
-
-PACKAGE = Path(__file__).parents[1]
+from brainseg.training.training_model import TrainingModel
 
 
-class Trained(NamedTuple):
-    """The network with the weights that are kept, one row of numbers an epoch, and where its checkpoints are.
+class TrainingResult(NamedTuple):
+    """The network with the kept weights, a history with one row for each epoch, and the folder of its checkpoints.
 
-    ``initial``: the manifest of the model that it began with, if there was one.
+    ``initial``: the manifest of the initial weights; None if they were random.
     """
 
     network: keras.Model
     history: pd.DataFrame
     kept_epoch: int
     checkpoints: Path
-    initial: dict | None = None
+    initial: Manifest | None = None
 
 
 class Batches(keras.utils.PyDataset):
-    """The batches of one epoch, read from the memory maps; ``epoch`` is set before each.
+    """The batches of one epoch, read from the memory maps. Call ``start`` before each epoch.
 
-    Images (B, H, W, K C), each slice among its neighbours; masks (B, H, W, M): of the slice in the
-    middle, or of all of them where the network answers all.
+    Images (B, H, W, K C): each slice between its neighbours. Masks (B, H, W, M): of the slice in the middle, or of all
+    slices if the network's output has all.
     """
 
     def __init__(self, data: Dataset, params: Params):
@@ -60,7 +57,7 @@ class Batches(keras.utils.PyDataset):
 
     def _order(self) -> np.ndarray:
         p = self.params
-        return self.rows[sampling.epoch_rows(self.has_tumour, self.epoch, p.seed, p.batch_size, p.tumour_share)]
+        return self.rows[sampling.sample_epoch(self.has_tumour, self.epoch, p.seed, p.batch_size, p.tumour_share)]
 
     def start(self, epoch: int) -> None:
         self.epoch = epoch
@@ -71,66 +68,62 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rows = self.order[index * self.params.batch_size : (index + 1) * self.params.batch_size]
-        windows = self.data.around(rows, self.context)
-        answered = windows if self.volumetric else rows[:, None]
-        return {"image": stacked(self.data.images, windows), "mask": stacked(self.data.masks[..., None], answered)}
+        windows = self.data.windows_around(rows, self.context)
+        targets = windows if self.volumetric else rows[:, None]
+        return {
+            "image": stack_channels(self.data.images, windows),
+            "mask": stack_channels(self.data.masks[..., None], targets),
+        }
 
 
 def identity(
-    params: Params, digests: dict[str, str], running: backend.Engine, initial: finetuning.Initial | None = None
+    params: Params, digests: dict[str, str], running: backend.Runtime, initial: finetuning.InitialModel | None = None
 ) -> dict:
-    """What determines a training: parameters, data, device, versions and the code of the modules that take part."""
-    modules = (
-        *(augmentation, dataset, backend, finetuning, hardware, prediction, losses, manifest, metrics, fingerprints),
-        sampling,
-        *(segmenter, sequences, warping),
-        *(networks, blocks, unet, attention_unet, residual_unet, unet3d),
-    )
-    code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
+    """What determines a training: parameters, data, device, versions, and the code of this module and its imports."""
     return {
         **{name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")},
         "data": digests,
-        "initial": initial.manifest["weights_sha256"] if initial else None,
+        "initial": initial.manifest.weights_sha256 if initial else None,
         "running": running._asdict(),
         "versions": {"keras": keras.__version__, "numpy": np.__version__, **backend.versions()},
-        "code": {path.relative_to(PACKAGE).as_posix(): files.sha256(path) for path in code},
+        "code": checkpoints.digest_code(Path(__file__)),
     }
 
 
-def run(data: Dataset, params: Params, facts: dict, initial: finetuning.Initial | None = None) -> Trained:
-    """Train as ``params`` (blocks train, network, augmentation) say, from the last checkpoint if there is one.
+def run(data: Dataset, params: Params, facts: dict, initial: finetuning.InitialModel | None = None) -> TrainingResult:
+    """Train as ``params`` (blocks train, network, augmentation) say. Resume from the last checkpoint if there is one.
 
     Args:
         facts: everything that determines the result, see ``identity``.
-        initial: the model to begin with instead of random weights.
+        initial: the model whose weights replace the random initial weights.
 
     Raises:
-        RunError: the loss is no number, or memory ran out.
-        IntegrityError: a checkpoint of another training, or damaged ones only.
-        MachineError: the same training runs already.
+        RunError: the loss is not finite, or memory ran out.
+        IntegrityError: a checkpoint belongs to another training, or all are damaged.
+        MachineError: another process runs the same training.
     """
     key = checkpoints.key(facts)
     directory = checkpoints.folder(key)
     batches = Batches(data, params)
     model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
     if initial:
-        networks.begin(model.network, initial.network)
-    with checkpoints.alone(directory), checkpoints.Writer(directory, key) as writer:
-        book = Bookkeeper(model, data, batches, params.train, writer)
-        book.resume()
-        if not book.finished():
-            _fit(model, batches, book, params.train)
-    model.network.set_weights(book.kept)
-    network = networks.fixed(model.network, params.network, *data.images.shape[2:])
-    began = initial.manifest if initial else None
-    return Trained(network, pd.DataFrame(book.history), book.kept_epoch, directory, began)
+        networks.set_initial_weights(model.network, initial.network)
+    with checkpoints.lock(directory), checkpoints.Writer(directory, key) as writer:
+        recorder = EpochRecorder(model, data, batches, params.train, writer)
+        recorder.resume()
+        if not recorder.is_finished():
+            _fit(model, batches, recorder, params.train)
+    model.network.set_weights(recorder.kept)
+    network = networks.fix_size(model.network, params.network, *data.images.shape[2:])
+    source = initial.manifest if initial else None
+    return TrainingResult(network, pd.DataFrame(recorder.history), recorder.kept_epoch, directory, source)
 
 
-def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) -> None:
+def _fit(model: TrainingModel, batches: Batches, recorder: "EpochRecorder", params: Train) -> None:
     try:
-        progress = Progress(params.epochs, len(batches), params.batch_size, book)
-        settings = {"epochs": params.epochs, "shuffle": False, "verbose": 0, "callbacks": [book, progress]}
-        model.fit(backend.streamed(batches), initial_epoch=len(book.history), **settings)
+        progress = Progress(params.epochs, len(batches), params.batch_size, recorder)
+        settings = {"epochs": params.epochs, "shuffle": False, "verbose": 0, "callbacks": [recorder, progress]}
+        model.fit(backend.stream(batches), initial_epoch=len(recorder.history), **settings)
     except Exception as error:
         if is_out_of_memory(error):
             what = f"out of memory with batches of {params.batch_size}"
@@ -139,22 +132,28 @@ def _fit(model: Segmenter, batches: Batches, book: "Bookkeeper", params: Train) 
         raise
 
 
-def build(params: Params, size: int, channels: int, steps: int) -> Segmenter:
-    """The compiled model, all its variables made from the seed. ``steps``: batches of one epoch."""
+def build(params: Params, size: int, channels: int, steps: int) -> TrainingModel:
+    """Build and compile the model; the seed determines all its variables.
+
+    Args:
+        size: side of the slices in pixels.
+        channels: of one slice.
+        steps: batches of one epoch.
+    """
     keras.utils.set_random_seed(params.train.seed)
-    network = networks.supervised(params.network, None, channels)
-    answering = networks.without_early(network)
+    network = networks.build_supervised(params.network, None, channels)
+    plain = networks.remove_auxiliary_outputs(network)
     augmenter = Augmenter(params.augmentation, seed=params.train.seed, channels=channels)
-    model = Segmenter(network, answering, augmenter, losses.build(params.train))
-    model.compile(optimizer=optimizer(params.train, steps), jit_compile=backend.jit_compile())
-    depths = {"image": network.input_shape[-1], "mask": answering.output_shape[-1]}
+    model = TrainingModel(network, plain, augmenter, losses.build(params.train))
+    model.compile(optimizer=build_optimizer(params.train, steps), jit_compile=backend.jit_compile())
+    depths = {"image": network.input_shape[-1], "mask": plain.output_shape[-1]}
     model({name: np.zeros((1, size, size, depth), "uint8") for name, depth in depths.items()})
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def optimizer(params: Train, steps: int) -> keras.optimizers.Optimizer:
-    """Adam, AdamW or SGD with warm-up, then a constant rate or a cosine to zero; weights averaged (EMA) if asked."""
+def build_optimizer(params: Train, steps: int) -> keras.optimizers.Optimizer:
+    """Adam, AdamW or SGD: warm-up, then a constant learning rate or a cosine to zero; weight averages if ``ema``."""
     total = steps * params.epochs
     warmup = round(params.warmup * total)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -172,11 +171,11 @@ def optimizer(params: Train, steps: int) -> keras.optimizers.Optimizer:
     return adamw
 
 
-class Bookkeeper(keras.callbacks.Callback):
-    """Around each epoch: sets the samples, validates, keeps the best or last weights, saves, decides when to stop."""
+class EpochRecorder(keras.callbacks.Callback):
+    """Before each epoch: draws its samples. After it: validates, keeps the best or last weights, saves, stops early."""
 
     def __init__(
-        self, model: Segmenter, data: Dataset, batches: Batches, params: Train, writer: checkpoints.Writer
+        self, model: TrainingModel, data: Dataset, batches: Batches, params: Train, writer: checkpoints.Writer
     ):  # fmt: skip
         super().__init__()
         self.segmenter, self.data, self.batches, self.settings = model, data, batches, params
@@ -190,72 +189,73 @@ class Bookkeeper(keras.callbacks.Callback):
         self.batches.start(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch % 50 == 0:  # not each: reading the loss makes an accelerator wait
+        if batch % 50 == 0:  # not after each batch, because reading the loss makes an accelerator wait
             self._check_finite(logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
         self._check_finite(logs["loss"])
-        self._tell_skipped(epoch + 1)
-        with averaged(self.segmenter):
+        self._report_skipped(epoch + 1)
+        with use_averages(self.segmenter):
             trained = {name: float(logs[name]) for name in ("loss", "dice", "iou", "binary_accuracy")}
             row = {"epoch": epoch + 1, **trained, **validate(self.segmenter, self.data, self.settings.batch_size)}
-            self._check_finite(row["val_loss"])  # the last step's own damage shows here
+            self._check_finite(row["val_loss"])  # shows damage by the very last step
             self.history.append(row | {"learning_rate": float(self.segmenter.optimizer.learning_rate)})
             if self.settings.keep == "last" or self.best_epoch == epoch + 1:
-                self.kept, self.kept_epoch = _arrays(self.segmenter.network.weights), epoch + 1
+                self.kept, self.kept_epoch = _copy_values(self.segmenter.network.weights), epoch + 1
         self._save()
-        if self.finished():
+        if self.is_finished():
             self.segmenter.stop_training = True
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch, counted from 1, of the highest validation volume Dice; one without any is the lowest."""
+        """The first epoch, counted from 1, with the highest validation volume Dice. An undefined Dice is the lowest."""
         return 1 + int(np.argmax(np.nan_to_num([row["val_volume_dice"] for row in self.history], nan=-1)))
 
     @property
     def best_score(self) -> float:
         return self.history[self.best_epoch - 1]["val_volume_dice"]
 
-    def finished(self) -> bool:
-        """All epochs done, or none better for ``patience`` of them."""
+    def is_finished(self) -> bool:
+        """Whether all epochs are done, or the last ``patience`` epochs brought no better score."""
         done, patience = len(self.history), self.settings.patience
         if patience is not None and done and done - self.best_epoch >= patience:
             return True
         return done >= self.settings.epochs
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint, if there is one, and say so."""
-        found = checkpoints.latest(self.writer.directory, self.writer.training_key)
+        """Continue from the newest intact checkpoint, if there is one, and report it."""
+        found = checkpoints.read_latest(self.writer.directory, self.writer.training_key)
         if found is None:
-            others = checkpoints.unfinished(self.writer.directory)
+            others = checkpoints.find_unfinished(self.writer.directory)
             if others:
-                what = f"{len(others)} unfinished of other parameters, data or code are in {others[0].parent}"
+                count = f"{len(others)} unfinished training" + "s" * (len(others) > 1)
+                what = f"{others[0].parent} has {count} with other parameters, data or code"
                 print(f"training from the start; {what}", flush=True)
             return
-        for index, variable in enumerate(_state(self.segmenter)):
+        for index, variable in enumerate(_collect_state(self.segmenter)):
             variable.assign(found.arrays[f"state/{index}"])
         self.history, self.kept_epoch = found.meta["history"], found.meta["kept_epoch"]
-        self.skipped = self._skipped(len(self.history))
+        self.skipped = self._count_skipped(len(self.history))
         self.kept = [found.arrays[f"kept/{index}"] for index in range(len(self.segmenter.network.weights))]
         print(f"resumed after epoch {found.epoch} of {self.settings.epochs}", flush=True)
 
     def _save(self) -> None:
-        state = {f"state/{i}": array for i, array in enumerate(_arrays(_state(self.segmenter)))}
+        state = {f"state/{i}": array for i, array in enumerate(_copy_values(_collect_state(self.segmenter)))}
         kept = {f"kept/{i}": array for i, array in enumerate(self.kept)}
         meta = {"history": list(self.history), "kept_epoch": self.kept_epoch}
         self.writer.save(checkpoints.Checkpoint(len(self.history), state | kept, meta))
 
-    def _skipped(self, epochs: int) -> int:
-        """Steps of the first ``epochs`` that changed no weight, because a gradient overflowed in float16."""
+    def _count_skipped(self, epochs: int) -> int:
+        """How many steps of the first ``epochs`` changed no weight, because a gradient overflowed in float16."""
         return epochs * len(self.batches) - int(self.segmenter.optimizer.iterations)
 
-    def _tell_skipped(self, epochs: int) -> None:
-        """Say how many steps of the last epoch were skipped.
+    def _report_skipped(self, epochs: int) -> None:
+        """Print how many steps of the last epoch were skipped, if there are any.
 
         Raises:
-            RunError: gradients overflow however small the loss is scaled: no step will count any more.
+            RunError: all were skipped although the loss is scaled down. No later step can change a weight.
         """
-        before, self.skipped = self.skipped, self._skipped(epochs)
+        before, self.skipped = self.skipped, self._count_skipped(epochs)
         if self.skipped == before:
             return
         scale, skipped = float(self.segmenter.optimizer.dynamic_scale), self.skipped - before
@@ -272,26 +272,28 @@ class Bookkeeper(keras.callbacks.Callback):
             raise RunError("train.loss", what, fix)
 
 
-def _state(model: Segmenter) -> list:
-    """All variables that the next step depends on: weights, random states, optimizer, averages."""
+def _collect_state(model: TrainingModel) -> list:
+    """All variables that the next step depends on: weights, random generators, optimizer, averages."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def _arrays(variables) -> list[np.ndarray]:
-    """Copies of their values: a step on JAX overwrites the memory of the variables it was given."""
+def _copy_values(variables) -> list[np.ndarray]:
+    """Copies of the values, because a step on JAX overwrites the memory of its variables."""
     return [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
 
 
 @contextmanager
-def averaged(model: Segmenter):
-    """The averaged weights (EMA) in place of the trained ones within the block, where the optimizer keeps them."""
+def use_averages(model: TrainingModel):
+    """Use the averaged weights (EMA) instead of the trained ones within the block, if the optimizer keeps them."""
+    # keras.callbacks.SwapEMAWeights cannot replace this: on TensorFlow it swaps by adding and subtracting. Because of
+    # rounding, the trained weights would not come back to the byte. It also reads the same private attribute.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 wraps it, to scale the loss
     averages = getattr(optimizer, "_model_variables_moving_average", None) if getattr(optimizer, "use_ema", 0) else None
     if not averages:
         yield
         return
-    trained = _arrays(model.trainable_variables)
-    for variable, average in zip(model.trainable_variables, _arrays(averages), strict=True):
+    trained = _copy_values(model.trainable_variables)
+    for variable, average in zip(model.trainable_variables, _copy_values(averages), strict=True):
         variable.assign(average)
     try:
         yield
@@ -300,10 +302,12 @@ def averaged(model: Segmenter):
             variable.assign(value)
 
 
-def validate(model: Segmenter, data: Dataset, batch_size: int) -> dict[str, float]:
-    """Scores of the validation slices at threshold 0.5: loss, pooled Dice, IoU, accuracy, mean Dice per volume."""
+def validate(model: TrainingModel, data: Dataset, batch_size: int) -> dict[str, float]:
+    """Score the validation slices at threshold 0.5: loss, pooled Dice, IoU and accuracy, mean Dice of the volumes."""
     rows, counts, loss = [], [], 0.0
-    for part, found, batch_loss in prediction.examined(model.examiner, data, data.rows("val"), batch_size):
+    for part, found, batch_loss in prediction.validate_batches(
+        model.validation_step, data, data.rows("val"), batch_size
+    ):
         rows.append(part)
         counts.append(found)
         loss += batch_loss * len(part)
@@ -319,19 +323,19 @@ def validate(model: Segmenter, data: Dataset, batch_size: int) -> dict[str, floa
     }
 
 
-def save(trained: Trained, weights: Path) -> None:
-    """Write the weights alone: their bytes hold no date and no machine."""
+def save(trained: TrainingResult, weights: Path) -> None:
+    """Write only the weights. The file has no date and no name of the machine, so equal weights give equal bytes."""
     with files.replacing(weights) as temporary:
         trained.network.save_weights(temporary)
 
 
-def write_history(trained: Trained, path: Path) -> None:
-    """Write one row an epoch."""
+def write_history(trained: TrainingResult, path: Path) -> None:
+    """Write the history as CSV, one row for each epoch."""
     files.write_text(path, trained.history.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
-def finish(trained: Trained) -> str:
-    """Drop the checkpoints, now that the outputs are written, and return the closing line."""
+def finish(trained: TrainingResult) -> str:
+    """Remove the checkpoints and return the summary line. Call it after the outputs are written."""
     checkpoints.remove(trained.checkpoints)
     kept = trained.history.iloc[trained.kept_epoch - 1]
     return (

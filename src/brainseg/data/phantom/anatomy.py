@@ -1,8 +1,8 @@
-"""A drawn head with a tumour: the same in three dimensions, whatever slice is cut.
+"""A drawn head with a tumour, consistent in three dimensions.
 
-Coordinates: x to the right, y to the back, z up; the unit is half the image side, about 115 mm. A shape is a
-signed distance, positive inside. A signal is (3, size, size) float32: pre-contrast T1, FLAIR, post-contrast
-T1; white matter in T1 is 1.
+Coordinates: x to the right, y to the back, z up; the unit is half the image side, about 115 mm. A shape is a signed
+distance, positive inside. A signal is (3, size, size) float32: pre-contrast T1, FLAIR, post-contrast T1; white matter
+in T1 is 1.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ NUCLEI = (  # centre, half-axes
 
 
 class Head:
-    """One patient, drawn once from ``rng``, to be cut at ``heights`` into slices of ``size`` pixels a side."""
+    """One patient, drawn once from ``rng``, and cut at ``heights`` into slices of ``size`` pixels a side."""
 
     def __init__(self, rng: np.random.Generator, heights: np.ndarray, size: int):
         self.heights = heights
@@ -45,13 +45,13 @@ class Head:
         self.egg = rng.uniform(0.02, 0.14)  # narrower in front
         self.scalp, self.skull, self.fat = rng.uniform(0.03, 0.05), rng.uniform(0.045, 0.06), rng.uniform(0.8, 1.3)
         self.atrophy, self.caps, self.spots = rng.uniform(0.6, 1.3), rng.uniform(0.0, 1.0), rng.uniform(2.2, 3.4)
-        self.x, self.y = _grid(rng, size)
-        self.shape, self.warp, self.lobes = (_field(rng, heights, length) for length in (0.5, 0.16, 0.12))
-        self.folds, self.depths, self.texture = (_field(rng, heights, length) for length in (0.05, 0.12, 0.03))
+        self.x, self.y = _make_coordinates(rng, size)
+        self.shape, self.warp, self.lobes = (_draw_noise(rng, heights, length) for length in (0.5, 0.16, 0.12))
+        self.folds, self.depths, self.texture = (_draw_noise(rng, heights, length) for length in (0.05, 0.12, 0.03))
         self.tumour = Tumour(rng, self)
 
     def depth(self, x: np.ndarray | float, y: np.ndarray | float, z: float) -> np.ndarray | float:
-        """Below the skin: an ellipsoid's upper half on a nearly straight lower one."""
+        """Depth below the skin. The head is the upper half of an ellipsoid on a nearly straight lower half."""
         x, z = x / (1 + self.egg * y), z + 0.05
         a, b, c = self.radii
         c += 0 if z > 0 else 1.5
@@ -60,12 +60,12 @@ class Head:
         return (1 - radius) / steepness
 
     def cut(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The signal of a slice and its tumour mask, (size, size) uint8 in {0, 255}."""
+        """Draw the signal of a slice and its tumour mask, (size, size) uint8 in {0, 255}."""
         return Cut(self, index).draw()
 
 
 class Cut:
-    """One slice: noise and distances at its pixels, and what is painted from them, from the outside in."""
+    """One slice: noise and distances at its pixels, and the tissues painted from them, from the outside in."""
 
     def __init__(self, head: Head, index: int):
         self.head, self.x, self.y, self.z = head, head.x, head.y, float(head.heights[index])
@@ -82,11 +82,11 @@ class Cut:
         self.sulci, self.cortex = self._folds(head.folds[index])
 
     def draw(self) -> tuple[np.ndarray, np.ndarray]:
-        signal = _filled(AIR, self.x)
+        signal = _fill(AIR, self.x)
         self._paint_coverings(signal)
         if self.z < 0:
             self._paint_face(signal)
-        tissue = self._tissue()
+        tissue = self._draw_tissue()
         mask = self.head.tumour.paint(tissue, self)
         _paint(signal, np.minimum(self.inside, self.brain + 0.02), CSF)
         _paint(signal, self.brain, tissue)
@@ -101,7 +101,7 @@ class Cut:
         return np.maximum(np.minimum(np.maximum(lateral, horn), np.abs(x) - 0.008), middle)
 
     def _folds(self, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sulci and the grey matter along them: inwards from the surface, along the midline, in from the sides."""
+        """Sulci and the grey matter along them: from the surface inwards, along the midline, from the sides."""
         x, y, z = self.x + 0.01 * self.warp, self.y + 0.01 * self.lobes, self.z
         a, b, _ = self.head.radii
         outwards = (np.sqrt((x / a) ** 2 + (y / b) ** 2) + 0.05) ** 0.5
@@ -146,12 +146,12 @@ class Cut:
         ):
             _paint(signal, np.minimum(below, shape), value)
 
-    def _tissue(self) -> np.ndarray:
+    def _draw_tissue(self) -> np.ndarray:
         """The brain without its tumour."""
         x, y, z = np.abs(self.x), self.y, self.z
         solid = (np.maximum(self.sulci, -self.brain) < 0).astype(np.uint8)
         depth = cv2.distanceTransform(solid, cv2.DIST_L2, 5) * (2 / len(solid))
-        tissue = _filled(WHITE, x)
+        tissue = _fill(WHITE, x)
         _paint(tissue, np.maximum(self.cortex, 0.035 + 0.01 * self.warp - depth), GREY, soft=3)
         for centre, axes in NUCLEI:
             _paint(tissue, 0.07 * (1 - _radius(x, y, z, centre, axes)), NUCLEUS, soft=2)
@@ -172,7 +172,7 @@ class Cut:
 
 
 class Tumour:
-    """Lobes that respect the brain's surface and the ventricles; solid, with a cyst, an enhancing rim or a dim core."""
+    """Lobes within the brain and outside the ventricles; solid, or with a cyst, an enhancing rim or a dim core."""
 
     def __init__(self, rng: np.random.Generator, head: Head):
         self.radius = float(np.exp(rng.uniform(np.log(0.095), np.log(0.28))))  # 11 to 32 mm
@@ -194,7 +194,7 @@ class Tumour:
                 return [x, y, z]
 
     def paint(self, tissue: np.ndarray, cut: Cut) -> np.ndarray:
-        """Paint it into the brain's ``tissue`` and return its mask."""
+        """Paint the tumour into ``tissue``, the brain, and return its mask."""
         distance = np.full_like(cut.x, -1)
         for centre, axes in self.lobes:
             distance = np.maximum(distance, 1 - _radius(cut.x, cut.y, cut.z, centre, axes) / self.radius)
@@ -233,7 +233,7 @@ def _radius(x: np.ndarray, y: np.ndarray, z: float, centre: Sequence[float], axe
 
 
 def _tube(points: Sequence[tuple[float, float, float, float]], x, y, z: float, swell: float) -> np.ndarray:
-    """The distance to a tube through ``points``, its radii ``swell`` times theirs."""
+    """The distance to a tube through ``points``, whose radii are multiplied by ``swell``."""
     x, best = np.abs(x), np.full_like(x, -1)
     for (x0, y0, z0, r0), (x1, y1, z1, r1) in pairwise(points):
         if not min(z0, z1) - 0.2 < z < max(z0, z1) + 0.2:
@@ -245,8 +245,8 @@ def _tube(points: Sequence[tuple[float, float, float, float]], x, y, z: float, s
     return best
 
 
-def _grid(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Head coordinates x, y of the pixels: the patient lies a little turned and off centre."""
+def _make_coordinates(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Head coordinates x, y of the pixels: the head is a little rotated and off centre."""
     line = ((np.arange(size) + 0.5) * 2 / size - 1) / rng.uniform(1.0, 1.2)
     x, y = np.meshgrid(line - rng.normal(0, 0.02), line - rng.normal(0, 0.02))
     angle = rng.normal(0, 0.06)
@@ -254,8 +254,8 @@ def _grid(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     return turned[0].astype(np.float32), turned[1].astype(np.float32)
 
 
-def _field(rng: np.random.Generator, heights: np.ndarray, length: float) -> np.ndarray:
-    """Smooth noise (slices, cells, cells) of unit variance, correlated over ``length`` in all three directions."""
+def _draw_noise(rng: np.random.Generator, heights: np.ndarray, length: float) -> np.ndarray:
+    """Smooth noise (slices, cells, cells) of unit variance, correlated over ``length`` in all directions."""
     step = heights[1] - heights[0] if len(heights) > 1 else 1.0
     cells = min(128, int(6 / length))
     white = rng.standard_normal((len(heights), cells, cells), dtype=np.float32)
@@ -264,18 +264,18 @@ def _field(rng: np.random.Generator, heights: np.ndarray, length: float) -> np.n
 
 
 def _sample(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A ``field`` spread over -1 to 1, at the points ``x``, ``y``."""
+    """Values of a ``field``, which spans -1 to 1, at the points ``x``, ``y``."""
     half = len(field) / 2
     places = x * half + (half - 0.5), y * half + (half - 0.5)
     return cv2.remap(field, *places, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
-def _filled(value: Sequence[float], like: np.ndarray) -> np.ndarray:
+def _fill(value: Sequence[float], like: np.ndarray) -> np.ndarray:
     return np.stack([np.full_like(like, level) for level in value])
 
 
 def _paint(signal: np.ndarray, shape: np.ndarray, value: Sequence | np.ndarray, soft: float = 1) -> None:
-    """Cover ``signal`` in ``shape`` by ``value``, a level or an array a channel; the edge is ``soft`` pixels wide."""
+    """Set ``signal`` in ``shape`` to ``value``, a level or an array per channel; the edge is ``soft`` pixels wide."""
     weight = np.clip(0.5 + shape * (signal.shape[-1] / 2 / soft), 0, 1)
     if not weight.any():
         return

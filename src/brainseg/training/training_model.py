@@ -1,4 +1,4 @@
-"""The trainable model: augmentation, network and loss in one compiled step, its running scores, and its examiner."""
+"""The model that is trained (augmentation, network and loss in one compiled step), its scores, its validation step."""
 
 import keras
 from keras import ops
@@ -22,7 +22,7 @@ class Overlap(keras.metrics.Metric):
 
     def result(self):
         tp, fp, fn, tn = ops.unstack(ops.convert_to_tensor(self.counts))
-        one = ops.ones_like(tp)  # nothing to find and nothing found
+        one = ops.ones_like(tp)  # the score if masks and predictions are empty
         return {
             "dice": ops.where(tp + fp + fn > 0, 2 * tp / ops.maximum(2 * tp + fp + fn, 1), one),
             "iou": ops.where(tp + fp + fn > 0, tp / ops.maximum(tp + fp + fn, 1), one),
@@ -30,25 +30,25 @@ class Overlap(keras.metrics.Metric):
         }
 
 
-class Segmenter(keras.Model):
+class TrainingModel(keras.Model):
     """Trains ``network`` on ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8.
 
-    The mask is augmented with the image, so the model answers it beside the logits, and the loss
-    reads both from the answer. Further channels of a deeply supervised network are further answers to
-    the same mask; each weighs half of the one before.
+    The mask is augmented with the image. So the model returns it with the logits, and the loss reads both from there.
+    Auxiliary outputs of a network with deep supervision are compared with the same mask; each weighs half as much as
+    the one before.
     """
 
-    def __init__(self, network: keras.Model, answering: keras.Model, augmenter: Augmenter, loss):
-        """``answering``: the same layers without the early answers, for validation."""
+    def __init__(self, network: keras.Model, plain: keras.Model, augmenter: Augmenter, loss):
+        """``plain``: the same layers without the auxiliary outputs, for validation."""
         super().__init__()
-        self.network, self.examiner = network, Examiner(answering, loss)
+        self.network, self.validation_step = network, ValidationStep(plain, loss)
         self.augmenter, self.objective, self.overlap = augmenter, loss, Overlap()
-        self.answers = network.output_shape[-1] // answering.output_shape[-1]
+        self.answers = network.output_shape[-1] // plain.output_shape[-1]
 
     def call(self, inputs, training=False):
         images, masks = self.augmenter(inputs["image"], inputs["mask"], training=training)
-        answers = ops.split(self.network(images, training=training), self.answers, axis=-1)
-        return {"logits": answers[0], "early": answers[1:], "mask": masks}
+        outputs = ops.split(self.network(images, training=training), self.answers, axis=-1)
+        return {"logits": outputs[0], "early": outputs[1:], "mask": masks}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         losses = [self.objective(y_pred["mask"], logits) for logits in (y_pred["logits"], *y_pred["early"])]
@@ -60,17 +60,17 @@ class Segmenter(keras.Model):
         return self.get_metrics_result()
 
 
-class Examiner(keras.Model):
-    """What validation needs to know of a batch, and no more: on an accelerator the logits never leave it.
+class ValidationStep(keras.Model):
+    """The validation step: the counts and the loss of a batch. The logits stay on the device.
 
-    Given ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8, it returns ``counts`` (B, M, 4) int32 of
-    hard masks (probability >= 0.5), in the order of ``metrics.Counts``, and ``loss`` (B,), the batch's for each.
+    Takes ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8. Returns ``counts`` (B, M, 4) int32 of hard
+    masks (probability >= 0.5), in the order of ``metrics.Counts``, and ``loss`` (B,), the batch's loss repeated.
     """
 
     def __init__(self, network: keras.Model, loss):
         super().__init__()
-        self.network, self.objective, self.built = network, loss, True  # all its layers are the network's
-        self.compile(jit_compile=backend.jit_compile())  # predict() would compile with XLA on its own account
+        self.network, self.objective, self.built = network, loss, True  # its only layers are those of the network
+        self.compile(jit_compile=backend.jit_compile())  # otherwise Keras may choose XLA for predict()
 
     def call(self, inputs):
         logits = self.network(inputs["image"], training=False)

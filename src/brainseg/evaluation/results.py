@@ -1,0 +1,301 @@
+"""What evaluation and cross-validation write, as pydantic models: read by attribute, refused where a key is amiss.
+
+docs/metrics.md defines each number; docs/schemas/ holds the JSON Schemas, made by tools/write_schemas.py.
+A model's fields stand in the order of the file's keys. A key that a file may lack has a default and is not written.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from brainseg.config import ParamsBlock, reason
+from brainseg.errors import DataError
+from brainseg.inference.postprocessing import Rule
+
+Count = Annotated[int, Field(ge=0)]
+Least = Annotated[float, Field(ge=0)] | None  # 0 or more; None: undefined
+Share = Annotated[float, Field(ge=0, le=1)] | None
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(min_length=1)]
+Unit = Literal["patient", "slice", "institution"]
+Mirroring = Literal["none", "mirrored left to right"]
+Kind = TypeVar("Kind", bound=ParamsBlock)
+
+
+class Mean(ParamsBlock):
+    """Over the n defined values; lo and hi: 95 % interval of the mean, patients resampled."""
+
+    mean: Least
+    median: Least
+    lo: Least
+    hi: Least
+    n: Count
+    undefined: Count
+
+
+class MeanShare(Mean):
+    """A mean of shares."""
+
+    mean: Share
+    median: Share
+    lo: Share
+    hi: Share
+
+
+class VolumeScores(ParamsBlock):
+    """Per patient over all its slices."""
+
+    dice: MeanShare
+    iou: MeanShare
+
+
+class SliceScores(ParamsBlock):
+    """Per slice; hd95 in the unit."""
+
+    unit: Literal["px", "mm"]
+    dice_tumour: MeanShare
+    dice_empty_as_one: MeanShare
+    iou_tumour: MeanShare
+    hd95: Mean
+    surface_dice: MeanShare
+
+
+class PooledScores(ParamsBlock):
+    """All pixels of the subset at once."""
+
+    dice: Share
+    iou: Share
+    precision: Share
+    recall: Share
+    pixel_accuracy: Share
+
+
+class Detection(ParamsBlock):
+    """By any predicted pixel."""
+
+    slice_sensitivity: Share
+    slice_false_positive_rate: Share
+    patient_sensitivity: Share
+
+
+class KerasScores(ParamsBlock):
+    """Smooth 100, batch 32: for comparison with older projects only."""
+
+    dice_batch_soft: Share
+    iou_batch_soft: Share
+
+
+class LessInput(ParamsBlock):
+    """Mean volume Dice of the same model with less input: no neighbouring slices, or only FLAIR."""
+
+    one_slice_dice: Share
+    flair_only_dice: Share
+
+
+class GroupDice(ParamsBlock):
+    """Mean volume Dice of a group of patients, with its interval."""
+
+    n: Annotated[int, Field(ge=1)]
+    dice: Share
+    lo: Share
+    hi: Share
+
+
+class SizeGroupDice(ParamsBlock):
+    """The same of a third of the patients by tumour size; up_to: tumour pixels of the largest."""
+
+    up_to: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1)]
+    dice: Share
+    lo: Share
+    hi: Share
+
+
+class CalibrationError(ParamsBlock):
+    """Expected calibration error of all pixels, and of those given a probability of at least a tenth."""
+
+    ece: Share
+    ece_from_tenth: Share
+
+
+class MaskScores(ParamsBlock):
+    """All numbers of one subset; alone and calibration are of a network only."""
+
+    volume: VolumeScores
+    slice: SliceScores
+    pooled: PooledScores
+    detection: Detection
+    keras: KerasScores
+    alone: LessInput | None = None
+    by_institution: Annotated[dict[str, GroupDice], Field(min_length=1)]
+    by_size: dict[str, SizeGroupDice]
+    calibration: CalibrationError | None = None
+
+
+class NetworkScores(MaskScores):
+    """All numbers of one subset."""
+
+    alone: LessInput
+    calibration: CalibrationError
+
+
+class Baseline(ParamsBlock):
+    """What needs no network, scored on test by the same code."""
+
+    volume: VolumeScores
+    slice: SliceScores
+    pooled: PooledScores
+    detection: Detection
+
+
+class Postprocessing(ParamsBlock):
+    """Voxels of the smallest 3D component that is kept."""
+
+    min_component: Count
+
+
+class FlairBaseline(ParamsBlock):
+    """A threshold on FLAIR, chosen on validation like the model's."""
+
+    threshold: Threshold
+    postprocessing: Postprocessing
+    volume: VolumeScores
+    slice: SliceScores
+    pooled: PooledScores
+    detection: Detection
+
+
+class SomeBaselines(ParamsBlock):
+    """Scores of an empty prediction and, if its rule is known, of a threshold on FLAIR."""
+
+    empty: Baseline
+    flair_threshold: FlairBaseline | None = None
+
+
+class Baselines(SomeBaselines):
+    """Nothing predicted, and a threshold on FLAIR."""
+
+    flair_threshold: FlairBaseline
+
+
+class EvaluationProtocol(ParamsBlock):
+    """What was scored and how; patients and slices of each subset; grid: pixels, side of the square."""
+
+    source: Text
+    unit: Unit
+    grid: Annotated[int, Field(ge=1)]
+    patients: dict[str, Count]
+    slices: dict[str, Count]
+    weights_sha256: Digest | None = None
+    threshold: Threshold
+    postprocessing: Postprocessing
+    tta: Mirroring
+    empty_rule: Text
+    marks: list[Text]
+
+
+class ExternalEvaluation(ParamsBlock):
+    """evaluation.json of ``brainseg evaluate``: a model, or ready-made masks, on files from outside the pipeline."""
+
+    protocol: EvaluationProtocol
+    test: MaskScores
+    val: MaskScores | None = None
+    baselines: SomeBaselines
+
+
+class Evaluation(ExternalEvaluation):
+    """metrics/evaluation.json: numbers of one model on validation and test patients."""
+
+    test: NetworkScores
+    val: NetworkScores
+    baselines: Baselines
+
+
+class Summary(ParamsBlock):
+    """metrics/summary.json: what DVC shows of a run."""
+
+    volume_dice_mean: Share
+    volume_dice_median: Share
+    volume_iou_mean: Share
+    slice_dice_tumour_mean: Share
+    hd95_median: Least
+    slice_sensitivity: Share
+    slice_false_positive_rate: Share
+    flair_threshold_dice_mean: Share
+    val_volume_dice_mean: Share
+    threshold: Threshold
+
+
+class CrossValidationProtocol(ParamsBlock):
+    """The protocol that the folds share; patients and slices: all of them, each tested once."""
+
+    source: Text
+    unit: Unit
+    grid: Annotated[int, Field(ge=1)]
+    tta: Mirroring
+    empty_rule: Text
+    marks: list[Text]
+    patients: Count
+    slices: Count
+    folds: Count
+
+
+class FoldSummary(ParamsBlock):
+    """One fold, and the rule that was chosen on its own validation patients."""
+
+    fold: Count
+    experiment: Text
+    institutions: list[str]
+    patients: dict[str, Count]
+    threshold: Threshold
+    min_component: Count
+    volume_dice: MeanShare
+    val_volume_dice_mean: Share
+
+
+class MadeFrom(ParamsBlock):
+    """What determines scores besides the parameters: digests of the prepared data and of code, and commands."""
+
+    data: list[str]
+    code: dict[str, str]
+    commands: list[str]
+
+
+class CrossValidationSummary(ParamsBlock):
+    """metrics/cross_validation/summary.json: every patient scored once; seconds: of each stage, if timed."""
+
+    protocol: CrossValidationProtocol
+    test: NetworkScores
+    folds: list[FoldSummary]
+    params: dict[str, Any]
+    overrides: dict[str, Any]
+    made_from: MadeFrom
+    seconds: dict[str, list[float]] | None = None
+
+
+def rule_of(block: EvaluationProtocol | FlairBaseline) -> Rule:
+    """The rule that turned probabilities into the masks that were scored."""
+    return Rule(block.threshold, block.postprocessing.min_component)
+
+
+def text(content: ParamsBlock) -> str:
+    """The text of a file: strict JSON."""
+    return json.dumps(content.model_dump(exclude_unset=True), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read(path: Path, kind: type[Kind]) -> Kind:
+    """Read one of these files.
+
+    Raises:
+        DataError: there is no such file, or it is damaged.
+    """
+    fix = "run: dvc repro, or git restore it"
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(path, "there is no such file", fix) from None
+    except ValueError as error:
+        raise DataError(path, f"is damaged or of another version: {reason(error)}", fix) from None

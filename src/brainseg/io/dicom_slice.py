@@ -1,0 +1,280 @@
+"""One DICOM file: its header, checked, and its pixels.
+
+Accepted are uncompressed files (implicit or explicit little endian, explicit big endian, deflated) of one grayscale
+slice, 8 or 16 bits a value. MONOCHROME2 stays as it is. MONOCHROME1, where the smallest value is the brightest, is
+inverted within the range of its stored bits: ``smallest + largest - value``.
+
+Only the tags in ``_TAGS`` are parsed, so that names, dates, ids and descriptions are never read. No error holds a text
+of a header, nor of a library that read one. Limits are checked before any pixel is read.
+"""
+
+import logging
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainseg.errors import BrainsegError, DataError, MachineError
+from brainseg.io import volumes
+
+MAX_BYTES = 2 * volumes.MAX_SIDE**2 + 2**22  # of one file, deflated or not: the largest slice and 4 MiB of header
+MAX_ITEMS = 10_000  # of all sequences in a file; pydicom takes seconds for a million
+PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+EXPORT = "export the series again"
+
+_, _EXPLICIT, _, _DEFLATED = PLAIN_SYNTAXES
+_LARGEST = 1e12  # limit of all numbers in a header, so that results computed from them stay finite
+_ROUNDING = 2e-3  # how far cosines may be from those of perpendicular directions: they may have three decimals
+_MARK = 128  # bytes before the letters DICM
+_TAGS = ("SOPClassUID", "SeriesInstanceUID", "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
+         "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+         "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient",
+         "ImagePositionPatient", "PixelSpacing", "SliceThickness")  # fmt: skip
+
+_DECOMPRESS = "decompress it, for example with gdcmconv --raw, or dcmdjpeg for JPEG"
+
+
+class SliceHeader(NamedTuple):
+    """What the header of one file says, checked."""
+
+    path: Path
+    label: str  # what errors call it
+    series: str  # compared, never shown
+    size: tuple[int, int]  # rows, columns
+    kind: tuple[bool, int, int, bool]  # smallest is brightest, bits allocated, bits stored, signed
+    axes: np.ndarray  # (6,): direction along a row, then along a column, LPS
+    pixel: np.ndarray  # (2,), mm: between rows, between columns
+    position: np.ndarray  # (3,), mm: centre of the first pixel, LPS
+    thickness: float  # mm, 0 if unknown
+    rescale: tuple[float, float]  # slope, intercept
+
+
+def load_pydicom() -> ModuleType:
+    """Import pydicom and silence it for the whole process: its warnings may quote a header.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        import pydicom
+        import pydicom.filereader
+    except ImportError:
+        what = "needs pydicom, which is not installed"
+        raise MachineError("DICOM", what, "pip install '.[medical]' in a clone of the project") from None
+    logging.getLogger("pydicom").disabled = True
+    warnings.filterwarnings("ignore", module=r"pydicom\b")  # catch_warnings is not safe with threads
+    return pydicom
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has the DICOM mark; True for one that cannot be read, so that reading it raises the error."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(_MARK + 4)[_MARK:] == b"DICM"
+    except OSError:
+        return True
+
+
+def read_header(path: Path, label: str) -> SliceHeader:
+    """Read the header of one file.
+
+    Args:
+        path: the file.
+        label: what errors call it.
+
+    Raises:
+        DataError: not one uncompressed grayscale slice with a position.
+        MachineError: pydicom is not installed.
+    """
+    dataset = _read_dataset(path, label, _TAGS)
+    with _name_damage(label):
+        _check_kind(dataset, label)
+        size, kind = _read_size(dataset, label), _read_pixel_kind(dataset, label)
+        axes, pixel, position = _read_place(dataset, label)
+        thickness = _read_numbers(dataset, "SliceThickness", 1)
+        thick = 0.0 if thickness is None else max(float(thickness[0]), 0.0)
+        series = _series_uid(dataset)
+        if not series:
+            raise DataError(label, "does not say which series it belongs to (SeriesInstanceUID)", EXPORT)
+        return SliceHeader(path, label, series, size, kind, axes, pixel, position, thick, _read_rescale(dataset, label))
+
+
+def read_series_uid(path: Path, label: str) -> str:
+    """The UID of the series of one file, empty where it has none. Arguments and errors as in :func:`read_header`."""
+    dataset = _read_dataset(path, label, ("SeriesInstanceUID",))
+    with _name_damage(label):
+        return _series_uid(dataset)
+
+
+def read_pixels(item: SliceHeader) -> np.ndarray:
+    """``(rows, columns)``, uint8, uint16 or int16, not rescaled; MONOCHROME1 is inverted.
+
+    Raises:
+        DataError: no pixels, compressed ones, or too few or too many bytes.
+    """
+    dataset = _read_dataset(item.path, item.label, (*_TAGS, "PixelData"))
+    inverted, allocated, stored, signed = item.kind
+    with _name_damage(item.label):
+        if "PixelData" not in dataset:
+            raise DataError(item.label, "holds no pixels", EXPORT)
+        if dataset["PixelData"].is_undefined_length:
+            raise DataError(item.label, "has encapsulated pixels, only uncompressed ones are read", _DECOMPRESS)
+        size = item.size[0] * item.size[1] * allocated // 8
+        if len(dataset.PixelData) not in (size, size + size % 2):
+            what = f"holds {len(dataset.PixelData):,} of {size:,} bytes of pixels"
+            raise DataError(item.label, what, f"restore it, or {EXPORT}")
+        pixels = dataset.pixel_array.reshape(item.size)
+    if inverted:
+        pixels = (-1 if signed else 2**stored - 1) - pixels.astype(np.int32)
+    return pixels.astype(np.int16 if signed else f"u{allocated // 8}")
+
+
+@contextmanager
+def _name_damage(label: str) -> Iterator[None]:
+    """Turn any error of the library into one that names the file. Its text is dropped, for it may quote a header."""
+    try:
+        yield
+    except (BrainsegError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            what, fix = f"cannot be read ({os.strerror(error.errno)})", "check its permissions"
+        else:
+            what, fix = "is damaged or cut short", f"restore it, or {EXPORT}"
+        raise DataError(label, what, fix) from None
+
+
+def _read_dataset(path: Path, label: str, tags: Sequence[str]) -> Any:
+    """Parse these tags of one file. The transfer syntax is checked before anything is parsed."""
+    pydicom = load_pydicom()
+    with _name_damage(label):
+        if not path.is_file():
+            raise DataError(label, "is not a file", "put the file itself here, and no folder, pipe or broken link")
+        size = path.stat().st_size
+        if size == 0:
+            raise DataError(label, "is empty", "restore or remove it")
+        if size > MAX_BYTES:
+            what = f"holds {size:,} bytes, at most {MAX_BYTES:,} are accepted"
+            raise DataError(label, what, "split a multi-frame file into single slices, or crop it")
+        if not is_dicom(path):
+            raise DataError(label, "is not DICOM", "remove it from the series, or export it again as DICOM")
+        data = path.read_bytes()
+        _check_items(data, label)
+        meta = pydicom.filereader.read_file_meta_info(path)
+        syntax = meta.get("TransferSyntaxUID")
+        if syntax not in PLAIN_SYNTAXES:
+            what = f"is encoded as {_uid_name(syntax)}, only uncompressed files are read"
+            raise DataError(label, what, _DECOMPRESS)
+        if syntax == _DEFLATED:
+            data = _inflate(data[144 + meta.FileMetaInformationGroupLength :], label)
+            _check_items(data, label)
+        return pydicom.dcmread(BytesIO(data), stop_before_pixels="PixelData" not in tags, specific_tags=list(tags))
+
+
+def _uid_name(uid: Any) -> str:
+    """The name of a UID in the list of the standard. Any other value is not shown."""
+    name = str(uid.name) if hasattr(uid, "name") else ""
+    return name if name and name != str(uid) else "an unknown transfer syntax"
+
+
+def _check_items(data: bytes, label: str) -> None:
+    """Refuse a file made to keep the parser busy: count the marks of items in either byte order."""
+    if max(data.count(b"\xfe\xff\x00\xe0"), data.count(b"\xff\xfe\xe0\x00")) > MAX_ITEMS:
+        raise DataError(label, f"has more than {MAX_ITEMS:,} items in its sequences", EXPORT)
+
+
+def _inflate(deflated: bytes, label: str) -> bytes:
+    """A deflated file as an explicit little endian file. pydicom would inflate it without a limit."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflate.decompress(deflated, MAX_BYTES)
+    if not inflate.eof:
+        what = f"is cut short, or inflates to more than {MAX_BYTES:,} bytes"
+        raise DataError(label, what, "save it without compression: gdcmconv --raw")
+    syntax = struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(_EXPLICIT) + 1) + _EXPLICIT.encode() + b"\0"
+    return bytes(_MARK) + b"DICM" + syntax + data
+
+
+def _series_uid(dataset: Any) -> str:
+    return str(dataset.get("SeriesInstanceUID") or "")
+
+
+def _check_kind(dataset: Any, label: str) -> None:
+    """Refuse what is not one plain grayscale slice, or has text in its pixels."""
+    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        what = "has text burned into its pixels (BurnedInAnnotation is YES), which may name the patient"
+        raise DataError(label, what, "remove the text and set the tag to NO, or leave the series out")
+    frames = _read_numbers(dataset, "NumberOfFrames", 1)
+    if "Enhanced" in _uid_name(dataset.get("SOPClassUID")) or (frames is not None and frames[0] > 1):
+        what = "holds several slices in one file (multi-frame or enhanced DICOM)"
+        raise DataError(label, what, "split it into single slices, or convert it to NIfTI with dcm2niix")
+    if dataset.get("Rows") is None or dataset.get("Columns") is None:
+        raise DataError(label, "holds no image", "remove it from the series")
+    samples, colours = _read_numbers(dataset, "SamplesPerPixel", 1), str(dataset.get("PhotometricInterpretation"))
+    if samples is None or samples[0] != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DataError(label, "is not grayscale (one sample, MONOCHROME1 or MONOCHROME2)", "leave the series out")
+    if "ModalityLUTSequence" in dataset:
+        raise DataError(label, "maps its values by a table (Modality LUT)", "export it with a rescale slope instead")
+
+
+def _read_size(dataset: Any, label: str) -> tuple[int, int]:
+    sides = [_read_numbers(dataset, keyword, 1) for keyword in ("Rows", "Columns")]
+    if sides[0] is None or sides[1] is None or min(sides[0][0], sides[1][0]) < 1:
+        raise DataError(label, "has an impossible number of rows or columns", EXPORT)
+    return int(sides[0][0]), int(sides[1][0])
+
+
+def _read_pixel_kind(dataset: Any, label: str) -> tuple[bool, int, int, bool]:
+    keywords = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    values = [_read_numbers(dataset, keyword, 1) for keyword in keywords]
+    allocated, stored, high, signed = (-1 if value is None else int(value[0]) for value in values)
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1 or signed not in (0, 1):
+        raise DataError(label, "has pixels that are not 8 or 16 bits from the lowest bit up", "save it with 16 bits")
+    return dataset.PhotometricInterpretation == "MONOCHROME1", allocated, stored, bool(signed)
+
+
+def _read_place(dataset: Any, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions ``(6,)``, pixel spacing ``(2,)`` and position ``(3,)``."""
+    found = []
+    for keyword, count in (("ImageOrientationPatient", 6), ("PixelSpacing", 2), ("ImagePositionPatient", 3)):
+        values = _read_numbers(dataset, keyword, count)
+        if values is None or (keyword == "PixelSpacing" and values.min() <= 0):
+            raise DataError(label, f"has no usable {keyword}, so its place is unknown", EXPORT)
+        found.append(values)
+    axes = found[0].reshape(2, 3)
+    if np.abs(axes @ axes.T - np.eye(2)).max() > _ROUNDING:
+        what = "has an ImageOrientationPatient that is not two perpendicular directions"
+        raise DataError(label, what, EXPORT)
+    return found[0], found[1], found[2]
+
+
+def _read_rescale(dataset: Any, label: str) -> tuple[float, float]:
+    """Slope and intercept, 1 and 0 where the header has none."""
+    values = []
+    for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        absent = dataset.get(keyword) in (None, "")
+        number = np.array([default]) if absent else _read_numbers(dataset, keyword, 1)
+        if number is None:
+            raise DataError(label, f"has a {keyword} that is not a number", EXPORT)
+        values.append(float(number[0]))
+    if values[0] == 0:
+        raise DataError(label, "has a RescaleSlope of 0, which makes all pixels equal", EXPORT)
+    return values[0], values[1]
+
+
+def _read_numbers(dataset: Any, keyword: str, count: int) -> np.ndarray | None:
+    """``(count,)`` numbers below ``_LARGEST``, or None."""
+    try:
+        values = np.atleast_1d(np.asarray(dataset.get(keyword), np.float64))
+    except (TypeError, ValueError):
+        return None
+    return values if values.shape == (count,) and (np.abs(values) < _LARGEST).all() else None

@@ -1,0 +1,13 @@
+"""Tables in the documents."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(name: str) -> dict[str, list[str]]:
+    """First cell → the others, of every table in a Markdown file; of rows with one name the first."""
+    lines = re.findall(r"^\|(.+)\|$", (ROOT / name).read_text(encoding="utf-8"), re.M)
+    cells = [[cell.strip(" *") for cell in line.split("|")] for line in lines]
+    return {first: rest for first, *rest in reversed(cells)}

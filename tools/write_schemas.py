@@ -1,0 +1,34 @@
+"""Write docs/schemas/: the JSON Schemas of manifest, evaluations and summaries, from their pydantic models.
+
+Run ``python tools/write_schemas.py`` after a model has changed; a test compares the committed schemas with the models.
+"""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from brainseg import files
+from brainseg.evaluation import results
+from brainseg.models.manifest import Manifest
+
+FOLDER = Path(__file__).parents[1] / "docs/schemas"
+KINDS: dict[str, type[BaseModel]] = {
+    "manifest": Manifest,
+    "evaluation": results.Evaluation,
+    "external_evaluation": results.ExternalEvaluation,
+    "summary": results.Summary,
+    "cross_validation": results.CrossValidationSummary,
+}
+
+
+def texts() -> dict[str, str]:
+    """The name of each file and its text."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schemas = {name: dialect | kind.model_json_schema() for name, kind in KINDS.items()}
+    return {f"{name}.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+
+
+if __name__ == "__main__":
+    for name, text in texts().items():
+        files.write_text(FOLDER / name, text)
