@@ -120,7 +120,7 @@ def test_own_file_that_does_not_fit_lists_everything(project_root):
 
 @pytest.mark.parametrize("changes", [{"unit": "slice"}, {"patients": 3}])
 def test_own_file_decides_alone(changes):
-    with pytest.raises(DataError, match="excludes"):
+    with pytest.raises(DataError, match="can be used only with"):
         splitting.split(cohort(4), params(file="mine.csv", **changes))
 
 
