@@ -3,10 +3,10 @@
 All slices count as test. The pipeline's own code prepares, scores and draws them.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
-import json
 import numpy as np
 import pandas as pd
 
