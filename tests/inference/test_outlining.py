@@ -1,5 +1,7 @@
 """From arrays to outlines: the grid, the rule, types, neighbouring slices, and equality with the pipeline."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,3 +133,38 @@ def test_probabilities_are_those_of_the_pipeline(tmp_path, changes):
         for rows in (np.arange(1), np.arange(1, 4), np.arange(4, 15)):
             expected = prediction.predict_patients(network, data, rows, mirror=mirror).astype(int)
             assert np.abs(file.on_grid(data.images[rows]) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.0])
+def test_an_answer_that_is_no_number_is_no_answer(tmp_path, monkeypatch, value, mirror):
+    """A cast would make 0 of it, and "no tumour" of that."""
+    made = outliner(tmp_path, mirror=mirror)
+    given, run = np.zeros((20, SIDE, SIDE), np.uint8), made.session.run
+
+    def broken(images):
+        answer = np.array(run(images))
+        answer[images[..., 1].max(axis=(1, 2)) == 255, 3, 4] = value
+        return answer
+
+    monkeypatch.setattr(made.session, "run", broken)
+    assert not made.segment(given).mask.any()
+    given[13, 0, 0] = 255
+    with pytest.raises(RunError, match=r"a\.nii, slice 14 of 20: the network's answer is not a number") as caught:
+        made.segment(given, name="a.nii")
+    assert caught.value.code == 5
+
+
+def test_a_window_names_the_slice_whose_answer_is_no_number():
+    made = outliner_of_windows()
+    with pytest.raises(RunError, match="array, slice 4 of 7"):
+        made.on_grid(np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, SIDE, SIDE, 3), np.uint8))
+
+
+def outliner_of_windows() -> Outliner:
+    """Of three slices at once; its answer for slices of brightness 3 is NaN."""
+    made = Outliner.__new__(Outliner)
+    made.mirror = False
+    answer = lambda images: np.where(images[..., ::3] == 3, np.nan, 0.5)  # noqa: E731
+    made.session = SimpleNamespace(slices=3, answers=3, run=answer)
+    return made

@@ -5,8 +5,10 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from brainseg.errors import RunError
 from brainseg.inference.predictor import Predictor
 from brainseg.server import serve
 from tests.support import nifti_files, onnx_toy
@@ -22,6 +24,16 @@ def test_a_path_an_array_and_a_string_are_answered_alike(tmp_path):
     for given in (str(tmp_path / "a.png"), pixels):
         again = predictor(given)
         assert (again[0] == mask).all() and (again[1] == probability).all()
+
+
+def test_an_answer_that_is_no_number_names_the_file(tmp_path, monkeypatch):
+    predictor = Predictor(onnx_toy.write(tmp_path / "unet.onnx"))
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(predictor.session, "run", lambda images: np.full((*images.shape[:3], 1), np.nan, np.float32))
+    for given, name in ((tmp_path / "a.png", str(tmp_path / "a.png")), (np.zeros((20, 30), np.uint8), "array")):
+        with pytest.raises(RunError) as caught:
+            predictor(given)
+        assert caught.value.problems[0].path == f"{name}, slice 1 of 1"
 
 
 def test_a_volume_is_answered_slice_by_slice(tmp_path):

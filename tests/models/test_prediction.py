@@ -7,6 +7,7 @@ import pytest
 from keras import ops
 
 from brainseg.data import dataset
+from brainseg.errors import RunError
 from brainseg.evaluation import metrics
 from brainseg.models import prediction
 from brainseg.training import losses
@@ -128,3 +129,44 @@ def test_overlapping_windows_are_averaged(tmp_path):
     windows = [[0, 1, 2], [1, 2, 3]]  # rows of the first patient
     wanted = [np.mean([p[w.index(row)] for w in windows if row in w]) for row in range(4)]
     assert np.abs(found - wanted).max() <= 1
+
+
+@pytest.fixture
+def marked(tmp_path):
+    """A cohort, of whose third validation slice one pixel of FLAIR is 0; no other is."""
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    images = np.array(data.images)
+    images[data.rows("val")[2], 5, 6, 1] = 0
+    return dataset.Dataset(images, data.masks, data.slices)
+
+
+UNSOUND = {
+    "NaN": lambda x: 0 * x / x,
+    "infinity": lambda x: 1 / x,
+    "minus infinity": lambda x: -1 / x,
+}
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("kind", UNSOUND)
+def test_an_answer_that_is_no_number_names_patient_and_slice(marked, kind, depth):
+    """In evaluation and in validation, slice by slice or in windows. A cast would make 0 of it."""
+    inputs = keras.Input((32, 32, 3 * depth))
+    network = keras.Model(inputs, keras.layers.Lambda(lambda x: UNSOUND[kind](x[..., 1::3]))(inputs))
+    network.compile(jit_compile=False)
+    what = "patient P4, slice 3: the network's answer is not a number"
+    for mirror in (False, True):
+        with pytest.raises(RunError, match=what) as caught:
+            prediction.predict_for_evaluation(network, marked, mirror=mirror)
+        assert caught.value.code == 5
+    with pytest.raises(RunError, match=what):
+        list(prediction.validate_batches(ValidationStep(network, losses.bce), marked, marked.rows("val"), 4))
+    rows = np.setdiff1d(marked.rows("test"), marked.rows("val"))
+    assert len(prediction.predict_patients(network, marked, rows, mirror=True)) == len(rows)
+
+
+def test_without_a_table_the_row_is_named():
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    network = lambda_network(lambda x: x[..., :1] * float("nan"), 3)
+    with pytest.raises(RunError, match="row 0: the network's answer"):
+        prediction.predict_slices(network, images, np.arange(3), mirror=False)

@@ -236,6 +236,21 @@ def test_a_fault_that_nobody_foresaw_costs_one_case(tmp_path):
     assert set(table(tmp_path / "out")) == {"b"}
 
 
+def test_an_answer_that_is_no_number_costs_one_case(tmp_path, capsys):
+    class Broken(Fake):
+        def segment(self, voxels, pixel=(1, 1), *, name, **options):
+            if len(voxels) == 4:
+                raise RunError(f"{name}, slice 2 of 4", "the network's answer is not a number", "train it again")
+            return super().segment(voxels, pixel, **options)
+
+    path = nifti(tmp_path / "in/a.nii.gz", heads(4))
+    nifti(tmp_path / "in/b.nii.gz", heads(3))
+    with pytest.raises(RunError):
+        run(tmp_path / "in", tmp_path / "out", Broken())
+    assert set(table(tmp_path / "out")) == {"b"}
+    assert f"ERROR 5 {path}, slice 2 of 4: the network's answer is not a number" in capsys.readouterr().err
+
+
 def test_what_is_no_head_is_refused_and_what_may_be_none_is_marked(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (1, 80, 80)).astype(np.uint8)
     tif(tmp_path / "in/noise.png", noise)
@@ -369,7 +384,7 @@ def test_what_cannot_be_answered_any_more_but_is_unchanged_stays(tmp_path):
 
     path = tif(tmp_path / "a.png", heads(1))
     run(path, tmp_path / "out")
-    with pytest.raises(DataError, match="out of memory"):
+    with pytest.raises(RunError, match="out of memory"):
         run(path, tmp_path / "out", Failing(weights="cd" * 32))
     assert table(tmp_path / "out")["a"]["model"] == "ab" * 32
 

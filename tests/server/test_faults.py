@@ -19,7 +19,7 @@ import pytest
 import requests
 from PIL import Image
 
-from brainseg.errors import IntegrityError, MachineError
+from brainseg.errors import IntegrityError, MachineError, RunError
 from brainseg.inference.predictor import Predictor
 from brainseg.server import app, decoding, limits, serve
 from tests.support import bombs, page_server
@@ -156,6 +156,19 @@ def test_w4_damaged_and_oversized_volumes(served, monkeypatch):
     assert served.segment(volume).status_code == 413
     assert served.segment(encoded(*[head()] * 4, kind="TIFF")).status_code == 413
     assert served.segment(encoded(*[head()] * 3, kind="TIFF")).status_code == 200
+
+
+def test_an_answer_that_is_no_number_is_refused_with_words_and_the_next_is_answered(served, monkeypatch):
+    def broken(voxels, pixel, *, name, **_):
+        raise RunError(f"{name}, slice 1 of 1", "the network's answer is not a number", "look at this image")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served.model, "segment", broken)
+        answer = served.segment(PICTURE)
+    what = "file, slice 1 of 1: the network's answer is not a number"
+    assert answer.status_code == 503
+    assert answer.json()["error"] == {"code": 5, "what": what, "fix": "look at this image"}
+    assert served.segment(PICTURE).status_code == 200
 
 
 NAMES = [b"../../../../tmp/evil.png", b"/etc/passwd", b"C:\\\\evil.png", b"a\0b.png", b"<img src=x onerror=alert(1)>",

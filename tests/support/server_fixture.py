@@ -42,7 +42,7 @@ class Model:
     def prepared(self, voxels, pixel):
         return np.zeros((len(voxels), 16, 16, 3), np.uint8)
 
-    def segment(self, voxels, pixel=(1, 1), *, cancelled=lambda: False):
+    def segment(self, voxels, pixel=(1, 1), *, name="array", cancelled=lambda: False):
         self.begun += 1
         ends = time.monotonic() + self.seconds
         while not self.hold.is_set() or time.monotonic() < ends:

@@ -168,6 +168,30 @@ def test_t2_a_loss_that_is_no_number(data, monkeypatch):
     assert "learning_rate" in caught.value.problems[0].fix
 
 
+def test_t2_averaged_weights_that_are_no_numbers(data, monkeypatch):
+    """The loss is of the trained weights, and stays a number."""
+    build = compiled_once(trainer.build)
+
+    def broken(*arguments):
+        model = build(*arguments)
+        first, *_ = model.optimizer._model_variables_moving_average
+        first.assign(ops.full_like(first, float("nan")))
+        return model
+
+    monkeypatch.setattr(trainer, "build", broken)
+    with pytest.raises(RunError, match="holds NaN or infinity after epoch 1") as caught:
+        train(data, params())
+    assert caught.value.code == 5 and "last checkpoint is kept" in caught.value.problems[0].fix
+
+
+def test_t2_a_validation_answer_that_is_no_number_names_patient_and_slice(data):
+    model = compiled_once(trainer.build)(params(), 32, 3, 2)
+    for variable in model.network.trainable_variables:  # finite, but what is computed with them is not
+        variable.assign(ops.full_like(variable, 1e30))
+    with pytest.raises(RunError, match="patient P4, slice 1: the network's answer is not a number"):
+        trainer.validate(model, data, 8)
+
+
 def test_t2_out_of_memory_suggests_a_batch_size(data, monkeypatch):
     def fit(*_, **__):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, RunError
-from brainseg.inference import postprocessing
+from brainseg.inference import postprocessing, probabilities
 from brainseg.inference.onnx_session import Session
 from brainseg.inference.postprocessing import Rule
 from brainseg.io import grid, intensity
@@ -39,8 +39,8 @@ class Outliner:
         self._prepare = self.facts["model"]["preprocess"]
 
     def segment(
-        self, voxels: np.ndarray, pixel: PixelSize = SQUARE, *, progress: Callable[[int, int], object] | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        self, voxels: np.ndarray, pixel: PixelSize = SQUARE, *, name: str = "array",
+        progress: Callable[[int, int], object] | None = None, cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:  # fmt: skip
         """Outline one slice or volume.
 
@@ -49,14 +49,16 @@ class Outliner:
                 post-contrast; a single channel is taken as FLAIR. uint8 is not changed; wider types are scaled by
                 the percentiles of the volume.
             pixel: height and width in mm.
+            name: what errors call the image.
             progress: called with (slices done, slices in all). cancelled: called between batches.
 
         Raises:
-            DataError: a shape or type that is not accepted. RunError: ``cancelled`` returned True.
+            DataError: a shape or type that is not accepted.
+            RunError: the network's answer is not a number, or ``cancelled`` returned True.
         """
         volume, single = _as_volume(voxels)
         images = self.prepared(volume, pixel)
-        probability = self.on_grid(images, progress=progress, cancelled=cancelled)
+        probability = self.on_grid(images, name=name, progress=progress, cancelled=cancelled)
         mask = postprocessing.binarise(probability, self.rule)
         removed = (probability >= postprocessing.level(self.rule.threshold)) & ~mask
         kept = np.where(removed, 0, probability)
@@ -78,10 +80,17 @@ class Outliner:
         return np.stack([grid.resize_image(each, self.session.side, pixel) for each in shown])
 
     def on_grid(
-        self, images: np.ndarray, *, progress: Callable[[int, int], object] | None = None,
+        self, images: np.ndarray, *, name: str = "array", progress: Callable[[int, int], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """Probabilities (S, side, side) uint8, 255ths, of what ``prepared`` returns: prediction.predict_patients."""
+        """Probabilities (S, side, side) uint8, 255ths, of what ``prepared`` returns: prediction.predict_patients.
+
+        Other arguments and RunError as in ``segment``.
+        """
+
+        def name_slice(place: int) -> str:
+            return f"{name}, slice {place + 1} of {len(images)}"
+
         around = windows(len(images), self.session.slices, self.session.answers)
         places = around if self.session.answers > 1 else np.arange(len(images))[:, None]
         total, count = np.zeros(images.shape[:3], np.uint16), np.zeros((len(images), 1, 1), np.uint16)
@@ -89,10 +98,10 @@ class Outliner:
             if cancelled and cancelled():
                 raise RunError("prediction", "was cancelled", "ask again")
             part = slice(start, start + BATCH)
-            answers = np.rint(255 * self._answers(_stack_windows(images, around[part]))).astype(np.uint16)
-            for window, answer in zip(places[part], answers, strict=True):
+            for window, answer in zip(places[part], self._answers(_stack_windows(images, around[part])), strict=True):
+                levels = probabilities.to_255ths(np.moveaxis(answer, -1, 0), window, name_slice)
                 for place, row in dict(zip(window[::-1], range(len(window))[::-1], strict=True)).items():
-                    total[place] += answer[..., row]  # of a repeated slice only the first answer counts
+                    total[place] += levels[row]  # of a repeated slice only the first answer counts
                     count[place] += 1
             if progress:
                 progress(min(len(images), int(around[part].max()) + 1), len(images))

@@ -34,13 +34,13 @@ class Predictor(Outliner):
             axial, from feet to head, in radiological display, whatever the order in the file is.
 
         Raises:
-            DataError: it is no complete image of an accepted kind.
+            DataError: it is no complete image of an accepted kind. RunError: see ``segment``.
         """
         if isinstance(image, np.ndarray):
             answer = self.segment(image)
         else:
             case = cases.read(Path(image), str(image))
-            answer = self.segment(case.voxels, case.pixel)
+            answer = self.segment(case.voxels, case.pixel, name=case.name)
             if case.kind == "picture":
                 answer = Segmentation(answer.mask[0], answer.probability[0])
         return answer.mask, answer.probability / np.float32(255)

@@ -1,6 +1,6 @@
 """From slices to probabilities. All batches have the same shape, so that nothing is compiled twice."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,12 @@ from tqdm import tqdm
 
 from brainseg import files
 from brainseg.data.dataset import Dataset, stack_channels
+from brainseg.errors import RunError
+from brainseg.inference import probabilities
 from brainseg.io.sequences import FLAIR
 
 NOWHERE = -1  # the place of a row that was not asked for
+CALMER = "lower train.learning_rate or set train.precision: float32; the last checkpoint is kept"
 
 
 class Predictions(NamedTuple):
@@ -28,10 +31,13 @@ def predict_for_evaluation(network: keras.Model, data: Dataset, mirror: bool) ->
 
     ``model``: the network with its full input; ``one_slice``: with copies of the slice instead of its neighbours;
     ``flair_only``: with FLAIR in all channels; ``flair``: the FLAIR intensities themselves.
+
+    Raises:
+        RunError: the network's answer for a slice is not a number.
     """
     rows = data.rows("val", "test")
     whole = partial(predict_patients, network, data, rows, mirror=mirror)
-    single = partial(predict_slices, network, data.images, rows, mirror=mirror)
+    single = partial(predict_slices, network, data.images, rows, mirror=mirror, name=partial(_name_slice, data))
     model = whole(title="predict")
     arrays = {
         "model": model,
@@ -66,6 +72,9 @@ def validate_batches(
     Args:
         examiner: a ``training_model.ValidationStep``. The last batch is filled up by repeating its slices, which count
             again in its loss.
+
+    Raises:
+        RunError: a logit is NaN or infinite.
     """
     context = context_of(examiner.network, data.images)
     if is_volumetric(examiner.network):
@@ -78,6 +87,9 @@ def validate_batches(
     for (part, image), (_, mask) in zip(_iterate_batches(data.images, windows, batch_size), masks, strict=True):
         found = examiner.predict_on_batch({"image": image, "mask": mask})
         chosen = new[part]
+        broken = predicted[part][~found["finite"][: len(chosen)].astype(bool)]
+        if len(broken):
+            raise RunError(_name_slice(data, broken[0]), probabilities.BROKEN, CALMER)
         yield predicted[part][chosen], found["counts"][: len(chosen)][chosen], float(found["loss"][0])
 
 
@@ -91,23 +103,25 @@ def predict_patients(
     """
     context = context_of(network, data.images)
     settings: dict[str, Any] = {"mirror": mirror, "only": only, "batch_size": batch_size, "title": title}
+    name = partial(_name_slice, data)
     if not is_volumetric(network):
-        return predict_slices(network, data.images, data.windows_around(rows, context), **settings)
+        return predict_slices(network, data.images, data.windows_around(rows, context), name=name, **settings)
     windows = data.tiles(rows, context, max(1, context))
     place = np.full(len(data.images), NOWHERE)
     place[rows] = np.arange(len(rows))
     total, count = np.zeros((len(rows), *data.images.shape[1:3]), np.uint16), np.zeros(len(rows), np.uint16)
     for part, p in _predict_batches(network, data.images, windows, **settings):
         for window, predicted in zip(windows[part], p, strict=True):
+            levels = probabilities.to_255ths(np.moveaxis(predicted, -1, 0), window, name)
             for row in np.intersect1d(window, rows):  # a repeated last slice counts once
-                total[place[row]] += np.rint(255 * predicted[..., list(window).index(row)]).astype(np.uint16)
+                total[place[row]] += levels[list(window).index(row)]
                 count[place[row]] += 1
     return np.rint(total / count[:, None, None]).astype(np.uint8)
 
 
 def predict_slices(
     network: keras.Model, images: np.ndarray, rows: np.ndarray, *, mirror: bool, only: int | None = None,
-    batch_size: int = 16, title: str = "predict",
+    batch_size: int = 16, title: str = "predict", name: Callable[[int], str] = "row {}".format,
 ) -> np.ndarray:  # fmt: skip
     """The probability of tumour for each pixel, times 255 and rounded.
 
@@ -117,9 +131,13 @@ def predict_slices(
         mirror: average with the prediction for the slice mirrored left to right.
         only: give the network only this channel, in all channels.
         title: of the progress bar.
+        name: what errors call the slice in a row of ``images``.
 
     Returns:
         (n, H, W) uint8, ``round(255 * p)``.
+
+    Raises:
+        RunError: the network's answer for a slice is not a number.
     """
     rows = np.asarray(rows)
     size = 2 * context_of(network, images) + 1
@@ -128,8 +146,14 @@ def predict_slices(
     for part, p in _predict_batches(
         network, images, windows, mirror=mirror, only=only, batch_size=batch_size, title=title
     ):
-        out[part] = np.rint(255 * p[..., p.shape[-1] // 2])
+        centres = windows[part][:, size // 2]
+        out[part] = probabilities.to_255ths(p[..., p.shape[-1] // 2], centres, name)
     return out
+
+
+def _name_slice(data: Dataset, row: int) -> str:
+    place = data.slices.iloc[row]
+    return f"patient {place['patient']}, slice {place['slice']}"
 
 
 def _predict_batches(
@@ -166,4 +190,5 @@ def _find_repeats(values: np.ndarray) -> np.ndarray:
 
 def _sigmoid(x) -> np.ndarray:
     x = np.asarray(x, np.float32)
-    return 0.5 * (1 + np.tanh(0.5 * x))  # does not overflow
+    p = 0.5 * (1 + np.tanh(0.5 * x))  # does not overflow
+    return p if np.isfinite(x).all() else np.where(np.isfinite(x), p, np.nan)  # infinity is no answer either

@@ -63,11 +63,12 @@ class LoadedCase(NamedTuple):
 
 
 class RunResults(NamedTuple):
-    """The results of all cases."""
+    """The results of all cases. ``kind``: of the error for all problems together."""
 
     records: list[Record]
     kept: int
     problems: list[Problem]
+    kind: type[BrainsegError]
 
     def __str__(self) -> str:
         found = sum(bool(record.row["slices_with_tumour"]) for record in self.records)
@@ -82,6 +83,7 @@ def run(inputs: Inputs, out: Path, predictor: Outliner) -> None:
 
     Raises:
         DataError: names every path and case that failed, after all others were done.
+        RunError: the same, if an answer was not a number, or memory did not suffice.
         DataError, RunError, MachineError: ``out`` cannot be used (see output.open_folder), or the disk is full.
     """
     with output.open_folder(out) as folder, files.temporary_beside(out / "unpacked") as scratch:
@@ -96,7 +98,7 @@ def run(inputs: Inputs, out: Path, predictor: Outliner) -> None:
     done.problems[:0] = problems
     marks = [f"of the model: {mark}" for mark in predictor.facts["marks"]]
     print(f"{done}: {out / output.SUMMARY}", *marks, overlays.DISCLAIMER, sep="\n", flush=True)
-    errors.raise_all(done.problems)
+    errors.raise_all(done.problems, done.kind)
 
 
 def _find_jobs(inputs: Inputs, scratch: Path, out: Path) -> tuple[list[Job], list[Problem], int]:
@@ -126,6 +128,7 @@ def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scr
     records: list[Record] = []
     problems: list[Problem] = []
     kept, written = 0, time.monotonic()
+    kind: type[BrainsegError] = DataError
     with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar:
         for read in _read_ahead(jobs, folder, _model_key(predictor.facts), scratch):
             try:
@@ -137,8 +140,10 @@ def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scr
                 if isinstance(fault, MachineError) and isinstance(error, OSError):
                     raise  # the disk is full, or the folder is gone
                 folder.drop(_source_key(read.job), read.digest)
-                problems += _problems_of(fault, read.job)
-                _print_problems(_problems_of(fault, read.job))
+                own = error.problems if isinstance(error, BrainsegError) else _name_case(fault, read.job)
+                problems += own
+                kind = RunError if isinstance(fault, RunError) else kind
+                _print_problems(own, RunError if isinstance(fault, RunError) else DataError)
             else:
                 records.append(record)
                 kept += bool(read.kept)
@@ -147,7 +152,7 @@ def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scr
             if time.monotonic() - written > SUMMARY_EVERY:
                 folder.write_summary()
                 written = time.monotonic()
-    return RunResults(records, kept, problems)
+    return RunResults(records, kept, problems, kind)
 
 
 def _read_ahead(jobs: list[Job], folder: ResultFolder, model: str, scratch: Path) -> Iterator[LoadedCase]:
@@ -233,15 +238,13 @@ def _source_key(job: Job) -> str:
     return "; ".join(parts)
 
 
-def _problems_of(fault: BrainsegError, job: Job) -> list[Problem]:
-    """The problems of an error. Bugs and missing memory name no file, so that they name the case here."""
-    if fault.code == BrainsegError.code or isinstance(fault, RunError):
-        return [Problem(job.label, problem.what, problem.fix) for problem in fault.problems]
-    return fault.problems
+def _name_case(fault: BrainsegError, job: Job) -> list[Problem]:
+    """The problems of a bug or of missing memory, which name no file, with the name of the case."""
+    return [Problem(job.label, problem.what, problem.fix) for problem in fault.problems]
 
 
-def _print_problems(problems: list[Problem]) -> None:
-    for line in DataError("", problems=problems).lines() if problems else []:
+def _print_problems(problems: list[Problem], kind: type[BrainsegError] = DataError) -> None:
+    for line in kind("", problems=problems).lines() if problems else []:
         tqdm.write(line, file=sys.stderr)
 
 

@@ -43,12 +43,12 @@ def segment(
     """Outline a case. Return the result, and the warnings for its reader.
 
     Raises:
-        DataError: it is clearly no axial slice of a head.
+        DataError: it is clearly no axial slice of a head. RunError: the network's answer is not a number.
     """
     refused, marks = plausibility.assess(predictor.prepared(case.voxels, case.pixel))
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
-    answer = predictor.segment(case.voxels, case.pixel, progress=progress)
+    answer = predictor.segment(case.voxels, case.pixel, name=case.name, progress=progress)
     return answer, [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts) + marks
 
 

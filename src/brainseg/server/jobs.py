@@ -28,7 +28,9 @@ class PredictorLike(Protocol):
     facts: Mapping[str, Any]
 
     def prepared(self, voxels: np.ndarray, pixel: tuple[float, float]) -> np.ndarray: ...
-    def segment(self, voxels: np.ndarray, pixel: tuple[float, float], *, cancelled: Callable[[], bool]) -> Any: ...
+    def segment(
+        self, voxels: np.ndarray, pixel: tuple[float, float], *, name: str, cancelled: Callable[[], bool]
+    ) -> Any: ...
 
 
 class AnswerBuilder:
@@ -66,7 +68,7 @@ class AnswerBuilder:
             verdict = self.judge(self.model.prepared(case.voxels, case.pixel))
             if verdict.refused:
                 raise Refusal(422, "; ".join(verdict.marks), "send axial brain slices, FLAIR or all three sequences")
-            answer = self.model.segment(case.voxels, case.pixel, cancelled=cancelled)
+            answer = self.model.segment(case.voxels, case.pixel, name=case.name, cancelled=cancelled)
         warnings += verdict.marks
         given = OutlinedCase(
             case, answer.mask, answer.probability, self.model.facts, warnings, time.perf_counter() - started

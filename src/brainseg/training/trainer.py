@@ -98,7 +98,7 @@ def run(data: Dataset, params: Params, facts: dict, initial: finetuning.InitialM
         initial: the model whose weights replace the random initial weights.
 
     Raises:
-        RunError: the loss is not finite, or memory ran out.
+        RunError: the loss, a weight or a validation answer is not finite, or memory ran out.
         IntegrityError: a checkpoint belongs to another training, or all are damaged.
         MachineError: another process runs the same training.
     """
@@ -196,12 +196,13 @@ class EpochRecorder(keras.callbacks.Callback):
         self._check_finite(logs["loss"])
         self._report_skipped(epoch + 1)
         with use_averages(self.segmenter):
+            weights = self._copy_weights()
             trained = {name: float(logs[name]) for name in ("loss", "dice", "iou", "binary_accuracy")}
             row = {"epoch": epoch + 1, **trained, **validate(self.segmenter, self.data, self.settings.batch_size)}
             self._check_finite(row["val_loss"])  # shows damage by the very last step
             self.history.append(row | {"learning_rate": float(self.segmenter.optimizer.learning_rate)})
             if self.settings.keep == "last" or self.best_epoch == epoch + 1:
-                self.kept, self.kept_epoch = _copy_values(self.segmenter.network.weights), epoch + 1
+                self.kept, self.kept_epoch = weights, epoch + 1
         self._save()
         if self.is_finished():
             self.segmenter.stop_training = True
@@ -268,8 +269,21 @@ class EpochRecorder(keras.callbacks.Callback):
     def _check_finite(self, loss) -> None:
         if not np.isfinite(float(loss)):
             what = f"the loss is {float(loss)} in epoch {len(self.history) + 1}"
-            fix = "lower train.learning_rate or set train.precision: float32; the last checkpoint is kept"
-            raise RunError("train.loss", what, fix)
+            raise RunError("train.loss", what, prediction.CALMER)
+
+    def _copy_weights(self) -> list[np.ndarray]:
+        """The weights of the epoch. A unit that is 0 for NaN would hide damaged ones from the loss.
+
+        Raises:
+            RunError: one is NaN or infinite.
+        """
+        variables = self.segmenter.network.weights
+        values = _copy_values(variables)
+        for variable, value in zip(variables, values, strict=True):
+            if not np.isfinite(value).all():
+                what = f"{variable.path} holds NaN or infinity after epoch {len(self.history) + 1}"
+                raise RunError("the network's weights", what, prediction.CALMER)
+        return values
 
 
 def _collect_state(model: TrainingModel) -> list:

@@ -64,7 +64,8 @@ class ValidationStep(keras.Model):
     """The validation step: the counts and the loss of a batch. The logits stay on the device.
 
     Takes ``{"image": (B, H, W, K C), "mask": (B, H, W, M)}``, both uint8. Returns ``counts`` (B, M, 4) int32 of hard
-    masks (probability >= 0.5), in the order of ``metrics.Counts``, and ``loss`` (B,), the batch's loss repeated.
+    masks (probability >= 0.5), in the order of ``metrics.Counts``, ``loss`` (B,), the batch's loss repeated, and
+    ``finite`` (B, M), whether all logits of a slice are numbers.
     """
 
     def __init__(self, network: keras.Model, loss):
@@ -78,4 +79,5 @@ class ValidationStep(keras.Model):
         tp, p, y = (ops.sum(ops.cast(each, "int32"), (1, 2)) for each in (predicted & masks, predicted, masks))
         tn = logits.shape[1] * logits.shape[2] - p - y + tp
         loss = ops.broadcast_to(self.objective(ops.cast(masks, "float32"), logits), ops.shape(logits)[:1])
-        return {"counts": ops.stack([tp, p - tp, y - tp, tn], -1), "loss": loss}
+        finite = ops.all(ops.isfinite(logits), axis=(1, 2))
+        return {"counts": ops.stack([tp, p - tp, y - tp, tn], -1), "loss": loss, "finite": finite}
