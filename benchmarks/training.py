@@ -116,7 +116,7 @@ def ours(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -
 
 
 def legacy_keras(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -> None:
-    """The older recipe with the same network: float32, Keras' own layers, OpenCV for each slice."""
+    """The older recipe with the same network: float32, Keras' own layers, OpenCV for each slice, fed by Keras."""
     from opencv_batches import Batches
 
     off = config.Augmentation(**dict.fromkeys(config.Augmentation.model_fields, 0.0))
@@ -127,7 +127,7 @@ def legacy_keras(data: dataset.Dataset, params: config.Params, mark: Mark, steps
     from brainseg.training import trainer
 
     batches = Batches(data, params)
-    _fit(trainer.build(plain, *data.images.shape[2:], len(batches)), batches, mark, steps)
+    _fit(trainer.build(plain, *data.images.shape[2:], len(batches)), batches, mark, steps, lambda given: given)
 
 
 def _start(params: config.Params) -> None:
@@ -135,12 +135,12 @@ def _start(params: config.Params) -> None:
     backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
 
 
-def _fit(model, batches, mark: Mark, steps: int) -> None:
+def _fit(model, batches, mark: Mark, steps: int, feed: Callable = backend.stream) -> None:
     import keras
 
     batches.order = batches.order[: steps * batches.params.batch_size]
     each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mark())
-    model.fit(backend.stream(batches), shuffle=False, verbose=0, callbacks=[each])
+    model.fit(feed(batches), shuffle=False, verbose=0, callbacks=[each])
 
 
 def pytorch(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int, way: str, precision: str) -> None:

@@ -324,3 +324,8 @@ def test_batches_are_read_ahead_each_once_and_in_order(data):
     for given, made in zip(seen, expected, strict=True):
         for name in made:
             np.testing.assert_array_equal(given[name], made[name])
+
+
+def test_an_epoch_does_not_wait_for_a_thread_that_tunes(data):
+    """With tf.data's tuning the end of an epoch took up to as long as the epoch."""
+    assert backend.stream(trainer.Batches(data, params())).options().autotune.enabled is False

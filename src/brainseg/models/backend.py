@@ -278,6 +278,9 @@ def stream(batches: Any) -> Any:
     By default Keras feeds TensorFlow from a Python generator. Its kernel reads nothing ahead, and after each step it
     makes the C library return memory to the system (TensorFlow 2.21, generator_dataset_op.cc).
 
+    tf.data does not tune itself here: there is nothing to tune, and the thread that would sleeps twice as long after
+    each look, up to a minute. An epoch that ends waits until it wakes (TensorFlow 2.21, model.cc, OptimizeLoop).
+
     Args:
         batches: a ``keras.utils.PyDataset`` of dicts of arrays; all batches have the same shapes.
     """
@@ -294,7 +297,9 @@ def stream(batches: Any) -> Any:
             value.set_shape(array.shape)
         return dict(zip(names, values, strict=True))
 
-    return tf.data.Dataset.range(len(batches)).map(read).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.range(len(batches)).map(read).prefetch(2).with_options(options)
 
 
 def versions() -> dict[str, str]:
