@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro cross-validate test test-slow lint bench page serve ui push pull
+.PHONY: help setup demo repro cross-validate test test-slow torture lint bench page serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -20,7 +20,7 @@ setup: $(READY) ## install everything into .venv (again only when the requiremen
 $(READY): $(REQUIREMENTS) pyproject.toml
 ifneq ($(UV),)
 	uv venv --allow-existing --python $(or $(PYTHON),3.12) $(VENV)
-	uv pip install --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)
+	uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r $(REQUIREMENTS)
 	uv pip install --python $(BIN)/python --no-deps --editable .
 else
 ifeq ($(PYTHON),)
@@ -49,6 +49,11 @@ test: setup ## the fast tests, on all cores
 test-slow: setup ## the tests that take minutes: demo, S3, JAX, notebook, clones
 	$(BIN)/python -m pytest -m slow
 
+# A count that is not given is that of docs/reliability.md. A kind that fails does not keep the next from running.
+torture: setup ## hours: kills, flipped bits, mutated inputs, full disks, into docs/reliability.md; KILLS=n FLIPS=n MUTATIONS=n FULL=n
+	@failed=0; for kind in "kills $(KILLS)" "flips $(FLIPS)" "mutations $(MUTATIONS)" "full_disks $(FULL)" together clean_home costs; do \
+		(set -x; $(BIN)/python -m tests.torture $$kind --record) || failed=1; done; exit $$failed
+
 lint: setup ## style, types and walls
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -74,4 +79,4 @@ push: setup ## send the model, nothing else, into weights/
 	$(BIN)/dvc push $(MODEL)
 
 pull: setup ## fetch the released model from weights/; no account needed
-	$(BIN)/dvc pull $(MODEL)
+	$(BIN)/python -m brainseg.experiments.run_dvc pull $(MODEL)

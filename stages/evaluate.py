@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from brainseg import config, errors
+from brainseg.data import inputs
 from brainseg.models import backend, manifest
 
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
@@ -12,6 +13,7 @@ PREDICTIONS, METRICS = Path("data/predictions/probabilities.npz"), Path("metrics
 
 def main() -> None:
     params = config.load("evaluate").evaluate
+    inputs.check("evaluate")
     model = manifest.read(MANIFEST)
     print(backend.start(**manifest.engine(model)), flush=True)
     from brainseg.data import dataset  # after start: Keras reads its engine once, when imported

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from brainseg import config, errors
+from brainseg.data import inputs
 from brainseg.models import backend, manifest
 
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
@@ -12,6 +13,7 @@ EVALUATION, EXPORT = Path("metrics/evaluation.json"), Path("metrics/export.json"
 
 def main() -> None:
     params = config.load("export").export
+    inputs.check("export")
     model = manifest.read(MANIFEST)
     print(backend.start("tensorflow", device="cpu", threads=model.training.threads), flush=True)
     from brainseg.data import dataset  # after start: Keras reads its engine once, when imported

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from brainseg import config, errors
-from brainseg.data import preprocessing
+from brainseg.data import inputs, preprocessing
 
 
 def main() -> None:
     params = config.load("preprocess")
+    inputs.check("preprocess")
     print(preprocessing.run(Path("data/raw/slices.zip"), params.preprocess, Path("data/processed")))
 
 

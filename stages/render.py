@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from brainseg import config, errors
+from brainseg.data import inputs
 from brainseg.models import backend, manifest
 
 METRICS, DATA, MODELS = Path("metrics"), Path("data"), Path("models")
@@ -11,6 +12,7 @@ METRICS, DATA, MODELS = Path("metrics"), Path("data"), Path("models")
 
 def main() -> None:
     params = config.load("render", "augmentation")
+    inputs.check("render")
     backend.start(**manifest.engine(manifest.read(MODELS / "unet.json")))
     from brainseg.reporting import rendering
     from brainseg.tracking import mlflow_runs

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from brainseg import config, errors
-from brainseg.data import splitting
+from brainseg.data import inputs, splitting
 
 
 def main() -> None:
     params = config.load("split")
+    inputs.check("split")
     print(splitting.run(Path("data/processed/slices.csv"), params.split, Path("data/splits/split.csv")))
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from brainseg import config, errors
+from brainseg.data import inputs
 from brainseg.models import backend
 
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
@@ -11,6 +12,7 @@ WEIGHTS, MANIFEST, HISTORY = Path("models/unet.weights.h5"), Path("models/unet.j
 
 def main() -> None:
     params = config.load("train", "network", "augmentation", "download", "preprocess", "split")
+    inputs.check("train")
     t = params.train
     running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     print(running, flush=True)

@@ -1,5 +1,6 @@
 """The command line: its commands, its errors, and the commands that have no module of their own."""
 
+import json
 import sys
 
 import pytest
@@ -114,6 +115,17 @@ def test_track_logs_what_is_there(monkeypatch, project):
     for name in ("training.csv", "evaluation.json", "report.html"):
         (project / "metrics" / name).touch()
     assert call(monkeypatch, "track") == 0
-    assert done == [("log_training", {"once": True}), ("log_evaluation", {"once": True}), ("log_figures", {})]
+    patient = {"seconds": mlflow_runs.TRACK_SECONDS}
+    once = patient | {"once": True}
+    assert done == [("log_training", once), ("log_evaluation", once), ("log_figures", patient)]
     down = True
     assert call(monkeypatch, "track") == 3
+
+
+def test_track_refuses_numbers_that_no_stage_made(monkeypatch, project, capsys):
+    (project / "metrics").mkdir()
+    (project / "metrics/summary.json").write_text('{"test_volume_dice": 0.9}')
+    out = {"path": "metrics/summary.json", "md5": "0" * 32}
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"outs": [out]}}}))
+    assert call(monkeypatch, "track") == 4
+    assert capsys.readouterr().err.startswith("ERROR 4 metrics/summary.json: its MD5 is ")

@@ -2,11 +2,15 @@
 
 import errno
 import json
+import struct
+import tempfile
+import tokenize
+import zlib
 
 import pytest
 
 from brainseg import errors
-from brainseg.errors import DataError, IntegrityError, Problem
+from brainseg.errors import DataError, IntegrityError, MachineError, Problem, RunError
 
 
 def fail_with(error):
@@ -45,6 +49,14 @@ def test_codes(capsys, error, code, said):
     assert "Traceback" not in text
 
 
+def test_a_full_disk_is_the_one_of_the_path(monkeypatch):
+    monkeypatch.setattr(errors.files, "free_bytes", lambda path: 7 if str(path).startswith("/data") else 10**9)
+    (line,) = errors.as_brainseg_error(OSError(errno.ENOSPC, "full", "/data/a.npy")).lines()
+    assert line.startswith("ERROR 3 /data/a.npy: the disk is full (7 bytes free)")
+    (line,) = errors.as_brainseg_error(OSError(errno.EDQUOT, "full")).lines()
+    assert line.startswith("ERROR 3 .: a disk is full (bytes free: 1,000,000,000 in ") and tempfile.gettempdir() in line
+
+
 def test_debug_shows_the_traceback(capsys, monkeypatch):
     monkeypatch.setenv("BRAINSEG_DEBUG", "1")
     with pytest.raises(SystemExit):
@@ -54,3 +66,33 @@ def test_debug_shows_the_traceback(capsys, monkeypatch):
 
 def test_no_problems_no_error():
     errors.raise_all([])
+
+
+FOREIGN = [
+    *(tokenize.TokenError, SyntaxError, NotImplementedError, RecursionError, AssertionError, KeyError, StopIteration),
+    *(UnicodeError, OverflowError, zlib.error, struct.error, EOFError, Warning, ImportError, OSError),
+    *(OSError(errno.EINVAL, "DOE^JANE"), PermissionError(errno.EACCES, "DOE^JANE", "JANE")),
+]
+
+
+@pytest.mark.parametrize("error", FOREIGN)
+def test_whatever_reading_a_file_raises_names_the_file_and_quotes_nothing(error):
+    error = error("DOE^JANE") if isinstance(error, type) else error
+    with pytest.raises(DataError, match=r"^a\.dcm: (is damaged|cannot be read)") as caught, errors.guard("a.dcm"):
+        raise error
+    assert "DOE" not in str(caught.value) and caught.value.problems[0].fix
+    with pytest.raises(IntegrityError) as caught, errors.guard("a.csv", "run: dvc repro", IntegrityError):
+        raise error
+    assert caught.value.problems[0].fix == "run: dvc repro"
+
+
+def test_a_file_that_is_too_large_for_the_memory_is_named():
+    with pytest.raises(RunError, match=r"a\.nii: needs more memory"), errors.guard("a.nii"):
+        raise MemoryError
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), MachineError("x", "y", "z"), KeyboardInterrupt()])
+def test_what_is_no_fault_of_the_file_passes(error):
+    with pytest.raises(type(error)) as caught, errors.guard("a.nii"):
+        raise error
+    assert caught.value is error

@@ -1,7 +1,9 @@
 """Writes that never leave half a file."""
 
+import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +54,55 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     files.write_text(tmp_path / "a.txt", "new")
     assert not gone.exists()
     assert alive.exists()
+
+
+def test_what_a_killed_writer_of_the_same_number_left_is_removed(tmp_path):
+    """In a container each run has the same process number."""
+    left = tmp_path / f".a.txt.{os.getpid()}.x"
+    left.mkdir()
+    os.utime(left, (1e9, 1e9))
+    files.write_text(tmp_path / "a.txt", "new")
+    assert not left.exists()
+
+
+def test_a_temporary_is_known_by_its_name():
+    assert files.is_temporary(".a.nii.gz.12.x_9", "a.nii.gz")
+    for name in ("a.nii.gz.12.x", ".a.nii.gz.x.y", ".b.nii.gz.12.x", ".a.nii.gz"):
+        assert not files.is_temporary(name, "a.nii.gz")
+
+
+def write_to(path: str) -> None:
+    with open(path, "w") as full:
+        full.write("x")
+
+
+def fail_to_count() -> None:
+    """As NumPy does."""
+    raise OSError("1000 requested and 0 written")
+
+
+def fail_in_the_temporary(temporary: Path) -> None:
+    raise OSError(errno.ENOSPC, "no space", str(temporary))
+
+
+@pytest.mark.parametrize("fail", [lambda _: write_to("/dev/full"), lambda _: fail_to_count(), fail_in_the_temporary])
+def test_a_full_disk_is_named_by_the_file_that_was_to_be(fail, tmp_path, monkeypatch):
+    """Full of what is half written: when that is removed there is space again."""
+    monkeypatch.setattr(files, "free_bytes", lambda _: 0 if list(tmp_path.glob(".a.npy.*")) else 10**9)
+    with pytest.raises(OSError) as caught, files.replacing(tmp_path / "a.npy") as temporary:
+        fail(temporary)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.npy"))
+
+
+def test_an_error_of_another_file_or_kind_is_left_as_it_is(tmp_path):
+    elsewhere = OSError(errno.ENOSPC, "a log, or a file in the folder for temporary ones; here is space")
+    for error in (
+        OSError(errno.ENOSPC, "full", "/other"),
+        elsewhere,
+        OSError(errno.EACCES, "no"),
+        OSError("odd"),
+        KeyError(),
+    ):
+        with pytest.raises(type(error)) as caught, files.replacing(tmp_path / "a.npy"):
+            raise error
+        assert caught.value is error

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import shutil
 import sys
 from pathlib import Path
 
@@ -30,10 +29,11 @@ def copy(root: Path, out: Path) -> list[Path]:
         source = root / "weights/files/md5" / md5[:2] / md5[2:]
         if not md5 or not source.is_file():
             raise IntegrityError(name, "is not in weights/", "check out the repository whole")
-        if hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+        content = source.read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise IntegrityError(source, "has other bytes than dvc.lock says", "check out the repository anew")
         with files.replacing(out / Path(name).name) as temporary:
-            shutil.copyfile(source, temporary)
+            temporary.write_bytes(content)
         copied.append(out / Path(name).name)
     return copied
 

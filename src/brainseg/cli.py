@@ -238,14 +238,21 @@ def evaluate(
 
 
 @_command("repro")
-def repro(recipe: Recipe = None, debug: Debug = False) -> None:
+def repro(
+    recipe: Recipe = None,
+    check: Annotated[
+        bool, Option("--check", help="Read every file again; without, a large one only if its size or times changed.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
     """Run the pipeline: dvc repro, safe after a killed run.
 
-    Removes what a killed run left behind, then runs the stages whose inputs changed.
+    Removes what a killed run left behind, runs the stages whose inputs changed, then checks all results against
+    dvc.lock.
     """
     from brainseg.experiments import repro
 
-    repro.run(recipe)
+    repro.run(recipe, check=check)
 
 
 @_command("compare")
@@ -368,17 +375,19 @@ def track(debug: Debug = False) -> None:
 
     For results that DVC restored from its cache, and after a time without the tracking server.
     """
+    from brainseg.data import inputs
     from brainseg.tracking import mlflow_runs
 
-    done = []
+    inputs.verify_all()  # what is logged are the numbers that the stages made
+    done, seconds = [], mlflow_runs.TRACK_SECONDS
     if Path("metrics/training.csv").exists():
-        done.append(mlflow_runs.log_training(once=True))
+        done.append(mlflow_runs.log_training(once=True, seconds=seconds))
     if Path("metrics/evaluation.json").exists():
-        done.append(mlflow_runs.log_evaluation(once=True))
+        done.append(mlflow_runs.log_evaluation(once=True, seconds=seconds))
     if Path("metrics/report.html").exists():
-        done.append(mlflow_runs.log_figures())
+        done.append(mlflow_runs.log_figures(seconds=seconds))
     if Path("metrics/cross_validation/summary.json").exists():
-        done.append(mlflow_runs.log_cross_validation())
+        done.append(mlflow_runs.log_cross_validation(seconds=seconds))
     if not all(done):
         what, fix = "some results could not be logged", "read the warning above and try again"
         raise errors.MachineError(mlflow_runs.store_uri(), what, fix)

@@ -217,8 +217,11 @@ def parse_yaml(text: str, name: object) -> dict[str, Any]:
     except YAMLError as error:
         what = " ".join(str(error).split())
         raise DataError(name, f"not valid YAML 1.2: {what}", "correct the line it names") from None
+    except RecursionError:
+        what = "holds blocks within blocks too deep to be read"
+        raise DataError(name, what, f"restore it: git restore {name}") from None
     if not isinstance(raw, dict):
-        raise DataError(name, "holds no blocks", "restore it with: git checkout params.yaml")
+        raise DataError(name, "holds no blocks", f"restore it: git restore {name}")
     return raw
 
 

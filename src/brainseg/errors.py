@@ -8,12 +8,17 @@ import errno
 import json
 import os
 import sys
+import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
 from brainseg import files
 
+Answer = TypeVar("Answer")
 _PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS}
 
 
@@ -62,6 +67,40 @@ class RunError(BrainsegError):
     code = 5
 
 
+@contextmanager
+def guard(path: object, fix: str = "", kind: type[BrainsegError] = DataError) -> Iterator[None]:
+    """Whatever reading a file raises within the block, as an error that names the file.
+
+    Damaged bytes make libraries raise anything: SyntaxError, RecursionError, NotImplementedError. Of those only the
+    type is told, because their text may quote a header. What is no fault of the file passes: errors that have a remedy
+    already, and a full disk.
+
+    Args:
+        path: what the error calls the file.
+        fix: the remedy; empty for a file that the user brought.
+        kind: of the error for a file that cannot be read or is damaged.
+
+    Raises:
+        kind: see above. RunError: the file needs more memory than there is.
+    """
+    try:
+        yield
+    except BrainsegError:
+        raise
+    except MemoryError:
+        what = "needs more memory than it may use"
+        raise RunError(path, what, "crop or resample it, or close other programs") from None
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code in files.DISK_FULL:
+            raise
+        if code and code != errno.EINVAL:  # which is a seek to a place that damaged bytes name
+            remedy = fix or "check that it is there, and its permissions"
+            raise kind(path, f"cannot be read ({os.strerror(code)})", remedy) from None
+        what = f"is damaged, cut short, or not what its name says ({type(error).__name__})"
+        raise kind(path, what, fix or "restore it, or save it again") from None
+
+
 def raise_all(problems: Sequence[Problem], kind: type[BrainsegError] = DataError) -> None:
     """Raise one error for all ``problems``. Do nothing if there are none."""
     if problems:
@@ -73,8 +112,9 @@ def run(main: Callable[[], object]) -> None:
     debug = "--debug" in sys.argv or bool(os.environ.get("BRAINSEG_DEBUG"))
     try:
         main()
+        _end(0)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _end(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -82,16 +122,52 @@ def run(main: Callable[[], object]) -> None:
         for line in known.lines():
             print(line, file=sys.stderr)
         _save(known)
-        sys.exit(known.code)
+        _end(known.code)
+
+
+_left: list[Callable[[], object]] = []  # what ``limit`` did not wait for
+
+
+def limit(seconds: float, act: Callable[[], Answer]) -> Answer:
+    """Call ``act``, which asks something outside, for at most ``seconds``.
+
+    The own limits of MLflow and of DVC's remotes are for one answer, of which they need many, or for one byte of it.
+    Some waits have none.
+
+    Raises:
+        TimeoutError: it takes longer. It is left to a thread, for which the end of the process does not wait.
+    """
+    answer: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(act())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([answer], seconds).done:
+        _left.append(act)  # MLflow, for one, starts more threads, for which Python would wait
+        raise TimeoutError(f"it did not answer within {seconds:g} seconds")
+    return answer.result()
+
+
+def _end(code: int) -> None:
+    """End with this code. Nothing is left to clean up but threads: ``main`` has returned."""
+    if _left:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
 
 
 def as_brainseg_error(error: Exception) -> BrainsegError:
     """Turn any exception into an error with a remedy. What no case covers is reported as a bug."""
     if isinstance(error, BrainsegError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = files.free_bytes(error.filename or ".")
-        return MachineError(error.filename or ".", f"the disk is full ({free:,} bytes free)", "free space, run again")
+    if isinstance(error, OSError) and error.errno in files.DISK_FULL:
+        return _describe_full_disk(error.filename)
     if isinstance(error, OSError) and error.filename and error.errno in _PATH_ERRORS:
         fix = "check the path and its permissions; dvc repro makes the files that a stage reads"
         return MachineError(error.filename or ".", str(error.strerror), fix)
@@ -103,6 +179,16 @@ def as_brainseg_error(error: Exception) -> BrainsegError:
         f"{type(error).__name__}: {error}",
         "this is a bug: run again with BRAINSEG_DEBUG=1 and report what it prints",
     )
+
+
+def _describe_full_disk(path: str | None) -> MachineError:
+    """Name the disk by the path that could not be written; if that is not known, the two that are written to."""
+    if path is not None:
+        what = f"the disk is full ({files.free_bytes(path):,} bytes free)"
+    else:
+        free = ", ".join(f"{files.free_bytes(each):,} in {each}" for each in (os.getcwd(), tempfile.gettempdir()))
+        what = f"a disk is full (bytes free: {free})"
+    return MachineError(path or ".", what, "free space, run again")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

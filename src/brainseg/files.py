@@ -3,14 +3,21 @@
 import errno
 import glob
 import hashlib
+import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NEARLY_NONE = 2**20  # free bytes of a disk on which a write has just failed because it is full
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.[^.]+")  # see temporary_beside
+_CLOCKS = 60  # seconds by which the clocks of a disk and of this machine may differ
 
 
 def project_root() -> Path:
@@ -46,22 +53,63 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path``, removed after the block, as is what killed writers left there."""
+    """An empty folder beside ``path``, removed after the block, as is what killed writers left there.
+
+    The error of a full disk names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
+    with name_full_disk(path):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
     try:
-        yield temporary
+        with name_full_disk(path):  # inside, because what is half written fills the disk
+            yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_temporary(name: str, of: str) -> bool:
+    """Whether a file of this name is a temporary, perhaps a killed writer's, for the file ``of`` beside it."""
+    found = _TEMPORARY.fullmatch(name)
+    return found is not None and found["name"] == of
+
+
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporaries of killed writers: those whose process no longer exists."""
+    """Remove the temporaries of killed writers: those whose process no longer exists.
+
+    In a container each run has the same number, so a process that started after the temporary was made did not make it.
+    """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-        pid = leftover.name.rsplit(".", 2)[-2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if not is_temporary(leftover.name, path.name):
+            continue
+        with suppress(OSError):  # another process is removing it
+            try:
+                started = psutil.Process(int(leftover.name.rsplit(".", 2)[-2])).create_time()
+            except psutil.NoSuchProcess:
+                started = math.inf
+            except psutil.Error:  # it is another user's, and alive
+                continue
+            if started > leftover.stat().st_mtime + _CLOCKS:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def name_full_disk(path: Path, *, nothing_else: bool = False) -> Iterator[None]:
+    """Let the error of a full disk name ``path``, if it names no other file that is to stay.
+
+    A failed write names none, and may have been one elsewhere: in the folder for temporary files, on a full log. That
+    of NumPy or HDF5 may not even say why. So the free bytes are asked, unless ``nothing_else`` is written in the block.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        code, name = getattr(error, "errno", None), getattr(error, "filename", None)
+        named = name is not None and not any(map(_TEMPORARY.fullmatch, Path(os.fsdecode(name)).parts))
+        is_full = code == errno.EDQUOT or (code == errno.ENOSPC and nothing_else)
+        is_full = is_full or (code in (None, errno.ENOSPC) and free_bytes(path) < _NEARLY_NONE)
+        if named or not is_full:
+            raise
+        raise OSError(code or errno.ENOSPC, os.strerror(code or errno.ENOSPC), str(path)) from error
 
 
 def sync(path: Path) -> None:
@@ -86,8 +134,12 @@ def sha256(path: Path) -> str:
 
 
 def free_bytes(path: Path | str) -> int:
-    """Free bytes on the disk that holds ``path`` or its nearest existing parent."""
+    """Free bytes on the disk that holds ``path`` or its nearest parent that is there."""
     place = Path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    while True:
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            if place == place.parent:
+                raise
+            place = place.parent

@@ -14,7 +14,7 @@ from PIL import Image
 
 from brainseg import cli, config
 from brainseg.commands import external
-from brainseg.data import dataset, fingerprints
+from brainseg.data import dataset, fingerprints, inputs
 from brainseg.data.external_data import ExternalInputs, split_patterns
 from brainseg.errors import BrainsegError, DataError, IntegrityError
 from brainseg.evaluation import evaluate
@@ -386,3 +386,17 @@ def test_arguments_become_patterns(tmp_path, monkeypatch, arguments, root, patte
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert split_patterns(arguments) == ((tmp_path / root).resolve(), patterns)
+
+
+def test_a_rule_that_no_stage_made_is_refused(project, trained):
+    for name in ("models", "metrics"):
+        shutil.copytree(trained[0] / name, project / name)
+    path, params = project / external.EVALUATION, config.load("evaluate").evaluate
+    out = {"path": str(external.EVALUATION), "md5": inputs.md5(path)}
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"outs": [out]}}}))
+    external.read_model(project / "models", params)
+    changed = read(project / "metrics")
+    changed["protocol"]["threshold"] = 0.11
+    path.write_text(json.dumps(changed))
+    with pytest.raises(IntegrityError, match=r"evaluation\.json: its MD5 is .*, dvc\.lock says"):
+        external.read_model(project / "models", params)

@@ -65,6 +65,29 @@ def test_empty_subset(tmp_path):
         dataset.load(processed, split, "patient")
 
 
+def test_every_file_that_a_model_is_trained_on_has_a_digest(tmp_path):
+    """Another spacing or institution in the table of the slices is other data too."""
+    processed, split = write_cohort(tmp_path)
+    before = dataset.digests(processed, split)
+    for path in (processed / "images.npy", processed / "masks.npy", processed / "slices.csv", split):
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"\n")
+        changed = {name for name, digest in dataset.digests(processed, split).items() if digest != before[name]}
+        assert changed == {f"{path.stem}_sha256"}
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "slices.csv", "split.csv"])
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, b'a,b\n"', b"row\n1\n"])
+def test_a_damaged_file_is_named_and_no_bug(tmp_path, name, content):
+    processed, split = write_cohort(tmp_path)
+    path = split if name == split.name else processed / name
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError) as error:
+        dataset.load(processed, split, "patient")
+    assert error.value.problems[0].path in (str(path), str(split)) and "dvc repro" in error.value.problems[0].fix
+
+
 def of_lengths(*lengths):
     slices = pd.DataFrame({"patient": [f"P{i}" for i, length in enumerate(lengths) for _ in range(length)]})
     return dataset.Dataset(np.zeros((len(slices), 1, 1, 3), np.uint8), np.zeros((len(slices), 1, 1), np.uint8), slices)

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError
-from brainseg.experiments import cross_validation, integrity, revision
+from brainseg.experiments import cross_validation, revision
 from brainseg.experiments.cross_validation import Fold
 from tests.support import tiny_pipeline
 from tests.support.scored_folds import FOLDS, PATIENTS, PROTOCOL, SMALL, experiments, experiments_pictured, fold_files
@@ -49,6 +50,8 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
         assert summary["test"][block] == together[block]
     assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
     assert summary["protocol"]["patients"] == 3
+    written = (folder / "per_patient.csv").read_bytes()
+    assert summary["tables"] == {"per_patient.csv": hashlib.sha256(written).hexdigest()}
     assert summary["params"]["split"] == {"seed": 5}
     assert summary["overrides"] == SMALL | {"split": {"unit": "patient"}}
     assert summary["made_from"] == {
@@ -271,7 +274,7 @@ def test_code_that_moved_and_repeats_a_fold_needs_no_warning(inherited):
     losses.write_text("from brainseg.training.loss_functions import *\n")
     shutil.copy(inherited / cross_validation.FOLDER / "per_patient.csv", inherited / "metrics/per_patient.csv")
     assert revision.scores("workspace", inherited, cross_validation=True).warnings != []
-    deps = [{"path": f"src/brainseg/training/{path.name}", "md5": integrity._md5(path)} for path in (losses, moved)]
+    deps = [{"path": f"src/brainseg/training/{path.name}", "md5": inputs.md5(path)} for path in (losses, moved)]
     stages = json.loads(lock.read_text())["stages"] | {name: {"deps": deps} for name in revision.NUMBERS}
     lock.write_text(json.dumps({"stages": stages}))
     assert revision.scores("workspace", inherited, cross_validation=True).warnings == []

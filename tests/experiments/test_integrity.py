@@ -5,9 +5,10 @@ import subprocess
 
 import pytest
 
+from brainseg.data import inputs
 from brainseg.errors import IntegrityError
 from brainseg.experiments import integrity
-from tests.support import toy_pipeline
+from tests.support import onnx_toy, toy_pipeline
 from tests.support.toy_pipeline import flip
 
 
@@ -27,11 +28,11 @@ def verify(toy, monkeypatch):
 
 
 def test_whole_data_pass(toy, monkeypatch):
-    assert verify(toy, monkeypatch) == "verified 3 objects in the cache, 0 released, 5 of 5 outs: all intact"
+    assert verify(toy, monkeypatch) == "verified 7 objects in the cache, 0 released, 5 of 5 outs: all intact"
 
 
 def test_v3_a_flipped_bit_in_the_cache_is_named_and_built_again(toy, monkeypatch):
-    cached = objects(toy.folder / ".dvc/cache")[integrity._md5(toy.folder / "data/images.npy")]
+    cached = objects(toy.folder / ".dvc/cache")[inputs.md5(toy.folder / "data/images.npy")]
     flip(cached)
     (toy.folder / "data/images.npy").unlink()
     assert toy.dvc("checkout")[0] == 0  # DVC does not notice it
@@ -61,7 +62,7 @@ def test_v3_a_flipped_bit_in_the_workspace(toy, monkeypatch):
 def test_v3_a_flipped_bit_in_the_released_weights(toy, monkeypatch):
     assert toy.dvc("push", *toy_pipeline.MODEL)[0] == 0
     toy.git("add", "weights")
-    released = objects(toy.folder / "weights")[integrity._md5(toy.folder / "models/unet.weights.h5")]
+    released = objects(toy.folder / "weights")[inputs.md5(toy.folder / "models/unet.weights.h5")]
     flip(released)
     with pytest.raises(IntegrityError) as error:
         verify(toy, monkeypatch)
@@ -73,4 +74,10 @@ def test_a_model_that_is_not_its_manifests(toy, monkeypatch):
     (toy.folder / "dvc.lock").unlink()
     flip(toy.folder / "models/unet.weights.h5")
     with pytest.raises(IntegrityError, match=r"unet\.weights\.h5: sha256"):
+        verify(toy, monkeypatch)
+
+
+def test_an_exported_file_that_is_not_what_its_digest_says(toy, monkeypatch):
+    flip(onnx_toy.write(toy.folder / "models/unet.onnx"))
+    with pytest.raises(IntegrityError, match=r"models/unet\.onnx: is damaged"):
         verify(toy, monkeypatch)

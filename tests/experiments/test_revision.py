@@ -1,10 +1,12 @@
 """Reading what a revision, an experiment or the workspace scored."""
 
+import hashlib
 import json
 
 import pytest
 
-from brainseg.errors import DataError
+from brainseg.data import inputs
+from brainseg.errors import DataError, IntegrityError
 from brainseg.experiments import comparison, revision
 from tests.support import toy_pipeline
 
@@ -132,6 +134,71 @@ def test_damaged_numbers_are_named_with_their_file(toy, name, content, what):
     path.write_text(text)
     assert error.value.lines()[0].startswith(f"ERROR 2 workspace:metrics/{name}: ")
     assert "git restore" in error.value.lines()[0]
+
+
+@pytest.fixture
+def made(toy, tmp_path):
+    """Numbers that stages made, as dvc.lock says, and a cross-validation with the digest of its table."""
+    evaluation = {"protocol": PROTOCOL, "test": {"volume": {"dice": {"mean": 0.5}}}}
+    root, table = tmp_path / "project", TABLE + "B,X,val,9,5,0.3,0.4,1,0.3\n"
+    contents = {path: table for path in (revision.TEST[0], revision.OUT_OF_FOLD[0], "metrics/per_slice.csv")}
+    contents |= {revision.TEST[1]: json.dumps(evaluation), "params.yaml": "{train: {seed: 1}}"}
+    tables = {"per_patient.csv": hashlib.sha256(table.encode()).hexdigest()}
+    contents[revision.OUT_OF_FOLD[1]] = json.dumps(evaluation | {"tables": tables})
+    for path, text in contents.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    outs = [{"path": path, "md5": inputs.md5(root / path)} for path in (*revision.TEST, "metrics/per_slice.csv")]
+    (root / "dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"outs": outs}}}))
+    assert revision.scores("workspace", root).patients["patient"].tolist() == ["A"]
+    return root
+
+
+@pytest.mark.parametrize("path", [*revision.TEST, "metrics/per_slice.csv"])
+def test_another_digit_in_what_a_stage_made_is_refused(made, path):
+    replaced(made / path, "0.3" if path.endswith("csv") else "256", "0.4" if path.endswith("csv") else "257")
+    with pytest.raises(IntegrityError, match=r"dvc\.lock says") as error:
+        revision.reader("workspace", made)(path)
+    (line,) = error.value.lines()
+    assert line.startswith(f"ERROR 4 workspace:{path}: its MD5 is ") and f"git restore {path}" in line
+    assert "dvc repro" in line
+
+
+def test_another_digit_in_a_commit_is_refused(toy):
+    """Its own dvc.lock tells what was made; it cannot be restored, so another one is asked for."""
+    read = revision.Reader("before", toy)
+    assert read("metrics/training.csv") == "training.csv"
+    read._made["metrics/training.csv"] = "0" * 32
+    with pytest.raises(IntegrityError, match=r"before:metrics/training\.csv: its MD5 is") as error:
+        read("metrics/training.csv")
+    assert "another revision" in error.value.problems[0].fix
+
+
+def test_another_digit_in_a_kept_table_is_refused_by_the_reports_digest(made):
+    """A cross-validation is in no dvc.lock: its summary has the digest. Early ones have none, and are read."""
+    table, summary = (made / path for path in revision.OUT_OF_FOLD)
+    replaced(table, "0.3", "0.4")  # a recall, which the mean Dice does not tell
+    with pytest.raises(IntegrityError, match=r"per_patient.csv: its sha256 is .*, summary.json says"):
+        revision.scores(str(table.parent), made)
+    facts = json.loads(summary.read_text())
+    del facts["tables"]
+    summary.write_text(json.dumps(facts))
+    assert revision.scores(str(table.parent), made).patients["dice"].tolist() == [0.5]
+
+
+def test_a_table_is_refused_whose_mean_is_not_the_reports(made, tmp_path):
+    """Whatever has no digest: the metrics of a run that somebody kept."""
+    folder = made / "metrics"
+    for before, after in (("0.5", "0.500003"), ("0.500003", "")):
+        replaced(folder / "per_patient.csv", f"9,5,{before}", f"9,5,{after}")
+        with pytest.raises(IntegrityError, match=r"have a mean Dice of (0.500003|nan), evaluation.json has 0.5"):
+            revision.scores(str(folder), tmp_path)
+
+
+def replaced(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
 
 
 @pytest.mark.parametrize("name", ["nope", "HEAD:params.yaml", ""])

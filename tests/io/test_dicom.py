@@ -181,6 +181,7 @@ DAMAGED = {
     "p5 the mark alone": (lambda raw: raw()[:132], "is encoded as an unknown transfer syntax"),
     "p5 cut in the header": (lambda raw: raw()[:2000], "holds no image|is damaged"),
     "p5 cut in the pixels": (lambda raw: raw()[:-10], "holds 170 of 180 bytes|is damaged"),
+    "p5 no kind of value": (lambda raw: raw().replace(b"\x28\0\x10\0US", b"\x28\0\x10\0ZZ"), "is damaged"),
     "p5 deflated, cut": (lambda raw: raw(uid.DeflatedExplicitVRLittleEndian)[:-99], "is cut short, or inflates"),
     "p5 endless items": (lambda raw: raw() + ITEM * 10_001, r"has more than 10,000 items"),
     "p10 JPEG": (lambda raw: raw(uid.JPEGBaseline8Bit, PixelData=FRAME), r"is encoded as JPEG Baseline \(Process 1\)"),

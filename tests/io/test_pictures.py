@@ -203,6 +203,11 @@ def test_p3_signed_tiff_is_refused():
         pictures.decode(bytes(data), "a.tif")
 
 
+def numpy_header(text: str) -> bytes:
+    """What is read as Python's source: NumPy passes on what the tokenizer and the parser raise."""
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text.encode("latin1")
+
+
 BAD = {
     "white is zero": (encode(GRAY.astype(np.uint16), tiffinfo={262: 0}), "negative"),
     "uint16 planar gray TIFF": (tiff(bytes(16 * 16 * 2), [16], planes=2), "damaged"),
@@ -214,6 +219,9 @@ BAD = {
     "truncated JPEG": (encode(RGB, "JPEG")[:-40], "cut short"),
     "truncated TIFF": (encode(RGB)[:-100], "cut short"),
     "truncated PNG": (encode(RGB, "PNG")[:-60], "cut short"),
+    "NumPy's mark alone": (b"\x93NUMPY", "is damaged"),
+    "NumPy's, whose header is no Python": (numpy_header("{'descr': '|u1', 'shape': (8,"), "is damaged"),
+    "NumPy's, whose header is no text": (numpy_header("\0\xff(" * 40), "is damaged"),
     "multi-page": (encode(GRAY, save_all=True, append_images=[Image.fromarray(GRAY)]), "more than one page"),
     "1x1": (encode(GRAY[:1, :1]), "1 x 1"),
     "30,000x30,000": (png(30_000, 30_000, 8, 0, b""), "pixels"),
@@ -240,3 +248,17 @@ def test_p5_damaged_bytes_decode_or_are_refused_but_never_crash():
                 assert pictures.decode(damaged.tobytes(), "a").dtype == np.uint8
             except DataError as error:
                 assert error.problems[0].path == "a"
+
+
+@pytest.mark.parametrize("error", [struct.error, NotImplementedError, zlib.error, RecursionError, AssertionError])
+def test_whatever_pillow_raises_names_the_file(monkeypatch, tmp_path, error):
+    def foreign(*_, **__):
+        raise error("DOE^JANE")
+
+    data = encode(GRAY)
+    (tmp_path / "a.tif").write_bytes(data)
+    monkeypatch.setattr(pictures.Image, "open", foreign)
+    with pytest.raises(DataError, match=r"^a\.tif: is damaged") as caught:
+        pictures.decode(data, "a.tif")
+    assert "DOE" not in str(caught.value)
+    assert not pictures.is_deep(data) and not pictures.has_pages(tmp_path / "a.tif")

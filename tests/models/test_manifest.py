@@ -35,3 +35,20 @@ def test_another_manifest_is_refused_by_its_key(change, what, tmp_path):
     with pytest.raises(IntegrityError, match=f"not a manifest of this version: .*{what}") as error:
         manifest.read(path)
     assert error.value.problems[0].fix == manifest.REMEDY
+
+
+def test_data_are_checked_by_the_digests_that_the_manifest_has(tmp_path):
+    """Early manifests have none of slices.csv; one of the others that is missing is a fault."""
+    names = ("images_sha256", "masks_sha256", "slices_sha256", "split_sha256")
+    here = {name: name[0] * 64 for name in names}
+    model = manifest.Manifest.model_validate(run_files.manifest()).model_copy(update={"data": here})
+    manifest.check_data(model, here, tmp_path)
+    for name in names:
+        with pytest.raises(IntegrityError, match=f"{name} is 0, the model was trained with {name[0] * 64}"):
+            manifest.check_data(model, here | {name: "0"}, tmp_path)
+        early = model.model_copy(update={"data": {key: value for key, value in here.items() if key != name}})
+        if name == "slices_sha256":
+            manifest.check_data(early, here, tmp_path)
+        else:
+            with pytest.raises(IntegrityError, match="trained with None"):
+                manifest.check_data(early, here, tmp_path)

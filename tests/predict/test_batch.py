@@ -16,11 +16,13 @@ from PIL import Image
 
 from brainseg import cli
 from brainseg.errors import DataError, RunError
+from brainseg.inference.decoding import Decoders
 from brainseg.io import nifti as niftis
 from brainseg.predict import batch, output
 from tests.support.dicom_series import save_series
 from tests.support.fake_outliner import Fake, heads
 from tests.support.nifti_files import ORIENTATIONS, nifti
+from tests.support.shifted_zip import shifted_zip
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +37,15 @@ def run(paths, out, fake=None, **options) -> Fake:
 def table(out: Path) -> dict[str, dict[str, str]]:
     with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
         return {row["case"]: row for row in csv.DictReader(file, strict=True)}
+
+
+def failed(out: Path) -> dict[str, str]:
+    """Case → why it has no outline."""
+    return {name: row["error"] for name, row in table(out).items() if row["error"]}
+
+
+def answered(out: Path) -> set[str]:
+    return set(table(out)) - set(failed(out))
 
 
 def tif(path: Path, pages: np.ndarray) -> Path:
@@ -69,7 +80,7 @@ def test_a_picture_gives_a_png_of_its_size(tmp_path):
         "case": "a", "source": str(tmp_path / "a.png"), "kind": "picture", "channels": "FLAIR, FLAIR, FLAIR",
         "slices": "1", "slices_with_tumour": "1", "largest_slice": "1", "area_mm2": "", "area_pixels": str(area),
         "volume_ml": "", "mean_probability": "0.800", "warnings": row["warnings"], "seconds": row["seconds"],
-        "mask": "masks/a.png", "overlay": "overlays/a.png", "model": "ab" * 32, "variant": "float32",
+        "mask": "masks/a.png", "overlay": "overlays/a.png", "model": "ab" * 32, "variant": "float32", "error": "",
     }  # fmt: skip
     assert float(row["seconds"]) >= 0 and (tmp_path / "out/overlays/a.png").stat().st_size > 1000
 
@@ -218,8 +229,18 @@ def test_bad_files_are_told_and_passed_over(tmp_path, capsys):
         run([tmp_path / "in", tmp_path / "nowhere.tif"], tmp_path / "out")
     assert [Path(problem.path).name for problem in caught.value.problems] == ["nowhere.tif", "a.nii.gz", "c.png"]
     told = capsys.readouterr()
-    assert told.err.count("ERROR 2 ") == 3 and set(table(tmp_path / "out")) == {"b"}
+    assert told.err.count("ERROR 2 ") == 3 and answered(tmp_path / "out") == {"b"}
     assert "1 cases answered, 1 with tumour, 3 errors" in told.out
+    assert failed(tmp_path / "out") == {
+        "a": "is damaged or cut short (its gzip stream is not whole)", "c": "is neither a TIFF nor a PNG nor a JPEG",
+        str(tmp_path / "nowhere.tif"): "is not there",
+    }  # fmt: skip
+    row = table(tmp_path / "out")["a"]
+    assert row["source"] == str(tmp_path / "in/a.nii.gz") and not row["slices"] + row["mask"] + row["model"]
+    nifti(tmp_path / "in/a.nii.gz", heads(3))
+    (tmp_path / "in/c.png").unlink()
+    run(tmp_path / "in", tmp_path / "out")
+    assert answered(tmp_path / "out") == {"a", "b"} and not failed(tmp_path / "out")
 
 
 def test_a_fault_that_nobody_foresaw_costs_one_case(tmp_path):
@@ -233,7 +254,7 @@ def test_a_fault_that_nobody_foresaw_costs_one_case(tmp_path):
     nifti(tmp_path / "in/b.nii.gz", heads(3))
     with pytest.raises(DataError, match=r"a\.nii\.gz: ValueError: odd"):
         run(tmp_path / "in", tmp_path / "out", Failing())
-    assert set(table(tmp_path / "out")) == {"b"}
+    assert answered(tmp_path / "out") == {"b"} and failed(tmp_path / "out") == {"a": "ValueError: odd"}
 
 
 def test_an_answer_that_is_no_number_costs_one_case(tmp_path, capsys):
@@ -247,8 +268,41 @@ def test_an_answer_that_is_no_number_costs_one_case(tmp_path, capsys):
     nifti(tmp_path / "in/b.nii.gz", heads(3))
     with pytest.raises(RunError):
         run(tmp_path / "in", tmp_path / "out", Broken())
-    assert set(table(tmp_path / "out")) == {"b"}
-    assert f"ERROR 5 {path}, slice 2 of 4: the network's answer is not a number" in capsys.readouterr().err
+    reason = f"{path}, slice 2 of 4: the network's answer is not a number"
+    assert answered(tmp_path / "out") == {"b"} and failed(tmp_path / "out") == {"a": reason}
+    assert f"ERROR 5 {reason}" in capsys.readouterr().err
+
+
+def test_a_file_that_kills_its_reader_or_never_ends_costs_one_case(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT}")
+    for name in ("a", "fill", "kill", "z"):
+        nifti(tmp_path / f"in/{name}.nii.gz", heads(3))
+    hanging = nifti(tmp_path / "in/hang.nii.gz", heads(8)).stat().st_size
+
+    def limit(size):
+        return 1.0 if size == hanging else 30.0
+
+    monkeypatch.setattr(batch, "Decoders", lambda count, seconds: Decoders(count, limit, "tests.support.dying_worker"))
+    with pytest.raises(RunError):
+        run(tmp_path / "in", tmp_path / "out")
+    assert answered(tmp_path / "out") == {"a", "z"}
+    assert failed(tmp_path / "out") == {
+        "fill": "needs more memory than it may use", "hang": "takes more than 1.0 s to decode",
+        "kill": "crashed the process that decodes it",
+    }  # fmt: skip
+
+
+def test_what_looking_for_cases_finds_damaged_costs_one_case(tmp_path):
+    """A zip whose end lies about the place of its directory; a DICOM file whose UID has a kind that does not exist."""
+    tif(tmp_path / "in/good.png", heads(1))
+    (series,) = save_series(tmp_path / "in/series", heads(1).astype(np.uint16))
+    series.write_bytes(series.read_bytes().replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00ZZ"))
+    shifted_zip(tmp_path / "in/z.zip", {"p_1.tif": b"x" * 300, "p_2.tif": b"x" * 300, "d/1.dcm": b"x" * 300})
+    with pytest.raises(DataError):
+        run(tmp_path / "in", tmp_path / "out")
+    assert answered(tmp_path / "out") == {"good"}
+    assert set(failed(tmp_path / "out")) == {"series", "z/p", "z/d"}
+    assert all("is damaged" in reason for reason in failed(tmp_path / "out").values())
 
 
 def test_what_is_no_head_is_refused_and_what_may_be_none_is_marked(tmp_path):
@@ -314,7 +368,7 @@ def test_the_answer_to_what_was_changed_and_is_damaged_now_is_taken_back(tmp_pat
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError):
         run(path, tmp_path / "out")
-    assert table(tmp_path / "out") == {} and not list((tmp_path / "out").rglob("*.nii.gz"))
+    assert answered(tmp_path / "out") == set() and not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
 def test_what_an_earlier_answer_left_over_is_removed(tmp_path):
@@ -386,7 +440,8 @@ def test_what_cannot_be_answered_any_more_but_is_unchanged_stays(tmp_path):
     run(path, tmp_path / "out")
     with pytest.raises(RunError, match="out of memory"):
         run(path, tmp_path / "out", Failing(weights="cd" * 32))
-    assert table(tmp_path / "out")["a"]["model"] == "ab" * 32
+    row = table(tmp_path / "out")["a"]
+    assert (row["model"], row["mask"], row["error"]) == ("ab" * 32, "masks/a.png", "out of memory")
 
 
 SLOW = """

@@ -13,6 +13,7 @@ from brainseg.errors import IntegrityError
 from brainseg.io import zips
 from brainseg.predict import discover
 from tests.support.dicom_series import save, save_series, series
+from tests.support.shifted_zip import shifted_zip
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -281,3 +282,44 @@ def test_a_damaged_member_is_named(tmp_path):
     with pytest.raises(IntegrityError, match=r"z\.zip:a\.png: is damaged"):
         source.digest(tmp_path / "scratch")
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_zip_whose_members_lie_nowhere_is_found_and_its_cases_are_damaged(tmp_path):
+    """The system's own error, 22, comes of seeking to a place before the file's beginning."""
+    members = {"a_1.tif": b"x" * 200, "a_2.tif": b"x" * 200, "s/1.dcm": b"x" * 200, "s/IM2": b"x" * 200}
+    path = shifted_zip(tmp_path / "z.zip", members)
+    found = find(path, picture(tmp_path / "b.png"), tmp_path=tmp_path)
+    assert {source.label for source in found.sources} == {str(tmp_path / "b.png"), f"{path}:a_*.tif", f"{path}:s"}
+    for source in found.sources[1:]:
+        with pytest.raises(IntegrityError, match=r"z\.zip:.*: is damaged"):
+            source.digest(tmp_path / "scratch")
+
+
+def test_whatever_a_library_raises_hides_no_other_case(tmp_path, monkeypatch):
+    def foreign(*_):
+        raise NotImplementedError("DOE^JANE")
+
+    save(tmp_path / "in", series())
+    (tmp_path / "in/IM1").write_bytes(bytes(128) + b"DICM")
+    picture(tmp_path / "in/a_1.tif")
+    picture(tmp_path / "in/a_2.tif")
+    for module, name in ((discover.dicom_slice, "read_series_uid"), (discover.pictures, "has_pages")):
+        monkeypatch.setattr(module, name, foreign)
+    assert places(find(tmp_path / "in", tmp_path=tmp_path), tmp_path) == {"in": ("series", 5), "in/a": ("slices", 2)}
+    monkeypatch.setattr(discover.zips, "list_names", foreign)
+    path = zipped(tmp_path / "z.zip", {"a.png": png()})
+    (problem,) = find(path, tmp_path=tmp_path).problems
+    assert (problem.path, "DOE" in problem.what) == (str(path), False) and "is damaged" in problem.what
+
+
+def test_a_folder_that_can_be_read_and_not_entered_is_told(tmp_path, monkeypatch):
+    """Its files are listed, and nothing more is known of them."""
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "b.png")
+    for name in ("isfile", "lexists"):
+        real = getattr(os.path, name)
+        monkeypatch.setattr(os.path, name, lambda path, real=real: real(path) and Path(path).name != "a.png")
+    found = find(tmp_path / "in", tmp_path / "b.png", tmp_path=tmp_path)
+    assert len(found.sources) == 1 and [(p.path, p.what) for p in found.problems] == [
+        (str(tmp_path / "in/a.png"), "cannot be read")
+    ]

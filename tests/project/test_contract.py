@@ -17,8 +17,9 @@ PACKAGE = ROOT / "src" / "brainseg"
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
 FILES = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in FILES}  # by names like io.nifti
-# What no output depends on: checked parameters, the command line, messages, the view on the results, file plumbing.
-NO_DEPENDENCY = {"config", "cli", "errors", "files", "training.progress", "tracking.mlflow_runs"}
+# What no output depends on: checked parameters and inputs, the command line, messages, the view on the results, file
+# plumbing.
+NO_DEPENDENCY = {"config", "cli", "errors", "files", "data.inputs", "training.progress", "tracking.mlflow_runs"}
 DVC = config.read_yaml(ROOT / "dvc.yaml")
 
 
@@ -153,6 +154,15 @@ def test_train_reads_of_download_and_split_what_it_declares():
     assert declared == {text for text in texts if text.startswith(("download.", "split.")) and text.count(".") == 1}
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_checks_its_inputs_before_it_computes(stage):
+    """Right after its parameters, if another stage makes what it reads."""
+    (main,) = [node for node in ast.walk(tree(ROOT / f"stages/{stage}.py")) if isinstance(node, ast.FunctionDef)]
+    first, second, *_ = (ast.unparse(line) for line in main.body)
+    assert "config.load(" in first
+    assert (second == f"inputs.check('{stage}')") == bool(data_paths(DVC["stages"][stage]["deps"]))
+
+
 def test_every_stage_has_its_script_and_every_script_its_stage():
     assert sorted(DVC["stages"]) == STAGES
     for name, stage in DVC["stages"].items():
@@ -218,8 +228,8 @@ WALLS = {
     "mlflow": {"tracking.registry", "tracking.mlflow_runs"},
     "tensorflow": {"models.backend"},
     "jax": {"models.backend"},
-    "nibabel": {"io.volumes", "inference.nifti_answers", "server.worker"},
-    "pydicom": {"io.dicom_slice", "server.worker"},
+    "nibabel": {"io.volumes", "inference.nifti_answers", "inference.decoding_worker"},
+    "pydicom": {"io.dicom_slice", "inference.decoding_worker"},
     "fastapi": SERVER,
     "starlette": SERVER,
     "uvicorn": SERVER,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from brainseg.experiments import integrity
+from brainseg.data import inputs
 from tests.support import toy_pipeline
 from tests.support.locked import lock_faults
 
@@ -59,7 +59,7 @@ TAMPERED = {
 
 
 def images(root: Path) -> str:
-    return integrity._md5(root / "data/images.npy")
+    return inputs.md5(root / "data/images.npy")
 
 
 @pytest.mark.parametrize("fault", TAMPERED)

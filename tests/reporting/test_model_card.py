@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation
 from brainseg.export import onnx_files
@@ -209,6 +210,18 @@ def test_the_command_says_what_it_leaves_out(project, out_of_fold):
     assert "was left out" in card_file.write(project / "card.md", project)
     (project / card_file.OUT_OF_FOLD).unlink()
     assert "left out" not in card_file.write(project / "card.md", project)
+
+
+@pytest.mark.parametrize("name", [card_file.MANIFEST, card_file.EVALUATION])
+def test_a_file_that_no_stage_made_makes_no_card(project, name):
+    outs = [
+        {"path": str(path), "md5": inputs.md5(project / path)} for path in (card_file.MANIFEST, card_file.EVALUATION)
+    ]
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"all": {"outs": outs}}}))
+    card_file.write(project / "card.md", project)
+    (project / name).write_text((project / name).read_text().replace("256", "255", 1))
+    with pytest.raises(IntegrityError, match=r"dvc\.lock says"):
+        card_file.write(project / "card.md", project)
 
 
 def test_numbers_of_another_model_make_no_card(project):

@@ -69,6 +69,25 @@ def test_predictions_of_another_run_are_refused(tmp_path, no_charts):
     assert outputs(root) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        *((f"metrics/{name}.csv", "evaluate") for name in ("per_patient", "per_slice", "calibration")),
+        *(("metrics/training.csv", "train"), ("data/predictions/probabilities.npz", "evaluate")),
+        *(("data/processed/images.npy", "preprocess"), ("data/processed/masks.npy", "preprocess")),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_stage_that_makes_it(tmp_path, no_charts, name, stage):
+    path = build(tmp_path) / name
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2] + b'"\xff', b""):
+        path.write_bytes(damaged)
+        with pytest.raises(IntegrityError) as caught:
+            render(tmp_path)
+        (problem,) = caught.value.problems
+        assert problem.path == str(path) and f"dvc repro -f {stage}" in problem.fix
+
+
 def test_one_test_patient(tmp_path):
     assert render(build(tmp_path, test_patients=1)).startswith("1 patient shown")
     assert "gallery.png" in outputs(tmp_path)

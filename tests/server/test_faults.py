@@ -21,7 +21,7 @@ from PIL import Image
 
 from brainseg.errors import IntegrityError, MachineError, RunError
 from brainseg.inference.predictor import Predictor
-from brainseg.server import app, decoding, limits, serve
+from brainseg.server import app, limits, serve
 from tests.support import bombs, page_server
 from tests.support.server_fixture import Model, encoded, head, log_of_everything, serving, status_of
 
@@ -106,7 +106,7 @@ def test_w2_what_takes_too_much_memory_or_time_is_ended_and_the_next_file_is_ans
     large = bombs.ALL["nifti_as_large_as_a_library_would_take"]()
     answer = served.segment(large)
     assert answer.status_code == 413 and "memory" in answer.json()["error"]["what"]
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "DECODE_SECONDS", 0.1)
     began = time.monotonic()
     answer = served.segment(bombs.ALL["tif_whose_pages_are_two_billion_pixels"]())
     assert answer.status_code == 413 and "takes more than 0.1 s" in answer.json()["error"]["what"]
@@ -169,6 +169,18 @@ def test_an_answer_that_is_no_number_is_refused_with_words_and_the_next_is_answe
     assert answer.status_code == 503
     assert answer.json()["error"] == {"code": 5, "what": what, "fix": "look at this image"}
     assert served.segment(PICTURE).status_code == 200
+
+
+def test_whatever_a_library_raises_the_file_is_refused_and_named(served):
+    """Each of these ended the process that decodes."""
+    unknown = bombs.dicom().replace(b"\x28\0\x10\0US", b"\x28\0\x10\0ZZ")
+    shifted = zipped(("IM1", bombs.dicom()))
+    at = shifted.rindex(b"PK\x05\x06") + 16
+    shifted[at : at + 4] = (int.from_bytes(shifted[at : at + 4], "little") + 99).to_bytes(4, "little")
+    for data in (unknown, bytes(shifted)):
+        answer = served.segment(data)
+        assert answer.status_code == 422 and "crashed" not in answer.text, answer.text
+        assert answer.json()["error"]["what"].startswith("file") and "/dev" not in answer.text
 
 
 NAMES = [b"../../../../tmp/evil.png", b"/etc/passwd", b"C:\\\\evil.png", b"a\0b.png", b"<img src=x onerror=alert(1)>",

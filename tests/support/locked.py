@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from brainseg import config
+from brainseg.data import inputs
 from brainseg.experiments import integrity
 
 WEIGHTS_LIMIT = 40_000_000  # bytes that a clone carries for the released model
@@ -49,7 +50,7 @@ def weights_faults(root: Path, outs: dict[str, dict], made: dict[str, str], limi
 
 def declared_outs(*stages: dict) -> dict[str, dict]:
     """Path → flags of every output of stages of dvc.yaml."""
-    outs = [out for stage in stages for kind in ("outs", "metrics") for out in stage.get(kind, [])]
+    outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     return {path: flags for out in outs for path, flags in (out if isinstance(out, dict) else {out: {}}).items()}
 
 
@@ -57,7 +58,7 @@ def digest(path: Path) -> str | None:
     """As DVC names it; None where there is nothing."""
     if not path.exists():
         return None
-    return integrity._folder_md5(path) if path.is_dir() else integrity._md5(path)
+    return integrity._folder_md5(path) if path.is_dir() else inputs.md5(path)
 
 
 def looked_up(params: dict, key: str):

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from brainseg.inference import onnx_session
+from brainseg.inference import onnx_session, sealed
 from brainseg.io.sequences import CHANNELS, FLAIR
 
 SIDE = 32
@@ -40,5 +39,5 @@ def write(path: Path, told: dict | None = None, side: int = SIDE) -> Path:
     graph = helper.make_graph(nodes, "toy", ends[:1], ends[1:], picked)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
     helper.set_model_props(model, {onnx_session.KEY: json.dumps(facts() if told is None else told)})
-    onnx.save(model, path)
+    path.write_bytes(sealed.seal(model.SerializeToString()))
     return path

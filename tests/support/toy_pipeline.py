@@ -23,6 +23,7 @@ stages:
     outs:
       - models/unet.weights.h5: {remote: weights}
       - models/unet.json: {remote: weights}
+    plots:
       - metrics/training.csv: {cache: false}
       - metrics/plots: {cache: false}
 """

@@ -21,7 +21,8 @@ def scored(folder, *, shift=0.0, ece=0.1, difference=1e-7, dice_difference=0.0, 
     columns = {"iou": dice, "precision": dice, "recall": dice, "tumour_pixels": 100, "slices": 4}
     names = {"patient": [f"P{k:02d}" for k in range(patients)], "institution": "A", "subset": "test"}
     pd.DataFrame({**names, "dice": dice, **columns}).to_csv(folder / "per_patient.csv", index=False)
-    report = run_files.evaluation(protocol=PROTOCOL | protocol, test={"calibration": {"ece_from_tenth": ece}})
+    test = {"calibration": {"ece_from_tenth": ece}, "volume": {"dice": {"mean": round(sum(dice) / patients, 6)}}}
+    report = run_files.evaluation(protocol=PROTOCOL | protocol, test=test)
     (folder / "evaluation.json").write_text(json.dumps(report))
     export = {"float32": {"max_abs_difference": difference, "dice_difference": dice_difference}}
     (folder / "export.json").write_text(json.dumps(export))
@@ -72,6 +73,9 @@ def test_a_model_without_a_significant_difference_passes(tmp_path, champion):
     table = pd.read_csv(new / "per_patient.csv")
     table["dice"] += [0.05, -0.06] * (PATIENTS // 2)
     table.to_csv(new / "per_patient.csv", index=False)
+    report = json.loads((new / "evaluation.json").read_text())
+    report["test"]["volume"]["dice"]["mean"] = round(table["dice"].mean(), 6)
+    (new / "evaluation.json").write_text(json.dumps(report))
     found = judged(new, champion)["not worse"]
     assert found.passed and "no significant difference (p = " in found.figures and "-0.005" in found.figures
 

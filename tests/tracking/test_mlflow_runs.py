@@ -1,6 +1,8 @@
 """MLflow: what is logged, runs found by digests, and faults that give a warning and lose no result."""
 
+import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -200,7 +202,18 @@ class Faulty(BaseHTTPRequestHandler):
             return self.reply(500, {})
         if self.server.fault == "midway" and "get-by-name" in self.path:
             return self.reply(200, {"experiment": {"experiment_id": "1", "name": "brainseg"}})
+        if self.server.fault == "dripping":
+            self.drip()
         self.server.released.wait(30)
+
+    def drip(self):
+        """An answer that never ends; each byte comes in time."""
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while not self.server.released.wait(0.1):
+                self.wfile.write(b" ")
 
     def reply(self, status, content):
         body = json.dumps(content).encode()
@@ -237,6 +250,63 @@ def test_m1_tracking_server_down_answering_500_hanging(fault, tree, server, monk
     assert time.monotonic() - start < 10
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("WARNING MLflow (http://127.0.0.1:") and line.endswith("brainseg track")
+
+
+def test_m1_a_server_that_drips_is_left_in_time(tree, server, monkeypatch, capsys):
+    import mlflow  # noqa: F401  # its import takes seconds and is not counted
+
+    assert mlflow_runs.STAGE_SECONDS <= 10
+    server.fault = "dripping"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+    start = time.monotonic()
+    assert not mlflow_runs.log_training(tree, seconds=1)
+    assert time.monotonic() - start < 5
+    assert "it did not answer within 1 seconds. The results are complete" in capsys.readouterr().err
+
+
+def test_m1_a_process_ends_though_the_store_still_drips(tree, server):
+    server.fault = "dripping"
+    code = (
+        "import time; from brainseg.tracking import mlflow_runs; mlflow_runs.log_evaluation(seconds=1); "
+        "print(time.time(), flush=True)"
+    )
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{server.server_port}"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=120)
+    assert time.time() - float(done.stdout) < 5 and "did not answer" in done.stderr
+
+
+@pytest.mark.parametrize("damage", [Path.mkdir, lambda path: path.write_bytes(b"no database" * 999)])
+def test_a_store_that_is_no_database_is_told_at_once(damage, tree, project_root, capsys):
+    import mlflow  # noqa: F401  # its import takes seconds and is not counted
+
+    damage(project_root / "mlflow.db")
+    start = time.monotonic()
+    assert not mlflow_runs.log_training(tree)
+    assert time.monotonic() - start < 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("WARNING MLflow (sqlite:") and line.endswith("brainseg track")
+
+
+def test_a_new_store_is_there_whole_or_not_at_all(tree, project_root, monkeypatch, capsys):
+    import mlflow
+
+    class Killed(BaseException):
+        pass
+
+    search = mlflow.MlflowClient.search_experiments
+
+    def kill(client):
+        assert search(client) and list(project_root.glob(".mlflow.db.*/mlflow.db"))
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "search_experiments", kill)
+        with pytest.raises(Killed):
+            mlflow_runs.log_training(tree)
+    assert [path.name for path in project_root.iterdir()] == [".brainseg"]
+    assert mlflow_runs.log_training(tree)
+    assert capsys.readouterr().err == ""
 
 
 def test_without_mlflow_a_stage_goes_on(tree, monkeypatch, capsys):

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from brainseg import errors, files
+from brainseg.data import inputs
 from brainseg.evaluation.results import Evaluation
 from brainseg.inference import onnx_session
 from brainseg.models.manifest import Manifest
@@ -104,7 +105,7 @@ def test_it_loads_with_its_signature_and_answers_as_the_file_does(tree, client):
 def test_it_stands_beside_its_training_and_carries_its_numbers(tree, client):
     import mlflow
 
-    with mlflow_runs.open_store() as store, store.run(tree, {"stage": "train", "model.sha256": "a" * 64}) as trained:
+    with mlflow_runs.RunStore().run(tree, {"stage": "train", "model.sha256": "a" * 64}) as trained:
         pass
     registry.run(tree)
     run = mlflow.get_run(client.get_model_version_by_alias("brainseg", "champion").run_id)
@@ -234,6 +235,20 @@ def test_model_and_numbers_must_be_of_one_run(damage, tree, client):
     act, error, what = DAMAGE[damage]
     act(tree)
     with pytest.raises(error, match=what):
+        registry.run(tree)
+    assert versions(client) == {}
+
+
+@pytest.mark.parametrize("name", ["models/unet.onnx", *(f"metrics/{name}" for name in registry.KEPT)])
+def test_a_file_that_no_stage_made_is_not_registered(name, tree, client):
+    """One more line end is read as the same numbers, so that the digest alone can tell; a model is read by its own."""
+    outs = [{"path": name, "md5": inputs.md5(tree / name)}]
+    (tree / "dvc.lock").write_text(json.dumps({"stages": {"all": {"outs": outs}}}))
+    if name.startswith("models"):
+        onnx_toy.write(tree / name, onnx_session.Session(tree / name).facts | {"marks": ["another"]})
+    else:
+        (tree / name).write_text((tree / name).read_text() + "\n")
+    with pytest.raises(errors.IntegrityError, match=f"{name}: its MD5 is"):
         registry.run(tree)
     assert versions(client) == {}
 

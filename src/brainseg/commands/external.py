@@ -3,6 +3,7 @@
 All slices count as test. The pipeline's own code prepares, scores and draws them.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import pandas as pd
 from brainseg import config, files
 from brainseg.data import archive, dataset, fingerprints
 from brainseg.data.external_data import ExternalInputs, prepare_arrays
+from brainseg.data.inputs import verify
 from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation import evaluate, results, scoring
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation
@@ -108,6 +110,8 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     """
     if not home.is_dir():
         raise DataError(home, "is no folder", "--model DIR: the folder of unet.json and unet.weights.h5, or: make pull")
+    made = [f"{home.name}/unet.json", f"{home.name}/unet.weights.h5", str(EVALUATION)]
+    verify(made, home.resolve().parent)  # of a project; a folder of another kind has no dvc.lock beside it
     model, weights = manifest.read(home / "unet.json"), home / "unet.weights.h5"
     manifest.check(model, weights)
     if params.threshold != "auto" and params.min_component != "auto":
@@ -170,7 +174,9 @@ def _check_out(out: Path) -> None:
     """Refuse a folder that is neither new, nor empty, nor written by this command."""
     if out.exists() and not out.is_dir():
         raise DataError(out, "is a file", "name a folder: -o DIR")
-    if out.exists() and any(out.iterdir()) and not _is_ours(out / "evaluation.json"):
+    numbers = out / "evaluation.json"  # written first, so a killed run leaves its temporary alone
+    others = [path for path in out.iterdir() if not files.is_temporary(path.name, numbers.name)] if out.exists() else []
+    if others and not _is_ours(numbers):
         raise DataError(out, "holds other things, which would be mixed with the results", "name a new folder: -o DIR")
 
 
@@ -183,13 +189,19 @@ def _is_ours(path: Path) -> bool:
 
 def _write(scored: ExternalScores, out: Path) -> None:
     """Write the numbers and the tables, each file whole or not at all."""
-    files.write_text(out / "evaluation.json", results.text(scored.report))
-    for name in ("per_patient", "per_slice", "calibration"):
-        table = getattr(scored, name)
-        if table is None:
-            (out / f"{name}.csv").unlink(missing_ok=True)
+    tables = {f"{name}.csv": getattr(scored, name) for name in ("per_patient", "per_slice", "calibration")}
+    texts = {
+        name: table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        for name, table in tables.items()
+        if table is not None
+    }
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    files.write_text(out / "evaluation.json", results.text(scored.report.model_copy(update={"tables": digests})))
+    for name in tables:
+        if name in texts:
+            files.write_text(out / name, texts[name])
         else:
-            files.write_text(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+            (out / name).unlink(missing_ok=True)
 
 
 def _draw(scored: ExternalScores, temporary: Path, probability: np.ndarray, plots: Path, params: config.Render) -> None:

@@ -78,7 +78,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """
     try:
         return zipfile.ZipFile(path)
-    except untrusted_zip.DAMAGE_ERRORS as error:
+    except (*untrusted_zip.DAMAGE_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a seek to where damaged bytes point
+            raise
         raise IntegrityError(path, f"is not a zip archive ({error})", "run: dvc repro -f download") from None
 
 
@@ -96,7 +98,7 @@ def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
             types = {name: "int64" if name == "slice" else "str" for name in (*INDEX, SPACING)}
             table = pd.read_csv(handle, dtype=types, keep_default_na=False)
             return table.assign(**{SPACING: table.get(SPACING, "")})[[*INDEX, SPACING]]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, *untrusted_zip.DAMAGE_ERRORS, OSError) as error:
         what = f"has no index of slices ({error})"
         raise IntegrityError(archive.filename, what, "run: dvc repro -f download") from None
 
@@ -117,8 +119,9 @@ def guard_space(folder: Path, needed: int = 2**20) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_FAULTS:
             raise
-        what = f"{error.strerror} ({needed:,} bytes needed, {files.free_bytes(folder):,} free)"
-        raise MachineError(folder, what, "free some space, check its permissions, and run again") from None
+        place = error.filename or folder
+        what = f"{error.strerror} ({needed:,} bytes needed, {files.free_bytes(place):,} free)"
+        raise MachineError(place, what, "free some space, check its permissions, and run again") from None
 
 
 @contextmanager

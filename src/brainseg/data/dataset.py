@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from brainseg import files
-from brainseg.errors import DataError, IntegrityError, Problem, raise_all
+from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 SUBSETS = ("train", "val", "test")
 SMALL_INSTITUTION = 10  # institutions with fewer patients are grouped: a mean over three patients says nothing
 OTHER = "other"  # the name of that group
+REMEDY = "run: dvc repro"  # of a file that cannot be read
 
 
 @dataclass(frozen=True)
@@ -69,30 +70,35 @@ def stack_channels(images: np.ndarray, windows: np.ndarray) -> np.ndarray:
 def read_slices(path: Path) -> pd.DataFrame:
     """The table of slices that preprocess wrote; ids such as ``001`` and ``NA`` stay text."""
     types = {"patient": str, "institution": str, "spacing": str}
-    return pd.read_csv(path, keep_default_na=False, dtype=types)
+    with guard(path, REMEDY, IntegrityError):
+        table = pd.read_csv(path, keep_default_na=False, dtype=types)
+        table["patient"]  # a damaged header names no column
+    return table
 
 
 def open_arrays(processed: Path) -> tuple[np.ndarray, np.ndarray]:
     """Memory maps of the images and masks that preprocess wrote."""
-    images, masks = (
-        np.load(processed / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("images", "masks")
-    )
-    return images, masks
+    arrays = []
+    for path in (processed / "images.npy", processed / "masks.npy"):
+        with guard(path, REMEDY, IntegrityError):
+            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+    return arrays[0], arrays[1]
 
 
 def load(processed: Path, split: Path, unit: str) -> Dataset:
     """Open what preprocess and split wrote.
 
     Raises:
-        IntegrityError: the files do not belong together, or a patient is in two subsets.
+        IntegrityError: the files are damaged or do not belong together, or a patient is in two subsets.
         DataError: a subset is empty.
     """
     slices, (images, masks) = read_slices(processed / "slices.csv"), open_arrays(processed)
-    parts = pd.read_csv(split, keep_default_na=False, dtype={"patient": str})
-    if not len(slices) == len(parts) == len(images) == len(masks) or (slices["patient"] != parts["patient"]).any():
-        what = f"{len(parts)} rows that do not match the {len(slices)} slices"
-        raise IntegrityError(split, what, "run: dvc repro split")
-    table = slices.assign(fold=parts["fold"], subset=parts["subset"])
+    with guard(split, "run: dvc repro split", IntegrityError):
+        parts = pd.read_csv(split, keep_default_na=False, dtype={"patient": str})
+        if not len(slices) == len(parts) == len(images) == len(masks) or (slices["patient"] != parts["patient"]).any():
+            what = f"{len(parts)} rows that do not match the {len(slices)} slices"
+            raise IntegrityError(split, what, "run: dvc repro split")
+        table = slices.assign(fold=parts["fold"], subset=parts["subset"])
     if unit != "slice":
         check_patients_apart(table, split)
     for subset in SUBSETS:
@@ -131,9 +137,10 @@ def check_patients_apart(table: pd.DataFrame, path: Path) -> None:
 
 
 def digests(processed: Path, split: Path) -> dict[str, str]:
-    """sha256 of what a model is trained on: images, masks, split."""
+    """sha256 of what a model is trained on: images, masks, the table of the slices, split."""
     return {
         "images_sha256": files.sha256(processed / "images.npy"),
         "masks_sha256": files.sha256(processed / "masks.npy"),
+        "slices_sha256": files.sha256(processed / "slices.csv"),
         "split_sha256": files.sha256(split),
     }

@@ -13,7 +13,7 @@ from brainseg import config, files
 from brainseg.data import pairing
 from brainseg.data.archive import Pair
 from brainseg.data.pairing import PairedFiles
-from brainseg.errors import DataError, Problem, raise_all
+from brainseg.errors import DataError, Problem, guard, raise_all
 from brainseg.io import pictures, scans
 
 INSTITUTION = "unknown"
@@ -112,7 +112,5 @@ def _read_institutions(root: Path, patients: set[str], strict: bool) -> dict[str
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
+    with guard(path):
         return path.read_bytes()
-    except OSError as error:
-        raise DataError(path, *pairing.describe_read_error(error)) from None

@@ -250,7 +250,7 @@ def _read_member(source: zipfile.ZipFile, name: str) -> bytes:
         return source.read(name)
     except KeyError:
         raise DataError(name, "is missing from the archive", "add the file, then: dvc repro download") from None
-    except untrusted_zip.DAMAGE_ERRORS as error:
+    except (*untrusted_zip.DAMAGE_ERRORS, OSError) as error:
         raise IntegrityError(name, f"changed inside the archive ({error})", "run: dvc repro -f download") from None
 
 

@@ -198,12 +198,16 @@ class EvaluationProtocol(ParamsBlock):
 
 
 class ExternalEvaluation(ParamsBlock):
-    """evaluation.json of ``brainseg evaluate``: a model, or ready-made masks, on files from outside the pipeline."""
+    """evaluation.json of ``brainseg evaluate``: a model, or ready-made masks, on files from outside the pipeline.
+
+    tables: sha256 of the tables beside it. dvc.lock has those of the pipeline's own.
+    """
 
     protocol: EvaluationProtocol
     test: MaskScores
     val: MaskScores | None = None
     baselines: SomeBaselines
+    tables: dict[str, Digest] | None = None
 
 
 class Evaluation(ExternalEvaluation):
@@ -265,7 +269,10 @@ class MadeFrom(ParamsBlock):
 
 
 class CrossValidationSummary(ParamsBlock):
-    """metrics/cross_validation/summary.json: every patient scored once; seconds: of each stage, if timed."""
+    """metrics/cross_validation/summary.json: every patient scored once; seconds: of each stage, if timed.
+
+    tables: sha256 of the tables beside it; early ones have none.
+    """
 
     protocol: CrossValidationProtocol
     test: NetworkScores
@@ -274,6 +281,7 @@ class CrossValidationSummary(ParamsBlock):
     overrides: dict[str, Any]
     made_from: MadeFrom
     seconds: dict[str, list[float]] | None = None
+    tables: dict[str, Digest] | None = None
 
 
 def rule_of(block: EvaluationProtocol | FlairBaseline) -> Rule:

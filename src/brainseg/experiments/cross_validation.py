@@ -4,6 +4,7 @@ An experiment's name holds a digest of what determines its numbers: data, code a
 exists and fits its name is not run again, so an interrupted cross-validation continues where it stopped.
 """
 
+import hashlib
 import io
 import math
 import os
@@ -238,9 +239,11 @@ def pool_folds(scored: Sequence["FoldScores"]) -> tuple[pd.DataFrame, CrossValid
 
 
 def write(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> None:
-    """Write ``per_patient.csv`` and ``summary.json``."""
-    files.write_text(folder / "per_patient.csv", patients.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    files.write_text(folder / "summary.json", results.text(summary))
+    """Write ``per_patient.csv`` and ``summary.json``, which has the digest of that table."""
+    table = patients.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    files.write_text(folder / "per_patient.csv", table)
+    tables = {"per_patient.csv": hashlib.sha256(table.encode()).hexdigest()}
+    files.write_text(folder / "summary.json", results.text(summary.model_copy(update={"tables": tables})))
 
 
 def closing_line(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> str:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from brainseg import config
+from brainseg.data import inputs
 from brainseg.errors import IntegrityError, MachineError, Problem, raise_all
+from brainseg.inference import sealed
 from brainseg.models import manifest
 
 
@@ -57,7 +59,8 @@ def _list_outs(root: Path) -> Iterator[Entry]:
     lock, pipeline = root / "dvc.lock", config.read_yaml(root / "dvc.yaml")["stages"]
     for name, stage in (config.read_yaml(lock)["stages"] if lock.exists() else {}).items():
         declared = pipeline.get(name, {})
-        options = [out for key in ("outs", "metrics") for out in declared.get(key, []) if isinstance(out, dict)]
+        outs = [out for key in ("outs", "metrics", "plots") for out in declared.get(key, [])]
+        options = [out for out in outs if isinstance(out, dict)]
         uncached = {path for out in options for path, flags in out.items() if flags.get("cache") is False}
         for out in stage.get("outs", []):
             yield Entry(out["path"], out["md5"], out["path"] not in uncached)
@@ -79,21 +82,16 @@ def _name(path: Path) -> str:
     return path.parent.name + path.name
 
 
-def _md5(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def _folder_md5(folder: Path) -> str:
     """DVC's hash of a folder: the MD5 of the JSON list of its files, without bytecode (.dvcignore)."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     inside = sorted(path.as_posix() for path in found if "__pycache__" not in path.parts)
-    listing = [{"md5": _md5(folder / name), "relpath": name} for name in inside]
+    listing = [{"md5": inputs.md5(folder / name), "relpath": name} for name in inside]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _check_object(path: Path, fix: str) -> list[Problem]:
-    found, name = _md5(path), _name(path)
+    found, name = inputs.md5(path), _name(path)
     return [] if found == name.removesuffix(".dir") else [Problem(str(path), f"its MD5 is {found}, not its name", fix)]
 
 
@@ -106,7 +104,7 @@ def _restore_command(path: Path, user: str | None) -> str:
 
 def _check_out(root: Path, entry: Entry) -> list[Problem]:
     path = root / entry.path
-    found = _folder_md5(path) if path.is_dir() else _md5(path)
+    found = _folder_md5(path) if path.is_dir() else inputs.md5(path)
     if found == entry.md5:
         return []
     fix = f"rm -rf {entry.path} && dvc checkout {entry.path}" if entry.cached else f"git checkout {entry.path}"
@@ -114,10 +112,14 @@ def _check_out(root: Path, entry: Entry) -> list[Problem]:
 
 
 def _check_model(models: Path) -> list[Problem]:
-    if not (models / "unet.json").exists():
-        return []
-    try:
-        manifest.check(manifest.read(models / "unet.json"), models / "unet.weights.h5")
-    except IntegrityError as error:
-        return error.problems
-    return []
+    """The weights by the manifest, the exported files by their own digests; what is not there needs no check."""
+    problems: list[Problem] = []
+    for path in sorted(models.glob("unet.*")):
+        try:
+            if path.name == "unet.json":
+                manifest.check(manifest.read(path), models / "unet.weights.h5")
+            elif path.suffix == ".onnx":
+                sealed.read(path)
+        except IntegrityError as error:
+            problems += error.problems
+    return problems

@@ -6,27 +6,35 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
-from brainseg import config
+from brainseg import config, files
+from brainseg.data import inputs
 from brainseg.errors import DataError, MachineError
 
 EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment outside the workspace
+LOCK, KEPT, CUT = Path("dvc.lock"), Path(".brainseg/dvc.lock"), Path(".brainseg/dvc.lock.cut")
+DVC = "brainseg.experiments.run_dvc"
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
-def run(recipe: str | None, root: Path = Path()) -> None:
-    """Replace this process by ``dvc repro``, or by ``dvc exp run`` with a recipe's overrides. Does not return."""
+def run(recipe: str | None, root: Path = Path(), *, check: bool = False) -> None:
+    """Replace this process by ``dvc repro``, or by ``dvc exp run`` with a recipe's overrides. Does not return.
+
+    ``check``: read every file again, also a large one whose size and times are as before.
+    """
     clean_up(root)
-    command = ["dvc", "exp", "run", *options(load_recipe(recipe, root))] if recipe else ["dvc", "repro"]
-    print("+", shlex.join(command), file=sys.stderr, flush=True)
+    command = ["exp", "run", *options(load_recipe(recipe, root))] if recipe else ["repro"]
+    print("+", shlex.join(["dvc", *command]), file=sys.stderr, flush=True)
     os.chdir(root)
-    os.execve(sys.executable, [sys.executable, "-m", *command], environment())
+    more = {inputs.ALL: "1"} if check else {}
+    os.execve(sys.executable, [sys.executable, "-m", DVC, *command], environment() | more)
 
 
 def environment() -> dict[str, str]:
@@ -72,15 +80,13 @@ def _leaves(nested: dict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 def clean_up(root: Path) -> None:
-    """Clean up what a killed run left behind.
+    """Clean up what a killed run left behind, and keep a copy of dvc.lock.
 
     Raises:
-        MachineError: dvc.lock is incomplete, or a stage of a killed run is still running; names the command that helps.
+        MachineError: another DVC or a stage of a killed run is still running; names the command that helps.
     """
     _remove_broken_lock(root / ".dvc/tmp")
-    lock = root / "dvc.lock"
-    if lock.exists() and not _is_whole(lock):
-        raise MachineError(lock, "is incomplete", "git checkout dvc.lock; rm it if git has none")
+    _keep_record(root)
     for process in orphans(root.resolve()):
         what = f"{process.cmdline()[1]} of a killed run is still running"
         raise MachineError(f"process {process.pid}", what, f"wait until it ends, or: kill {process.pid}")
@@ -106,38 +112,127 @@ def _processes_in(root: Path) -> Iterator[psutil.Process]:
 
 
 def _is_dvc(command: list[str]) -> bool:
-    return "dvc" in [Path(part).name for part in command[:3]]  # .../bin/dvc or python -m dvc
+    return not {"dvc", DVC}.isdisjoint(Path(part).name for part in command[:3])  # .../bin/dvc, python -m dvc, or ours
 
 
 def _remove_broken_lock(folder: Path) -> None:
     """Remove an incomplete lock file. DVC frees the locks of dead processes itself, but cannot read such a file."""
-    from dvc.lock import LockError, make_lock
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
     path = folder / RWLOCK_FILE
     if not path.exists():
         return
     try:
-        with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder)):  # no other process is writing the file
+        with _nobody_writing(path, folder / RWLOCK_LOCK):
             json.loads(path.read_bytes())
-    except LockError as error:
-        raise MachineError(path, "another dvc is running here", "wait until it ends, run again") from error
     except ValueError:
         path.unlink()
         print(f"removed {path}, which a killed run left unfinished", file=sys.stderr)
 
 
-def _is_whole(lock: Path) -> bool:
-    """Whether dvc.lock has DVC's schema and a digest for every file."""
+@contextlib.contextmanager
+def _nobody_writing(path: Path, lock: Path) -> Iterator[None]:
+    """Hold the lock that DVC holds while it writes ``path``. Raises MachineError: another process has it."""
+    from dvc.lock import LockError, make_lock
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with make_lock(str(lock), tmp_dir=str(lock.parent)):
+            yield
+    except LockError as error:
+        raise MachineError(path, "another dvc is running here", "wait until it ends, run again") from error
+
+
+def _keep_record(root: Path) -> None:
+    """Copy dvc.lock, or put the newest good copy back where it is cut. DVC writes it in place, after each stage.
+
+    A training since that copy need not run again: before DVC touches dvc.lock, it notes a stage in its run cache, if
+    that cache can hold all outs of the stage.
+    """
+    lock = root / LOCK
+    if not lock.exists():
+        return
+    content = lock.read_bytes()
+    if not _is_cut(root, content):
+        _write(root / KEPT, content)
+        return
+    with _nobody_writing(lock, root / ".dvc/tmp/lock"):
+        if not _is_cut(root, lock.read_bytes()):  # it was being written, and that is done
+            return
+        _write(root / CUT, lock.read_bytes())
+        copy = _find_copy(root)
+        if copy:
+            _write(lock, copy.content)
+        else:
+            lock.unlink()
+    done = f"put back as {copy.place} has it" if copy else "removed"
+    print(f"{lock} was cut and is {done}; what it was is in {root / CUT}", file=sys.stderr)
+
+
+def _is_cut(root: Path, content: bytes) -> bool:
+    """Whether a dvc.lock cannot be read, or lacks outputs that its copy has and dvc.yaml still declares."""
+    kept = (root / KEPT).read_bytes() if (root / KEPT).exists() else b""
+    if content and content in (kept, _read_committed(root)):  # to read either takes a quarter of a second
+        return False
+    stages = _read_stages(content)
+    if stages is None:
+        return True
+    had = {name: len(stage.get("outs", [])) for name, stage in (_read_stages(kept) or {}).items()}
+    short = [name for name in had if len(stages.get(name, {}).get("outs", [])) < had[name]]
+    declared = config.read_yaml(root / "dvc.yaml")["stages"] if short else {}
+    return any(had[name] == _count_outs(declared.get(name, {})) for name in short)
+
+
+def _count_outs(declared: dict[str, Any]) -> int:
+    """The number of outputs of a stage of dvc.yaml."""
+    return sum(len(declared.get(kind, [])) for kind in ("outs", "metrics", "plots"))
+
+
+class Copy(NamedTuple):
+    """A whole dvc.lock of another time, in seconds since 1970."""
+
+    time: float
+    place: str
+    content: bytes
+
+
+def _find_copy(root: Path) -> Copy | None:
+    """The newest whole copy: from before the last run, or the committed one."""
+    kept, found = root / KEPT, []
+    if kept.exists():
+        found.append(Copy(kept.stat().st_mtime, str(kept), kept.read_bytes()))
+    if committed := _read_committed(root):
+        time = _ask_git(root, "log", "-1", "--format=%ct", "HEAD", "--", str(LOCK))
+        found.append(Copy(float(time), "git", committed))
+    return max((copy for copy in found if _read_stages(copy.content) is not None), default=None)
+
+
+def _read_committed(root: Path) -> bytes:
+    """The dvc.lock of the last commit, empty if it has none."""
+    return _ask_git(root, "show", f"HEAD:./{LOCK}")
+
+
+def _ask_git(root: Path, *command: str) -> bytes:
+    return subprocess.run(["git", *command], cwd=root, capture_output=True).stdout
+
+
+def _write(path: Path, content: bytes) -> None:
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _read_stages(content: bytes) -> dict[str, Any] | None:
+    """The stages of a dvc.lock, None if it does not have DVC's schema, a digest for every file, and an end."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from voluptuous import Invalid
 
     try:
-        stages = COMPILED_LOCKFILE_SCHEMA(config.read_yaml(lock))["stages"].values()
-        entries = [entry for stage in stages for entry in stage.get("deps", []) + stage.get("outs", [])]
-        return all(DIGEST.fullmatch(entry["md5"]) for entry in entries)
-    except (DataError, Invalid, KeyError, TypeError):
-        return False
+        stages = COMPILED_LOCKFILE_SCHEMA(config.parse_yaml(content.decode(), LOCK))["stages"]
+        entries = [entry for stage in stages.values() for entry in stage.get("deps", []) + stage.get("outs", [])]
+        is_whole = content.endswith(b"\n") and all(DIGEST.fullmatch(entry["md5"]) for entry in entries)
+    except (DataError, Invalid, KeyError, TypeError, UnicodeDecodeError):
+        return None
+    return stages if is_whole else None
 
 
 def orphans(root: Path) -> Iterator[psutil.Process]:

@@ -1,5 +1,6 @@
 """What a Git revision, a branch, a DVC experiment or the workspace scored, read through DVC."""
 
+import functools
 import hashlib
 import io
 import json
@@ -9,15 +10,19 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from brainseg import config, files
-from brainseg.errors import DataError, Problem, raise_all
+from brainseg import config, errors, files
+from brainseg.data import inputs
+from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
 
 WORKSPACE = "workspace"
+REMOTE_SECONDS = 600.0  # for one file that DVC's cache lacks and its remote has
+ROUNDED = 1.1e-6  # a mean has six decimals, a score six digits
 REMEDY = "git restore it, or make it again as the README says"  # of damaged numbers
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
 NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
@@ -32,12 +37,32 @@ class Sources(MadeFrom):
     model_config = ConfigDict(extra="ignore")
 
 
+class ToldMean(BaseModel):
+    """A mean that a report tells; None: undefined."""
+
+    mean: float | None
+
+
+class ToldVolume(BaseModel):
+    """The report's block ``volume``."""
+
+    dice: ToldMean
+
+
+class ToldTest(BaseModel):
+    """The report's block ``test``."""
+
+    volume: ToldVolume
+
+
 class Report(BaseModel):
     """What is read of evaluation.json or of a cross-validation's summary.json, of any version."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     protocol: ComparedProtocol
+    test: ToldTest | None = None
+    tables: dict[str, str] = {}
     params: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     made_from: Sources | None = None
@@ -51,17 +76,54 @@ class Reader:
         self.filesystem = None if name == WORKSPACE else _filesystem(name, root)
 
     def __call__(self, path: str) -> str:
-        """The text of a file."""
+        """The text of a file.
+
+        Raises:
+            DataError: there is no such file. IntegrityError: it is not the one that a stage made.
+        """
         try:
-            if self.filesystem is None:
-                return (self.root / path).read_text(encoding="utf-8")
-            return self.filesystem.read_text(path, encoding="utf-8")
+            text = self._text(path)
         except FileNotFoundError:
             command = "make cross-validate" if path in OUT_OF_FOLD else "dvc repro"
             made = path in (*OUT_OF_FOLD, *TEST)
             fix = f"run {command}" if made else f"it belongs to the project: git restore {path}"
             fix = fix if self.name == WORKSPACE or not made else f"{fix} there and commit what it writes"
             raise DataError(f"{self.name}:{path}", "there is no such file", fix) from None
+        if path.startswith("metrics/"):  # what the stages make and git has; DVC's cache is read by ``fetched``
+            self.require(path, hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())
+        return text
+
+    def _text(self, path: str) -> str:
+        try:
+            if self.filesystem is None:
+                return (self.root / path).read_text(encoding="utf-8")
+            return self.filesystem.read_text(path, encoding="utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"{self.name}:{path}", "is damaged: it is not UTF-8", REMEDY) from None
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy a file of a revision that DVC's cache has. Raises FileNotFoundError: it has not."""
+        assert self.filesystem is not None
+        self.filesystem.get_file(path, str(target))
+
+    @functools.cached_property
+    def _made(self) -> dict[str, str]:
+        """The MD5 of what the stages made, from the dvc.lock beside it; empty if there is none."""
+        try:
+            return inputs.list_outs(_parse_lock(self._text("dvc.lock")))
+        except FileNotFoundError:
+            return {}
+
+    def require(self, path: str, found: str) -> None:
+        """Refuse a file whose MD5 is ``found`` if a stage made another one.
+
+        Raises:
+            IntegrityError: its MD5 is not that of dvc.lock.
+        """
+        if found != (expected := self._made.get(path, found)):
+            _, what, fix = inputs.describe_difference(path, found, expected)
+            again = f"dvc exp remove {self.name}, run again (an experiment); name another revision (a commit)"
+            raise IntegrityError(f"{self.name}:{path}", what, fix if self.name == WORKSPACE else again)
 
     def inside(self, folder: str) -> list[str]:
         """The paths of all files below a folder, bytecode apart, sorted as DVC sorts them."""
@@ -85,12 +147,13 @@ def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) ->
     Raises:
         DataError: no such revision, nothing was evaluated there, damaged files, or a cross-validation of other
             data or parameters.
+        IntegrityError: a table or report is not the one that was made there, or not of the same run as the other.
     """
     if (root / name / "per_patient.csv").is_file() and name != WORKSPACE:
         return _read_folder(name, root)
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
-    patients, facts = _patients(read, name, table), _report(read, name, report)
+    patients, facts = _read_numbers(read, name, table, report)
     if cross_validation:
         made_with, since = facts.params, _since_cross_validation(name, facts, patients, read)
     else:
@@ -103,8 +166,26 @@ def _read_folder(folder: str, root: Path) -> Scores:
     """Numbers alone: there are no parameters and no code beside them that could be newer."""
     report = "evaluation.json" if (root / folder / "evaluation.json").exists() else "summary.json"
     read = reader(WORKSPACE, root / folder)
-    facts = _report(read, folder, report)
-    return Scores(folder, _test_patients(_patients(read, folder, "per_patient.csv")), facts.protocol, facts.params)
+    patients, facts = _read_numbers(read, folder, "per_patient.csv", report)
+    return Scores(folder, _test_patients(patients), facts.protocol, facts.params)
+
+
+def _read_numbers(read: Reader, name: str, table: str, report: str) -> tuple[pd.DataFrame, Report]:
+    """A table of patients and the report beside it.
+
+    Raises:
+        IntegrityError: they are not of one run: by the table's digest, if the report has it, and by their mean Dice.
+    """
+    patients, facts = _patients(read, name, table), _report(read, name, report)
+    found = hashlib.sha256(read(table).encode()).hexdigest()
+    if found != (expected := facts.tables.get(PurePosixPath(table).name, found)):
+        raise IntegrityError(f"{name}:{table}", f"its sha256 is {found}, {report} says {expected}", REMEDY)
+    scored = _test_patients(patients)["dice"].astype(float).mean()
+    told = facts.test.volume.dice.mean if facts.test else scored
+    if not np.isclose(scored, np.nan if told is None else told, rtol=0, atol=ROUNDED, equal_nan=True):
+        what = f"its test patients have a mean Dice of {scored:.6f}, {report} has {told}"
+        raise IntegrityError(f"{name}:{table}", what, REMEDY)
+    return patients, facts
 
 
 def _test_patients(patients: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +305,22 @@ def params(read: Reader) -> dict:
 
 def _read_lock(read: Reader) -> dict:
     """The stages of dvc.lock."""
-    return config.parse_yaml(read("dvc.lock"), "dvc.lock")["stages"]
+    return _parse_lock(read("dvc.lock"))["stages"]
+
+
+@functools.lru_cache(maxsize=16)
+def _parse_lock(text: str) -> dict:
+    """The same text is parsed once, which takes a quarter of a second; nobody changes what is found.
+
+    Raises:
+        DataError, IntegrityError: it is damaged.
+    """
+    found = config.parse_yaml(text, "dvc.lock")
+    with guard("dvc.lock", REMEDY, IntegrityError):
+        for stage in found["stages"].values():
+            for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
+                assert isinstance(entry["path"], str) and isinstance(entry["md5"], str)
+    return found
 
 
 def _params(stages: dict) -> dict:
@@ -287,19 +383,24 @@ def fetched(path: str, name: str, root: Path = Path()) -> Iterator[Path]:
     """A temporary copy of a file that ``name`` has in DVC's cache; the file itself for the workspace.
 
     Raises:
-        DataError: the cache, or the workspace, does not have it.
+        DataError: the cache, or the workspace, does not have it. IntegrityError: it is not the one that a stage made.
+        MachineError: it is in a remote that does not answer.
     """
     if name == WORKSPACE:
         if not (root / path).is_file():
             raise DataError(root / path, "there is no such file", "run dvc repro")
+        inputs.verify([path], root)
         yield root / path
         return
     with TemporaryDirectory() as folder:
-        local = Path(folder) / Path(path).name
+        local, read = Path(folder) / Path(path).name, Reader(name, root)
         try:
-            _filesystem(name, root).get_file(path, str(local))
+            errors.limit(REMOTE_SECONDS, functools.partial(read.download, path, local))
         except FileNotFoundError:
             raise DataError(f"{name}:{path}", "is not in DVC's cache", f"dvc exp remove {name}, run again") from None
+        except TimeoutError as error:
+            raise MachineError(f"{name}:{path}", f"DVC's remote: {error}", f"dvc fetch {path} -v shows why") from None
+        read.require(path, inputs.md5(local))
         yield local
 
 

@@ -9,12 +9,13 @@ import pandas as pd
 from pydantic import BaseModel
 
 from brainseg import config
+from brainseg.data import inputs
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.evaluation.results import EvaluationProtocol
 from brainseg.experiments import revision
 from brainseg.reporting import gallery, rendering
 
-PREDICTIONS = "data/predictions/probabilities.npz"
+PREDICTIONS, PROCESSED = "data/predictions/probabilities.npz", "data/processed"
 DPI = 110
 
 
@@ -58,13 +59,14 @@ def draw(picked: pd.DataFrame, runs: Sequence[Run], root: Path, path: Path) -> N
 
     ``picked``: rows of ``gallery.pick`` or of ``gallery.pick_named``.
     """
+    inputs.verify((f"{PROCESSED}/images.npy", f"{PROCESSED}/masks.npy"), root)
     arrays: dict[int, tuple] = {}
     for run in runs:
         mine = picked[picked["patient"].isin(run.patients["patient"])]
         if mine.empty:
             continue
         with revision.fetched(PREDICTIONS, run.name, root) as predictions:
-            found = rendering.load_picked(mine, run.slices, run.protocol, root / "data/processed", predictions)
+            found = rendering.load_picked(mine, run.slices, run.protocol, root / PROCESSED, predictions)
         arrays |= zip(mine.index, zip(*found, strict=True), strict=True)
     in_order = zip(*(arrays[i] for i in picked.index), strict=True)
     gallery.draw_gallery(gallery.build_rows(picked, *map(np.stack, in_order)), path, DPI)

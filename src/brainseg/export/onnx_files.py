@@ -22,10 +22,10 @@ from onnxruntime import quantization
 
 from brainseg import config, files
 from brainseg.data.dataset import Dataset, stack_channels
-from brainseg.errors import IntegrityError
+from brainseg.errors import IntegrityError, RunError
 from brainseg.evaluation import metrics, results
 from brainseg.evaluation.results import Evaluation
-from brainseg.inference import onnx_session, postprocessing
+from brainseg.inference import onnx_session, postprocessing, probabilities, sealed
 from brainseg.inference.onnx_session import MAX_DICE_DIFFERENCE, MAX_DIFFERENCE
 from brainseg.inference.outlining import Outliner
 from brainseg.models import blocks, prediction
@@ -117,11 +117,11 @@ def build_metadata(model: Manifest, report: Evaluation, variant: str, *marks: st
 
 
 def write_metadata(path: Path, facts: dict) -> None:
-    """Replace the metadata of an ONNX file by ``facts``."""
+    """Replace the metadata of an ONNX file by ``facts``, and seal it."""
     graph = onnx.load(path)
     graph.producer_name, graph.producer_version = "brainseg", ""
     helper.set_model_props(graph, {onnx_session.KEY: json.dumps(facts, sort_keys=True, allow_nan=False)})
-    onnx.save(graph, path)
+    path.write_bytes(sealed.seal(graph.SerializeToString()))
 
 
 def rebuild(network: keras.Model, dtype: str) -> keras.Model:
@@ -211,8 +211,11 @@ def _predict(network: keras.Model, batch: np.ndarray) -> np.ndarray:
 
 
 def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Rounded to three digits, because further digits depend on the processor."""
-    return float(f"{np.abs(a.astype(np.float64) - b).max():.2e}")
+    """Rounded to three digits, because further digits depend on the processor. Raises RunError: one is not a number."""
+    found = np.abs(a.astype(np.float64) - b).max()
+    if not np.isfinite(found):
+        raise RunError("models/unet.weights.h5", probabilities.BROKEN, "train again: dvc repro -f train")
+    return float(f"{found:.2e}")
 
 
 def _sort_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

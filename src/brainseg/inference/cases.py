@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainseg.errors import DataError
+from brainseg.errors import DataError, guard
 from brainseg.io import pictures, scans, volumes
 from brainseg.io.grid import SQUARE, PixelSize
 from brainseg.io.sequences import CHANNELS
@@ -38,14 +38,15 @@ def read(path: Path, name: str) -> Case:
     Raises:
         DataError: it is no complete image of an accepted kind. MachineError: the library for its kind is not installed.
     """
-    if path.is_dir() or scans.is_volume(path.name):
-        scan = scans.read_image(path, name)
-        return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume)
-    if not path.is_file():
-        raise DataError(name, "does not exist, or is no file", "check the path")
-    if pictures.has_pages(path):
-        return make_case(name, "tif", pictures.decode_pages(path.read_bytes(), name), None)
-    return make_case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)
+    with guard(name):
+        if path.is_dir() or scans.is_volume(path.name):
+            scan = scans.read_image(path, name)
+            return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume)
+        if not path.is_file():
+            raise DataError(name, "does not exist, or is no file", "check the path")
+        if pictures.has_pages(path):
+            return make_case(name, "tif", pictures.decode_pages(path.read_bytes(), name), None)
+        return make_case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)
 
 
 def make_case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None) -> Case:

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from brainseg import files, hardware
+from brainseg import hardware
 from brainseg.errors import IntegrityError, MachineError
+from brainseg.inference import sealed
+from brainseg.inference.sealed import REMEDY
 
 FORMAT = 1
 KEY, INPUT, OUTPUT = "brainseg", "image", "probability"
 # The largest allowed difference between a file and its network: above it, the export stage and a gate refuse the file.
 MAX_DIFFERENCE = 1e-4  # in a probability, from the network in double precision
 MAX_DICE_DIFFERENCE = {"float32": 0.0005, "int8": 0.002}  # in the mean volume Dice of validation
-REMEDY = "run: dvc repro export (of a training), or make pull (the released model)"
 _QUIET = 3  # ONNX Runtime logs errors only
 
 
@@ -27,7 +28,8 @@ class Session:
     """A network for inference. Safe to call from several threads.
 
     Attributes:
-        facts: the metadata. digest: sha256 of the file. side: of the grid. slices: K. channels: C. answers: M.
+        facts: the metadata. content, digest: the file's bytes, as they were checked and loaded, and their sha256.
+        side: of the grid. slices: K. channels: C. answers: M.
     """
 
     def __init__(self, path: Path, threads: int | None = None, *, spin: bool = True):
@@ -39,7 +41,7 @@ class Session:
                 faster (one slice, 8 bits). Beside other work it takes processor time from that work.
 
         Raises:
-            IntegrityError: the file is missing, damaged, or not of this version.
+            IntegrityError: the file is missing, does not fit its own digest, or is not of this version.
             MachineError: ONNX Runtime is not installed.
         """
         try:
@@ -47,16 +49,14 @@ class Session:
         except ImportError:
             what = "needs ONNX Runtime, which is not installed"
             raise MachineError("onnxruntime", what, "pip install '.[serve]' in a clone of the project") from None
-        if not path.is_file():
-            raise IntegrityError(path, "there is no model", REMEDY)
+        self.content, self.digest = sealed.read(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or hardware.cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-        self.digest = files.sha256(path)
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
             self.facts = json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
             if self.facts["format"] != FORMAT:
                 raise ValueError(f"format {self.facts['format']}, this version reads {FORMAT}")

@@ -9,12 +9,10 @@ of a header, nor of a library that read one. Limits are checked before any pixel
 """
 
 import logging
-import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -22,13 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg.errors import BrainsegError, DataError, MachineError
+from brainseg.errors import DataError, MachineError, guard
 from brainseg.io import volumes
 
 MAX_BYTES = 2 * volumes.MAX_SIDE**2 + 2**22  # of one file, deflated or not: the largest slice and 4 MiB of header
 MAX_ITEMS = 10_000  # of all sequences in a file; pydicom takes seconds for a million
 PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 EXPORT = "export the series again"
+_RESTORE = f"restore it, or {EXPORT}"
 
 _, _EXPLICIT, _, _DEFLATED = PLAIN_SYNTAXES
 _LARGEST = 1e12  # limit of all numbers in a header, so that results computed from them stay finite
@@ -97,7 +96,7 @@ def read_header(path: Path, label: str) -> SliceHeader:
         MachineError: pydicom is not installed.
     """
     dataset = _read_dataset(path, label, _TAGS)
-    with _name_damage(label):
+    with guard(label, _RESTORE):
         _check_kind(dataset, label)
         size, kind = _read_size(dataset, label), _read_pixel_kind(dataset, label)
         axes, pixel, position = _read_place(dataset, label)
@@ -112,7 +111,7 @@ def read_header(path: Path, label: str) -> SliceHeader:
 def read_series_uid(path: Path, label: str) -> str:
     """The UID of the series of one file, empty where it has none. Arguments and errors as in :func:`read_header`."""
     dataset = _read_dataset(path, label, ("SeriesInstanceUID",))
-    with _name_damage(label):
+    with guard(label, _RESTORE):
         return _series_uid(dataset)
 
 
@@ -124,7 +123,7 @@ def read_pixels(item: SliceHeader) -> np.ndarray:
     """
     dataset = _read_dataset(item.path, item.label, (*_TAGS, "PixelData"))
     inverted, allocated, stored, signed = item.kind
-    with _name_damage(item.label):
+    with guard(item.label, _RESTORE):
         if "PixelData" not in dataset:
             raise DataError(item.label, "holds no pixels", EXPORT)
         if dataset["PixelData"].is_undefined_length:
@@ -132,32 +131,17 @@ def read_pixels(item: SliceHeader) -> np.ndarray:
         size = item.size[0] * item.size[1] * allocated // 8
         if len(dataset.PixelData) not in (size, size + size % 2):
             what = f"holds {len(dataset.PixelData):,} of {size:,} bytes of pixels"
-            raise DataError(item.label, what, f"restore it, or {EXPORT}")
+            raise DataError(item.label, what, _RESTORE)
         pixels = dataset.pixel_array.reshape(item.size)
     if inverted:
         pixels = (-1 if signed else 2**stored - 1) - pixels.astype(np.int32)
     return pixels.astype(np.int16 if signed else f"u{allocated // 8}")
 
 
-@contextmanager
-def _name_damage(label: str) -> Iterator[None]:
-    """Turn any error of the library into one that names the file. Its text is dropped, for it may quote a header."""
-    try:
-        yield
-    except (BrainsegError, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            what, fix = f"cannot be read ({os.strerror(error.errno)})", "check its permissions"
-        else:
-            what, fix = "is damaged or cut short", f"restore it, or {EXPORT}"
-        raise DataError(label, what, fix) from None
-
-
 def _read_dataset(path: Path, label: str, tags: Sequence[str]) -> Any:
     """Parse these tags of one file. The transfer syntax is checked before anything is parsed."""
     pydicom = load_pydicom()
-    with _name_damage(label):
+    with guard(label, _RESTORE):
         if not path.is_file():
             raise DataError(label, "is not a file", "put the file itself here, and no folder, pipe or broken link")
         size = path.stat().st_size

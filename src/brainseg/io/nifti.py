@@ -25,7 +25,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from brainseg import files
-from brainseg.errors import DataError
+from brainseg.errors import DataError, guard
 from brainseg.io import volumes
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
@@ -143,20 +143,19 @@ def _compress(data: bytes) -> bytes:
 def _read_file(path: Path, name: str, channels: tuple[int, ...], most: int) -> tuple[_Header, np.ndarray]:
     """The header, and the voxels as stored: ``(I, J, K)`` or ``(I, J, K, 3)``."""
     volumes.load_nibabel("NIfTI")  # before the file is opened
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-            raise DataError(name, "is not a file", "put the file itself here")
-        with path.open("rb") as file, _open_stream(file) as stream:
-            header = _read_header(stream, name)
-            if header.channels not in channels:
-                raise DataError(name, f"has {header.channels} channels, a mask must have one", "save its labels alone")
-            volumes.check_size(header.geometry, header.channels, name, most)
-            return header, _read_voxels(stream, header, name)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(name, "is damaged or cut short (its gzip stream is not whole)", _RESTORE) from None
-    except OSError as error:
-        what = f"cannot be read ({error.strerror})"
-        raise DataError(name, what, "check that it is there, and its permissions") from None
+    with guard(name):
+        try:
+            if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+                raise DataError(name, "is not a file", "put the file itself here")
+            with path.open("rb") as file, _open_stream(file) as stream:
+                header = _read_header(stream, name)
+                if header.channels not in channels:
+                    what = f"has {header.channels} channels, a mask must have one"
+                    raise DataError(name, what, "save its labels alone")
+                volumes.check_size(header.geometry, header.channels, name, most)
+                return header, _read_voxels(stream, header, name)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise DataError(name, "is damaged or cut short (its gzip stream is not whole)", _RESTORE) from None
 
 
 @contextmanager

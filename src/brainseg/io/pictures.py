@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from brainseg.errors import DataError
+from brainseg.errors import DataError, guard
 
 MIN_SIDE = 8
 MAX_SIDE = 4096
@@ -38,8 +38,6 @@ _SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, 3 floating-point
 _ORIENTATION = 274  # Exif tag: 1 is upright
 _NUMPY = b"\x93NUMPY"
 _PHOTOMETRIC = 262  # TIFF tag: with 0, white is zero, which Pillow inverts only for 8 bits
-# What the decoders of Pillow raise on damaged bytes.
-_DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError)
 
 
 def decode(data: bytes, name: str, *, lossless: bool = False) -> np.ndarray:
@@ -93,7 +91,7 @@ def has_pages(path: Path) -> bool:
     try:
         with Image.open(path, formats=["TIFF"]) as image:
             return _seek(image, 1)
-    except (*_DAMAGE_ERRORS, Image.DecompressionBombError):
+    except Exception:  # damaged bytes make Pillow raise anything
         return False
 
 
@@ -102,7 +100,7 @@ def is_deep(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data), formats=["TIFF", "PNG"]) as image:
             return image.mode in _DEEP
-    except (*_DAMAGE_ERRORS, Image.DecompressionBombError):
+    except Exception:
         return False
 
 
@@ -115,18 +113,17 @@ def encode(pixels: np.ndarray) -> bytes:
 
 @contextmanager
 def _open(data: bytes, name: str) -> Iterator[ImageFile]:
-    """The picture, opened but not decoded. Any error of Pillow within the block becomes a DataError."""
+    """The picture, opened but not decoded. Any error of Pillow within the block becomes one that names the file."""
     if not data:
         raise DataError(name, "is empty", "restore or remove it")
-    try:
-        with Image.open(io.BytesIO(data), formats=["TIFF", "PNG", "JPEG"]) as image:
-            yield image
-    except Image.DecompressionBombError:
-        raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
-    except UnidentifiedImageError:
-        raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
-    except _DAMAGE_ERRORS as error:
-        raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "restore or remove it") from None
+    with guard(name, "restore or remove it"):
+        try:
+            with Image.open(io.BytesIO(data), formats=["TIFF", "PNG", "JPEG"]) as image:
+                yield image
+        except Image.DecompressionBombError:
+            raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
+        except UnidentifiedImageError:
+            raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
 
 
 def _page(image: ImageFile, name: str) -> np.ndarray:
@@ -198,15 +195,9 @@ def _to_array(image: Image.Image, name: str) -> np.ndarray:
 
 def _decode_slice(data: bytes, name: str) -> np.ndarray:
     """Decode what ``encode`` made, checked: the archive that holds it may have changed since."""
-    try:
+    with guard(name, "run: dvc repro -f download"):  # NumPy parses the header as Python: SyntaxError, TokenError
         pixels = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=1000)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(name, f"is damaged or cut short ({_one_line(error)})", "run: dvc repro -f download") from None
     if pixels.dtype.name not in ("uint8", "uint16", "int16", "float32") or pixels.ndim not in (2, 3):
         raise DataError(name, f"has {pixels.dtype} values of shape {pixels.shape}", "run: dvc repro -f download")
     check_size(pixels.shape[1], pixels.shape[0], name)
     return pixels
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

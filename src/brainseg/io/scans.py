@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainseg.errors import DataError, Problem
+from brainseg.errors import DataError, Problem, guard
 from brainseg.io import dicom, nifti, pictures, spacing, volumes
 from brainseg.io.volumes import Volume
 
@@ -37,20 +37,22 @@ def read_image(path: Path, name: str) -> Scan:
     Raises:
         DataError: not a whole volume of an accepted kind.
     """
-    if path.is_dir():
-        return _to_scan(dicom.read_series(_find_files(path, name), name))
-    if is_volume(path.name):
-        return _to_scan(nifti.read_image(path, name))
-    return Scan(pictures.decode_pages(path.read_bytes(), name), None)
+    with guard(name):
+        if path.is_dir():
+            return _to_scan(dicom.read_series(_find_files(path, name), name))
+        if is_volume(path.name):
+            return _to_scan(nifti.read_image(path, name))
+        return Scan(pictures.decode_pages(path.read_bytes(), name), None)
 
 
 def read_labels(path: Path, name: str) -> Scan:
     """Read a mask: uint8 labels from NIfTI, the pages of a TIF unchanged. Errors as in ``read_image``."""
     if path.is_dir():
         raise DataError(name, "is a folder, masks are files", "convert the DICOM segmentation to NIfTI")
-    if is_volume(path.name):
-        return _to_scan(nifti.read_labels(path, name))
-    return Scan(pictures.decode_pages(path.read_bytes(), name), None)
+    with guard(name):
+        if is_volume(path.name):
+            return _to_scan(nifti.read_labels(path, name))
+        return Scan(pictures.decode_pages(path.read_bytes(), name), None)
 
 
 def _find_files(folder: Path, name: str) -> list[Path]:

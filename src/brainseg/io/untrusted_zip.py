@@ -4,6 +4,7 @@ The limits apply to the bytes that are read, not only to the declared sizes. Not
 folder, two names collide, members overlap, or a member is a link or an archive.
 """
 
+import errno
 import itertools
 import os
 import re
@@ -92,6 +93,8 @@ class UntrustedZip(UntrustedFiles):
         except DAMAGE_ERRORS as error:
             raise IntegrityError(path, f"{_describe_content(path)} ({error})", _FIX) from None
         except OSError as error:
+            if error.errno == errno.EINVAL:  # a seek to a place that damaged bytes name
+                raise IntegrityError(path, _describe_content(path), _FIX) from None
             raise _unreadable_error(path, error) from None
         try:
             self.path = path
@@ -107,7 +110,7 @@ class UntrustedZip(UntrustedFiles):
         try:
             with self._zip.open(name) as handle:
                 return handle.read(limit)
-        except DAMAGE_ERRORS as error:
+        except (*DAMAGE_ERRORS, OSError) as error:
             raise self.error(name, f"is damaged ({error})") from None
 
     def _check_members(self, members: list[zipfile.ZipInfo]) -> dict[str, int]:
@@ -115,8 +118,10 @@ class UntrustedZip(UntrustedFiles):
         _check_count(self.path, len(members))
         if not members:
             raise IntegrityError(self.path, "is a zip archive without files", _FIX)
-        problems = [self._problem(m.orig_filename, what) for m in members if (what := _find_fault(m))]
+        problems = [self._problem(m.orig_filename, what) for m in members if (what := find_fault(m))]
         problems += [self._problem(b, f"collides with {a}") for a, b in _find_collisions([m.filename for m in members])]
+        before = [m.orig_filename for m in members if m.header_offset < 0]
+        problems += [self._problem(name, "lies before the archive's beginning") for name in before]
         problems += [self._problem(b, f"overlaps {a}") for a, b in _find_overlaps(members, self._zip.start_dir)]
         raise_all(problems, IntegrityError)
         return {member.filename: member.file_size for member in members if not member.is_dir()}
@@ -132,25 +137,21 @@ def _check_count(path: Path, count: int) -> None:
         raise IntegrityError(path, f"holds more than {MAX_MEMBERS:,} files", _FIX)
 
 
-def _find_fault(member: zipfile.ZipInfo) -> str | None:
-    """Why a member is not accepted, by its directory entry alone."""
+def find_fault(member: zipfile.ZipInfo, archives: tuple[str, ...] = _ARCHIVE_SUFFIXES) -> str | None:
+    """Why a member is not accepted, by its directory entry alone. ``archives``: how names of archives end."""
     name, mode = member.orig_filename, member.external_attr >> 16
     if "\\" in name or "\0" in name:
         return "has a backslash or NUL in its name"
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path"
-    if {"..", "."} & set(name.split("/")):
-        return "leaves the folder it is unpacked to"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or {"..", "."} & set(name.split("/")):
+        return "leads out of the zip"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
     if member.flag_bits & 0x1:
         return "is encrypted"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is compressed by a method other than deflate"
-    if name.lower().endswith(_ARCHIVE_SUFFIXES):
+    if name.lower().endswith(archives):
         return "is an archive within an archive"
-    if member.header_offset < 0:
-        return "lies before the archive's beginning"
     return None
 
 

@@ -4,20 +4,19 @@ The whole directory is checked before the first byte is read. :mod:`brainseg.io.
 archives of slices, which have a smaller limit for each file.
 """
 
-import re
 import shutil
-import stat
 import zipfile
 from functools import lru_cache
 from pathlib import Path
 
-from brainseg.errors import IntegrityError, Problem, raise_all
-from brainseg.io.untrusted_zip import DAMAGE_ERRORS
+from brainseg.errors import IntegrityError, Problem, guard, raise_all
+from brainseg.io.untrusted_zip import DAMAGE_ERRORS, find_fault
 
 MAX_MEMBERS = 20_000
 MAX_MEMBER_BYTES = 2**30  # the largest volume as float64
 MAX_TOTAL_BYTES = 3 * 2**30
 _CHUNK = 2**20
+_RESTORE = "restore it, or pack it again"
 _FIX = "pack it again with an ordinary zip program, or unpack it and name the folder"
 
 
@@ -48,40 +47,28 @@ def unpack(path: Path, name: str, target: Path) -> None:
     Raises:
         IntegrityError: it is damaged, or holds more than the directory says.
     """
-    try:
-        with _open(path).open(name) as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)  # zipfile reads no more than the directory declares
-    except (*DAMAGE_ERRORS, KeyError) as error:
-        what = f"is damaged ({type(error).__name__})"
-        raise IntegrityError(f"{path}:{name}", what, "restore the zip, or pack it again") from None
+    archive = _open(path)
+    with (
+        guard(f"{path}:{name}", "restore the zip, or pack it again", IntegrityError),
+        archive.open(name) as source,
+        target.open("wb") as file,
+    ):
+        shutil.copyfileobj(source, file, _CHUNK)  # zipfile reads no more than the directory declares
 
 
 @lru_cache(maxsize=4)  # each directory is read once, and few files stay open
 def _open(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except DAMAGE_ERRORS:
-        raise IntegrityError(path, "is not a whole zip archive", "restore it, or pack it again") from None
+    with guard(path, _RESTORE, IntegrityError):
+        try:
+            return zipfile.ZipFile(path)
+        except DAMAGE_ERRORS:
+            raise IntegrityError(path, "is not a whole zip archive", _RESTORE) from None
 
 
 def _find_fault(member: zipfile.ZipInfo) -> str | None:
-    """Why a member is not accepted, by its directory entry alone."""
-    name, mode = member.orig_filename, member.external_attr >> 16
-    if "\\" in name or "\0" in name:
-        return "has a backslash or NUL in its name"
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or {"..", "."} & set(name.split("/")):
-        return "leads out of the zip"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a device"
-    if member.flag_bits & 0x1:
-        return "is encrypted"
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is compressed by a method other than deflate"
-    if name.lower().endswith(".zip"):
-        return "is an archive within an archive"
     if member.file_size > MAX_MEMBER_BYTES:
         return f"unpacks to {member.file_size:,} bytes, at most {MAX_MEMBER_BYTES:,} are accepted"
-    return None
+    return find_fault(member, archives=(".zip",))  # a .nii.gz is a volume
 
 
 def _is_hidden(name: str) -> bool:

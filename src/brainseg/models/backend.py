@@ -132,6 +132,7 @@ def has_onednn(name: str) -> bool:
 
 def _set_environment(name: str, device: str, threads: int) -> None:
     os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("KERAS_HOME", os.devnull)  # writes no settings into the user's home and obeys none there
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

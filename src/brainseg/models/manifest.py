@@ -8,11 +8,12 @@ from pydantic import Field
 
 from brainseg import files
 from brainseg.config import Augmentation, Download, Network, ParamsBlock, Preprocess, Split, Train, reason
-from brainseg.errors import IntegrityError, Problem, raise_all
+from brainseg.errors import IntegrityError, Problem, guard, raise_all
 from brainseg.io.sequences import CHANNELS
 
 FORMAT: Final = 3
 EACH_IMAGE = "each image counted as its own patient"
+NOTED_LATER = {"slices_sha256"}  # digests of the data that early manifests do not have
 REMEDY = "run: make pull (the released model), or dvc repro train"
 
 
@@ -155,9 +156,9 @@ def check_data(manifest: Manifest, digests: dict[str, str], split: Path) -> None
         IntegrityError: naming what differs, with both digests.
     """
     problems = [
-        Problem(str(split), f"{name} is {found}, the model was trained with {manifest.data[name]}", "run: dvc repro")
+        Problem(str(split), f"{name} is {found}, the model was trained with {trained}", "run: dvc repro")
         for name, found in digests.items()
-        if manifest.data[name] != found
+        if found != (trained := manifest.data.get(name)) and not (trained is None and name in NOTED_LATER)
     ]
     raise_all(problems, IntegrityError)
 
@@ -186,12 +187,14 @@ def read(path: Path) -> Manifest:
     Raises:
         IntegrityError: missing, not JSON, or not of this format.
     """
-    try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IntegrityError(path, "there is no model", REMEDY) from None
-    except ValueError as error:
-        raise IntegrityError(path, f"not a manifest of this version: {reason(error)}", REMEDY) from None
+    with guard(path, REMEDY, IntegrityError):
+        try:
+            found = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise IntegrityError(path, "there is no model", REMEDY) from None
+        except ValueError as error:
+            raise IntegrityError(path, f"not a manifest of this version: {reason(error)}", REMEDY) from None
+    return found
 
 
 def check(manifest: Manifest, weights: Path, size: tuple[int, ...] | None = None) -> None:

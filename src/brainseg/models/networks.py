@@ -72,4 +72,5 @@ def restore(model: Manifest, weights: Path, size: tuple[int, int] | None = None)
     manifest.check(model, weights, size)
     network = build(model.network, model.contract.size[0], len(model.contract.channels))
     network.load_weights(weights)
+    manifest.check(model, weights)  # what was loaded is what was checked
     return network

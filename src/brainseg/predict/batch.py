@@ -1,7 +1,8 @@
 """``brainseg predict``: outline every case, one after another, each only once.
 
 The next case is read while the network works on the present one. A case that cannot be outlined is reported and
-skipped, and reported again at the end.
+skipped, and reported again at the end and in the table. Several cases are decoded in a process of their own, so that a
+file that kills it or never ends costs that case alone.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,12 +20,16 @@ from tqdm import tqdm
 from brainseg import __version__, errors, files
 from brainseg.errors import BrainsegError, DataError, MachineError, Problem, RunError
 from brainseg.inference import cases, overlays
+from brainseg.inference.decoding import Decoders
 from brainseg.inference.outlining import Outliner
 from brainseg.predict import case_files, discover, output
+from brainseg.predict.case_files import Reader
 from brainseg.predict.discover import Source
 from brainseg.predict.output import Record, ResultFolder
 
 SUMMARY_EVERY = 5  # seconds between two writes of summary.csv; the journal is always up to date
+DECODE_SECONDS = 60.0  # time limit for a tiny file
+DECODE_RATE = 2 * 2**20  # each such number of bytes adds a second: the file may lie on a slow disk
 
 
 class Inputs(NamedTuple):
@@ -83,12 +89,14 @@ def run(inputs: Inputs, out: Path, predictor: Outliner) -> None:
 
     Raises:
         DataError: names every path and case that failed, after all others were done.
-        RunError: the same, if an answer was not a number, or memory did not suffice.
+        RunError: the same, if an answer was not a number, or memory or time did not suffice.
         DataError, RunError, MachineError: ``out`` cannot be used (see output.open_folder), or the disk is full.
     """
     with output.open_folder(out) as folder, files.temporary_beside(out / "unpacked") as scratch:
         jobs, problems, ignored = _find_jobs(inputs, scratch, out)
         _print_problems(problems)
+        for problem in problems:
+            folder.fail(case_files.make_failed_row(case_files.to_cell(problem.path), problem.path, [problem]))
         if ignored:
             print(f"{ignored:,} masks among the inputs (*_mask.*, *_seg.*) are skipped")
         try:
@@ -129,8 +137,8 @@ def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scr
     problems: list[Problem] = []
     kept, written = 0, time.monotonic()
     kind: type[BrainsegError] = DataError
-    with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar:
-        for read in _read_ahead(jobs, folder, _model_key(predictor.facts), scratch):
+    with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar, _open_reader(len(jobs)) as reader:
+        for read in _read_ahead(jobs, folder, _model_key(predictor.facts), scratch, reader):
             try:
                 if read.fault:
                     raise read.fault
@@ -139,11 +147,12 @@ def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scr
                 fault = errors.as_brainseg_error(error)
                 if isinstance(fault, MachineError) and isinstance(error, OSError):
                     raise  # the disk is full, or the folder is gone
-                folder.drop(_source_key(read.job), read.digest)
                 own = error.problems if isinstance(error, BrainsegError) else _name_case(fault, read.job)
+                folder.drop(_source_key(read.job), read.digest)
+                folder.fail(case_files.make_failed_row(read.name, read.job.label, own))
                 problems += own
                 kind = RunError if isinstance(fault, RunError) else kind
-                _print_problems(own, RunError if isinstance(fault, RunError) else DataError)
+                _print_problems(own, type(fault) if isinstance(fault, RunError | MachineError) else DataError)
             else:
                 records.append(record)
                 kept += bool(read.kept)
@@ -155,13 +164,35 @@ def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scr
     return RunResults(records, kept, problems, kind)
 
 
-def _read_ahead(jobs: list[Job], folder: ResultFolder, model: str, scratch: Path) -> Iterator[LoadedCase]:
+@contextmanager
+def _open_reader(jobs: int) -> Iterator[Reader]:
+    """What decodes files: a process of its own, unless there is one case alone, with which no other can be lost."""
+    if jobs < 2:
+        yield cases.read
+        return
+    made: list[Decoders] = []
+
+    def read(path: Path, name: str) -> cases.Case:
+        if not made or not made[-1].alive:  # it takes a second to start, for nothing if all results are kept
+            made.append(Decoders(1, lambda size: DECODE_SECONDS + size / DECODE_RATE))
+        return made[-1].read(path, name)
+
+    try:
+        yield read
+    finally:
+        for decoders in made:
+            decoders.close()
+
+
+def _read_ahead(
+    jobs: list[Job], folder: ResultFolder, model: str, scratch: Path, reader: Reader
+) -> Iterator[LoadedCase]:
     """Read each job; a thread reads the next one while the caller works on this one."""
     root = _common_folder([job.flair.place for job in jobs])
     with ThreadPoolExecutor(1) as thread:
         ready = None
         for job in jobs:
-            coming = thread.submit(_load, job, job.flair.place.relative_to(root), folder, model, scratch)
+            coming = thread.submit(_load, job, job.flair.place.relative_to(root), folder, model, scratch, reader)
             if ready:
                 yield ready.result()
             ready = coming
@@ -176,23 +207,22 @@ def _common_folder(places: list[PurePosixPath]) -> PurePosixPath:
     return PurePosixPath(*above[0][: min(map(len, above)) if shared is None else shared]) if above else PurePosixPath()
 
 
-def _load(job: Job, wanted: PurePosixPath, folder: ResultFolder, model: str, scratch: Path) -> LoadedCase:
+def _load(
+    job: Job, wanted: PurePosixPath, folder: ResultFolder, model: str, scratch: Path, reader: Reader
+) -> LoadedCase:
     """Read one job. Never raises: an error is part of the result, so that the next job is still read."""
-    start, digest = time.monotonic(), ""
+    start, name, digest = time.monotonic(), "", ""
     try:
         parts = {role: source.digest(scratch) for role, source in job.parts.items()}
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         name = folder.name(wanted, _source_key(job), digest)
         if kept := folder.kept(name, model, digest):
             return LoadedCase(job, name, digest, kept=kept)
-        read = {role: case_files.read(source, scratch) for role, source in job.parts.items()}
+        read = {role: case_files.read(source, scratch, reader) for role, source in job.parts.items()}
         case = read["flair"] if len(read) == 1 else cases.combine(read, job.flair.label)
         return LoadedCase(job, name, digest, case, seconds=time.monotonic() - start)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in case_files.DISK_FULL:
-            what = f"cannot be read ({error.strerror or type(error).__name__})"
-            error = DataError(job.label, what, "check that it is there, and its permissions")
-        return LoadedCase(job, digest=digest, fault=error)
+        return LoadedCase(job, name or folder.name(wanted, _source_key(job), digest), digest, fault=error)
 
 
 def _reuse(record: Record, read: LoadedCase, folder: ResultFolder) -> Record:

@@ -1,7 +1,6 @@
 """One case: from its files to its mask, its overlay and its row of summary.csv."""
 
-import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +8,35 @@ import numpy as np
 from PIL import Image
 
 from brainseg import errors, files
-from brainseg.errors import DataError
-from brainseg.inference import cases, measurements, overlays, plausibility
+from brainseg.errors import DataError, Problem
+from brainseg.inference import measurements, overlays, plausibility
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.io import nifti
 from brainseg.predict.discover import Source
 from brainseg.predict.output import ResultFolder
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk that results are written to is full
+Reader = Callable[[Path, str], Case]  # as ``cases.read``
+
+_SHOWN = 3  # problems in a cell of the table
 
 
-def read(source: Source, scratch: Path) -> Case:
+def read(source: Source, scratch: Path, reader: Reader) -> Case:
     """Decode a case.
 
     Args:
         scratch: a folder for unpacked files, and for the files of a series side by side.
+        reader: decodes a file, or the folder of a series.
 
     Raises:
-        BrainsegError: its content cannot be read. OSError: its file cannot be read.
+        BrainsegError: it cannot be read. OSError: ``scratch`` cannot be written.
     """
     if source.form == "slices":
-        return _read_slices(source, scratch)
+        return _read_slices(source, scratch, reader)
     if source.form == "series":
-        return _read_series(source, scratch)
+        return _read_series(source, scratch, reader)
     with source.files[0].on_disk(scratch) as path:
-        return cases.read(path, source.label)
+        return reader(path, source.label)
 
 
 def segment(
@@ -89,12 +91,19 @@ def make_row(
     }
 
 
+def make_failed_row(name: str, label: str, problems: Sequence[Problem]) -> dict[str, Any]:
+    """A row of summary.csv for what has no outline: its name and why."""
+    told = [problem.what if problem.path == label else f"{problem.path}: {problem.what}" for problem in problems]
+    more = [f"and {len(told) - _SHOWN:,} more"] if len(told) > _SHOWN else []
+    return {"case": name, "source": to_cell(label), "error": to_cell("; ".join(told[:_SHOWN] + more))}
+
+
 def slice_numbers(source: Source, case: Case) -> tuple[int, ...]:
     """Numbers of the slices: those in their names, else 1, 2, ... (in NIfTI and DICOM from the feet upwards)."""
     return source.numbers or tuple(range(1, len(case.voxels) + 1))
 
 
-def _read_slices(source: Source, scratch: Path) -> Case:
+def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
     """Read the slices of one volume, in order."""
     double = [n for n in source.numbers if source.numbers.count(n) > 1]
     fix = "or treat each as a separate picture: --each-picture"
@@ -106,7 +115,7 @@ def _read_slices(source: Source, scratch: Path) -> Case:
     for file in source.files:
         try:
             with file.on_disk(scratch) as path:
-                read.append(cases.read(path, file.label))
+                read.append(reader(path, file.label))
         except DataError as error:
             problems += error.problems
     errors.raise_all(problems)
@@ -118,14 +127,14 @@ def _read_slices(source: Source, scratch: Path) -> Case:
     return read[0]._replace(name=source.label, voxels=np.concatenate([case.voxels for case in read]))
 
 
-def _read_series(source: Source, scratch: Path) -> Case:
+def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:
     """Read the files of one series, side by side in a folder of their own."""
     with files.temporary_beside(scratch / "series") as own:
         for n, file in enumerate(source.files):
             target = own / file.name if len(file.name.encode(errors="replace")) <= 255 else own / f"{n:04}"
             with file.on_disk(scratch) as path:
                 path.rename(target) if file.member else target.symlink_to(path.absolute())
-        return cases.read(own, source.label)
+        return reader(own, source.label)
 
 
 def _write_masks(folder: ResultFolder, name: str, source: Source, case: Case, mask: np.ndarray) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from brainseg import files
-from brainseg.errors import BrainsegError, Problem
+from brainseg.errors import BrainsegError, Problem, guard
 from brainseg.io import dicom_slice, nifti, pictures, zips
 
 ENDINGS = (*nifti.SUFFIXES, *pictures.SUFFIXES)
@@ -51,16 +51,17 @@ class File(NamedTuple):
 
     @contextmanager
     def on_disk(self, scratch: Path) -> Iterator[Path]:
-        """A path to read it from. A member of a zip is unpacked, and removed after the block."""
-        if not self.member:
-            yield self.path
-            return
-        target = scratch / f"member{self.ending}"  # not the name in the zip, which may be unsafe
-        try:
-            zips.unpack(self.path, self.member, target)
-            yield target
-        finally:
-            target.unlink(missing_ok=True)
+        """A path to read it from, under ``guard``. A member of a zip is unpacked, and removed after the block."""
+        with guard(self.label):
+            if not self.member:
+                yield self.path
+                return
+            target = scratch / f"member{self.ending}"  # not the name in the zip, which may be unsafe
+            try:
+                zips.unpack(self.path, self.member, target)
+                yield target
+            finally:
+                target.unlink(missing_ok=True)
 
     @property
     def ending(self) -> str:
@@ -143,10 +144,10 @@ def _expand(paths: Sequence[str], problems: list[Problem]) -> Iterator[tuple[Pat
 
 def _list_files(path: Path, skip: Path | None, problems: list[Problem]) -> Iterator[File]:
     """Files at or below a path and in its zips. Links to folders are not followed."""
-    if not path.is_dir():
-        if path.is_file() and path.name.lower().endswith(".zip"):
+    if not os.path.isdir(path):  # unlike Path.is_dir it raises nothing
+        if os.path.isfile(path) and path.name.lower().endswith(".zip"):
             yield from _list_members(path, problems)
-        elif path.is_file():
+        elif os.path.isfile(path):
             yield File(path)
         else:
             problems.append(Problem(str(path), "is no file and no folder", "name a file or a folder"))
@@ -157,23 +158,24 @@ def _list_files(path: Path, skip: Path | None, problems: list[Problem]) -> Itera
         if skip:
             folders[:] = [name for name in folders if Path(place, name).resolve() != skip.resolve()]
         for file in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
-            if file.name.lower().endswith(".zip") and file.is_file():
+            if file.name.lower().endswith(".zip") and os.path.isfile(file):
                 yield from _list_members(file, problems)
-            elif file.is_file():
+            elif os.path.isfile(file):
                 yield File(file)
-            elif file.is_symlink() and File(file).ending:
+            elif os.path.islink(file) and File(file).ending:
                 problems.append(Problem(str(file), "is a link to a file that does not exist", "fetch that file"))
+            elif not os.path.lexists(file):  # it was listed: its folder may be read and not entered
+                problems.append(Problem(str(file), "cannot be read", "check the permissions of its folder"))
     fix = "check its permissions"
     problems += [Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in unread]
 
 
 def _list_members(path: Path, problems: list[Problem]) -> list[File]:
     try:
-        return [File(path, name) for name in zips.list_names(path)]
+        with guard(path):
+            return [File(path, name) for name in zips.list_names(path)]
     except BrainsegError as error:
         problems += error.problems
-    except OSError as error:
-        problems.append(Problem(str(path), f"cannot be read ({error.strerror})", "check its permissions"))
     return []
 
 
@@ -210,8 +212,6 @@ def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
             return handle.read(132)[128:] == b"DICM"
     except BrainsegError as error:
         problems += error.problems
-    except OSError as error:
-        problems.append(Problem(file.label, f"cannot be read ({error.strerror})", "check its permissions"))
     return False
 
 

@@ -1,7 +1,8 @@
 """The folder of results: masks, overlays, summary.csv, and the journal with which an interrupted run continues.
 
 All files stay in the folder, whatever the names of the cases are. A case is done when its line is in the journal. The
-line is written last, so that a killed run loses only the case in work.
+line is written last, so that a killed run loses only the case in work. It begins with its own digest and holds those of
+the case's files: what does not fit is outlined again, the rest stays.
 """
 
 import csv
@@ -10,8 +11,9 @@ import io
 import json
 import os
 import re
+import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -23,16 +25,20 @@ from brainseg.errors import DataError, MachineError, RunError
 
 COLUMNS = (
     *("case", "source", "kind", "channels", "slices", "slices_with_tumour", "largest_slice", "area_mm2", "area_pixels"),
-    *("volume_ml", "mean_probability", "warnings", "seconds", "mask", "overlay", "model", "variant"),
+    *("volume_ml", "mean_probability", "warnings", "seconds", "mask", "overlay", "model", "variant", "error"),
 )
+NUMBERS = ("slices", "slices_with_tumour", "area_pixels")  # of the columns
 SUMMARY, JOURNAL, LOCK = "summary.csv", ".predict.jsonl", ".lock"
-_HEAD = {"brainseg predict": 1}
+_HEAD = b'{"brainseg predict": 2}'  # the journal's first line
 _LONGEST = 100  # bytes of one part of a name; the name of its temporary is longer
 _DEEPEST = 8  # folders in a name
 
 
 class Record(NamedTuple):
-    """A line of the journal. ``files`` are relative to the folder, ``row`` is the row of summary.csv."""
+    """A line of the journal. ``files`` are relative to the folder, ``row`` is the row of summary.csv.
+
+    ``digests``: sha256 of each of the files; ``ResultFolder.add`` takes them.
+    """
 
     name: str
     source: str  # names the input files; see batch
@@ -40,6 +46,7 @@ class Record(NamedTuple):
     digest: str  # of the bytes of the input
     files: list[str]
     row: dict[str, Any]
+    digests: Sequence[str] = ()
 
 
 class ResultFolder:
@@ -47,12 +54,23 @@ class ResultFolder:
 
     def __init__(self, home: Path):
         self.home = home
-        self._records = _read_journal(home / JOURNAL)
+        self._records, damaged = _read_journal(home / JOURNAL)
+        if damaged:
+            # Without the line that replaced or dropped it an earlier result would stand again, but its files are gone.
+            gone = [name for name, record in self._records.items() if self._find_changed(record)]
+            for name in gone:
+                del self._records[name]
+            what = f"{damaged:,} of its lines are damaged or of an earlier version"
+            what += f"; no longer as written: {', '.join(gone)}" if gone else ""
+            fix = "what has no line any more is outlined again when its files are given"
+            print(f"WARNING {home / JOURNAL}: {what}; {fix}", file=sys.stderr, flush=True)
         self._of = {record.source: record.name for record in self._records.values()}
         self._old = _UsedNames(self._records)
         self._new = _UsedNames(())
-        lines = [json.dumps(_HEAD), *(json.dumps(record._asdict()) for record in self._records.values())]
-        files.write_text(home / JOURNAL, "".join(f"{line}\n" for line in lines))  # drops an incomplete line
+        self._failed: dict[str, dict[str, Any]] = {}
+        with files.replacing(home / JOURNAL) as temporary:  # drops incomplete and damaged lines
+            lines = (_write_line(record._asdict()) for record in self._records.values())
+            temporary.write_bytes(b"".join([_HEAD, b"\n", *lines]))
 
     def name(self, wanted: PurePosixPath, source: str, digest: str) -> str:
         """The name of a case: its earlier name, else its path, with a number if another case has that name."""
@@ -79,11 +97,15 @@ class ResultFolder:
         return found
 
     def kept(self, name: str, model: str, digest: str) -> Record | None:
-        """The earlier result of the same model for the same bytes, if all its files still exist."""
+        """The earlier result of the same model for the same bytes, if all its files are as they were written."""
         record = self._records.get(name)
         if not record or (record.model, record.digest) != (model, digest):
             return None
-        return record if all((self.home / file).is_file() for file in record.files) else None
+        if changed := self._find_changed(record):
+            what = "is not as it was written, so its case is outlined again"
+            print(f"WARNING {self.home / changed}: {what}", file=sys.stderr, flush=True)
+            return None
+        return record
 
     def place(self, relative: str) -> Path:
         """The path for a file of a result. Creates its folder.
@@ -99,10 +121,9 @@ class ResultFolder:
 
     def add(self, record: Record) -> None:
         """Record a case as done. Remove the files of its earlier result that the new one does not have."""
-        with (self.home / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(record._asdict()) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+        if not record.digests:
+            record = record._replace(digests=[files.sha256(self.home / file) for file in record.files])
+        self._append(record._asdict())
         earlier = self._records.get(record.name)
         self._records[record.name] = record
         self._remove(set(earlier.files) - set(record.files) if earlier else ())
@@ -111,18 +132,24 @@ class ResultFolder:
         """Remove the result of a source whose bytes have changed and cannot be read. An empty digest is not known."""
         changed = [each for each in self._records.values() if each.source == source and digest not in ("", each.digest)]
         for name in (record.name for record in changed):
-            with (self.home / JOURNAL).open("a", encoding="utf-8") as journal:
-                journal.write(json.dumps({"dropped": name}) + "\n")
+            self._append({"dropped": name})
             self._remove(self._records.pop(name).files)
 
+    def fail(self, row: dict[str, Any]) -> None:
+        """Add what has no result in this run to the table. The next run tries it again."""
+        self._failed[row["case"]] = row
+
     def write_summary(self) -> None:
-        """Write all results of the folder, those of earlier calls too, sorted by name."""
+        """Write all results of the folder, those of earlier calls too, and what failed in this one, sorted by name."""
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
-        for _, record in sorted(self._records.items()):
-            if all((self.home / file).is_file() for file in record.files):
-                table.writerow(record.row)
+        there = [
+            each for each in self._records.values() if all(os.path.isfile(self.home / file) for file in each.files)
+        ]
+        rows = {record.name: record.row for record in there}
+        rows |= {name: rows.get(name, {}) | row for name, row in self._failed.items()}
+        table.writerows(row for _, row in sorted(rows.items()))
         files.write_text(self.home / SUMMARY, text.getvalue())
 
     def _is_free(self, name: str, source: str, digest: str) -> bool:
@@ -133,6 +160,23 @@ class ResultFolder:
         if record:
             return source == record.source or digest == record.digest
         return not self._old.conflicts(name)
+
+    def _append(self, content: dict[str, Any]) -> None:
+        path = self.home / JOURNAL
+        with files.name_full_disk(path, nothing_else=True), path.open("ab") as journal:
+            journal.write(_write_line(content))
+            journal.flush()
+            os.fsync(journal.fileno())
+
+    def _find_changed(self, record: Record) -> str | None:
+        """The first of its files that is missing, cannot be read, or is not as it was written."""
+        for file, digest in zip(record.files, record.digests, strict=True):
+            try:
+                if files.sha256(self.home / file) != digest:
+                    return file
+            except OSError:
+                return file
+        return None
 
     def _remove(self, relative: Iterable[str]) -> None:
         for each in relative:
@@ -179,8 +223,8 @@ def open_folder(home: Path) -> Iterator[ResultFolder]:
         raise DataError(home, "is a file", "name a folder: -o DIR")
     try:
         home.mkdir(parents=True, exist_ok=True)
-        others = {path.name for path in home.iterdir()} - {LOCK}
-        if others and not _is_ours(home / JOURNAL):
+        others = [path for path in home.iterdir() if path.name != LOCK and not files.is_temporary(path.name, JOURNAL)]
+        if others and not (home / JOURNAL).is_file():
             raise DataError(home, "holds other things, which would be mixed with the results", "name a new one: -o DIR")
         with filelock.FileLock(home / LOCK, timeout=0):
             yield ResultFolder(home)
@@ -192,31 +236,53 @@ def open_folder(home: Path) -> Iterator[ResultFolder]:
         raise MachineError(error.filename or home, "cannot be written to", "check its permissions") from None
 
 
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8") as journal:
-            return json.loads(journal.readline()) == _HEAD
-    except (OSError, ValueError):
-        return False
+def _read_journal(path: Path) -> tuple[dict[str, Record], int]:
+    """Read the journal.
 
-
-def _read_journal(path: Path) -> dict[str, Record]:
-    """Read the journal: name → its last record. An incomplete last line is skipped."""
+    Returns:
+        Name → its last record, of the lines that their digests prove; and the number of the others.
+    """
     records: dict[str, Record] = {}
-    for line in path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else ():
-        try:
-            found = json.loads(line)
+    head, *lines = path.read_bytes().split(b"\n") if path.is_file() else [_HEAD]
+    damaged = int(head != _HEAD)
+    for line in filter(None, lines):
+        digest, _, text = line.partition(b" ")
+        if hashlib.sha256(text).hexdigest().encode() != digest:
+            damaged += 1
+            continue
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            found = json.loads(text)
             if "dropped" in found:
                 records.pop(found["dropped"], None)
-            elif all(_is_inside(each) for each in (found["name"], *found["files"])):
-                records[found["name"]] = Record(**found)
-        except (ValueError, TypeError, KeyError):
-            continue
-    return records
+                continue
+            record = Record(**found)
+            if _is_sound(record):
+                records[record.name] = record
+    return records, damaged
+
+
+def _write_line(content: dict[str, Any]) -> bytes:
+    """A line of the journal: the digest of its content, and the content as JSON."""
+    text = json.dumps(content).encode()
+    return f"{hashlib.sha256(text).hexdigest()} ".encode() + text + b"\n"
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether it is as ``ResultFolder.add`` writes it; a digest does not tell who made it."""
+    paths = (record.name, *record.files)
+    texts = (*paths, *record.digests, record.source, record.model, record.digest)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(map(_is_inside, paths))
+        and len(record.digests) == len(record.files)
+        and record.row.keys() <= set(COLUMNS)
+        and all(isinstance(record.row[column], int) for column in NUMBERS)
+        and all(str(value).isprintable() for value in record.row.values())
+    )
 
 
 def _is_inside(relative: str) -> bool:
-    return not relative.startswith("/") and ".." not in relative.split("/")
+    return relative.isprintable() and not relative.startswith("/") and ".." not in relative.split("/")
 
 
 def _make_safe(part: str) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from brainseg import files
+from brainseg.data import inputs
 from brainseg.errors import IntegrityError
 from brainseg.evaluation import results
 from brainseg.models import manifest
@@ -17,8 +18,10 @@ def write(path: Path = CARD, root: Path = Path()) -> str:
     """Write the card of the model in ``root``; return a line for the terminal.
 
     Raises:
-        IntegrityError: there is no model, or the numbers are of another one. DataError: there are no numbers.
+        IntegrityError: there is no model, the numbers are of another one, or the files are not those that were made.
+        DataError: there are no numbers.
     """
+    inputs.verify((str(MANIFEST), str(EVALUATION)), root)
     evaluation, model = results.read(root / EVALUATION, results.Evaluation), manifest.read(root / MANIFEST)
     scored, trained = evaluation.protocol.weights_sha256, model.weights_sha256
     if scored != trained:

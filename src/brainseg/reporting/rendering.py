@@ -9,7 +9,7 @@ import pandas as pd
 
 from brainseg import files
 from brainseg.config import Render
-from brainseg.errors import IntegrityError
+from brainseg.errors import IntegrityError, guard
 from brainseg.evaluation import results
 from brainseg.evaluation.results import EvaluationProtocol
 from brainseg.inference import postprocessing
@@ -83,7 +83,10 @@ def _charts(tables: Tables, threshold: float, model: manifest.Manifest, plots: P
 def _read_table(path: Path) -> pd.DataFrame:
     """Read a CSV: an empty cell is undefined, names are text, so that a patient may be called NA or 007."""
     text = {"patient": str, "institution": str}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
+    stage = "train" if path.stem == "training" else "evaluate"
+    with guard(path, f"git restore {path}, or run: dvc repro -f {stage}", IntegrityError):
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
+    return table
 
 
 def load_picked(
@@ -97,11 +100,10 @@ def load_picked(
         processed: holds images.npy and masks.npy. path: the probabilities that evaluate wrote.
 
     Raises:
-        IntegrityError: the predictions do not fit the counts in the table.
+        IntegrityError: a file is damaged, or the predictions do not fit the counts in the table.
     """
     rows = picked["row"].to_numpy(int)
-    images = np.load(processed / "images.npy", mmap_mode="r", allow_pickle=False)[rows]
-    truth = np.load(processed / "masks.npy", mmap_mode="r", allow_pickle=False)[rows] > 0
+    images, truth = _load_rows(processed / "images.npy", rows), _load_rows(processed / "masks.npy", rows) > 0
     prediction = _load_predictions(picked, per_slice, protocol, path, truth)
     hits, alarms, misses = truth & prediction, ~truth & prediction, truth & ~prediction
     seen = np.stack([kind.sum(axis=(1, 2)) for kind in (hits, alarms, misses)], axis=1)
@@ -111,12 +113,20 @@ def load_picked(
     return PickedSlices(images, truth, prediction)
 
 
+def _load_rows(path: Path, rows: np.ndarray) -> np.ndarray:
+    with guard(path, "run: dvc repro -f preprocess", IntegrityError):
+        return np.load(path, mmap_mode="r", allow_pickle=False)[rows]
+
+
 def _load_predictions(
     picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: EvaluationProtocol, path: Path, like: np.ndarray
 ) -> np.ndarray:
     """The scored masks of the picked slices: each volume is binarised and cleaned as in evaluation."""
     rule = results.rule_of(protocol)
-    with np.load(path, allow_pickle=False) as stored:  # compressed, so reading a part takes as long as reading all
+    with (
+        guard(path, "run: dvc repro -f evaluate", IntegrityError),
+        np.load(path, allow_pickle=False) as stored,  # compressed, so reading a part takes as long as reading all
+    ):
         rows, probabilities = pd.Index(stored["row"]), stored["probability"]
     test = per_slice[per_slice["subset"] == "test"].sort_values("slice")
     volumes = test.groupby("patient")["row"].agg(list)

@@ -19,17 +19,18 @@ from starlette.types import ASGIApp
 import brainseg
 from brainseg import files
 from brainseg.inference import measurements
+from brainseg.inference.decoding import Decoders
 from brainseg.server import openapi, refusals, responses, uploads
 from brainseg.server.access import LOCAL_HOSTS, Guard
-from brainseg.server.decoding import Decoders
 from brainseg.server.examples import TIF, Examples
-from brainseg.server.jobs import AnswerBuilder, Jobs, PredictorLike
+from brainseg.server.jobs import AnswerBuilder, Jobs, PredictorLike, decode_seconds
 from brainseg.server.limits import AT_ONCE, MAX_BODIES
 from brainseg.server.refusals import Refusal, busy
 from brainseg.server.responses import JSON
 from brainseg.server.slow_clients import BodyLimits
 
 PAGE = Path(__file__).parent / "page"
+WORKER = "brainseg.server.worker"
 NO_PAGE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>brainseg</title><h1>brainseg</h1>"
     "<p>The server runs, but its page has not been built: <code>make serve</code> builds it.</p>"
@@ -63,7 +64,7 @@ def create_app(model: PredictorLike, judge: Callable[[np.ndarray], Any], setting
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with files.temporary_beside(spool_path()) as spool:
-            decoders, jobs = Decoders(dict(os.environ), settings.decoders), Jobs()
+            decoders, jobs = Decoders(settings.decoders, decode_seconds, WORKER), Jobs()
             app.state.segmenter = AnswerBuilder(model, judge, decoders, spool, examples.phantoms())
             app.state.jobs, app.state.decoders = jobs, decoders
             try:

@@ -15,8 +15,8 @@ import numpy as np
 
 from brainseg.errors import MachineError, RunError
 from brainseg.inference import cases, measurements
+from brainseg.inference.decoding import Decoders
 from brainseg.server import limits, responses, uploads
-from brainseg.server.decoding import Decoders
 from brainseg.server.refusals import Refusal, busy
 from brainseg.server.responses import JSON, NIFTI, PNG, OutlinedCase
 from brainseg.server.uploads import FILE, Part
@@ -31,6 +31,11 @@ class PredictorLike(Protocol):
     def segment(
         self, voxels: np.ndarray, pixel: tuple[float, float], *, name: str, cancelled: Callable[[], bool]
     ) -> Any: ...
+
+
+def decode_seconds(size: int) -> float:
+    """How long decoding an upload of so many bytes may take."""
+    return limits.DECODE_SECONDS + size / limits.DECODE_RATE
 
 
 class AnswerBuilder:
@@ -86,7 +91,11 @@ class AnswerBuilder:
         found = {}
         for role, part in parts.items():
             with self._temporary_folder() as folder, uploads.spool(part, folder / role) as path:
-                found[role] = self.decoders.read(path, part.kind, role, part.size)
+                try:
+                    found[role] = self.decoders.read(path, role, part.kind)
+                except RunError as error:  # it takes too much memory or time
+                    what, fix = str(error), error.problems[0].fix
+                    raise Refusal(413, what, fix) from None
         return found[FILE] if FILE in found else cases.combine(found, "the upload")
 
     @contextmanager

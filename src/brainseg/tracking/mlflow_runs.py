@@ -1,8 +1,8 @@
 """Log to MLflow what the stages wrote. No result depends on it.
 
 Only this module and ``registry`` import mlflow, and only when something is logged. The run of a training is found
-by the digest of its weights, so no file holds a run's id. A store that is down, hangs or is full costs one
-warning; ``brainseg track`` logs the same later.
+by the digest of its weights, so no file holds a run's id. A store that is down, hangs, drips or is full costs one
+warning and at most ``STAGE_SECONDS``; ``brainseg track`` logs the same later.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from brainseg import config, files
+from brainseg import config, errors, files
 from brainseg.evaluation import results
 from brainseg.models import manifest
 
@@ -34,8 +35,8 @@ SETTINGS = {  # defaults, the user's own settings win: a server that is down mus
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+STAGE_SECONDS, TRACK_SECONDS = 10.0, 300.0  # how long a stage, and a person who asks for it, wait for the store
 NEEDED_TO_LOAD = ("keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "pandas", "pydantic", "ruamel.yaml", "tqdm")
 
 
@@ -50,12 +51,13 @@ def store_name() -> str:
 
 
 def _optional(log: Callable[..., None]) -> Callable[..., bool]:
-    """Turn any error in ``log`` into one warning and the return value False."""
+    """Turn any error in ``log``, and more than ``seconds`` for it, into one warning and the return value False."""
 
     @functools.wraps(log)
-    def guarded(*args: Any, **kwargs: Any) -> bool:
+    def guarded(*args: Any, seconds: float = STAGE_SECONDS, **kwargs: Any) -> bool:
         try:
-            log(*args, **kwargs)
+            with reach_store(seconds) as left:
+                errors.limit(left, functools.partial(log, *args, **kwargs))
             return True
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
@@ -80,16 +82,16 @@ def log_training(tree: Path = Path(), *, once: bool = False) -> None:
     model = manifest.read(tree / "models/unet.json")
     history = pd.read_csv(tree / "metrics/training.csv")
     tags = {"stage": "train", "model.sha256": model.weights_sha256}
-    with open_store() as store:
-        if once and store.find(tags):
-            return
-        with store.run(tree, tags | _build_tags(model)) as run:
-            store.log_params(run, flatten(config.read_yaml(tree / "params.yaml")))
-            kept = history.loc[history["epoch"] == model.training.kept_epoch].iloc[0]
-            store.log_metrics(run, {0: {"kept_epoch": kept["epoch"], "kept_val_volume_dice": kept["val_volume_dice"]}})
-            store.log_dataset(run, model.protocol.source, model.data["images_sha256"])
-            store.log_model(tree / "models", model)  # MLflow copies the metrics of step 0 to the model
-            store.log_metrics(run, history.set_index("epoch").to_dict("index"))
+    store = RunStore()
+    if once and store.find(tags):
+        return
+    with store.run(tree, tags | _build_tags(model)) as run:
+        store.log_params(run, flatten(config.read_yaml(tree / "params.yaml")))
+        kept = history.loc[history["epoch"] == model.training.kept_epoch].iloc[0]
+        store.log_metrics(run, {0: {"kept_epoch": kept["epoch"], "kept_val_volume_dice": kept["val_volume_dice"]}})
+        store.log_dataset(run, model.protocol.source, model.data["images_sha256"])
+        store.log_model(tree / "models", model)  # MLflow copies the metrics of step 0 to the model
+        store.log_metrics(run, history.set_index("epoch").to_dict("index"))
 
 
 @_optional
@@ -99,25 +101,25 @@ def log_evaluation(tree: Path = Path(), *, once: bool = False) -> None:
     summary = results.read(tree / "metrics/summary.json", results.Summary)
     model = {"model.sha256": manifest.read(tree / "models/unet.json").weights_sha256}
     tags = model | {"stage": "evaluate", "evaluation.sha256": files.sha256(tree / "metrics/evaluation.json")}
-    with open_store() as store:
-        if once and store.find(tags):
-            return
-        parent = store.find(model | {"stage": "train"})
-        with store.run(tree, tags | {"marks": "; ".join(report.protocol.marks)}, parent) as run:
-            store.log_params(run, flatten({"evaluate": config.read_yaml(tree / "params.yaml")["evaluate"]}))
-            scores = flatten(report.model_dump(include={"val", "test"}))
-            store.log_metrics(run, {0: summary.model_dump() | scores})
-            store.log_artifacts(run, tree / "metrics", "evaluation.json", "per_patient.csv")
+    store = RunStore()
+    if once and store.find(tags):
+        return
+    parent = store.find(model | {"stage": "train"})
+    with store.run(tree, tags | {"marks": "; ".join(report.protocol.marks)}, parent) as run:
+        store.log_params(run, flatten({"evaluate": config.read_yaml(tree / "params.yaml")["evaluate"]}))
+        scores = flatten(report.model_dump(include={"val", "test"}))
+        store.log_metrics(run, {0: summary.model_dump() | scores})
+        store.log_artifacts(run, tree / "metrics", "evaluation.json", "per_patient.csv")
 
 
 @_optional
 def log_figures(tree: Path = Path()) -> None:
     """Add the plots and the report to the run of their evaluation, or to a new run if that is not logged."""
     tags = {"evaluation.sha256": files.sha256(tree / "metrics/evaluation.json")}
-    with open_store() as store:
-        found = store.find(tags)
-        with contextlib.nullcontext(found) if found else store.run(tree, tags | {"stage": "render"}) as run:
-            store.log_artifacts(run, tree / "metrics", "plots", "report.html")
+    store = RunStore()
+    found = store.find(tags)
+    with contextlib.nullcontext(found) if found else store.run(tree, tags | {"stage": "render"}) as run:
+        store.log_artifacts(run, tree / "metrics", "plots", "report.html")
 
 
 @_optional
@@ -126,44 +128,84 @@ def log_cross_validation(tree: Path = Path()) -> None:
     folder = tree / "metrics/cross_validation"
     summary = results.read(folder / "summary.json", results.CrossValidationSummary)
     tags = {"stage": "cross-validation", "cross_validation.sha256": files.sha256(folder / "summary.json")}
-    with open_store() as store:
-        if store.find(tags):
-            return
-        name = summary.folds[0].experiment.rpartition("-")[0]
-        with store.run(tree, tags | {"marks": "; ".join(summary.protocol.marks)}, name=name) as run:
-            store.log_params(run, flatten(summary.params))
-            store.log_metrics(run, {0: flatten(summary.model_dump(include={"test"}))})
-            store.log_artifacts(run, folder, *sorted(path.name for path in folder.iterdir()))
-            for fold in summary.folds:
-                if not store.adopt(fold.experiment, run):
-                    with store.run(tree, {"stage": "fold"}, run, fold.experiment) as child:
-                        dice = fold.volume_dice.model_dump()
-                        store.log_metrics(child, {0: flatten({"test": {"volume": {"dice": dice}}})})
+    store = RunStore()
+    if store.find(tags):
+        return
+    name = summary.folds[0].experiment.rpartition("-")[0]
+    with store.run(tree, tags | {"marks": "; ".join(summary.protocol.marks)}, name=name) as run:
+        store.log_params(run, flatten(summary.params))
+        store.log_metrics(run, {0: flatten(summary.model_dump(include={"test"}))})
+        store.log_artifacts(run, folder, *sorted(path.name for path in folder.iterdir()))
+        for fold in summary.folds:
+            if not store.adopt(fold.experiment, run):
+                with store.run(tree, {"stage": "fold"}, run, fold.experiment) as child:
+                    dice = fold.volume_dice.model_dump()
+                    store.log_metrics(child, {0: flatten({"test": {"volume": {"dice": dice}}})})
 
 
 @contextlib.contextmanager
-def open_store() -> Iterator["RunStore"]:
-    """Open the store. A local one is locked, because two processes that create its tables at once would fail."""
+def reach_store(seconds: float) -> Iterator[float]:
+    """Make the store ready for ``errors.limit``: MLflow's import and the tables of a new local store are no waiting.
+
+    A local store is locked in the block, because two processes that create its tables at once would fail.
+
+    Args:
+        seconds: for all waiting. What is left of them when the lock is free is yielded.
+
+    Raises:
+        filelock.Timeout: another process has the lock for longer.
+    """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    import mlflow  # takes seconds, so it comes before the lock
+    import mlflow
 
     for name in (mlflow.__name__, "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    local = store_uri().startswith("sqlite:")
-    with FileLock(files.state_dir() / "mlflow.lock", timeout=120) if local else contextlib.nullcontext():
-        yield RunStore(store_uri(), local)
+    if not _is_local():
+        yield seconds
+        return
+    start = time.monotonic()
+    with FileLock(files.state_dir() / "mlflow.lock", timeout=seconds):
+        waited = time.monotonic() - start
+        _prepare_file(seconds - waited)
+        yield seconds - waited
+
+
+def _is_local() -> bool:
+    return store_uri().startswith("sqlite:")
+
+
+def _prepare_file(seconds: float) -> None:
+    """Make the tables of a new SQLite store, aside, so that a kill leaves none half made.
+
+    ``seconds``: to wait for a program that has the store locked.
+
+    Raises:
+        sqlite3.Error: an old one is none, but a folder or another kind of file. MLflow would try it for 102 seconds.
+    """
+    import mlflow
+    from sqlalchemy.engine import make_url
+
+    path = make_url(store_uri()).database
+    if not path or path == ":memory:":
+        return
+    if os.path.exists(path):
+        with contextlib.closing(sqlite3.connect(path, timeout=seconds)) as database:
+            database.execute("PRAGMA schema_version")
+        return
+    with files.replacing(Path(path)) as temporary:
+        mlflow.MlflowClient(f"sqlite:///{temporary.absolute()}").search_experiments()
 
 
 class RunStore:
-    """One MLflow experiment in one tracking store."""
+    """One MLflow experiment in the tracking store. Open it within ``errors.limit``."""
 
-    def __init__(self, uri: str, local: bool):
+    def __init__(self) -> None:
         import mlflow
 
-        mlflow.set_tracking_uri(uri)
-        self.client = mlflow.MlflowClient(uri)
-        self.experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "brainseg", local)
+        mlflow.set_tracking_uri(store_uri())
+        self.client = mlflow.MlflowClient(store_uri())
+        self.experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "brainseg", _is_local())
 
     def _experiment(self, name: str, local: bool) -> str:
         from mlflow.exceptions import MlflowException

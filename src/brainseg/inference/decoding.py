@@ -1,29 +1,30 @@
-"""Decode uploads in separate processes. A process that takes too long, or dies, is replaced."""
+"""Decode files in processes of their own. A process that takes too long, or dies, is replaced."""
 
 import json
+import os
 import queue
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from brainseg.errors import DataError, MachineError, Problem
+from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, guard
 from brainseg.inference.cases import Case
 from brainseg.io.volumes import Geometry, Volume
-from brainseg.server import refusals
-from brainseg.server.limits import DECODE_RATE, DECODE_SECONDS
-from brainseg.server.refusals import Refusal
 
 # Why not pebble.ProcessPool (5.1.3): a worker that dies while all are idle breaks the whole pool. Results are pickles:
-# a file that takes over a worker could run code in the server, and pickling copies the voxels within the worker's limit
-# of memory. The start method "spawn" imports the server's main module in the worker.
+# a file that takes over a worker could run code here, and pickling copies the voxels within the worker's limit of
+# memory. The start method "spawn" imports the main module of this process in the worker.
 
+WORKER = "brainseg.inference.decoding_worker"
 START_SECONDS = 30.0
+_KINDS = {kind.code: kind for kind in (DataError, MachineError, IntegrityError, RunError)}
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONNODEBUGRANGES": "1"}
 
 
@@ -32,12 +33,12 @@ class WorkerLostError(Exception):
 
 
 class Worker:
-    """One process of ``brainseg.server.worker``."""
+    """One process of ``decoding_worker``."""
 
-    def __init__(self, environment: dict[str, str]):
-        command = [sys.executable, "-P", "-m", "brainseg.server.worker"]  # -P: import nothing from the current folder
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
-                                         stderr=subprocess.DEVNULL)  # fmt: skip
+    def __init__(self, module: str):
+        command = [sys.executable, "-P", "-m", module]  # -P: import nothing from the current folder
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL, env=os.environ | _ENVIRONMENT)  # fmt: skip
 
     def ready(self) -> None:
         """Wait until it has loaded what it needs. Raises WorkerLostError."""
@@ -78,13 +79,14 @@ class Worker:
         return self._process.stdout
 
     def _head(self) -> dict[str, Any]:
-        line = self._stdout.readline(2**22)
+        line = self._stdout.readline(2**26)
         if not line.endswith(b"\n"):
             raise WorkerLostError
-        return json.loads(line)
+        head: dict[str, Any] = json.loads(line)
+        return head
 
     @contextmanager
-    def _deadline(self, seconds: float):
+    def _deadline(self, seconds: float) -> Iterator[None]:
         timer = threading.Timer(seconds, self._process.kill)
         timer.daemon = True
         timer.start()
@@ -103,10 +105,20 @@ def _read_into(stream: BinaryIO, buffer: bytearray) -> int:
 
 
 class Decoders:
-    """A pool of workers, usually one per request in work. A lost worker is replaced in the background."""
+    """A pool of workers, usually one for each file in work. A lost worker is replaced in the background."""
 
-    def __init__(self, environment: dict[str, str], count: int):
-        self._environment = environment | _ENVIRONMENT
+    def __init__(self, count: int, seconds: Callable[[int], float], module: str = WORKER):
+        """Start them.
+
+        Args:
+            count: of the processes.
+            seconds: that a file of so many bytes may take.
+            module: what they run.
+
+        Raises:
+            MachineError: they do not start.
+        """
+        self._module, self._seconds = module, seconds
         self._idle: queue.Queue[Worker] = queue.Queue()
         self._lock = threading.Lock()
         self._all: set[Worker] = set()
@@ -115,35 +127,40 @@ class Decoders:
             self._add_when_ready(worker)
         if not self.alive:
             self.close()
-            raise MachineError("brainseg.server.worker", "does not start", "run: python -m brainseg.server.worker")
+            raise MachineError(module, "does not start", f"run: python -m {module}")
 
-    def read(self, path: Path, kind: str, name: str, size: int) -> Case:
-        """Decode as ``cases.read`` does; a zip is unpacked first.
+    def read(self, path: Path, name: str, kind: str = "") -> Case:
+        """Decode as ``cases.read`` does.
 
         Args:
             path: a file, or the folder of a DICOM series.
-            kind: of ``uploads.SUFFIXES``.
-            name: for error messages.
-            size: bytes that were sent; they determine the time limit.
+            name: what errors call it.
+            kind: for a ``module`` that asks for it.
 
         Raises:
-            Refusal: the file is faulty; 413 if it takes too much memory or time.
+            DataError: the file is faulty. RunError: it takes too much memory or time.
+            MachineError: no process can be started any more.
         """
+        with guard(name):
+            inside = path.iterdir() if path.is_dir() else [path]
+            size = sum(file.stat().st_size for file in inside if file.exists())
         worker = self._turn()
-        started, seconds = time.monotonic(), DECODE_SECONDS + size / DECODE_RATE
+        started, seconds = time.monotonic(), self._seconds(size)
         try:
             head, voxels = worker.ask({"path": str(path), "kind": kind, "name": name}, seconds)
         except WorkerLostError:
             self._replace_in_background(worker)
-            late = time.monotonic() - started >= seconds
-            what = f"takes more than {seconds:.1f} s to decode" if late else "crashed the process that decodes it"
-            raise Refusal(413 if late else 422, f"{name}: {what}", "save it again, smaller or uncompressed") from None
+            fix = "save it again, smaller or uncompressed"
+            if time.monotonic() - started >= seconds:
+                raise RunError(name, f"takes more than {seconds:.1f} s to decode", fix) from None
+            raise DataError(name, "crashed the process that decodes it", fix) from None
         except BaseException:
             self._replace_in_background(worker)
             raise
         self._idle.put(worker)
         if "problems" in head:
-            raise _make_refusal(head["status"], head["problems"])
+            kind_of_error = _KINDS.get(head["code"], BrainsegError)
+            raise kind_of_error("", problems=[Problem(*map(str, problem)) for problem in head["problems"]])
         return _make_case(head, voxels, name)
 
     def close(self) -> None:
@@ -160,10 +177,10 @@ class Decoders:
                 if worker.runs:
                     return worker
                 self._replace_in_background(worker)  # died idle, for example without memory: not the fault of this file
-        raise MachineError("the server", "cannot decode any more", "restart it")
+        raise MachineError(self._module, "cannot decode any more: it does not start", "close programs, run again")
 
     def _start(self) -> Worker:
-        worker = Worker(self._environment)
+        worker = Worker(self._module)
         with self._lock:
             self._all.add(worker)
             closed = not self.alive
@@ -192,12 +209,6 @@ class Decoders:
             self._add_when_ready(self._start())
         except OSError:  # no process or memory left
             self.alive = False
-
-
-def _make_refusal(status: int, problems: list[list[str]]) -> Refusal:
-    refusal = refusals.from_error(DataError("", problems=[Problem(*map(str, problem)) for problem in problems]))
-    refusal.status = status
-    return refusal
 
 
 def _make_case(head: dict[str, Any], data: bytearray, name: str) -> Case:

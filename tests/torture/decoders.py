@@ -1,0 +1,170 @@
+"""Every decoder of bytes that the program did not make itself in this run, each as a function of a file's content."""
+
+import functools
+import gzip
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from brainseg import config
+from brainseg.data import archive, dataset
+from brainseg.errors import BrainsegError
+from brainseg.evaluation import results
+from brainseg.experiments import revision
+from brainseg.inference import cases
+from brainseg.io import dicom_slice, nifti, pictures, scans, untrusted_zip, zips
+from brainseg.models import manifest
+from brainseg.predict import case_files, discover, output
+from tests.torture import corpus
+from tests.torture.mutate import mutate, mutate_sealed, repair_png
+
+MOST_MEMBERS = 50
+refusals: deque[str] = deque(maxlen=100)  # the last ones, so that a test can see that whole inputs are read
+
+
+class Decoder(NamedTuple):
+    """``act`` gets the damaged bytes and an empty folder; ``share``: how often it is drawn."""
+
+    name: str
+    inputs: Callable[[], Iterator[bytes]]
+    act: Callable[[bytes, Path], None]
+    share: int = 1
+
+
+def on_disk(name: str, *readers: Callable[[Path], object]) -> Callable[[bytes, Path], None]:
+    """Write the bytes to a file of this name and give it to each reader, also after one of them has refused it."""
+
+    def act(data: bytes, folder: Path) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        run_all(*(functools.partial(reader, path) for reader in readers))
+
+    return act
+
+
+def run_all(*steps: Callable[[], object]) -> None:
+    """Call every step. Refusals are right answers; any other exception ends it."""
+    for step in steps:
+        try:
+            step()
+        except BrainsegError as error:
+            refusals.append(str(error))
+
+
+def _named(reader: Callable[[Path, str], object]) -> Callable[[Path], object]:
+    return lambda path: reader(path, "x")
+
+
+def _pictures(data: bytes, folder: Path) -> None:
+    steps = (pictures.decode, pictures.decode_pages)
+    run_all(*(functools.partial(step, data, "x") for step in steps), lambda: pictures.is_deep(data))
+    on_disk("x.tif", pictures.has_pages)(data, folder)
+
+
+def _dicom_file(path: Path) -> None:
+    header = dicom_slice.read_header(path, "x")
+    dicom_slice.read_pixels(header)
+
+
+def _zip(path: Path) -> None:
+    for name in zips.list_names(path)[:MOST_MEMBERS]:
+        run_all(lambda name=name: zips.unpack(path, name, path.with_name("member")))
+
+
+def _slices(path: Path) -> None:
+    found = untrusted_zip.open_files(path)
+    try:
+        for name in list(found.sizes)[:MOST_MEMBERS]:
+            run_all(lambda name=name: pictures.decode(found.read(name), name))
+    finally:
+        found.close()
+
+
+def _discover(path: Path) -> None:
+    """What ``brainseg predict`` does with a folder that holds the file, up to the network."""
+    scratch = path.parent.with_name("scratch")
+    scratch.mkdir(exist_ok=True)
+    for source in discover.find([str(path.parent)], scratch).sources[:MOST_MEMBERS]:
+        run_all(
+            lambda source=source: source.digest(scratch),
+            lambda source=source: case_files.read(source, scratch, cases.read),
+        )
+
+
+def _journal(path: Path) -> None:
+    corpus.write_answers(path.parent)
+    with output.open_folder(path.parent) as opened:
+        opened.write_summary()
+
+
+def _dataset(data: bytes, folder: Path, hurt: str) -> None:
+    """The tables of the slices and of the split, beside whole arrays."""
+    for name in ("images", "masks"):
+        np.save(folder / f"{name}.npy", np.zeros((8, 4, 4), np.uint8))
+    for name, inputs in (("slices.csv", corpus.tables), ("split.csv", corpus.splits)):
+        (folder / name).write_bytes(data if name == hurt else next(inputs()))
+    run_all(lambda: dataset.load(folder, folder / "split.csv", "patient"))
+
+
+def _scores(data: bytes, folder: Path, hurt: str) -> None:
+    (folder / "scored").mkdir()
+    for name, inputs in (("per_patient.csv", corpus.scores), ("evaluation.json", corpus.EVALUATION)):
+        (folder / "scored" / name).write_bytes(data if name == hurt else next(inputs()))
+    run_all(lambda: revision.scores("scored", folder))
+
+
+def _json(kind: type) -> Callable[[bytes, Path], None]:
+    return on_disk("x.json", lambda path: results.read(path, kind))
+
+
+def _any_scan() -> Iterator[bytes]:
+    for make in (corpus.pictures, corpus.nifti, corpus.dicom, corpus.zips):
+        yield from make()
+
+
+ALL = (
+    Decoder("pictures", corpus.pictures, _pictures, 5),
+    Decoder("NIfTI", corpus.nifti, on_disk("x.nii", *map(_named, (nifti.read_image, nifti.read_labels))), 5),
+    Decoder("DICOM file", corpus.dicom, on_disk("x.dcm", _dicom_file, _named(dicom_slice.read_series_uid)), 5),
+    Decoder("DICOM series", corpus.dicom, on_disk("x/x.dcm", lambda path: scans.read_image(path.parent, "x")), 2),
+    Decoder("zip of scans", corpus.zips, on_disk("x.zip", _zip), 4),
+    Decoder("zip of slices", corpus.zips, on_disk("x.zip", _slices), 3),
+    Decoder("our archive", corpus.archives, on_disk("x.zip", archive.read_index), 2),
+    *(Decoder(f"cases in a folder, x{ending}", _any_scan, on_disk(f"folder/x{ending}", _discover))
+      for ending in (".png", ".tif", ".nii.gz", ".dcm", "", ".zip")),
+    Decoder("manifest", corpus.MANIFEST, on_disk("unet.json", manifest.read), 2),
+    Decoder("evaluation.json", corpus.EVALUATION, _json(results.Evaluation)),
+    Decoder("summary.json", corpus.SUMMARY, _json(results.Summary)),
+    Decoder("cross-validation", corpus.CROSS_VALIDATION, _json(results.CrossValidationSummary)),
+    Decoder("scores to compare", corpus.scores, functools.partial(_scores, hurt="per_patient.csv")),
+    Decoder("report to compare", corpus.EVALUATION, functools.partial(_scores, hurt="evaluation.json")),
+    Decoder("slices.csv", corpus.tables, functools.partial(_dataset, hurt="slices.csv")),
+    Decoder("split.csv", corpus.splits, functools.partial(_dataset, hurt="split.csv")),
+    Decoder("params.yaml", corpus.parameters, on_disk("params.yaml", lambda path: config.load(path=path))),
+    Decoder("journal", corpus.journals, on_disk(f"answers/{output.JOURNAL}", _journal), 2),
+)  # fmt: skip
+
+
+@functools.cache
+def inputs_of(decoder: Decoder) -> list[bytes]:
+    return list(decoder.inputs())
+
+
+def draw(seed: int) -> tuple[Decoder, bytes]:
+    """The decoder and the damaged bytes of this seed."""
+    rng = random.Random(f"mutations {seed}")
+    (decoder,) = rng.choices(ALL, [each.share for each in ALL])
+    data, other = rng.choice(inputs_of(decoder)), rng.choice(inputs_of(rng.choice(ALL)))
+    if data.startswith(b"\x1f\x8b") and rng.random() < 0.7:  # damage within what the checksum covers
+        return decoder, gzip.compress(mutate(gzip.decompress(data), rng, other), 1, mtime=0)
+    if decoder.name == "journal" and rng.random() < 0.7:
+        return decoder, mutate_sealed(data, rng, other)
+    changed = mutate(data, rng, other)
+    if data.startswith(b"\x89PNG") and rng.random() < 0.7:
+        changed = repair_png(changed)
+    return decoder, changed

@@ -1,0 +1,96 @@
+"""Count outcomes, keep the counts in docs/reliability.json, write their table into docs/reliability.md."""
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from brainseg import files, hardware
+from brainseg.experiments import demo
+
+ROOT = Path(__file__).parents[2]
+COUNTS, PAGE = ROOT / "docs/reliability.json", ROOT / "docs/reliability.md"
+BEGIN, END = "<!-- counts: python -m tests.torture page -->", "<!-- end of counts -->"
+EVERY = 20  # seconds between two lines of progress
+KINDS = ("kills", "flips", "mutations", "full_disks", "together", "clean_home", "costs")
+
+
+class Result(NamedTuple):
+    """What became of one case. ``group``: what was hurt; ``most``: measured values, of which the largest is kept."""
+
+    seed: int
+    group: str
+    outcome: str
+    detail: str = ""
+    most: Mapping[str, float] = MappingProxyType({})
+
+
+def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: int) -> dict[str, Any]:
+    """Count the results of one kind and print failures and progress."""
+    start = shown = time.monotonic()
+    groups: dict[str, Counter[str]] = defaultdict(Counter)
+    most: dict[str, dict[str, float]] = defaultdict(dict)
+    failures: list[dict[str, Any]] = []
+    seeds: list[int] = []
+    for found in results:
+        seeds.append(found.seed)
+        groups[found.group][found.outcome] += 1
+        for name, value in found.most.items():
+            most[found.group][name] = max(value, most[found.group].get(name, value))
+        if found.outcome not in good:
+            failures.append({key: value for key, value in found._asdict().items() if key != "most"})
+            print(f"FAILURE {kind} {found.seed}, {found.group}: {found.outcome}. {found.detail}", flush=True)
+            print(f"        again: python -m tests.torture {kind} --only {found.seed}", flush=True)
+        if time.monotonic() - shown > EVERY or len(seeds) == count:
+            shown = time.monotonic()
+            total = sum(groups.values(), Counter())
+            words = ", ".join(f"{outcome} {n:,}" for outcome, n in total.most_common())
+            print(f"{kind} {len(seeds):,}/{count:,}, {(shown - start) / 60:.1f} min: {words}", flush=True)
+    return {
+        "cases": len(seeds),
+        "first_seed": min(seeds, default=None),
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "machine": hardware.kind(),
+        "commit": demo.git(ROOT, "rev-parse", "--short", "HEAD").strip(),
+        "groups": {name: dict(groups[name].most_common()) for name in sorted(groups)},
+        "largest": {name: {key: round(value, 4) for key, value in most[name].items()} for name in sorted(most)},
+        "failures": failures,
+    }
+
+
+def record(kind: str, counted: dict[str, Any]) -> None:
+    """Keep the counts of one kind, and write the page anew."""
+    files.write_text(COUNTS, json.dumps(read() | {kind: counted}, indent=1, allow_nan=False) + "\n")
+    write_page()
+
+
+def read() -> dict[str, Any]:
+    return json.loads(COUNTS.read_text(encoding="utf-8")) if COUNTS.exists() else {}
+
+
+def write_page() -> None:
+    """Replace what stands between the two marks of the page."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    files.write_text(PAGE, f"{before}{BEGIN}\n\n{table(read())}\n\n{END}{rest.partition(END)[2]}")
+
+
+def table(counts: dict[str, Any]) -> str:
+    """Markdown: a row for each group of each kind."""
+    lines = ["| kind | what | cases | outcomes | largest | failures |", "| --- | --- | ---: | --- | --- | ---: |"]
+    for kind in KINDS:
+        found = counts.get(kind)
+        if found is None:
+            lines.append(f"| `{kind}` | not run yet | | | | |")
+            continue
+        for name, outcomes in found["groups"].items():
+            failed = sum(failure["group"] == name for failure in found["failures"])
+            words = ", ".join(f"{outcome} {n:,}" for outcome, n in outcomes.items())
+            largest = ", ".join(f"{key} {value:g}" for key, value in found["largest"].get(name, {}).items())
+            cells = (f"`{kind}`", name, f"{sum(outcomes.values()):,}", words, largest, f"{failed:,}")
+            lines.append(f"| {' | '.join(cells)} |")
+    made = [f"`{kind}` on {found['machine']} at `{found['commit']}`, {found['minutes']:,} minutes"
+            for kind, found in counts.items()]  # fmt: skip
+    return "\n".join([*lines, "", f"Made: {'; '.join(made)}." if made else "Nothing is recorded yet."])

@@ -1,0 +1,142 @@
+"""The harness of `make torture`: its table is of its counts, it draws the same again, it tells right from wrong."""
+
+import contextlib
+import hashlib
+import random
+import sqlite3
+
+import pytest
+
+from tests.torture import corpus, decoders, flip_world, flips, kills, mutations, report
+from tests.torture.flip_uses import Used
+from tests.torture.mutate import mutate, mutate_sealed, repair_png
+from tests.torture.project import Finished, differences
+
+QUICK = 600
+
+
+def test_the_page_has_the_table_of_its_counts():
+    assert f"\n\n{report.table(report.read())}\n\n" in report.PAGE.read_text(encoding="utf-8")
+
+
+def test_every_kind_that_ran_has_no_failure():
+    assert [failure for kind in report.read().values() for failure in kind["failures"]] == []
+
+
+def test_counts_keep_the_failures_with_their_seeds_and_the_largest_values(capsys):
+    cases = [
+        report.Result(4, "a", "fine", "", {"s": 2}),
+        report.Result(5, "a", "bad", "why"),
+        report.Result(6, "b", "fine"),
+    ]
+    found = report.collect("kind", iter(cases), frozenset(["fine"]), 3)
+    assert found["groups"] == {"a": {"fine": 1, "bad": 1}, "b": {"fine": 1}}
+    assert found["largest"] == {"a": {"s": 2}}
+    assert [(each["seed"], each["outcome"]) for each in found["failures"]] == [(5, "bad")]
+    assert "again: python -m tests.torture kind --only 5" in capsys.readouterr().out
+    assert "| `kills` | a | 2 | fine 1, bad 1 | s 2 | 1 |" in report.table({"kills": found})
+
+
+def test_damage_is_the_same_for_the_same_seed_and_does_something():
+    data = bytes(range(256)) * 4
+    first, again, other = (mutate(data, random.Random(seed), b"other") for seed in (1, 1, 2))
+    assert first == again != other
+    assert sum(mutate(data, random.Random(seed), b"other") != data for seed in range(100)) > 95
+
+
+def test_digests_of_a_journal_are_made_right():
+    journal = next(corpus.journals())
+    whole, hurt = (mutate_sealed(journal, random.Random(seed), b"x") for seed in (1, 2))
+    assert whole != hurt != journal
+    for line in hurt.splitlines()[1:]:
+        digest, _, text = line.partition(b" ")
+        assert hashlib.sha256(text).hexdigest().encode() == digest
+
+
+def test_a_whole_journal_gives_its_rows(tmp_path):
+    """Else nothing but the look at digests would be tested."""
+    (journal,) = (decoder for decoder in decoders.ALL if decoder.name == "journal")
+    journal.act(next(corpus.journals()), tmp_path)
+    (summary,) = tmp_path.rglob("summary.csv")
+    assert [line.split(",")[0] for line in summary.read_text().splitlines()[1:]] == list(corpus.ANSWERED)
+
+
+def test_checksums_of_a_png_are_made_right():
+    png = next(data for data in corpus.pictures() if data.startswith(b"\x89PNG"))
+    hurt = bytearray(png)
+    hurt[30] ^= 1  # of the first chunk's checksum
+    assert repair_png(bytes(hurt)) == png
+
+
+@pytest.mark.parametrize("decoder", decoders.ALL, ids=lambda decoder: decoder.name)
+def test_each_decoder_reads_a_whole_input(decoder, tmp_path):
+    """Else its damaged ones would all be refused at the first look."""
+    refused = []
+    for number, data in enumerate(decoders.inputs_of(decoder)):
+        (tmp_path / str(number)).mkdir()
+        decoders.refusals.clear()
+        decoder.act(data, tmp_path / str(number))
+        refused.append(list(decoders.refusals))
+    assert [] in refused, refused
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_some_damaged_inputs_are_refused_or_read_and_nothing_else():
+    """The first of the 200,000 of `make torture`."""
+    found = ((seed, decoders.draw(seed)) for seed in range(QUICK))
+    results = [(seed, decoder.name, *mutations.act(decoder, data)) for seed, (decoder, data) in found]
+    assert [result for result in results if result[2] not in mutations.GOOD] == []
+
+
+ONNX = flip_world.TARGETS[0]
+RIGHT = Used(Finished(0, "", ""), {"mask": "a"})
+REFUSAL = "ERROR 4 models/unet.onnx: is damaged. Fix: make pull"
+OUTCOMES = [
+    (Used(Finished(0, "", ""), {"mask": "a"}), "harmless"),
+    (Used(Finished(0, "", ""), {"mask": "b"}), "silent wrong answer"),
+    (Used(Finished(4, "", REFUSAL), {}), "refused"),
+    (Used(Finished(4, "", REFUSAL), {}, others_lost=True), "took others with it"),
+    (Used(Finished(4, "", "ERROR 4 model: is damaged"), {}), "refused without its name"),
+    (Used(Finished(1, "", "ERROR 1 a.py:1: KeyError. Fix: this is a bug"), {}), "reported as a bug"),
+    (Used(Finished(3, "", ""), {}), "no error with a code"),
+    (Used(Finished(-11, "", ""), {}), "killed by a signal"),
+    (Used(Finished(None, "", ""), {}), "hangs"),
+]
+
+
+@pytest.mark.parametrize(("used", "outcome"), OUTCOMES, ids=[outcome for _, outcome in OUTCOMES])
+def test_outcomes_of_a_flipped_bit(used, outcome, tmp_path):
+    assert flips.judge(ONNX, tmp_path / "models/unet.onnx", used, RIGHT)[0] == outcome
+    assert (outcome in flips.GOOD) == (outcome in ("harmless", "refused"))
+
+
+def test_what_the_program_can_make_again_may_not_be_refused(tmp_path):
+    used = Used(Finished(2, "", "ERROR 2 .predict.jsonl: is damaged"), {})
+    journal = next(target for target in flip_world.TARGETS if target.must_heal)
+    assert flips.judge(journal, tmp_path / ".predict.jsonl", used, RIGHT)[0] == "locked out"
+
+
+def test_one_bit_is_flipped_and_the_date_kept_or_not(tmp_path):
+    path, kept = tmp_path / "file", []
+    for seed in range(20):
+        path.write_bytes(bytes(5000))
+        before = path.stat().st_mtime_ns
+        said = flips.flip(path, random.Random(seed))
+        assert sum(byte.bit_count() for byte in path.read_bytes()) == 1
+        kept.append("date kept" in said)
+        assert not kept[-1] or path.stat().st_mtime_ns == before
+    assert 0 < sum(kept) < 20
+
+
+def test_differences_name_what_is_missing_new_or_other():
+    assert differences({"a": "1", "b": "1", "c": "1"}, {"b": "2", "c": "1", "d": "1"}) == (
+        "a is missing, b differs, d is new"
+    )
+
+
+def test_a_store_that_is_no_store_is_a_fault(tmp_path):
+    path = tmp_path / "mlflow.db"
+    assert kills.find_store_fault(path) == "there is no store"
+    with contextlib.closing(sqlite3.connect(path)) as store, store:
+        store.execute("create table runs (id integer)")
+    assert kills.find_store_fault(path) == ""
