@@ -42,6 +42,8 @@ T1 = [
     ("  dropout: 0.1\n", "  dropout: 0.1\n  dropout: 0.2\n", ["not valid YAML", "duplicate key", "dropout"]),
     ("\nsplit:", "\nsplits:", ["splits is not a parameter", "write split", "split is missing"]),
     ("  patient: folder", "  patient: '(a)(b)'", ["one group, has 2"]),
+    ("  patient: folder", f"  patient: '{'(' * 3000}'", ["not a regular expression"]),
+    ("  patient: folder", f"  patient: {'[' * 5000}", ["too deep to be read", "git restore"]),
 ]
 
 

@@ -7,6 +7,7 @@ the nearest name.
 
 import difflib
 import io
+import itertools
 import re
 import typing
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_LEVELS = 100  # of brackets within brackets
 
 
 class ParamsBlock(BaseModel):
@@ -43,7 +45,7 @@ def _check_patient_rule(value: str) -> str:
     if value not in ("folder", "each_image", "each_volume"):
         try:
             groups = re.compile(value).groups
-        except re.error as error:
+        except (re.error, RecursionError) as error:
             raise ValueError(f"not a regular expression: {error}") from error
         if groups != 1:
             raise ValueError(
@@ -212,17 +214,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, name: object) -> dict[str, Any]:
     """``read_yaml`` for a text; errors name ``name`` as its source."""
+    too_deep = DataError(name, "holds blocks within blocks too deep to be read", f"restore it: git restore {name}")
+    if _count_levels(text) > MAX_LEVELS:
+        raise too_deep
     try:
         raw = YAML(typ="safe", pure=True).load(io.StringIO(text))
     except YAMLError as error:
         what = " ".join(str(error).split())
         raise DataError(name, f"not valid YAML 1.2: {what}", "correct the line it names") from None
     except RecursionError:
-        what = "holds blocks within blocks too deep to be read"
-        raise DataError(name, what, f"restore it: git restore {name}") from None
+        raise too_deep from None
     if not isinstance(raw, dict):
         raise DataError(name, "holds no blocks", f"restore it: git restore {name}")
     return raw
+
+
+def _count_levels(text: str) -> int:
+    """How deep brackets lie in each other, at most; the parser takes a time that grows with its square."""
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _find_conflicts(path: Path, params: Params) -> list[Problem]:

@@ -208,3 +208,11 @@ def test_an_unknown_revision_says_where_to_look(toy, name):
     (line,) = error.value.lines()
     assert line.startswith(f"ERROR 2 {name or '(no name)'}: there is no such revision, branch or experiment (")
     assert "dvc exp list" in line
+
+
+def test_a_table_of_too_many_columns_is_refused_before_it_is_read(made):
+    table = made / revision.TEST[0]
+    table.write_text(",".join(map(str, range(9000))) + "\n")
+    (made / "dvc.lock").unlink()
+    with pytest.raises(DataError, match="has 9,000 columns"):
+        revision.scores("workspace", made)

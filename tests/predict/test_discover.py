@@ -221,7 +221,7 @@ BAD = {
     "a/../../b.png": "leads out of the zip",
     "/etc/a.png": "leads out of the zip",
     "C:a.png": "leads out of the zip",
-    "a\\b.png": "has a backslash or NUL in its name",
+    "a\\b.png": "has no name, or a backslash or NUL in it",
     "inner.zip": "is an archive within an archive",
 }
 
@@ -231,6 +231,14 @@ def test_d2_a_zip_that_leads_anywhere_is_refused_whole(tmp_path, name):
     path = zipped(tmp_path / "z.zip", {"good.png": png(), name: png()})
     found = find(path, tmp_path=tmp_path)
     assert not found.sources and [(p.path, p.what) for p in found.problems] == [(f"{path}:{name}", BAD[name])]
+
+
+def test_d2_a_name_that_begins_with_nul_is_refused(tmp_path):
+    """Of which Python's zipfile makes an empty one."""
+    path = zipped(tmp_path / "z.zip", {"good.png": png(), "?b.png": png()})
+    path.write_bytes(path.read_bytes().replace(b"?b.png", b"\0b.png"))
+    (problem,) = find(path, tmp_path=tmp_path).problems
+    assert problem.what == "has no name, or a backslash or NUL in it"
 
 
 def test_d2_links_and_names_twice_are_refused(tmp_path):

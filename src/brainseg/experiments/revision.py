@@ -21,6 +21,7 @@ from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
 
 WORKSPACE = "workspace"
+MAX_COLUMNS = 100  # of a table of scores
 REMOTE_SECONDS = 600.0  # for one file that DVC's cache lacks and its remote has
 ROUNDED = 1.1e-6  # a mean has six decimals, a score six digits
 REMEDY = "git restore it, or make it again as the README says"  # of damaged numbers
@@ -194,7 +195,10 @@ def _test_patients(patients: pd.DataFrame) -> pd.DataFrame:
 
 def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
     try:
-        table = parse_table(read(path))
+        text = read(path)
+        if (columns := text.partition("\n")[0].count(",") + 1) > MAX_COLUMNS:
+            raise ValueError(f"has {columns:,} columns")  # which take seconds to read
+        table = parse_table(text)
         missing = {"patient", "subset", "institution", "slices", "tumour_pixels", *METRICS} - set(table)
         if missing:
             raise ValueError(f"has no column {', '.join(sorted(missing))}")

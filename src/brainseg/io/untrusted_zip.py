@@ -140,8 +140,8 @@ def _check_count(path: Path, count: int) -> None:
 def find_fault(member: zipfile.ZipInfo, archives: tuple[str, ...] = _ARCHIVE_SUFFIXES) -> str | None:
     """Why a member is not accepted, by its directory entry alone. ``archives``: how names of archives end."""
     name, mode = member.orig_filename, member.external_attr >> 16
-    if "\\" in name or "\0" in name:
-        return "has a backslash or NUL in its name"
+    if not name or "\\" in name or "\0" in name:
+        return "has no name, or a backslash or NUL in it"
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or {"..", "."} & set(name.split("/")):
         return "leads out of the zip"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -6,6 +6,7 @@ archives of slices, which have a smaller limit for each file.
 
 import shutil
 import zipfile
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,11 +33,10 @@ def list_names(path: Path) -> list[str]:
     total = sum(member.file_size for member in members)
     if total > MAX_TOTAL_BYTES:
         raise IntegrityError(path, f"unpacks to {total:,} bytes, at most {MAX_TOTAL_BYTES:,} are accepted", _FIX)
-    problems = [
-        Problem(f"{path}:{member.orig_filename}", what, _FIX) for member in members if (what := _find_fault(member))
-    ]
-    found = [member.filename for member in members if not member.is_dir()]
-    problems += [Problem(f"{path}:{name}", "is there twice", _FIX) for name in set(found) if found.count(name) > 1]
+    faults = [(member, _find_fault(member)) for member in members]
+    problems = [Problem(f"{path}:{member.orig_filename}", what, _FIX) for member, what in faults if what]
+    found = Counter(member.filename for member, what in faults if not (what or member.is_dir()))
+    problems += [Problem(f"{path}:{name}", "is there twice", _FIX) for name in found if found[name] > 1]
     raise_all(problems, IntegrityError)
     return sorted(name for name in found if not _is_hidden(name))
 
