@@ -210,9 +210,10 @@ def test_an_unknown_revision_says_where_to_look(toy, name):
     assert "dvc exp list" in line
 
 
-def test_a_table_of_too_many_columns_is_refused_before_it_is_read(made):
+@pytest.mark.parametrize("above", ["", "patient,subset\n"])
+def test_a_table_of_too_many_columns_is_refused_before_it_is_read(made, above):
     table = made / revision.TEST[0]
-    table.write_text(",".join(map(str, range(9000))) + "\n")
+    table.write_text(above + ",".join(map(str, range(9000))) + "\n")
     (made / "dvc.lock").unlink()
     with pytest.raises(DataError, match="has 9,000 columns"):
         revision.scores("workspace", made)

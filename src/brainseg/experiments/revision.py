@@ -196,7 +196,7 @@ def _test_patients(patients: pd.DataFrame) -> pd.DataFrame:
 def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
     try:
         text = read(path)
-        if (columns := text.partition("\n")[0].count(",") + 1) > MAX_COLUMNS:
+        if (columns := max(line.count(",") for line in text.split("\n")) + 1) > MAX_COLUMNS:
             raise ValueError(f"has {columns:,} columns")  # which take seconds to read
         table = parse_table(text)
         missing = {"patient", "subset", "institution", "slices", "tumour_pixels", *METRICS} - set(table)
