@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.torture import flip_uses, flip_world, project
-from tests.torture.report import Result
+from tests.torture.report import Result, attempt_each
 
 COUNT = 60
 NAMED = "named its disk, nothing lost"
@@ -39,12 +39,9 @@ def run(seeds: Iterable[int], work: Path) -> Iterator[Result]:
         shutil.copy(whole.done / flip_uses.GOOD_CASE, whole.done / f"inputs/pictures/{'abcd'[n]}.png")
     answered = flip_uses.predict(flip_world.PICTURES).act(project.copy(whole.done, work / "answered"))
     assert answered.finished.code == 0, answered.finished.text
-    for seed in seeds:
-        folder = work / f"full-{seed}"
-        result = attempt(seed, whole, answered.results, folder)
-        if result.outcome in GOOD:
-            shutil.rmtree(folder)
-        yield result
+    yield from attempt_each(
+        seeds, work / "full", lambda seed, folder: attempt(seed, whole, answered.results, folder), GOOD
+    )
 
 
 def enter_namespace(work: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from tests.torture import project
-from tests.torture.report import Result
+from tests.torture.report import Result, attempt_each
 
 COUNT = 200
 RECOVERED, WAITED = "recovered", "recovered after its orphan ended"
@@ -33,12 +33,7 @@ STEP = 0.0005  # seconds between two looks at a file
 
 def run(seeds: Iterable[int], work: Path) -> Iterator[Result]:
     whole = project.make(work)
-    for seed in seeds:
-        folder = work / f"kill-{seed}"
-        result = attempt(seed, whole, folder)
-        if result.outcome in GOOD:
-            shutil.rmtree(folder)
-        yield result
+    yield from attempt_each(seeds, work / "kill", lambda seed, folder: attempt(seed, whole, folder), GOOD)
 
 
 def attempt(seed: int, whole: project.Undisturbed, folder: Path) -> Result:

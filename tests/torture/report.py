@@ -1,9 +1,10 @@
 """Count outcomes, keep the counts in docs/reliability.json, write their table into docs/reliability.md."""
 
 import json
+import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,6 +27,18 @@ class Result(NamedTuple):
     outcome: str
     detail: str = ""
     most: Mapping[str, float] = MappingProxyType({})
+
+
+def attempt_each(
+    seeds: Iterable[int], prefix: Path, attempt: Callable[[int, Path], Result], good: frozenset[str]
+) -> Iterator[Result]:
+    """Call ``attempt`` for each seed with the folder ``PREFIX-SEED``, which is kept if the outcome is not good."""
+    for seed in seeds:
+        folder = prefix.with_name(f"{prefix.name}-{seed}")
+        result = attempt(seed, folder)
+        if result.outcome in good:
+            shutil.rmtree(folder)
+        yield result
 
 
 def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: int) -> dict[str, Any]:

@@ -4,14 +4,13 @@ The second starts a random moment after the first. Then the same is done alone, 
 """
 
 import random
-import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
 
 from tests.torture import flip_uses, flip_world, project
-from tests.torture.report import Result
+from tests.torture.report import Result, attempt_each
 
 COUNT = 24
 ONE, BOTH = "one worked, one said why not", "both worked"
@@ -31,12 +30,7 @@ PARTS = ("data", "models", "metrics", "dvc.lock", "own", "card.md")
 def run(seeds: Iterable[int], work: Path) -> Iterator[Result]:
     whole = project.make(work)
     flip_world.draw_inputs(whole.done)
-    for seed in seeds:
-        folder = work / f"pair-{seed}"
-        result = attempt(seed, whole, folder)
-        if result.outcome in GOOD:
-            shutil.rmtree(folder)
-        yield result
+    yield from attempt_each(seeds, work / "pair", lambda seed, folder: attempt(seed, whole, folder), GOOD)
 
 
 def attempt(seed: int, whole: project.Undisturbed, folder: Path) -> Result:

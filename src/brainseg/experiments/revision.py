@@ -177,8 +177,9 @@ def _read_numbers(read: Reader, name: str, table: str, report: str) -> tuple[pd.
     Raises:
         IntegrityError: they are not of one run: by the table's digest, if the report has it, and by their mean Dice.
     """
-    patients, facts = _patients(read, name, table), _report(read, name, report)
-    found = hashlib.sha256(read(table).encode()).hexdigest()
+    text = read(table)
+    patients, facts = _parse_patients(text, name, table), _report(read, name, report)
+    found = hashlib.sha256(text.encode()).hexdigest()
     if found != (expected := facts.tables.get(PurePosixPath(table).name, found)):
         raise IntegrityError(f"{name}:{table}", f"its sha256 is {found}, {report} says {expected}", REMEDY)
     scored = _test_patients(patients)["dice"].astype(float).mean()
@@ -193,9 +194,8 @@ def _test_patients(patients: pd.DataFrame) -> pd.DataFrame:
     return patients[patients["subset"] == "test"].reset_index(drop=True)
 
 
-def _patients(read: Reader, name: str, path: str) -> pd.DataFrame:
+def _parse_patients(text: str, name: str, path: str) -> pd.DataFrame:
     try:
-        text = read(path)
         if (columns := max(line.count(",") for line in text.split("\n")) + 1) > MAX_COLUMNS:
             raise ValueError(f"has {columns:,} columns")  # which take seconds to read
         table = parse_table(text)
@@ -260,7 +260,7 @@ def _since_cross_validation(name: str, summary: Report, patients: pd.DataFrame, 
 def _repeats_a_fold(name: str, out_of_fold: pd.DataFrame, read: Reader) -> bool:
     """Whether the run beside a cross-validation has the same scores, to the last digit, for all its test patients."""
     try:
-        tested = _test_patients(_patients(read, name, TEST[0]))
+        tested = _test_patients(_parse_patients(read(TEST[0]), name, TEST[0]))
     except DataError:  # there is no run beside it
         return False
     columns = ["patient", "slices", "tumour_pixels", *METRICS]
