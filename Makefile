@@ -12,6 +12,9 @@ UV := $(shell command -v uv 2>/dev/null)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 
+# Where the environment forbids bytecode, each of the many processes of a run compiles all it imports anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
 
@@ -26,6 +29,7 @@ else
 ifeq ($(PYTHON),)
 	@echo "ERROR 3 python: Python 3.11 to 3.13 is needed, here is $$(python3 --version 2>&1). Fix: install uv (https://docs.astral.sh/uv), which fetches one: uv python install 3.12; or apt install python3.12-venv, brew install python@3.12" >&2; exit 3
 endif
+	@echo "pip takes about four minutes; with uv (https://docs.astral.sh/uv) it would be one"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --require-hashes -r $(REQUIREMENTS)
 	$(BIN)/python -m pip install --no-deps --editable .

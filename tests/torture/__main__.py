@@ -25,11 +25,15 @@ def main() -> int:
     counted = report.collect(arguments.kind, kind.run(range(first, first + count), work), kind.GOOD, count)
     if arguments.record:
         report.record(arguments.kind, counted)
+    done = sum(sum(outcomes.values()) for outcomes in counted["groups"].values())
     if counted["failures"]:
         print(f"{len(counted['failures']):,} failures; what they left is in {work}")
-        return 1
-    shutil.rmtree(work)
-    return 0
+    else:
+        shutil.rmtree(work)
+    if done < count:
+        print(f"ended after {done:,} of {count:,}; the others: python -m tests.torture {arguments.kind} "
+              f"{count - done} --seed {first + done}")  # fmt: skip
+    return int(bool(counted["failures"]) or done < count)
 
 
 def parse_arguments() -> argparse.Namespace:

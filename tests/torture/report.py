@@ -1,5 +1,6 @@
 """Count outcomes, keep the counts in docs/reliability.json, write their table into docs/reliability.md."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -42,32 +43,35 @@ def attempt_each(
 
 
 def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: int) -> dict[str, Any]:
-    """Count the results of one kind and print failures and progress."""
+    """Count the results of one kind and print failures and progress. Ctrl-C ends it; what was counted stays."""
     start = shown = time.monotonic()
     groups: dict[str, Counter[str]] = defaultdict(Counter)
     most: dict[str, dict[str, float]] = defaultdict(dict)
     failures: list[dict[str, Any]] = []
     seeds: list[int] = []
-    for found in results:
-        seeds.append(found.seed)
-        groups[found.group][found.outcome] += 1
-        for name, value in found.most.items():
-            most[found.group][name] = max(value, most[found.group].get(name, value))
-        if found.outcome not in good:
-            failures.append({key: value for key, value in found._asdict().items() if key != "most"})
-            print(f"FAILURE {kind} {found.seed}, {found.group}: {found.outcome}. {found.detail}", flush=True)
-            print(f"        again: python -m tests.torture {kind} --only {found.seed}", flush=True)
-        if time.monotonic() - shown > EVERY or len(seeds) == count:
-            shown = time.monotonic()
-            total = sum(groups.values(), Counter())
-            words = ", ".join(f"{outcome} {n:,}" for outcome, n in total.most_common())
-            print(f"{kind} {len(seeds):,}/{count:,}, {(shown - start) / 60:.1f} min: {words}", flush=True)
-    return {
-        "cases": len(seeds),
-        "first_seed": min(seeds, default=None),
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        for found in results:
+            seeds.append(found.seed)
+            groups[found.group][found.outcome] += 1
+            for name, value in found.most.items():
+                most[found.group][name] = max(value, most[found.group].get(name, value))
+            if found.outcome not in good:
+                failures.append({key: value for key, value in found._asdict().items() if key != "most"})
+                print(f"FAILURE {kind} {found.seed}, {found.group}: {found.outcome}. {found.detail}", flush=True)
+                print(f"        again: python -m tests.torture {kind} --only {found.seed}", flush=True)
+            if time.monotonic() - shown > EVERY or len(seeds) == count:
+                shown = time.monotonic()
+                total = sum(groups.values(), Counter())
+                words = ", ".join(f"{outcome} {n:,}" for outcome, n in total.most_common())
+                print(f"{kind} {len(seeds):,}/{count:,}, {(shown - start) / 60:.1f} min: {words}", flush=True)
+    run = {
+        "seeds": [min(seeds, default=0), max(seeds, default=-1)],
         "minutes": round((time.monotonic() - start) / 60, 1),
         "machine": hardware.kind(),
         "commit": demo.git(ROOT, "rev-parse", "--short", "HEAD").strip(),
+    }
+    return {
+        "runs": [run],
         "groups": {name: dict(groups[name].most_common()) for name in sorted(groups)},
         "largest": {name: {key: round(value, 4) for key, value in most[name].items()} for name in sorted(most)},
         "failures": failures,
@@ -75,9 +79,41 @@ def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: i
 
 
 def record(kind: str, counted: dict[str, Any]) -> None:
-    """Keep the counts of one kind, and write the page anew."""
-    files.write_text(COUNTS, json.dumps(read() | {kind: counted}, indent=1, allow_nan=False) + "\n")
+    """Add the counts of one kind to those that are kept, and write the page anew."""
+    if not any(counted["groups"].values()):
+        return
+    kept = read()
+    kept[kind] = add(kept[kind], counted) if kind in kept else counted
+    files.write_text(COUNTS, json.dumps(kept, indent=1, allow_nan=False) + "\n")
     write_page()
+
+
+def add(kept: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The counts of runs with other seeds together, so that hours can be run in parts.
+
+    A case that failed and is run again takes the place of its failure. Other seeds that were counted before mean that
+    all begins anew.
+    """
+    (run,) = new["runs"]
+    first, last = run["seeds"]
+    again = [failure for failure in kept["failures"] if first == last == failure["seed"]]
+    if not again and any(first <= end and begin <= last for begin, end in (each["seeds"] for each in kept["runs"])):
+        return new
+    groups = {name: Counter(outcomes) for name, outcomes in kept["groups"].items()}
+    for failure in again:
+        groups[failure["group"]][failure["outcome"]] -= 1
+    for name, outcomes in new["groups"].items():
+        groups[name] = groups.get(name, Counter()) + Counter(outcomes)
+    largest = {name: dict(values) for name, values in kept["largest"].items()}
+    for name, values in new["largest"].items():
+        for key, value in values.items():
+            largest.setdefault(name, {})[key] = max(value, largest.get(name, {}).get(key, value))
+    return {
+        "runs": [*kept["runs"], run],
+        "groups": {name: dict((+groups[name]).most_common()) for name in sorted(groups) if +groups[name]},
+        "largest": {name: largest[name] for name in sorted(largest)},
+        "failures": [failure for failure in kept["failures"] if failure not in again] + new["failures"],
+    }
 
 
 def read() -> dict[str, Any]:
@@ -104,6 +140,11 @@ def table(counts: dict[str, Any]) -> str:
             largest = ", ".join(f"{key} {value:g}" for key, value in found["largest"].get(name, {}).items())
             cells = (f"`{kind}`", name, f"{sum(outcomes.values()):,}", words, largest, f"{failed:,}")
             lines.append(f"| {' | '.join(cells)} |")
-    made = [f"`{kind}` on {found['machine']} at `{found['commit']}`, {found['minutes']:,} minutes"
-            for kind, found in counts.items()]  # fmt: skip
+    made = [f"`{kind}` {_describe(run)}" for kind in KINDS if kind in counts for run in counts[kind]["runs"]]
     return "\n".join([*lines, "", f"Made: {'; '.join(made)}." if made else "Nothing is recorded yet."])
+
+
+def _describe(run: dict[str, Any]) -> str:
+    first, last = run["seeds"]
+    seeds = f"seed {first:,}" if first == last else f"seeds {first:,} to {last:,}"
+    return f"{seeds} on {run['machine']} at `{run['commit']}`, {run['minutes']:,} minutes"

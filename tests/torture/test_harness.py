@@ -37,6 +37,35 @@ def test_counts_keep_the_failures_with_their_seeds_and_the_largest_values(capsys
     assert "| `kills` | a | 2 | fine 1, bad 1 | s 2 | 1 |" in report.table({"kills": found})
 
 
+def count(*cases):
+    return report.collect("kind", iter(cases), frozenset(["fine"]), len(cases))
+
+
+def test_runs_of_other_seeds_are_counted_together():
+    one = count(report.Result(0, "a", "fine", "", {"s": 2}), report.Result(1, "a", "bad", "why"))
+    two = count(report.Result(2, "a", "fine", "", {"s": 1}), report.Result(3, "b", "fine"))
+    both = report.add(one, two)
+    assert both["groups"] == {"a": {"fine": 2, "bad": 1}, "b": {"fine": 1}}
+    assert both["largest"] == {"a": {"s": 2}}
+    assert [run["seeds"] for run in both["runs"]] == [[0, 1], [2, 3]]
+    assert report.add(both, one) == one  # seeds that were counted before
+
+
+def test_a_case_that_is_run_again_takes_the_place_of_its_failure():
+    kept = count(report.Result(0, "a", "fine"), report.Result(1, "a", "bad", "why"))
+    found = report.add(kept, count(report.Result(1, "a", "fine")))
+    assert found["groups"] == {"a": {"fine": 2}}
+    assert found["failures"] == []
+
+
+def test_what_was_counted_stays_when_a_run_is_ended():
+    def cases():
+        yield report.Result(0, "a", "fine")
+        raise SystemExit(143)
+
+    assert report.collect("kind", cases(), frozenset(["fine"]), 2)["groups"] == {"a": {"fine": 1}}
+
+
 def test_damage_is_the_same_for_the_same_seed_and_does_something():
     data = bytes(range(256)) * 4
     first, again, other = (mutate(data, random.Random(seed), b"other") for seed in (1, 1, 2))
