@@ -64,12 +64,12 @@ def start(
         raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
     threads = hardware.cores() if threads == "auto" else int(threads)
     _set_environment(name, device, threads)
-    found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
+    with _hide_module("matplotlib"):
+        found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
+        import keras
     if device == "gpu" and found != "gpu":
         raise MachineError("train.device", f"is gpu, but {name} sees no GPU",
                            "see docs/gpu.md, or set train.device: auto")  # fmt: skip
-    import keras
-
     if keras.backend.backend() != name:
         raise DataError("train.engine", f"Keras already runs on {keras.backend.backend()}", "start a new process")
     if precision == "auto":
@@ -142,6 +142,23 @@ def _set_environment(name: str, device: str, threads: int) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+@contextmanager
+def _hide_module(name: str) -> Iterator[None]:
+    """Let an import of a module fail that is not loaded yet.
+
+    Keras imports matplotlib where it can, for galleries that nobody here draws: half a second, and a cache of fonts in
+    the user's home.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # as Python's documentation of sys.modules has it
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @contextmanager
