@@ -51,7 +51,7 @@ test: setup ## the fast tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: setup ## the tests that take minutes: demo, S3, JAX, notebook, clones
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=30 -m slow
 
 # A count that is not given is that of docs/reliability.md. A kind that fails does not keep the next from running.
 torture: setup ## hours: kills, flipped bits, mutated inputs, full disks, into docs/reliability.md; KILLS=n FLIPS=n MUTATIONS=n FULL=n
