@@ -18,6 +18,7 @@ class Case(NamedTuple):
     """``voxels`` (S, H, W) or (S, H, W, 3), axial. ``volume``: their place in space, None if it is not known.
 
     ``kind``: picture, tif (with several pages), nifti or dicom. ``channels``: the contrast in each model channel.
+    ``remarks``: for the reader of the answer, what was assumed or passed over.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Case(NamedTuple):
     voxels: np.ndarray
     volume: Volume | None
     channels: list[str]
+    remarks: tuple[str, ...] = ()
 
     @property
     def pixel(self) -> PixelSize:
@@ -41,7 +43,7 @@ def read(path: Path, name: str) -> Case:
     with guard(name):
         if path.is_dir() or scans.is_volume(path.name):
             scan = scans.read_image(path, name)
-            return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume)
+            return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume, scan.remarks)
         if not path.is_file():
             raise DataError(name, "does not exist, or is no file", "check the path")
         if pictures.has_pages(path):
@@ -49,9 +51,10 @@ def read(path: Path, name: str) -> Case:
         return make_case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)
 
 
-def make_case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None) -> Case:
+def make_case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None, remarks: tuple[str, ...] = ()) -> Case:
     """A case from arrays: three channels are those of the model, one channel is FLAIR."""
-    return Case(name, kind, voxels, volume, list(CHANNELS) if voxels.ndim == 4 else [ROLES["flair"]] * len(CHANNELS))
+    channels = list(CHANNELS) if voxels.ndim == 4 else [ROLES["flair"]] * len(CHANNELS)
+    return Case(name, kind, voxels, volume, channels, remarks)
 
 
 def combine(parts: dict[str, Case], name: str) -> Case:
@@ -74,7 +77,9 @@ def combine(parts: dict[str, Case], name: str) -> Case:
     chosen = [parts.get(role, flair) for role in ROLES]
     voxels = np.stack([each.voxels for each in chosen], axis=-1)
     volume = flair.volume._replace(voxels=voxels) if flair.volume else None
-    return Case(name, flair.kind, voxels, volume, [ROLES[role if role in parts else "flair"] for role in ROLES])
+    channels = [ROLES[role if role in parts else "flair"] for role in ROLES]
+    remarks = dict.fromkeys(remark for part in parts.values() for remark in part.remarks)  # each once, in order
+    return Case(name, flair.kind, voxels, volume, channels, tuple(remarks))
 
 
 def _check_same_grid(flair: Case, part: Case, name: str) -> None:

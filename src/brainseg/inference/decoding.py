@@ -217,4 +217,4 @@ def _make_case(head: dict[str, Any], data: bytearray, name: str) -> Case:
     if place := head.get("volume"):
         geometry = Geometry(np.array(place["affine"], np.float64), tuple(place["shape"]))
         volume = Volume(voxels, tuple(place["spacing"]), geometry)
-    return Case(name, head["kind"], voxels, volume, head["channels"])
+    return Case(name, head["kind"], voxels, volume, head["channels"], tuple(head["remarks"]))

@@ -74,6 +74,7 @@ def _pack(case: Case) -> tuple[dict[str, Any], memoryview]:
         "channels": case.channels,
         "shape": voxels.shape,
         "dtype": voxels.dtype.str,
+        "remarks": case.remarks,
     }
     if case.volume is not None:
         geometry = case.volume.geometry

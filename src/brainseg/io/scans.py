@@ -11,10 +11,14 @@ from brainseg.io.volumes import Volume
 
 
 class Scan(NamedTuple):
-    """``voxels`` (S, H, W) or (S, H, W, 3), axial; ``volume`` has their position in space, None where it is unknown."""
+    """``voxels`` (S, H, W) or (S, H, W, 3), axial; ``volume`` has their position in space, None where it is unknown.
+
+    ``remarks``: for the reader of the answer, what was assumed or passed over.
+    """
 
     voxels: np.ndarray
     volume: Volume | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> str:
@@ -65,7 +69,7 @@ def _find_files(folder: Path, name: str) -> list[Path]:
 
 
 def _to_scan(volume: Volume) -> Scan:
-    return Scan(volume.voxels, volume)
+    return Scan(volume.voxels, volume, volume.remarks)
 
 
 def find_problems(image: Scan, mask: Scan, name: str) -> list[Problem]:

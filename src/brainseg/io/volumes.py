@@ -38,6 +38,7 @@ class Volume(NamedTuple):
     voxels: np.ndarray  # (S, H, W) or (S, H, W, 3): slices feet to head, rows front to back, columns right to left
     spacing: tuple[float, float, float]  # mm between neighbouring rows, columns, slices
     geometry: Geometry
+    remarks: tuple[str, ...] = ()  # for the reader of the answer: what was assumed or passed over
 
 
 def load_nibabel(kind: str = "the orientation of a volume") -> ModuleType:

@@ -51,7 +51,8 @@ def segment(
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
     answer = predictor.segment(case.voxels, case.pixel, name=case.name, progress=progress)
-    return answer, [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts) + marks
+    phantom = [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts)
+    return answer, [*phantom, *case.remarks, *marks]
 
 
 def write(
@@ -124,7 +125,9 @@ def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
         shown = ", ".join(f"{' x '.join(map(str, shape))} {kind}" for shape, kind in sorted(kinds))
         fix = f"save them in the same size and type, {fix}"
         raise DataError(source.label, f"are slices of different kinds: {shown}", fix)
-    return read[0]._replace(name=source.label, voxels=np.concatenate([case.voxels for case in read]))
+    remarks = dict.fromkeys(remark for case in read for remark in case.remarks)  # each once, in order
+    voxels = np.concatenate([case.voxels for case in read])
+    return read[0]._replace(name=source.label, voxels=voxels, remarks=tuple(remarks))
 
 
 def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:

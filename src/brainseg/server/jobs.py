@@ -74,7 +74,7 @@ class AnswerBuilder:
             if verdict.refused:
                 raise Refusal(422, "; ".join(verdict.marks), "send axial brain slices, FLAIR or all three sequences")
             answer = self.model.segment(case.voxels, case.pixel, name=case.name, cancelled=cancelled)
-        warnings += verdict.marks
+        warnings += [*case.remarks, *verdict.marks]
         given = OutlinedCase(
             case, answer.mask, answer.probability, self.model.facts, warnings, time.perf_counter() - started
         )
