@@ -142,7 +142,10 @@ BAD = {
     "p10 slope of 0": (with_one(RescaleSlope=0), "7.dcm: has a RescaleSlope of 0"),
     "p10 a name as slope": (with_one(RescaleSlope=b"DOE^JANE"), "7.dcm: has a RescaleSlope that is not a number"),
     "p11 burned in": (with_one(BurnedInAnnotation="YES"), "7.dcm: has text burned into its pixels"),
-    "p5 no image": (with_one(SOPClassUID=PDF, Rows=None, Columns=None, PixelData=None), "7.dcm: holds no image"),
+    "p5 no image": (with_one(Rows=None, Columns=None, PixelData=None), "7.dcm: holds no image"),
+    "p5 only a document": (lambda: [one(2, SOPClassUID=PDF, Rows=None, PixelData=None)], "3.dcm: holds no image"),
+    "p10 a mosaic": (with_one(ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "7.dcm: is a Siemens mosaic"),
+    "p10 inverted by other bits": (with_one(PhotometricInterpretation="MONOCHROME1"), "7.dcm: is of another kind"),
     "p5 no pixels": (with_one(PixelData=None), "7.dcm: holds no pixels"),
     "p5 too few pixels": (with_one(PixelData=bytes(178)), "7.dcm: holds 178 of 180 bytes"),
     "p5 too many pixels": (with_one(PixelData=bytes(360)), "7.dcm: holds 360 of 180 bytes"),
@@ -150,6 +153,115 @@ BAD = {
     "p5 1x1": (lambda: series(Rows=1, Columns=1, PixelData=b"00"), ": is 4 axial slices of 1 x 1 voxels"),
     "p5 too large": (lambda: series(Rows=60000, Columns=60000), ": is 4 axial slices of 60000 x 60000"),
 }
+
+
+REPORT, STATE = uid.BasicTextSRStorage, uid.GrayscaleSoftcopyPresentationStateStorage
+
+
+def test_what_is_no_slice_is_passed_over_and_said(tmp_path):
+    paths = save(tmp_path / "s", series())
+    for name, data in (("LICENSE", b"free\n"), ("Thumbs.db", b"\xd0\xcf\x11\xe0" * 400), ("VERSION", b""), ("x", b"?")):
+        (tmp_path / "s" / name).write_bytes(data)
+    for kind, name in ((REPORT, "8.dcm"), (STATE, "PR1")):
+        [path] = save(
+            tmp_path / "other", [one(2, SOPClassUID=kind, SeriesInstanceUID="1.5", Rows=None, PixelData=None)]
+        )
+        path.rename(tmp_path / "s" / name)
+    volume = dicom.read_series(dicom.find_series(tmp_path / "s", "p/s")[tmp_path / "s"], "p/s")
+    np.testing.assert_array_equal(in_file_order(volume), STORED)
+    assert set(volume.remarks) == {
+        "passed over 4 files that are not DICOM: LICENSE, Thumbs.db, VERSION and 1 more",
+        "passed over 2 files that are DICOM without an image: 8.dcm, PR1",
+    }
+    assert dicom.read_series(paths, "p/s").remarks == ()
+
+
+@pytest.mark.parametrize("name", ["IM0007", "cut.IMA"])
+def test_a_damaged_file_that_is_named_as_a_slice_is_no_stranger(tmp_path, name):
+    paths = [path.rename(path.with_name(f"IM{n}")) for n, path in enumerate(save(tmp_path / "s", series()))]
+    (tmp_path / "s" / name).write_bytes(bytes(2000))
+    with pytest.raises(DataError, match=f"p/s/{name}: is not DICOM"):
+        dicom.read_series([*paths, tmp_path / "s" / name], "p/s")
+
+
+def test_copies_of_a_slice_count_once(tmp_path):
+    paths = save(tmp_path / "s", [*series(), one(1), one(2, SOPInstanceUID=None)])
+    volume = dicom.read_series(paths, "p/s")
+    np.testing.assert_array_equal(in_file_order(volume), STORED)
+    assert volume.remarks == ("passed over 2 files that are copies of others: 1.dcm, 8.dcm",)
+
+
+@pytest.mark.parametrize(("jitter", "accepted"), [(0.15, True), (0.3, False)])
+@pytest.mark.parametrize("kind", ["orientation", "pixel spacing"])
+def test_slices_may_differ_by_what_moves_no_voxel(tmp_path, jitter, accepted, kind):
+    """``jitter``: of the smaller side of a pixel, how far the far corner moves."""
+    if kind == "orientation":
+        angle = jitter * 0.75 / np.hypot(0.75 * (COLUMNS - 1), 1.25 * (ROWS - 1))
+        row, column = np.array(AXES[:3]), np.array(AXES[3:])
+        turned = [*(np.cos(angle) * row + np.sin(angle) * column), *(np.cos(angle) * column - np.sin(angle) * row)]
+        changes = {"ImageOrientationPatient": [f"{cosine:.8f}" for cosine in turned]}
+    else:
+        changes = {"PixelSpacing": [1.25, round(0.75 + jitter * 0.75 / (COLUMNS - 1), 6)]}
+    datasets = [one(n, **changes if n == 0 else {}) for n in range(COUNT)]
+    if not accepted:
+        with pytest.raises(DataError, match=f"3.dcm: is of another {kind} than 0.dcm"):
+            read(tmp_path, datasets)
+        return
+    volume = read(tmp_path, datasets)
+    np.testing.assert_array_equal(in_file_order(volume), STORED)
+    np.testing.assert_allclose(volume.geometry.affine, read(tmp_path, series()).geometry.affine, atol=1e-6)
+
+
+def test_stored_bits_may_vary_where_they_change_no_value(tmp_path):
+    low = (STORED % 200).astype("<u2")
+    kinds = [{"BitsStored": bits, "HighBit": bits - 1} for bits in (8, 12, 16, 9)]
+    datasets = [one(n, PixelData=low[n].tobytes(), **kind) for n, kind in enumerate(kinds)]
+    datasets[3] = one(3, PixelData=low[3].astype("u1").tobytes(), BitsAllocated=8, BitsStored=8, HighBit=7)
+    volume = read(tmp_path, datasets)
+    np.testing.assert_array_equal(in_file_order(volume), low)
+    assert volume.voxels.dtype == np.uint16
+    inverted = [one(n, PhotometricInterpretation="MONOCHROME1", **kind) for n, kind in enumerate(kinds)]
+    with pytest.raises(DataError, match=r"0.dcm: is of another kind of pixels than 3.dcm, as are 2 more"):
+        read(tmp_path, inverted)
+
+
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian])
+@pytest.mark.parametrize("form", ["no preamble", "data set alone", "no syntax"])
+def test_without_preamble_or_transfer_syntax_a_file_is_still_read(tmp_path, form, syntax):
+    paths = save(tmp_path / "s", series(), syntax)
+    for path in paths:
+        whole = path.read_bytes()
+        start = 144 + int.from_bytes(whole[140:144], "little")
+        path.write_bytes({"no preamble": whole[132:], "data set alone": whole[start:],
+                          "no syntax": whole[:132] + whole[start:]}[form])  # fmt: skip
+    assert dicom.find_series(tmp_path / "s", "s") == {tmp_path / "s": sorted(paths)}
+    volume = dicom.read_series(paths, "p/s")
+    np.testing.assert_array_equal(in_file_order(volume), STORED)
+    kind = "implicit" if syntax == uid.ImplicitVRLittleEndian else "explicit"
+    told = (
+        f"read as {kind} little endian, 4 files that do not name their transfer syntax: 3.dcm, 0.dcm, 7.dcm and 1 more"
+    )
+    assert volume.remarks == (() if form == "no preamble" else (told,))
+
+
+def test_thick_slices_that_are_not_axial_are_said_or_refused(tmp_path):
+    """Sides of 24 pixels of 1 mm; ``apart`` in mm."""
+    square = {"Rows": 24, "Columns": 24, "PixelSpacing": [1, 1], "PixelData": bytes(2 * 24 * 24)}
+
+    def stack(count: int, apart: float, axes: list[float]):
+        normal = np.cross(axes[:3], axes[3:])
+        places = [(apart * n * normal).tolist() for n in range(count)]
+        return [
+            one(n, ImageOrientationPatient=axes, ImagePositionPatient=place, **square) for n, place in enumerate(places)
+        ]
+
+    sagittal, coronal, axial = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1], [1, 0, 0, 0, 1, 0]
+    told = "the slices are sagittal and 6 mm apart, with pixels of 1 x 1 mm: axial slices through them are coarse"
+    assert read(tmp_path, stack(10, 6, sagittal)).remarks == (told,)
+    assert "coronal and 3 mm apart" in read(tmp_path, stack(10, 3, coronal)).remarks[0]
+    assert read(tmp_path, stack(10, 1.2, sagittal)).remarks == read(tmp_path, stack(4, 6, axial)).remarks == ()
+    with pytest.raises(DataError, match="p/s: is not axial: its slices are sagittal and 6 mm apart"):
+        read(tmp_path, stack(2, 6, sagittal))
 
 
 def refused(paths, what, capfd, caplog) -> None:
@@ -177,7 +289,6 @@ FRAME = pydicom.encaps.encapsulate([b"DOE^JANE"])
 DAMAGED = {
     "p5 empty": (lambda raw: b"", "is empty"),
     "p5 text": (lambda raw: b"DOE JANE 1970\n" * 50, "is not DICOM"),
-    "p5 no mark": (lambda raw: raw()[132:], "is not DICOM"),
     "p5 the mark alone": (lambda raw: raw()[:132], "is encoded as an unknown transfer syntax"),
     "p5 cut in the header": (lambda raw: raw()[:2000], "holds no image|is damaged"),
     "p5 cut in the pixels": (lambda raw: raw()[:-10], "holds 170 of 180 bytes|is damaged"),
@@ -252,7 +363,7 @@ def test_p9_series_are_found_and_what_is_no_file_is_refused(tmp_path):
     for name in ("a/mask.nii.gz", "a/.DS_Store", "a/notes.txt", "a/DICOMDIR", "a/5.dcm", "other"):
         (tmp_path / name).write_bytes(b"")
     a, b = tmp_path / "a", tmp_path / "b"
-    found = dicom.find_series(tmp_path)
+    found = dicom.find_series(tmp_path, "top")
     assert found == {a: [a / "0.dcm", a / "3.dcm", a / "5.dcm"], b: [b / "0.dcm", b / "3.dcm"]}
     with pytest.raises(DataError, match=r"a/5\.dcm: is empty"):  # leaving it out would shorten the stack
         dicom.read_series(found[a], "a")
@@ -262,7 +373,7 @@ def test_p9_series_are_found_and_what_is_no_file_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for name, what in (("empty", "holds no DICOM files"), ("none", "cannot be read")):
         with pytest.raises(DataError, match=what):
-            dicom.find_series(tmp_path / name)
+            dicom.find_series(tmp_path / name, "top")
 
 
 def test_without_pydicom_the_fix_is_named(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from PIL import Image
 from brainseg.errors import IntegrityError
 from brainseg.io import zips
 from brainseg.predict import discover
-from tests.support.dicom_series import save, save_series, series
+from tests.support.dicom_series import one, save, save_series, series
 from tests.support.shifted_zip import shifted_zip
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -102,13 +102,17 @@ def test_series_of_one_folder_are_told_apart(tmp_path):
     save(tmp_path / "in/study", series(SeriesInstanceUID="1.2.3"))
     save_series(tmp_path / "in/other/one", np.zeros((3, 16, 16), np.uint16))
     (tmp_path / "in/other/one/notes.txt").write_text("x")
+    (tmp_path / "in/study/LICENSE").write_text("free")
+    report = one(0, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", SeriesInstanceUID="1.2.9", Rows=None, PixelData=None)
+    save(tmp_path / "report", [report])[0].rename(tmp_path / "in/study/SR1")
     empty(tmp_path / "in/other/one/DICOMDIR")
     found = find(tmp_path / "in", tmp_path=tmp_path)
     assert places(found, tmp_path / "in") == {
-        "other/one": ("series", 3), "study/series-1": ("series", 4), "study/series-2": ("series", 4)
+        "other/one": ("series", 3), "study/series-1": ("series", 6), "study/series-2": ("series", 4)
     }  # fmt: skip
     first = found.sources[1]
-    assert all(not file.name.startswith("b") for file in first.files) and "1.2" not in first.label
+    assert {file.name for file in first.files} == {"0.dcm", "3.dcm", "4.dcm", "7.dcm", "LICENSE", "SR1"}
+    assert "0.dcm" in first.label and "1.2" not in first.label
 
 
 def test_what_names_no_series_is_left_to_the_reader_to_refuse(tmp_path):

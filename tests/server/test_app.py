@@ -174,9 +174,13 @@ def test_dicom_as_files_or_as_a_zip(served):
     assert {**zipped["summary"], "seconds": 0} == {**body["summary"], "seconds": 0}
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("export/other", b"no slice")
+    passed = served.segment(buffer.getvalue())
+    assert "passed over 1 file that is not DICOM: 0005" in passed.json()["warnings"] and "export" not in passed.text
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("export/Series 3/IM9", b"a damaged slice")
     refused = served.segment(buffer.getvalue())
     assert refused.status_code == 422 and "is not DICOM" in refused.json()["error"]["what"]
-    assert "export" not in refused.text
+    assert "export/" not in refused.text and "IM9" not in refused.text
 
 
 def test_what_is_no_brain_is_refused_or_marked():

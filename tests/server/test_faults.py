@@ -416,7 +416,7 @@ def damaged(files: list[bytes]) -> list[list[bytes]]:
     """Series that are refused, with the same personal data."""
     unknown = files[0].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.1\0")
     burned, smaller = PLANTED | {"BurnedInAnnotation": "YES"}, PLANTED | {"Rows": 32, "PixelData": bytes(4096)}
-    return [[files[0], files[0]], [files[0][:-10]], [files[0][:700]], [unknown],
+    return [[files[0], files[0][:-2] + b"\7\0"], [files[0][:-10]], [files[0][:700]], [unknown],
             [*files, bombs.dicom(**burned)], [*files, bombs.dicom(**smaller)]]  # fmt: skip
 
 

@@ -47,9 +47,10 @@ def one(n: int, **changes) -> pydicom.Dataset:
         "PixelSpacing": [1.25, 0.75], "SliceThickness": 2, "PixelData": STORED[n % COUNT].astype("<u2").tobytes(),
     }  # fmt: skip
     for keyword, value in (values | changes).items():
+        dataset.pop(keyword, None)  # setting its value would change PERSONAL too
         if value is None:
-            dataset.pop(keyword, None)
-        elif isinstance(value, bytes) and keyword != "PixelData":
+            continue
+        if isinstance(value, bytes) and keyword != "PixelData":
             tag = Tag(tag_for_keyword(keyword))
             dataset[tag] = RawDataElement(tag, DicomDictionary[tag][0], len(value), value, 0, False, True)
         else:

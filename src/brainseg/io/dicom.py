@@ -1,11 +1,13 @@
 """A DICOM series of single-slice MR files to an axial volume.
 
 Accepted is one series of one size, orientation, pixel spacing and kind of pixels, with slices at equal distances
-along their normal; each file as :mod:`brainseg.io.dicom_slice` accepts it. A rescale slope and intercept that are not 1
+along their normal; each file as :mod:`brainseg.io.dicom_slice` accepts it. Files that are no slices, and copies, are
+passed over, which a remark says. A rescale slope and intercept that are not 1
 and 0 in every slice give float32. Without them, unsigned values stay uint8 or uint16, signed ones become int16.
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,23 +16,27 @@ import numpy as np
 
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.io import dicom_slice, nifti, pictures, volumes
-from brainseg.io.dicom_slice import EXPORT, SliceHeader
+from brainseg.io.dicom_slice import EXPORT, NoImageError, SliceHeader, StrangerError
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 MAX_FILES = 4096
 MAX_TILT = 0.02  # sideways shift of slices over their distance along the normal: about one degree
 SLACK = 0.1  # of the slice distance, or of a pixel: how far a slice may lie from its place in an even stack
 
-_SAME_TOLERANCE = 1e-4  # cosines and mm: how far slices of one stack may differ in orientation and pixel spacing
+MAX_MOVE = 0.2  # of a pixel: how far another orientation or pixel spacing may move the corner of a slice
+THICK = 2  # times a pixel's side: slices that are not axial and this far apart give poor axial ones
+
+_PLANES = ("sagittal", "coronal", "axial")  # by the axis of the patient that is nearest to the normal
+_SHOWN = 3  # files that a remark names
 _OTHER_SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES, ".txt", ".json", ".csv", ".xml", ".md")
 _SEPARATE = "keep one series of one volume per folder"
 
 
-def find_series(folder: Path) -> dict[Path, list[Path]]:
+def find_series(folder: Path, name: str) -> dict[Path, list[Path]]:
     """Folders at or below ``folder`` that hold DICOM files, each with its files in order of their names.
 
     In such a folder every file counts, also a damaged one. Left out are hidden files, DICOMDIR, and files whose ending
-    says that they are NIfTI, pictures or text.
+    says that they are NIfTI, pictures or text. Errors call the folder ``name``.
 
     Raises:
         DataError: there is none, or a folder cannot be read.
@@ -44,10 +50,17 @@ def find_series(folder: Path) -> dict[Path, list[Path]]:
         if any(dicom_slice.is_dicom(path) for path in paths):
             found[Path(place)] = paths
     fix = "check that it is there, and its permissions"
-    raise_all([Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in unread])
+    raise_all(
+        [Problem(_rename(error.filename, folder, name), f"cannot be read ({error.strerror})", fix) for error in unread]
+    )
     if not found:
-        raise DataError(folder, "holds no DICOM files", "point to the folder of a series")
+        raise DataError(name, "holds no DICOM files", "point to the folder of a series")
     return found
+
+
+def _rename(path: str, folder: Path, name: str) -> str:
+    """What errors call a path at or below ``folder``, which may be one of the product's own."""
+    return str(Path(name, os.path.relpath(path, folder)))
 
 
 def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Volume:
@@ -60,7 +73,8 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
 
     Returns:
         uint8, uint16, int16 or float32, ``(S, H, W)``. Its geometry is ``(columns, rows, slices)``, with slices in
-        order along the normal. The spacing of a single slice is its SliceThickness.
+        order along the normal. The spacing of a single slice is its SliceThickness. Remarks say what was passed over
+        or assumed.
 
     Raises:
         DataError: every file that does not fit, in one list.
@@ -69,15 +83,70 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
     dicom_slice.load_pydicom()
     if not 0 < len(paths) <= MAX_FILES:
         raise DataError(name, f"holds {len(paths):,} files, 1 to {MAX_FILES:,} are accepted", _SEPARATE)
-    slices = _collect([(path, f"{name}/{path.name}") for path in paths], dicom_slice.read_header)
+    slices, strangers = _read_headers([(path, f"{name}/{path.name}") for path in paths])
     _check_alike(slices)
+    slices, copies = _drop_copies(slices)
     ordered, affine = _stack(slices, name)
     rows, columns = ordered[0].size
     geometry = Geometry(affine, (columns, rows, len(ordered)))
     volumes.check_affine(affine, name)
+    plane = _find_plane(geometry, name)
     volumes.check_size(geometry, 1, name, most)
     pixels = np.stack(_collect([(item,) for item in ordered], dicom_slice.read_pixels))
-    return volumes.to_axial(_rescale(pixels, ordered).transpose(2, 1, 0), affine)
+    volume = volumes.to_axial(_rescale(pixels, ordered).transpose(2, 1, 0), affine)
+    return volume._replace(remarks=(*_tell_strangers(strangers), *copies, *_tell_assumed(ordered), *plane))
+
+
+def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader], dict[str, list[str]]]:
+    """Headers of the slices, and the names of the other files by kind.
+
+    What is named as the slices are, or has an ending of DICOM, is a damaged slice: without it the stack is incomplete.
+    """
+    strangers: list[tuple[Path, StrangerError]] = []
+
+    def read(path: Path, label: str) -> SliceHeader | None:
+        try:
+            return dicom_slice.read_header(path, label)
+        except StrangerError as stranger:
+            strangers.append((path, stranger))
+            return None
+
+    slices = [item for item in _collect(files, read) if item]
+    shapes = {dicom_slice.shape_of_name(item.path.name) for item in slices}
+    problems, passed = [], defaultdict(list)
+    for path, stranger in strangers:
+        damaged = path.suffix.lower() in dicom_slice.ENDINGS or dicom_slice.shape_of_name(path.name) in shapes
+        if not slices or (damaged and not isinstance(stranger, NoImageError)):
+            problems += stranger.problems
+        passed[stranger.kind].append(path.name)
+    raise_all(problems)
+    return slices, passed
+
+
+def _tell_strangers(strangers: dict[str, list[str]]) -> list[str]:
+    return [
+        f"passed over {_count(names, f'file that is {kind}', f'files that are {kind}')}"
+        for kind, names in strangers.items()
+    ]
+
+
+def _tell_assumed(slices: list[SliceHeader]) -> list[str]:
+    """Of files that do not name their transfer syntax: as what they were read."""
+    by_syntax = defaultdict(list)
+    for item in slices:
+        by_syntax[item.assumed].append(item.path.name)
+    return [
+        f"read as {syntax}, "
+        + _count(names, "file that does not name its transfer syntax", "files that do not name their transfer syntax")
+        for syntax, names in sorted(by_syntax.items())
+        if syntax
+    ]
+
+
+def _count(names: list[str], one: str, several: str) -> str:
+    """``"2 files that are ...: A, B"``, with at most three names."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"{len(names):,} {several if names[1:] else one}: {', '.join(names[:_SHOWN])}{more}"
 
 
 def _collect(items: Sequence[tuple], function: Callable) -> list[Any]:
@@ -93,27 +162,89 @@ def _collect(items: Sequence[tuple], function: Callable) -> list[Any]:
 
 
 def _check_alike(slices: list[SliceHeader]) -> None:
-    """Refuse a mixture. For each kind of difference, name the first file that differs from the first one."""
+    """Refuse a mixture. For each kind of difference, name the first file that differs from most, or from the first."""
     first = slices[0]
-    differences: list[tuple[str, Callable[[SliceHeader], bool]]] = [
-        ("series", lambda item: item.series != first.series),
-        ("size", lambda item: item.size != first.size),
-        ("kind of pixels", lambda item: item.kind != first.kind),
-        ("orientation", lambda item: bool(np.abs(item.axes - first.axes).max() > _SAME_TOLERANCE)),
-        ("pixel spacing", lambda item: bool(np.abs(item.pixel - first.pixel).max() > _SAME_TOLERANCE)),
-    ]
-    problems = []
-    for kind, differs in differences:
-        others = [item for item in slices if differs(item)]
-        if others:
-            more = f", as are {len(others) - 1:,} more" if others[1:] else ""
-            problems.append(Problem(others[0].label, f"is of another {kind} than {first.path.name}{more}", _SEPARATE))
+    problems = _find_others("series", [item.series != first.series for item in slices], slices)
+    problems += _find_others("size", [item.size != first.size for item in slices], slices)
+    problems += _find_others("kind of pixels", [_values(item) != _values(first) for item in slices], slices)
     raise_all(problems)
+    axes, pixel = _most(slices)
+    size, most = np.array(first.size), MAX_MOVE * pixel.min()
+    turned = [_move(item.axes - axes, pixel, size) > most for item in slices]
+    scaled = [_move(axes, item.pixel - pixel, size) > most for item in slices]
+    raise_all(_find_others("orientation", turned, slices) + _find_others("pixel spacing", scaled, slices))
+
+
+def _values(item: SliceHeader) -> tuple[bool, bool, int]:
+    """What decides which number a pixel is. The number of stored bits does where they are inverted."""
+    inverted, _, stored, signed = item.kind
+    return inverted, signed, stored if inverted else 0
+
+
+def _most(slices: list[SliceHeader]) -> tuple[np.ndarray, np.ndarray]:
+    """Directions ``(6,)`` and pixel spacing ``(2,)`` of most slices: the medians, which rounding does not move."""
+    return np.median([item.axes for item in slices], axis=0), np.median([item.pixel for item in slices], axis=0)
+
+
+def _move(axes: np.ndarray, pixel: np.ndarray, size: np.ndarray) -> float:
+    """How far, in mm, a difference in directions or in pixel spacing moves the corners of a slice at most."""
+    across, down = axes.reshape(2, 3) * ((size - 1) * pixel)[::-1, np.newaxis]
+    return float(max(np.linalg.norm(corner) for corner in (across, down, across + down)))
+
+
+def _find_others(kind: str, differs: list[bool], slices: list[SliceHeader]) -> list[Problem]:
+    """The problem that some slices are of another kind, if there are any."""
+    others = [item for item, other in zip(slices, differs, strict=True) if other]
+    if not others:
+        return []
+    usual = next((item for item, other in zip(slices, differs, strict=True) if not other), slices[-1])
+    more = f", as are {len(others) - 1:,} more" if others[1:] else ""
+    return [Problem(others[0].label, f"is of another {kind} than {usual.path.name}{more}", _SEPARATE)]
+
+
+def _drop_copies(slices: list[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:
+    """Slices without those that lie in the place of another one and hold the same values; and a remark on these.
+
+    Two slices in one place that differ are left in; the stack is refused for them.
+    """
+    kept: dict[tuple, SliceHeader] = {}
+    copies = []
+    for item in slices:
+        twin = kept.setdefault(tuple(item.position.round(3)), item)
+        if twin is item:
+            continue
+        if not _same_values(twin, item):
+            return slices, []
+        copies.append(item.path.name)
+    told = _count(copies, "file that is a copy of another one", "files that are copies of others")
+    return list(kept.values()), [f"passed over {told}"] if copies else []
+
+
+def _same_values(a: SliceHeader, b: SliceHeader) -> bool:
+    return a.rescale == b.rescale and np.array_equal(dicom_slice.read_pixels(a), dicom_slice.read_pixels(b))
+
+
+def _find_plane(geometry: Geometry, name: str) -> list[str]:
+    """A remark if the slices are not axial and thick.
+
+    Raises:
+        DataError: they are not axial, and too few for axial slices across them.
+    """
+    step = geometry.affine[:3, 2]
+    plane = _PLANES[int(np.abs(step).argmax())]
+    apart, sides = np.linalg.norm(step), np.linalg.norm(geometry.affine[:3, :2], axis=0)
+    if plane == "axial" or apart < THICK * sides.max():
+        return []
+    told = f"slices are {plane} and {apart:.3g} mm apart, with pixels of {sides[1]:.3g} x {sides[0]:.3g} mm"
+    if geometry.shape[2] < pictures.MIN_SIDE:
+        raise DataError(name, f"is not axial: its {told}", "give an axial series, or a 3D one with small voxels")
+    return [f"the {told}: axial slices through them are coarse"]
 
 
 def _stack(slices: list[SliceHeader], name: str) -> tuple[list[SliceHeader], np.ndarray]:
     """Slices in order along their normal, and the affine ``(4, 4)``: column, row, slice to millimetres, RAS+."""
-    along_row, along_column = slices[0].axes.reshape(2, 3)
+    axes, (between_rows, between_columns) = _most(slices)
+    along_row, along_column = axes.reshape(2, 3)
     normal = np.cross(along_row, along_column)
     ordered = sorted(slices, key=lambda item: (float(item.position @ normal), item.label))
     positions = np.array([item.position for item in ordered])
@@ -131,7 +262,6 @@ def _stack(slices: list[SliceHeader], name: str) -> tuple[list[SliceHeader], np.
             what = "has slices that are shifted against each other (a tilted gantry, or two stacks)"
             raise DataError(name, what, "resample it onto an upright grid, or keep one stack")
         step = (positions[-1] - positions[0]) / (len(ordered) - 1)
-    between_rows, between_columns = slices[0].pixel
     affine = np.eye(4)
     affine[:3] = np.column_stack([along_row * between_columns, along_column * between_rows, step, positions[0]])
     affine[:2] *= -1  # LPS to RAS

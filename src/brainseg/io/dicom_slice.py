@@ -1,17 +1,17 @@
 """One DICOM file: its header, checked, and its pixels.
 
 Accepted are uncompressed files (implicit or explicit little endian, explicit big endian, deflated) of one grayscale
-slice, 8 or 16 bits a value. MONOCHROME2 stays as it is. MONOCHROME1, where the smallest value is the brightest, is
-inverted within the range of its stored bits: ``smallest + largest - value``.
+slice, 8 or 16 bits a value, also without preamble or name of the transfer syntax. MONOCHROME2 stays as it is.
+MONOCHROME1, where the smallest value is the brightest, is inverted within the range of its stored bits: ``smallest +
+largest - value``.
 
 Only the tags in ``_TAGS`` are parsed, so that names, dates, ids and descriptions are never read. No error holds a text
 of a header, nor of a library that read one. Limits are checked before any pixel is read.
 """
 
 import logging
-import struct
+import re
 import warnings
-import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -21,24 +21,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, MachineError, guard
-from brainseg.io import volumes
+from brainseg.io import dicom_encoding, volumes
+from brainseg.io.dicom_encoding import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Encoding
 
 MAX_BYTES = 2 * volumes.MAX_SIDE**2 + 2**22  # of one file, deflated or not: the largest slice and 4 MiB of header
 MAX_ITEMS = 10_000  # of all sequences in a file; pydicom takes seconds for a million
-PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+PLAIN_SYNTAXES = (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)
+ENDINGS = (".dcm", ".dicom", ".ima")
 EXPORT = "export the series again"
 _RESTORE = f"restore it, or {EXPORT}"
 
-_, _EXPLICIT, _, _DEFLATED = PLAIN_SYNTAXES
 _LARGEST = 1e12  # limit of all numbers in a header, so that results computed from them stay finite
 _ROUNDING = 2e-3  # how far cosines may be from those of perpendicular directions: they may have three decimals
-_MARK = 128  # bytes before the letters DICM
-_TAGS = ("SOPClassUID", "SeriesInstanceUID", "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
+_TAGS = ("SOPClassUID", "SeriesInstanceUID", "ImageType", "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
          "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
          "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient",
          "ImagePositionPatient", "PixelSpacing", "SliceThickness")  # fmt: skip
 
+_ASSUMED = {IMPLICIT: "implicit little endian", EXPLICIT: "explicit little endian"}
 _DECOMPRESS = "decompress it, for example with gdcmconv --raw, or dcmdjpeg for JPEG"
+
+
+class StrangerError(DataError):
+    """A file that is no slice and may be passed over. ``kind``: what it is, after "files that are"."""
+
+    kind = "not DICOM"
+
+
+class NoImageError(StrangerError):
+    """DICOM that holds no image by its kind: a structured report, a presentation state."""
+
+    kind = "DICOM without an image"
 
 
 class SliceHeader(NamedTuple):
@@ -54,6 +67,7 @@ class SliceHeader(NamedTuple):
     position: np.ndarray  # (3,), mm: centre of the first pixel, LPS
     thickness: float  # mm, 0 if unknown
     rescale: tuple[float, float]  # slope, intercept
+    assumed: str = ""  # how it is read where it names no transfer syntax
 
 
 def load_pydicom() -> ModuleType:
@@ -73,13 +87,18 @@ def load_pydicom() -> ModuleType:
     return pydicom
 
 
+def shape_of_name(name: str) -> str:
+    """The name with every number as ``0``: the same for all slices of most exports."""
+    return re.sub("[0-9]+", "0", name.lower())
+
+
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the DICOM mark; True for one that cannot be read, so that reading it raises the error."""
+    """Whether a file begins as DICOM does; True for one that cannot be read, so that reading it raises the error."""
     try:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return file.read(_MARK + 4)[_MARK:] == b"DICM"
+            return dicom_encoding.is_dicom(file.read(dicom_encoding.HEAD))
     except OSError:
         return True
 
@@ -92,10 +111,11 @@ def read_header(path: Path, label: str) -> SliceHeader:
         label: what errors call it.
 
     Raises:
+        StrangerError: not DICOM, or DICOM of a kind that has no image.
         DataError: not one uncompressed grayscale slice with a position.
         MachineError: pydicom is not installed.
     """
-    dataset = _read_dataset(path, label, _TAGS)
+    dataset, assumed = _read_dataset(path, label, _TAGS)
     with guard(label, _RESTORE):
         _check_kind(dataset, label)
         size, kind = _read_size(dataset, label), _read_pixel_kind(dataset, label)
@@ -105,13 +125,15 @@ def read_header(path: Path, label: str) -> SliceHeader:
         series = _series_uid(dataset)
         if not series:
             raise DataError(label, "does not say which series it belongs to (SeriesInstanceUID)", EXPORT)
-        return SliceHeader(path, label, series, size, kind, axes, pixel, position, thick, _read_rescale(dataset, label))
+        rescale = _read_rescale(dataset, label)
+        return SliceHeader(path, label, series, size, kind, axes, pixel, position, thick, rescale, assumed)
 
 
 def read_series_uid(path: Path, label: str) -> str:
     """The UID of the series of one file, empty where it has none. Arguments and errors as in :func:`read_header`."""
-    dataset = _read_dataset(path, label, ("SeriesInstanceUID",))
+    dataset, _ = _read_dataset(path, label, ("SOPClassUID", "SeriesInstanceUID", "Rows"))
     with guard(label, _RESTORE):
+        _check_image(dataset, label)
         return _series_uid(dataset)
 
 
@@ -121,7 +143,7 @@ def read_pixels(item: SliceHeader) -> np.ndarray:
     Raises:
         DataError: no pixels, compressed ones, or too few or too many bytes.
     """
-    dataset = _read_dataset(item.path, item.label, (*_TAGS, "PixelData"))
+    dataset, _ = _read_dataset(item.path, item.label, (*_TAGS, "PixelData"))
     inverted, allocated, stored, signed = item.kind
     with guard(item.label, _RESTORE):
         if "PixelData" not in dataset:
@@ -138,31 +160,45 @@ def read_pixels(item: SliceHeader) -> np.ndarray:
     return pixels.astype(np.int16 if signed else f"u{allocated // 8}")
 
 
-def _read_dataset(path: Path, label: str, tags: Sequence[str]) -> Any:
-    """Parse these tags of one file. The transfer syntax is checked before anything is parsed."""
+def _read_dataset(path: Path, label: str, tags: Sequence[str]) -> tuple[Any, str]:
+    """Parse these tags of one file. The transfer syntax is checked before anything is parsed.
+
+    Returns:
+        The data set, and the name of the transfer syntax if the file does not give it.
+    """
     pydicom = load_pydicom()
     with guard(label, _RESTORE):
         if not path.is_file():
             raise DataError(label, "is not a file", "put the file itself here, and no folder, pipe or broken link")
         size = path.stat().st_size
         if size == 0:
-            raise DataError(label, "is empty", "restore or remove it")
+            raise StrangerError(label, "is empty", "restore or remove it")
+        if not is_dicom(path):
+            raise StrangerError(label, "is not DICOM", "remove it from the series, or export it again as DICOM")
         if size > MAX_BYTES:
             what = f"holds {size:,} bytes, at most {MAX_BYTES:,} are accepted"
             raise DataError(label, what, "split a multi-frame file into single slices, or crop it")
-        if not is_dicom(path):
-            raise DataError(label, "is not DICOM", "remove it from the series, or export it again as DICOM")
         data = path.read_bytes()
         _check_items(data, label)
-        meta = pydicom.filereader.read_file_meta_info(path)
-        syntax = meta.get("TransferSyntaxUID")
-        if syntax not in PLAIN_SYNTAXES:
-            what = f"is encoded as {_uid_name(syntax)}, only uncompressed files are read"
-            raise DataError(label, what, _DECOMPRESS)
-        if syntax == _DEFLATED:
-            data = _inflate(data[144 + meta.FileMetaInformationGroupLength :], label)
-            _check_items(data, label)
-        return pydicom.dcmread(BytesIO(data), stop_before_pixels="PixelData" not in tags, specific_tags=list(tags))
+        encoding = dicom_encoding.find_encoding(data)
+        whole = _make_readable(data, encoding, label)
+        plain = pydicom.dcmread(BytesIO(whole), stop_before_pixels="PixelData" not in tags, specific_tags=list(tags))
+        return plain, "" if encoding.named else _ASSUMED[encoding.syntax]
+
+
+def _make_readable(data: bytes, encoding: Encoding, label: str) -> bytes:
+    """The file as pydicom reads it within limits: with a preamble and a transfer syntax, not deflated."""
+    if encoding.syntax not in PLAIN_SYNTAXES:
+        what = f"is encoded as {_uid_name(load_pydicom().uid.UID(encoding.syntax))}, only uncompressed files are read"
+        raise DataError(label, what, _DECOMPRESS)
+    if encoding.syntax != DEFLATED:
+        return dicom_encoding.add_preamble(data, encoding)
+    inflated = dicom_encoding.inflate(data, encoding, MAX_BYTES)
+    if inflated is None:
+        what = f"is cut short, or inflates to more than {MAX_BYTES:,} bytes"
+        raise DataError(label, what, "save it without compression: gdcmconv --raw")
+    _check_items(inflated, label)
+    return inflated
 
 
 def _uid_name(uid: Any) -> str:
@@ -177,23 +213,23 @@ def _check_items(data: bytes, label: str) -> None:
         raise DataError(label, f"has more than {MAX_ITEMS:,} items in its sequences", EXPORT)
 
 
-def _inflate(deflated: bytes, label: str) -> bytes:
-    """A deflated file as an explicit little endian file. pydicom would inflate it without a limit."""
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflate.decompress(deflated, MAX_BYTES)
-    if not inflate.eof:
-        what = f"is cut short, or inflates to more than {MAX_BYTES:,} bytes"
-        raise DataError(label, what, "save it without compression: gdcmconv --raw")
-    syntax = struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(_EXPLICIT) + 1) + _EXPLICIT.encode() + b"\0"
-    return bytes(_MARK) + b"DICM" + syntax + data
-
-
 def _series_uid(dataset: Any) -> str:
     return str(dataset.get("SeriesInstanceUID") or "")
 
 
+def _check_image(dataset: Any, label: str) -> None:
+    """Refuse what has no image. It is a stranger by the kind that it names; an image that is cut short is not."""
+    if dataset.get("Rows") is not None:
+        return
+    kind = dataset.get("SOPClassUID")
+    is_image = not kind or "Image Storage" in str(getattr(kind, "name", kind))
+    refusal = DataError if is_image else NoImageError
+    raise refusal(label, "holds no image", "remove it from the series")
+
+
 def _check_kind(dataset: Any, label: str) -> None:
     """Refuse what is not one plain grayscale slice, or has text in its pixels."""
+    _check_image(dataset, label)
     if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
         what = "has text burned into its pixels (BurnedInAnnotation is YES), which may name the patient"
         raise DataError(label, what, "remove the text and set the tag to NO, or leave the series out")
@@ -201,8 +237,9 @@ def _check_kind(dataset: Any, label: str) -> None:
     if "Enhanced" in _uid_name(dataset.get("SOPClassUID")) or (frames is not None and frames[0] > 1):
         what = "holds several slices in one file (multi-frame or enhanced DICOM)"
         raise DataError(label, what, "split it into single slices, or convert it to NIfTI with dcm2niix")
-    if dataset.get("Rows") is None or dataset.get("Columns") is None:
-        raise DataError(label, "holds no image", "remove it from the series")
+    if "MOSAIC" in str(dataset.get("ImageType")).upper():
+        what = "is a Siemens mosaic: one picture of all slices side by side"
+        raise DataError(label, what, "convert it to NIfTI with dcm2niix")
     samples, colours = _read_numbers(dataset, "SamplesPerPixel", 1), str(dataset.get("PhotometricInterpretation"))
     if samples is None or samples[0] != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
         raise DataError(label, "is not grayscale (one sample, MONOCHROME1 or MONOCHROME2)", "leave the series out")

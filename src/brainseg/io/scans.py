@@ -61,7 +61,7 @@ def read_labels(path: Path, name: str) -> Scan:
 
 def _find_files(folder: Path, name: str) -> list[Path]:
     """The files of the only series at or below a folder."""
-    found = dicom.find_series(folder)
+    found = dicom.find_series(folder, name)
     if len(found) > 1:
         what = f"holds {len(found)} folders of DICOM files, a volume is one series"
         raise DataError(name, what, "name the folder of the one that the mask was drawn on")

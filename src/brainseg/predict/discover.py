@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
-from brainseg.io import dicom_slice, nifti, pictures, zips
+from brainseg.io import dicom_encoding, dicom_slice, nifti, pictures, zips
 
 ENDINGS = (*nifti.SUFFIXES, *pictures.SUFFIXES)
 _NOT_DICOM = (*ENDINGS, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
@@ -204,12 +204,12 @@ def _group_cases(
 
 
 def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
-    """By the mark in the file, or by its name, so that a damaged file is reported."""
-    if file.name.lower().endswith((".dcm", ".dicom", ".ima")):
+    """By how the file begins, or by its name, so that a damaged file is reported."""
+    if file.name.lower().endswith(dicom_slice.ENDINGS):
         return True
     try:
         with file.on_disk(scratch) as path, path.open("rb") as handle:
-            return handle.read(132)[128:] == b"DICM"
+            return dicom_encoding.is_dicom(handle.read(dicom_encoding.HEAD))
     except BrainsegError as error:
         problems += error.problems
     return False
@@ -219,12 +219,16 @@ def _group_series(inside: list[File], scratch: Path) -> Iterator[Source]:
     """One case for each series among the files of a folder, in the order of their first files.
 
     Files that name no series belong to the only series, or make a case of their own if there are several. The reader
-    refuses both.
+    refuses both. Files that are no slices go with the first series; the reader passes them over and says so.
     """
     found: dict[str, list[File]] = defaultdict(list)
+    strangers: list[File] = []
     for file in inside:
-        found[_read_series_uid(file, scratch)].append(file)
+        uid = _read_series_uid(file, scratch)
+        (strangers if uid is None else found[uid]).append(file)
     unnamed = found.pop("", [])
+    if strangers:
+        next(iter(found.values()), unnamed).extend(strangers)
     if len(found) < 2:
         found = {"": sorted([*unnamed, *(file for own in found.values() for file in own)], key=lambda f: f.name)}
     elif unnamed:
@@ -239,11 +243,14 @@ def _group_series(inside: list[File], scratch: Path) -> Iterator[Source]:
         yield Source(folder / name, f"{label} ({name}: {own[0].name}, ...)", "series", tuple(own))
 
 
-def _read_series_uid(file: File, scratch: Path) -> str:
-    """The UID of the series, empty if it cannot be read."""
+def _read_series_uid(file: File, scratch: Path) -> str | None:
+    """The UID of the series, empty if it cannot be read, None if the file is no slice of any."""
     try:
         with file.on_disk(scratch) as path:
             return dicom_slice.read_series_uid(path, file.label)
+    except dicom_slice.StrangerError as stranger:
+        damaged = type(stranger) is dicom_slice.StrangerError and file.name.lower().endswith(dicom_slice.ENDINGS)
+        return "" if damaged else None
     except BrainsegError:
         return ""  # the reader reports the reason
 

@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from brainseg.inference.cases import ROLES
+from brainseg.io import dicom_encoding
 from brainseg.server.limits import MAX_BODY, MAX_PARTS
 from brainseg.server.refusals import Refusal
 
@@ -114,7 +115,7 @@ def detect_kind(head: bytes, label: str) -> str:
     found = {kind for magic, kind in _MAGIC.items() if head.startswith(magic)}
     if head[:4] in _NIFTI and head[_NIFTI[head[:4]] :].startswith((b"n+1", b"n+2", b"ni1", b"ni2")):
         found.add("nifti")
-    if head[128:132] == b"DICM":
+    if dicom_encoding.is_dicom(head):
         found.add(DICOM)
     other = next((name for magic, name in _OTHERS.items() if head.lstrip().startswith(magic)), "")
     if len(found) == 1 and not other:

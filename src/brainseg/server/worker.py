@@ -7,7 +7,7 @@ from pathlib import Path
 from brainseg.errors import DataError, IntegrityError, Problem
 from brainseg.inference import cases, decoding_worker
 from brainseg.inference.cases import Case
-from brainseg.io import dicom_slice, pictures, untrusted_zip
+from brainseg.io import dicom_encoding, dicom_slice, pictures, untrusted_zip
 from brainseg.server.limits import MAX_BODY, MAX_PARTS, MEMORY
 
 _ZIP_FIX = "zip the files of one DICOM series, at most 96 MiB of them, or send the files themselves"
@@ -47,20 +47,30 @@ def _check_directories(path: Path, name: str) -> None:
 
 
 def _unpack(path: Path, name: str) -> Path:
-    """Unpack a zip's DICOM files into a folder, each checked. They get numbers; their own names are not used."""
+    """Unpack a zip's files into a folder. They get numbers; their own names are not used.
+
+    The reader passes over those that are not DICOM, unless their name says that they are: those are damaged.
+    """
     folder = path.with_suffix("")
     folder.mkdir()
+    written: dict[Path, str] = {}
+    shapes: set[str] = set()  # of the names of slices
     try:
         store = untrusted_zip.UntrustedZip(path)
         with closing(store):
             for number, member in enumerate(sorted(member for member in store.sizes if not _is_ignored(member)), 1):
                 data = store.read(member)
-                if data[128:132] != b"DICM":
-                    raise DataError(f"{name}, file {number}", "is not DICOM", "zip only the files of one DICOM series")
-                (folder / f"{number:04d}.dcm").write_bytes(data)
+                shape = dicom_slice.shape_of_name(member)
+                if dicom_encoding.is_dicom(data) or shape.endswith(dicom_slice.ENDINGS):
+                    shapes.add(shape)
+                written[folder / f"{number:04d}"] = shape
+                (folder / f"{number:04d}").write_bytes(data)
     except IntegrityError as error:
         raise DataError("", problems=[Problem(name, _remove_names(p.what), _ZIP_FIX) for p in error.problems]) from None
-    if not any(folder.iterdir()):
+    for file, shape in written.items():
+        if shape in shapes:
+            file.rename(file.with_suffix(".dcm"))
+    if not shapes:
         raise DataError(name, "is a zip without DICOM files", _ZIP_FIX)
     return folder
 
