@@ -264,6 +264,19 @@ def test_thick_slices_that_are_not_axial_are_said_or_refused(tmp_path):
         read(tmp_path, stack(2, 6, sagittal))
 
 
+def test_slices_that_each_name_a_series_of_their_own_are_one_by_their_number(tmp_path):
+    def each(**more):
+        return [one(n, **{"SeriesInstanceUID": f"1.2.{n}", "StudyInstanceUID": "1.2.19", "SeriesNumber": 5} | more)
+                for n in range(COUNT)]  # fmt: skip
+
+    volume = read(tmp_path, each())
+    np.testing.assert_array_equal(in_file_order(volume), STORED)
+    assert volume.remarks == ("each slice names a series of its own; they have one number and lie in one stack",)
+    for more in ({"SeriesNumber": None}, {"StudyInstanceUID": None}):
+        with pytest.raises(DataError, match=r"0\.dcm: is of another series than 3\.dcm, as are 2 more"):
+            read(tmp_path, each(**more))
+
+
 def refused(paths, what, capfd, caplog) -> None:
     """The error names the file and a fix; the error, the logs and the output hold nothing of any header."""
     caplog.clear()
@@ -372,8 +385,10 @@ def test_p9_series_are_found_and_what_is_no_file_is_refused(tmp_path):
         dicom.read_series([a, b / "link.dcm"], "b")
     (tmp_path / "empty").mkdir()
     for name, what in (("empty", "holds no DICOM files"), ("none", "cannot be read")):
-        with pytest.raises(DataError, match=what):
+        with pytest.raises(DataError, match=f"^top: {what}"):
             dicom.find_series(tmp_path / name, "top")
+    (tmp_path / "empty/junk.dcm").write_bytes(b"x" * 500)  # named by what reads it
+    assert dicom.find_series(tmp_path / "empty", "top") == {tmp_path / "empty": [tmp_path / "empty/junk.dcm"]}
 
 
 def test_without_pydicom_the_fix_is_named(tmp_path, monkeypatch):

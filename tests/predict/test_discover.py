@@ -115,6 +115,17 @@ def test_series_of_one_folder_are_told_apart(tmp_path):
     assert "0.dcm" in first.label and "1.2" not in first.label
 
 
+@pytest.mark.parametrize(("moved", "cases"), [(0, 1), (2, 4)])
+def test_slices_of_one_stack_that_each_name_a_series_are_one_case(tmp_path, moved, cases):
+    names = {"StudyInstanceUID": "1.2.19", "SeriesNumber": 5}
+    datasets = [one(n, SeriesInstanceUID=f"1.2.{n}", **names) for n in range(4)]
+    datasets[3] = one(3 + moved, SeriesInstanceUID="1.2.3", **names)
+    save(tmp_path / "in", datasets)
+    (tmp_path / "in/LICENSE").write_text("free")
+    found = find(tmp_path / "in", tmp_path=tmp_path).sources
+    assert [len(source.files) for source in found] == ([5] if cases == 1 else [2, 1, 1, 1])
+
+
 def test_what_names_no_series_is_left_to_the_reader_to_refuse(tmp_path):
     save(tmp_path / "in", series())
     (tmp_path / "in/broken.dcm").write_bytes(b"x" * 200)

@@ -47,7 +47,7 @@ def find_series(folder: Path, name: str) -> dict[Path, list[Path]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         seen = [name for name in sorted(names) if not name.startswith(".") and name.upper() != "DICOMDIR"]
         paths = [Path(place, name) for name in seen if not name.lower().endswith(_OTHER_SUFFIXES)]
-        if any(dicom_slice.is_dicom(path) for path in paths):
+        if any(path.suffix.lower() in dicom_slice.ENDINGS or dicom_slice.is_dicom(path) for path in paths):
             found[Path(place)] = paths
     fix = "check that it is there, and its permissions"
     raise_all(
@@ -85,6 +85,7 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
         raise DataError(name, f"holds {len(paths):,} files, 1 to {MAX_FILES:,} are accepted", _SEPARATE)
     slices, strangers = _read_headers([(path, f"{name}/{path.name}") for path in paths])
     _check_alike(slices)
+    own = ["each slice names a series of its own; they have one number and lie in one stack"] * _each_its_own(slices)
     slices, copies = _drop_copies(slices)
     ordered, affine = _stack(slices, name)
     rows, columns = ordered[0].size
@@ -94,7 +95,7 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
     volumes.check_size(geometry, 1, name, most)
     pixels = np.stack(_collect([(item,) for item in ordered], dicom_slice.read_pixels))
     volume = volumes.to_axial(_rescale(pixels, ordered).transpose(2, 1, 0), affine)
-    return volume._replace(remarks=(*_tell_strangers(strangers), *copies, *_tell_assumed(ordered), *plane))
+    return volume._replace(remarks=(*_tell_strangers(strangers), *copies, *own, *_tell_assumed(ordered), *plane))
 
 
 def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader], dict[str, list[str]]]:
@@ -164,7 +165,8 @@ def _collect(items: Sequence[tuple], function: Callable) -> list[Any]:
 def _check_alike(slices: list[SliceHeader]) -> None:
     """Refuse a mixture. For each kind of difference, name the first file that differs from most, or from the first."""
     first = slices[0]
-    problems = _find_others("series", [item.series != first.series for item in slices], slices)
+    other = [item.series != first.series and not _each_its_own(slices) for item in slices]
+    problems = _find_others("series", other, slices)
     problems += _find_others("size", [item.size != first.size for item in slices], slices)
     problems += _find_others("kind of pixels", [_values(item) != _values(first) for item in slices], slices)
     raise_all(problems)
@@ -173,6 +175,25 @@ def _check_alike(slices: list[SliceHeader]) -> None:
     turned = [_move(item.axes - axes, pixel, size) > most for item in slices]
     scaled = [_move(axes, item.pixel - pixel, size) > most for item in slices]
     raise_all(_find_others("orientation", turned, slices) + _find_others("pixel spacing", scaled, slices))
+
+
+def _each_its_own(slices: list[SliceHeader]) -> bool:
+    """Whether each slice names a series of its own, but all the same study and series number: a faulty export."""
+    if len(slices) < 3 or not all(slices[0].scan):
+        return False
+    return len({item.scan for item in slices}) == 1 and len({item.series for item in slices}) == len(slices)
+
+
+def is_one_stack(slices: list[SliceHeader]) -> bool:
+    """Whether slices that each name a series of their own are one volume all the same."""
+    if not _each_its_own(slices):
+        return False
+    try:
+        _check_alike(slices)
+        _stack(slices, "")
+    except DataError:
+        return False
+    return True
 
 
 def _values(item: SliceHeader) -> tuple[bool, bool, int]:

@@ -33,7 +33,8 @@ _RESTORE = f"restore it, or {EXPORT}"
 
 _LARGEST = 1e12  # limit of all numbers in a header, so that results computed from them stay finite
 _ROUNDING = 2e-3  # how far cosines may be from those of perpendicular directions: they may have three decimals
-_TAGS = ("SOPClassUID", "SeriesInstanceUID", "ImageType", "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
+_TAGS = ("SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "SeriesNumber", "ImageType",
+         "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
          "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
          "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient",
          "ImagePositionPatient", "PixelSpacing", "SliceThickness")  # fmt: skip
@@ -67,6 +68,7 @@ class SliceHeader(NamedTuple):
     position: np.ndarray  # (3,), mm: centre of the first pixel, LPS
     thickness: float  # mm, 0 if unknown
     rescale: tuple[float, float]  # slope, intercept
+    scan: tuple[str, str] = ("", "")  # UID of the study, number of the series; compared, never shown
     assumed: str = ""  # how it is read where it names no transfer syntax
 
 
@@ -126,7 +128,8 @@ def read_header(path: Path, label: str) -> SliceHeader:
         if not series:
             raise DataError(label, "does not say which series it belongs to (SeriesInstanceUID)", EXPORT)
         rescale = _read_rescale(dataset, label)
-        return SliceHeader(path, label, series, size, kind, axes, pixel, position, thick, rescale, assumed)
+        scan = str(dataset.get("StudyInstanceUID") or ""), str(dataset.get("SeriesNumber") or "")
+        return SliceHeader(path, label, series, size, kind, axes, pixel, position, thick, rescale, scan, assumed)
 
 
 def read_series_uid(path: Path, label: str) -> str:
@@ -223,8 +226,9 @@ def _check_image(dataset: Any, label: str) -> None:
         return
     kind = dataset.get("SOPClassUID")
     is_image = not kind or "Image Storage" in str(getattr(kind, "name", kind))
-    refusal = DataError if is_image else NoImageError
-    raise refusal(label, "holds no image", "remove it from the series")
+    if is_image:
+        raise DataError(label, "holds no image", _RESTORE)
+    raise NoImageError(label, "holds no image", "remove it from the series")
 
 
 def _check_kind(dataset: Any, label: str) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
-from brainseg.io import dicom_encoding, dicom_slice, nifti, pictures, zips
+from brainseg.io import dicom, dicom_encoding, dicom_slice, nifti, pictures, zips
 
 ENDINGS = (*nifti.SUFFIXES, *pictures.SUFFIXES)
 _NOT_DICOM = (*ENDINGS, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
@@ -218,7 +218,8 @@ def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
 def _group_series(inside: list[File], scratch: Path) -> Iterator[Source]:
     """One case for each series among the files of a folder, in the order of their first files.
 
-    Files that name no series belong to the only series, or make a case of their own if there are several. The reader
+    Slices that each name a series of their own, but are numbered as one and lie in one stack, are one series. Files
+    that name no series belong to the only series, or make a case of their own if there are several. The reader
     refuses both. Files that are no slices go with the first series; the reader passes them over and says so.
     """
     found: dict[str, list[File]] = defaultdict(list)
@@ -227,6 +228,9 @@ def _group_series(inside: list[File], scratch: Path) -> Iterator[Source]:
         uid = _read_series_uid(file, scratch)
         (strangers if uid is None else found[uid]).append(file)
     unnamed = found.pop("", [])
+    first = [own[0] for own in found.values()]
+    if all(len(own) == 1 for own in found.values()) and _is_one_stack(first, scratch):
+        found = {"": first}
     if strangers:
         next(iter(found.values()), unnamed).extend(strangers)
     if len(found) < 2:
@@ -253,6 +257,18 @@ def _read_series_uid(file: File, scratch: Path) -> str | None:
         return "" if damaged else None
     except BrainsegError:
         return ""  # the reader reports the reason
+
+
+def _is_one_stack(inside: list[File], scratch: Path) -> bool:
+    """Whether slices that each name a series of their own are one volume."""
+    headers = []
+    try:
+        for file in inside:
+            with file.on_disk(scratch) as path:
+                headers.append(dicom_slice.read_header(path, file.label))
+    except BrainsegError:
+        return False
+    return dicom.is_one_stack(headers)
 
 
 def _group_slices(images: list[File], scratch: Path) -> Iterator[Source]:
