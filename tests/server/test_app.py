@@ -183,6 +183,14 @@ def test_dicom_as_files_or_as_a_zip(served):
     assert "export/" not in refused.text and "IM9" not in refused.text
 
 
+def test_dicom_without_preamble_is_known_by_its_first_elements(served):
+    whole = slices()
+    start = 144 + int.from_bytes(whole[0][140:144], "little")
+    alone = served.segment(*(data[start:] for data in whole)).json()
+    assert any("4 files that do not name their transfer syntax" in warning for warning in alone["warnings"])
+    assert alone["summary"]["tumour_pixels"] == served.segment(*whole).json()["summary"]["tumour_pixels"]
+
+
 def test_what_is_no_brain_is_refused_or_marked():
     verdicts = [Verdict(True, ["does not look like an axial brain slice (a knee?)"]), Verdict(False, ["odd"])]
     with serving(judge=lambda _: verdicts.pop(0), settings=app.Settings(decoders=1)) as served:
