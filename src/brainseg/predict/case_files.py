@@ -9,7 +9,7 @@ from PIL import Image
 
 from brainseg import errors, files
 from brainseg.errors import DataError, Problem
-from brainseg.inference import measurements, overlays, plausibility
+from brainseg.inference import cases, measurements, overlays, plausibility
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.io import nifti
@@ -127,7 +127,7 @@ def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
         raise DataError(source.label, f"are slices of different kinds: {shown}", fix)
     remarks = dict.fromkeys(remark for case in read for remark in case.remarks)  # each once, in order
     voxels = np.concatenate([case.voxels for case in read])
-    return read[0]._replace(name=source.label, voxels=voxels, remarks=tuple(remarks))
+    return cases.make_case(source.label, read[0].kind, voxels, None, tuple(remarks))
 
 
 def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:
