@@ -56,6 +56,17 @@ def test_what_is_not_there_is_named(tmp_path):
         cases.read(tmp_path / "gone.png", "gone.png")
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [("a.nrrd", "SimpleITK"), ("a.MHA", "SimpleITK"), ("a.mgz", "mri_convert"), ("DICOMDIR", "name the folder")],
+)
+def test_other_kinds_of_volumes_are_refused_with_what_makes_a_nifti(tmp_path, name, fix):
+    (tmp_path / name).write_bytes(b"NRRD0004")
+    with pytest.raises(DataError, match="is of a kind that is not read") as caught:
+        cases.read(tmp_path / name, f"in/{name}")
+    assert fix in caught.value.problems[0].fix
+
+
 def nifti_case(tmp_path, value: int, name: str, **options) -> cases.Case:
     path = tmp_path / f"{name}.nii"
     path.write_bytes(nifti_files.encode(np.full((10, 12, 9), value, np.int16), **options))

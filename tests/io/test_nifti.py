@@ -136,6 +136,40 @@ def test_three_channels_without_a_step_in_time_are_no_series(tmp_path):
         assert read(tmp_path, encode(channels, **edits)).voxels.shape == (9, 8, 10, 3)
 
 
+def pair(folder, kind=nibabel.Nifti1Pair, name: str = "a.img", array: np.ndarray = GRAY):
+    nibabel.save(kind(array, AFFINE), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])
+@pytest.mark.parametrize("halves", [("a.img", "a.hdr"), ("a.img.gz", "a.hdr.gz")])
+def test_a_pair_is_read_whichever_half_is_named(tmp_path, kind, halves):
+    pair(tmp_path, kind, halves[0])
+    for half in halves:
+        volume = nifti.read_image(tmp_path / half, half)
+        np.testing.assert_array_equal(file_order(volume), GRAY)
+        np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-5)
+        np.testing.assert_array_equal(nifti.read_labels(tmp_path / half, half).voxels, volume.voxels)
+
+
+def test_half_a_pair_and_one_without_left_and_right_are_refused(tmp_path):
+    pair(tmp_path)
+    for half, other in (("a.img", "hdr"), ("a.hdr", "img")):
+        alone = place(tmp_path, (tmp_path / half).read_bytes(), half.replace("a", "alone"))
+        with pytest.raises(DataError, match=rf"^x: .* no \.{other}"):
+            nifti.read_image(alone, "x")
+        alone.unlink()
+    whole = (tmp_path / "a.img").read_bytes()
+    place(tmp_path, whole[:-1], "a.img")
+    with pytest.raises(DataError, match="is cut short: 719 of 720 bytes"):
+        nifti.read_image(tmp_path / "a.hdr", "x")
+    pair(tmp_path, nibabel.AnalyzeImage, "b.img", GRAY.astype(np.int16))
+    for half in ("b.img", "b.hdr"):
+        with pytest.raises(DataError, match=r"Analyze .* left and right") as caught:
+            nifti.read_image(tmp_path / half, "x")
+        assert "dcm2niix" in caught.value.problems[0].fix
+
+
 def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
 

@@ -217,6 +217,16 @@ def test_no_cell_is_a_formula(tmp_path, monkeypatch):
     assert table(Path("out"))["_1+1"]["source"] == "./=1+1.png"
 
 
+def test_a_pair_in_a_folder_and_in_a_zip_is_answered(tmp_path):
+    nifti(tmp_path / "in/scan.img", heads(3))
+    with zipfile.ZipFile(tmp_path / "in/z.zip", "w") as archive:
+        for half in ("scan.hdr", "scan.img"):
+            archive.write(tmp_path / "in" / half, half)
+    run(tmp_path / "in", tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert len(rows) == 2 and all((row["kind"], row["slices"]) == ("nifti", "3") for row in rows.values())
+
+
 def test_a_zip_is_answered_member_by_member(tmp_path):
     voxels = heads(4).astype(np.uint16)
     paths = save_series(tmp_path / "d", voxels)

@@ -12,6 +12,12 @@ from brainseg.io.sequences import CHANNELS
 from brainseg.io.volumes import Volume
 
 ROLES = {"pre": "pre-contrast", "flair": "FLAIR", "post": "post-contrast"}
+_ITK = "python -c \"import SimpleITK as itk; itk.WriteImage(itk.ReadImage('IN'), 'OUT.nii.gz')\""
+_CONVERT = {
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), f"make it NIfTI: {_ITK}"),
+    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "make it NIfTI: mri_convert IN OUT.nii.gz (FreeSurfer)"),
+    "dicomdir": "name the folder that it lies in",
+}
 
 
 class Case(NamedTuple):
@@ -46,6 +52,8 @@ def read(path: Path, name: str) -> Case:
             return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume, scan.remarks)
         if not path.is_file():
             raise DataError(name, "does not exist, or is no file", "check the path")
+        if fix := next((fix for ending, fix in _CONVERT.items() if name.lower().endswith(ending)), ""):
+            raise DataError(name, "is of a kind that is not read", fix)
         if pictures.has_pages(path):
             return make_case(name, "tif", pictures.decode_pages(path.read_bytes(), name), None)
         return make_case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)

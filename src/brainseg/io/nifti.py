@@ -1,4 +1,4 @@
-"""NIfTI: single-file NIfTI-1 and NIfTI-2, plain or gzipped, to axial volumes and back.
+"""NIfTI-1 and NIfTI-2, single files and pairs .hdr/.img, plain or gzipped, to axial volumes and back.
 
 Accepted shapes are ``(I, J, K)``, with or without trailing axes of length 1, one slice ``(I, J)``, and for images also
 three channels, ``(I, J, K, 3)``, vectors ``(I, J, K, 1, 3)`` or RGB24, in the order pre-contrast, FLAIR, post-contrast.
@@ -31,6 +31,7 @@ from brainseg.io import volumes
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 SUFFIXES = (".nii", ".nii.gz")
+PAIR_SUFFIXES = (".hdr", ".hdr.gz", ".img", ".img.gz")  # a header, and its voxels in a file of their own
 
 _HEADER_SIZES = {struct.pack(f"{order}i", size): (size, order) for size in (348, 540) for order in "<>"}
 _SINGLE_FILE_MARKS = (b"n+1\0", b"n+2\0\r\n\x1a\n")
@@ -66,11 +67,29 @@ class _Header(NamedTuple):
     remarks: tuple[str, ...]
 
 
+def other_names(name: str) -> list[str]:
+    """Names that the other half of a pair may have: of ``a.img`` those of its header, of ``a.hdr`` those of its voxels.
+
+    Empty if the name is of no half.
+    """
+    own = max((end for end in PAIR_SUFFIXES if name.lower().endswith(end)), key=len, default="")
+    if not own:
+        return []
+    stem, wanted = name[: -len(own)], ".img" if own.startswith(".hdr") else ".hdr"
+    endings = [wanted, f"{wanted}.gz"]
+    return [stem + ending for ending in (*endings, *map(str.upper, endings))]
+
+
+def find_other_half(path: Path) -> Path | None:
+    """The other half of a pair, in the same folder; None if there is none, or if ``path`` is no half."""
+    return next((path.with_name(name) for name in other_names(path.name) if path.with_name(name).is_file()), None)
+
+
 def read_image(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
     """Read the intensities of a scan.
 
     Args:
-        path: the file; its bytes say whether it is gzipped.
+        path: the file, or one half of a pair; its bytes say whether it is gzipped.
         name: what errors call it.
         most: values accepted in all.
 
@@ -151,17 +170,40 @@ def _read_file(path: Path, name: str, channels: tuple[int, ...], most: int) -> t
     volumes.load_nibabel("NIfTI")  # before the file is opened
     with guard(name):
         try:
-            if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-                raise DataError(name, "is not a file", "put the file itself here")
-            with path.open("rb") as file, _open_stream(file) as stream:
-                header = _read_header(stream, name)
+            own, voxels = _find_halves(path, name)
+            with _open(own, name) as stream:
+                header = _read_header(stream, name, is_pair=voxels is not None)
                 if header.channels not in channels:
                     what = f"has {header.channels} channels, a mask must have one"
                     raise DataError(name, what, "save its labels alone")
                 volumes.check_size(header.geometry, header.channels, name, most)
+                if not voxels:
+                    return header, _read_voxels(stream, header, name)
+            with _open(voxels, name) as stream:
                 return header, _read_voxels(stream, header, name)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise DataError(name, "is damaged or cut short (its gzip stream is not whole)", _RESTORE) from None
+
+
+def _find_halves(path: Path, name: str) -> tuple[Path, Path | None]:
+    """The file with the header and, of a pair, the one with the voxels."""
+    if not other_names(path.name):
+        return path, None
+    other = find_other_half(path)
+    is_header = path.name.lower().endswith(PAIR_SUFFIXES[:2])
+    if other is None:
+        missing = ".img with its voxels" if is_header else ".hdr with its header"
+        fix = "put both files of the pair side by side, under one name"
+        raise DataError(name, f"is one half of a pair, and there is no {missing} beside it", fix)
+    return (path, other) if is_header else (other, path)
+
+
+@contextmanager
+def _open(path: Path, name: str) -> Iterator[IO[bytes]]:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+        raise DataError(name, "is not a file", "put the file itself here")
+    with path.open("rb") as file, _open_stream(file) as stream:
+        yield stream
 
 
 @contextmanager
@@ -174,7 +216,7 @@ def _open_stream(file: Any) -> Iterator[IO[bytes]]:
         yield stream  # type: ignore[misc]
 
 
-def _read_header(stream: IO[bytes], name: str) -> _Header:
+def _read_header(stream: IO[bytes], name: str, *, is_pair: bool) -> _Header:
     """Read the header, leave ``stream`` at its end, and refuse what is not accepted."""
     block = stream.read(348)
     if not block:
@@ -186,9 +228,17 @@ def _read_header(stream: IO[bytes], name: str) -> _Header:
     if len(block) < size:
         raise DataError(name, "is cut short within its header", _RESTORE)
     mark = block[344:348] if size == 348 else block[4:12]
-    if mark in _PAIR_MARKS:
-        raise DataError(name, "is one half of a pair .hdr and .img", "save both as one .nii or .nii.gz")
-    if mark not in _SINGLE_FILE_MARKS:
+    if is_pair and mark in _SINGLE_FILE_MARKS:
+        raise DataError(
+            name, "is half of a pair by its name, a whole file by its header", "name the header's file .nii"
+        )
+    if is_pair and mark not in _PAIR_MARKS:
+        what = "is Analyze (it has no NIfTI mark), which does not say where left and right are"
+        fix = "convert its DICOM files again (dcm2niix); if you know how it lies, save it as NIfTI with that affine"
+        raise DataError(name, what, fix)
+    if mark in _PAIR_MARKS and not is_pair:
+        raise DataError(name, "is one half of a pair .hdr and .img", "name it .hdr, beside its .img")
+    if mark not in (*_SINGLE_FILE_MARKS, *_PAIR_MARKS):
         raise DataError(name, "has no NIfTI mark in its header (Analyze, or damaged)", _RESTORE)
     kind = "Nifti1Header" if size == 348 else "Nifti2Header"
     fields = getattr(volumes.load_nibabel(), kind)(block, order, check=False)  # its checks repair silently, and log
@@ -201,7 +251,16 @@ def _read_header(stream: IO[bytes], name: str) -> _Header:
     geometry = Geometry(affine, (shape[0], shape[1], shape[2]))
     channels = 3 if code == _RGB or len(shape) == 4 else 1
     slope, intercept = (1.0, 0.0) if code == _RGB else _read_scaling(fields, name)  # NIfTI never scales colours
-    return _Header(geometry, channels, dtype, code == _RGB, _read_offset(fields, size, name), slope, intercept, remarks)
+    return _Header(
+        geometry,
+        channels,
+        dtype,
+        code == _RGB,
+        _read_offset(fields, 0 if is_pair else size, name),
+        slope,
+        intercept,
+        remarks,
+    )
 
 
 def _check_time(fields: Any, name: str) -> None:
@@ -294,8 +353,9 @@ def _read_scaling(fields: Any, name: str) -> tuple[float, float]:
 
 
 def _read_offset(fields: Any, size: int, name: str) -> int:
+    """Bytes from the end of a header of ``size`` to the voxels; a pair has none of it in the file of its voxels."""
     offset = float(fields["vox_offset"])
-    if not size + 4 <= offset <= _MAX_OFFSET or offset % 1:
+    if not (size and size + 4) <= offset <= _MAX_OFFSET or offset % 1:
         raise DataError(name, "says that its voxels begin at an impossible place", _RESTORE)
     return int(offset) - size
 

@@ -1,6 +1,7 @@
 """One case: from its files to its mask, its overlay and its row of summary.csv."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def read(source: Source, scratch: Path, reader: Reader) -> Case:
         return _read_slices(source, scratch, reader)
     if source.form == "series":
         return _read_series(source, scratch, reader)
-    with source.files[0].on_disk(scratch) as path:
+    with ExitStack() as opened:  # both halves of a pair, side by side
+        path, *_ = [opened.enter_context(file.on_disk(scratch)) for file in source.files]
         return reader(path, source.label)
 
 
