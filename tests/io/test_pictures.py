@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -359,3 +361,27 @@ def test_what_the_libraries_print_of_a_damaged_tiff_stays_off_the_terminal(capfd
     with pytest.raises(DataError, match="damaged"):
         pictures.decode(whole[:pixels] + b"\xff" * 40 + whole[pixels + 40 :], "a.tif")
     assert capfd.readouterr() == ("", "")
+
+
+def test_warnings_of_pillow_stay_off_the_terminal(tmp_path):
+    data = bytearray(encode(GRAY, tiffinfo={65000: "a text of more than four bytes"}))
+    at = data.index(struct.pack("<HH", 65000, 2)) + 4
+    data[at : at + 8] = struct.pack("<II", 5000, 10**8)  # beyond the end of the file
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.warns(UserWarning, match="Tag data larger"), Image.open(tmp_path / "a.tif") as image:
+        image.load()
+    code = "import sys; from brainseg.io import pictures; pictures.decode(open(sys.argv[1], 'rb').read(), 'a.tif')"
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "a.tif"], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (png(16, 16, 8, 0, b"").replace(b"IHDR\0\0\0\x10", b"IHDR\0\0\0\x11"), "PNG"),  # its checksum is wrong
+        (tiff(bytes(16 * 16 * 12), [32, 32, 32]), "TIFF"),
+    ],
+)
+def test_what_begins_as_a_picture_and_cannot_be_opened_is_not_called_another_kind(data, kind):
+    with pytest.raises(DataError, match=f"^a: is a {kind} that is damaged or of a kind that is not read"):
+        pictures.decode(data, "a")

@@ -50,6 +50,7 @@ _DESCRIPTION = 270  # TIFF tag: free text, of which only the numbers of pages ar
 _IMAGEJ = (("T", "frames"), ("Z", "slices"), ("C", "channels"))  # slowest first
 _AXES = {"C": "channels", "T": "time points", "Z": "slices"}
 _SLICES = "ZIQ?"  # also what tifffile calls a sequence, other, or does not name
+_MARKS = {b"II*": "TIFF", b"MM\0": "TIFF", b"\x89PNG": "PNG", b"\xff\xd8": "JPEG"}  # first bytes
 _NUMPY = b"\x93NUMPY"
 _PHOTOMETRIC = 262  # TIFF tag: with 0, white is zero, which Pillow inverts only for 8 bits
 _KINDS_READ = "8-bit or unsigned 16-bit grayscale, 32-bit floating point, or RGB with 8 bits per channel"
@@ -202,6 +203,9 @@ def _open(data: bytes, name: str) -> Iterator[ImageFile]:
         except Image.DecompressionBombError:
             raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
         except UnidentifiedImageError:
+            if kind := next((kind for mark, kind in _MARKS.items() if data.startswith(mark)), ""):
+                what = f"is a {kind} that is damaged or of a kind that is not read"
+                raise DataError(name, what, f"restore it, or save it as {_KINDS_READ}") from None
             raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
 
 
