@@ -25,13 +25,46 @@ def test_a_picture_a_tif_of_pages_a_nifti_and_a_dicom_folder(tmp_path):
 
 
 def test_three_channels_are_the_models(tmp_path):
-    Image.fromarray(np.zeros((16, 12, 3), np.uint8)).save(tmp_path / "a.png")
+    colours = np.zeros((16, 12, 3), np.uint8)
+    colours[3, 4, 2] = 1
+    Image.fromarray(colours).save(tmp_path / "a.png")
     assert cases.read(tmp_path / "a.png", "a").channels == ["pre-contrast", "FLAIR", "post-contrast"]
+
+
+def test_gray_saved_as_rgb_is_flair_alone(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (16, 12, 9)).astype(np.uint8)
+    thrice = np.stack([gray] * 3, -1)
+    pages = [Image.fromarray(page) for page in np.moveaxis(thrice, 2, 0)]
+    for name in ("a.png", "a.jpg", "one.tif"):
+        pages[0].save(tmp_path / name)
+    pages[0].save(tmp_path / "many.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "4d.nii").write_bytes(nifti_files.encode(thrice.astype(np.float32)))
+    rgb24 = np.ascontiguousarray(thrice).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    (tmp_path / "rgb.nii").write_bytes(nifti_files.encode(rgb24))
+    for path in (path for path in tmp_path.iterdir() if path.is_file()):
+        assert cases.read(path, path.name).channels == FLAIR_ALONE, path.name
+
+
+def test_gray_saved_as_rgb_is_a_series_of_one_channel(tmp_path):
+    flair, post = nifti_case(tmp_path, 2, "flair"), nifti_case(tmp_path, 3, "post")
+    thrice = post._replace(voxels=np.stack([post.voxels] * 3, -1))
+    assert cases.combine({"flair": flair, "post": thrice}, "both").voxels[0, 0, 0].tolist() == [2, 2, 3]
 
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         cases.read(tmp_path / "gone.png", "gone.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [("a.nrrd", "SimpleITK"), ("a.MHA", "SimpleITK"), ("a.mgz", "mri_convert"), ("DICOMDIR", "name the folder")],
+)
+def test_other_kinds_of_volumes_are_refused_with_what_makes_a_nifti(tmp_path, name, fix):
+    (tmp_path / name).write_bytes(b"NRRD0004")
+    with pytest.raises(DataError, match="is of a kind that is not read") as caught:
+        cases.read(tmp_path / name, f"in/{name}")
+    assert fix in caught.value.problems[0].fix
 
 
 def nifti_case(tmp_path, value: int, name: str, **options) -> cases.Case:
@@ -56,7 +89,7 @@ def test_series_that_do_not_belong_together_are_refused(tmp_path):
         "elsewhere": nifti_case(tmp_path, 1, "moved", affine=moved),
         "is \\(12, 10, 8\\)": flair._replace(voxels=flair.voxels[..., :8]),
         "uint8": flair._replace(voxels=flair.voxels.astype(np.uint8)),
-        "three channels": flair._replace(voxels=np.stack([flair.voxels] * 3, -1)),
+        "three channels": flair._replace(voxels=np.stack([flair.voxels, flair.voxels, flair.voxels + 1], -1)),
         "different kinds": flair._replace(volume=None),
     }
     for why, other in others.items():

@@ -12,7 +12,7 @@ from brainseg.errors import DataError, MachineError
 from brainseg.io import nifti, volumes
 
 nibabel = pytest.importorskip("nibabel")
-from tests.support.nifti_files import AFFINE, AT, encode  # noqa: E402
+from tests.support.nifti_files import AFFINE, AT, LPS, encode  # noqa: E402
 
 SHAPE = (8, 9, 10)
 GRAY = np.random.default_rng(0).integers(0, 250, SHAPE).astype(np.uint8)
@@ -100,12 +100,83 @@ def test_p10_the_sform_wins_and_the_qform_serves_where_there_is_none(tmp_path):
     np.testing.assert_allclose(read(tmp_path, zero).geometry.affine, expected)
 
 
+SHEARED = AFFINE + np.array([[0, 0.6, 0, 0], [0, 0, 0.6, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("reader", [nifti.read_image, nifti.read_labels])
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [(SHEARED, "not perpendicular"), (np.zeros((4, 4)), "0 x 0 x 0 mm"), (np.full((4, 4), np.nan), "not numbers")],
+)
+def test_the_qform_serves_where_the_sform_is_unusable_and_that_is_told(tmp_path, rows, what, reader):
+    volume = read(tmp_path, encode(GRAY, srow=("<12f", *rows[:3].ravel())), reader)
+    np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-5)
+    [remark] = volume.remarks
+    assert remark.startswith("its sform has ") and what in remark and "qform was used" in remark
+    assert read(tmp_path, PLAIN, reader).remarks == ()
+
+
+def test_one_slice_of_two_axes(tmp_path):
+    flat = GRAY[:, :, 0]
+    volume = read(tmp_path, encode(flat, LPS))
+    assert volume.voxels.shape == (1, 9, 8) and volume.geometry.shape == (8, 9, 1)
+    np.testing.assert_array_equal(file_order(volume)[..., 0], flat)
+    assert read(tmp_path, encode(flat, LPS), nifti.read_labels).voxels.shape == (1, 9, 8)
+
+
+@pytest.mark.parametrize("intent", [1007, 2003])
+def test_vectors_of_a_fifth_axis_are_channels(tmp_path, intent):
+    volume = read(tmp_path, encode(VECTORS, intent=("<h", intent)))
+    np.testing.assert_array_equal(file_order(volume), VECTORS[:, :, :, 0])
+
+
+def test_three_channels_without_a_step_in_time_are_no_series(tmp_path):
+    channels = VECTORS[:, :, :, 0]
+    for edits in ({"step": ("<f", 0), "units": ("<b", 10)}, {"step": ("<f", 0)}, {"units": ("<b", 2)}):
+        assert read(tmp_path, encode(channels, **edits)).voxels.shape == (9, 8, 10, 3)
+
+
+def pair(folder, kind=nibabel.Nifti1Pair, name: str = "a.img", array: np.ndarray = GRAY):
+    nibabel.save(kind(array, AFFINE), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])
+@pytest.mark.parametrize("halves", [("a.img", "a.hdr"), ("a.img.gz", "a.hdr.gz")])
+def test_a_pair_is_read_whichever_half_is_named(tmp_path, kind, halves):
+    pair(tmp_path, kind, halves[0])
+    for half in halves:
+        volume = nifti.read_image(tmp_path / half, half)
+        np.testing.assert_array_equal(file_order(volume), GRAY)
+        np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-5)
+        np.testing.assert_array_equal(nifti.read_labels(tmp_path / half, half).voxels, volume.voxels)
+
+
+def test_half_a_pair_and_one_without_left_and_right_are_refused(tmp_path):
+    pair(tmp_path)
+    for half, other in (("a.img", "hdr"), ("a.hdr", "img")):
+        alone = place(tmp_path, (tmp_path / half).read_bytes(), half.replace("a", "alone"))
+        with pytest.raises(DataError, match=rf"^x: .* no \.{other}"):
+            nifti.read_image(alone, "x")
+        alone.unlink()
+    whole = (tmp_path / "a.img").read_bytes()
+    place(tmp_path, whole[:-1], "a.img")
+    with pytest.raises(DataError, match="is cut short: 719 of 720 bytes"):
+        nifti.read_image(tmp_path / "a.hdr", "x")
+    pair(tmp_path, nibabel.AnalyzeImage, "b.img", GRAY.astype(np.int16))
+    for half in ("b.img", "b.hdr"):
+        with pytest.raises(DataError, match=r"Analyze .* left and right") as caught:
+            nifti.read_image(tmp_path / half, "x")
+        assert "dcm2niix" in caught.value.problems[0].fix
+
+
 def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
 
 
 PLAIN, TWO = encode(GRAY), encode(GRAY, kind=nibabel.Nifti2Image)
 FLOAT = GRAY.astype("f4")
+VECTORS = np.stack([GRAY, 255 - GRAY, GRAY // 2], -1).reshape(*SHAPE, 1, 3)
 HUGE = GRAY.astype("i4") + 2**24
 BAD = {
     "p5 empty": (b"", "is empty"),
@@ -149,12 +220,20 @@ BAD = {
     "p3 unknown": (encode(GRAY, datatype=("<h", 77)), "an unknown type"),
     "p10 4-D": (encode(np.stack([GRAY] * 4, -1)), "is 8 x 9 x 10 x 4, one volume"),
     "p10 5-D": (encode(np.stack([GRAY] * 3, -1).reshape(*SHAPE, 1, 3)), "is 8 x 9 x 10 x 1 x 3"),
-    "p10 2-D": (encode(GRAY[0]), "is 9 x 10, one volume"),
+    "p10 2-D without a place": (encode(GRAY[0], sform=("<h", 0), qform=("<h", 0)), "neither sform nor qform"),
+    "p10 1-D": (encode(GRAY, dim=("<2h", 1, 8)), "is 8, one volume"),
+    "p10 seconds": (encode(np.stack([GRAY] * 3, -1), units=("<b", 10), step=("<f", 2)), "volumes every 2 s"),
+    "p10 milliseconds": (encode(np.stack([GRAY] * 3, -1), units=("<b", 18)), "series of 3 volumes every 1 ms"),
+    "p10 step in time": (encode(np.stack([GRAY] * 3, -1), step=("<f", 2.5)), "series of 3 volumes every 2.5 by"),
+    "p10 spectrum": (encode(np.stack([GRAY] * 3, -1), units=("<b", 34)), "series of 3 volumes by"),
+    "p10 intent of time": (encode(np.stack([GRAY] * 3, -1), intent=("<h", 2001)), "series of 3 volumes"),
+    "p10 displacements": (encode(VECTORS, intent=("<h", 1006)), "is 8 x 9 x 10 x 1 x 3"),
     "p10 RGB and channels": (encode(np.zeros((*SHAPE, 3), RGB24)), "several colours"),
     "p10 no orientation": (encode(GRAY, qform=("<2h", 0, 0)), "neither sform nor qform"),
     "p10 metres": (encode(GRAY, units=("<b", 1)), "millimetres"),
-    "p10 zero spacing": (encode(GRAY, srow=("<12f", *[0] * 12)), "voxels of 0 x 0 x 0 mm"),
-    "p10 sform of NaN": (encode(GRAY, srow=("<f", np.nan)), "not numbers"),
+    "p10 zero spacing": (encode(GRAY, srow=("<12f", *[0] * 12), qform=("<h", 0)), "voxels of 0 x 0 x 0 mm"),
+    "p10 sform and qform": (encode(GRAY, srow=("<12f", *[0] * 12), quatern=("<3f", 9, 9, 9)), "voxels of 0 x 0 x 0"),
+    "p10 sform of NaN": (encode(GRAY, srow=("<f", np.nan), qform=("<h", 0)), "not numbers"),
     "p10 qform no rotation": (encode(GRAY, sform=("<h", 0), quatern=("<3f", 9, 9, 9)), "no rotation"),
     "p10 qform of NaN": (encode(GRAY, sform=("<h", 0), quatern=("<3f", *[np.nan] * 3)), "no rotation|not numbers"),
     "p10 negative pixdim": (encode(GRAY, sform=("<h", 0), pixdim=("<2f", 1, -1)), "no rotation"),

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -262,3 +264,124 @@ def test_whatever_pillow_raises_names_the_file(monkeypatch, tmp_path, error):
         pictures.decode(data, "a.tif")
     assert "DOE" not in str(caught.value)
     assert not pictures.is_deep(data) and not pictures.has_pages(tmp_path / "a.tif")
+
+
+STACK = np.random.default_rng(0).integers(0, 256, (12, 16, 16)).astype(np.uint8)  # pages
+OME = '<OME><Image ID="1"><Pixels DimensionOrder="{}" SizeC="{}" SizeT="{}" SizeZ="{}"/></Image></OME>'
+
+
+def described(text: str, pages: np.ndarray = STACK) -> bytes:
+    first, *rest = (Image.fromarray(page) for page in pages)
+    return encode(first, save_all=True, append_images=rest, tiffinfo={270: text})
+
+
+NOT_SLICES = {
+    "ImageJ=1.53t\nimages=12\nchannels=2\nslices=6\n": "6 slices x 2 channels",
+    "ImageJ=1.53t\nimages=12\nchannels=12\n": "12 channels",
+    "ImageJ=1.53t\nimages=12\nframes=12\n": "12 time points",
+    "ImageJ=1.53t\nimages=12\nchannels=3\nframes=4\n": "4 time points x 3 channels",
+    "ImageJ=1.53t\nimages=12\nchannels=2\nslices=5\n": "5 slices x 2 channels by its description, in 12 pages",
+    OME.format("XYCZT", 2, 1, 6): "6 slices x 2 channels",
+    OME.format("XYZTC", 1, 3, 4): "3 time points x 4 slices",
+    OME.format("XYZTC", 1, 1, 12) + OME: "holds 2 images",
+    '{"shape": [6, 2, 16, 16], "axes": "ZCYX"}': "6 slices x 2 channels",
+    '{"shape": [6, 2, 16, 16]}': "6 pages x 2 pages",
+    '{"shape": [12, 16, 16], "axes": "TYX"}': "12 time points",
+}
+
+
+@pytest.mark.parametrize("text", NOT_SLICES)
+def test_pages_that_are_not_slices_by_their_description_are_refused(text):
+    with pytest.raises(DataError, match=f"^a.tif: .*{NOT_SLICES[text]}") as caught:
+        pictures.decode_pages(described(text), "a.tif")
+    assert "save one" in caught.value.problems[0].fix
+
+
+CHANNELS = {
+    "ImageJ=1.53t\nimages=12\nchannels=3\nslices=4\n": False,
+    OME.format("XYCZT", 3, 1, 4): False,
+    OME.format("XYZCT", 3, 1, 4): True,
+    '{"shape": [3, 4, 16, 16], "axes": "CZYX"}': True,
+}
+
+
+@pytest.mark.parametrize("text", CHANNELS)
+def test_three_channels_of_each_slice_lie_side_by_side(text):
+    shape, slices = ((3, 4), 1) if CHANNELS[text] else ((4, 3), 0)
+    expected = np.moveaxis(STACK.reshape(*shape, 16, 16), 1 - slices, -1)
+    decoded = pictures.decode_pages(described(text), "a")
+    assert decoded.shape == (4, 16, 16, 3)
+    np.testing.assert_array_equal(decoded, expected)
+
+
+def test_three_channels_of_one_slice():
+    decoded = pictures.decode_pages(described("ImageJ=1.53t\nimages=3\nchannels=3\n", STACK[:3]), "a")
+    np.testing.assert_array_equal(decoded, np.moveaxis(STACK[:3], 0, -1)[None])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ImageJ=1.53t\nimages=12\nslices=12\n",
+        "ImageJ=1.53t\nimages=24\nchannels=2\nslices=12\n",  # one channel, saved with the description of both
+        "{not JSON",
+        '{"shape": [12, 16, 16]}',
+        "channels=2 of a scanner",
+    ],
+)
+def test_slices_by_their_description_stay_slices(text):
+    np.testing.assert_array_equal(pictures.decode_pages(described(text), "a"), STACK)
+
+
+def test_colours_that_ome_counts_as_channels_stay_colours():
+    colours = np.stack([STACK] * 3, -1)
+    decoded = pictures.decode_pages(described(OME.format("XYCZT", 3, 1, 12), colours), "a")
+    np.testing.assert_array_equal(decoded, colours)
+
+
+def test_what_is_signed_is_named_with_what_is_read():
+    data = bytearray(encode(GRAY.astype(np.uint16), tiffinfo={339: 1}))
+    at = data.index(struct.pack("<HHI", 339, 3, 1)) + 8
+    data[at : at + 2] = struct.pack("<H", 2)
+    with pytest.raises(DataError, match=r"has signed 16-bit pixels") as caught:
+        pictures.decode(bytes(data), "a.tif")
+    assert "unsigned 16-bit grayscale" in caught.value.problems[0].fix
+
+
+def test_a_png_without_pixels_is_damaged():
+    whole = png(16, 16, 8, 0, b"")
+    cut = whole[: whole.index(b"IDAT") - 4] + whole[whole.index(b"IEND") - 4 :]
+    with pytest.raises(DataError, match=r"^a.png: is damaged .*no pixels"):
+        pictures.decode(cut, "a.png")
+
+
+def test_what_the_libraries_print_of_a_damaged_tiff_stays_off_the_terminal(capfd):
+    whole = encode(RGB, compression="tiff_lzw")
+    pixels = Image.open(io.BytesIO(whole)).tag_v2[273][0]
+    with pytest.raises(DataError, match="damaged"):
+        pictures.decode(whole[:pixels] + b"\xff" * 40 + whole[pixels + 40 :], "a.tif")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_warnings_of_pillow_stay_off_the_terminal(tmp_path):
+    data = bytearray(encode(GRAY, tiffinfo={65000: "a text of more than four bytes"}))
+    at = data.index(struct.pack("<HH", 65000, 2)) + 4
+    data[at : at + 8] = struct.pack("<II", 5000, 10**8)  # beyond the end of the file
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.warns(UserWarning, match="Tag data larger"), Image.open(tmp_path / "a.tif") as image:
+        image.load()
+    code = "import sys; from brainseg.io import pictures; pictures.decode(open(sys.argv[1], 'rb').read(), 'a.tif')"
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "a.tif"], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (png(16, 16, 8, 0, b"").replace(b"IHDR\0\0\0\x10", b"IHDR\0\0\0\x11"), "PNG"),  # its checksum is wrong
+        (tiff(bytes(16 * 16 * 12), [32, 32, 32]), "TIFF"),
+    ],
+)
+def test_what_begins_as_a_picture_and_cannot_be_opened_is_not_called_another_kind(data, kind):
+    with pytest.raises(DataError, match=f"^a: is a {kind} that is damaged or of a kind that is not read"):
+        pictures.decode(data, "a")

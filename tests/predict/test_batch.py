@@ -130,6 +130,17 @@ def test_numbered_slices_are_one_volume_with_a_mask_each(tmp_path):
     assert (row["kind"], row["slices"], row["mask"]) == ("slices", "12", "masks/TCGA_7/")
 
 
+def test_a_blank_slice_of_a_volume_in_colour_is_of_three_sequences(tmp_path):
+    colours = np.stack([heads(3), heads(3) // 2, heads(3)], axis=-1)
+    colours[0] = 0
+    slices(tmp_path / "colour", colours)
+    slices(tmp_path / "gray", np.stack([heads(3)] * 3, axis=-1))
+    run([tmp_path / "colour", tmp_path / "gray"], tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert rows["colour"]["channels"] == "pre-contrast, FLAIR, post-contrast"
+    assert rows["gray"]["channels"] == "FLAIR, FLAIR, FLAIR"
+
+
 def test_slices_that_do_not_belong_together_are_refused_by_name(tmp_path, capsys):
     slices(tmp_path / "a", heads(3))
     tif(tmp_path / "a/a_4.tif", heads(1, 64))
@@ -204,6 +215,16 @@ def test_no_cell_is_a_formula(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(tif(Path("=1+1.png"), heads(1)), Path("out"))
     assert table(Path("out"))["_1+1"]["source"] == "./=1+1.png"
+
+
+def test_a_pair_in_a_folder_and_in_a_zip_is_answered(tmp_path):
+    nifti(tmp_path / "in/scan.img", heads(3))
+    with zipfile.ZipFile(tmp_path / "in/z.zip", "w") as archive:
+        for half in ("scan.hdr", "scan.img"):
+            archive.write(tmp_path / "in" / half, half)
+    run(tmp_path / "in", tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert len(rows) == 2 and all((row["kind"], row["slices"]) == ("nifti", "3") for row in rows.values())
 
 
 def test_a_zip_is_answered_member_by_member(tmp_path):

@@ -70,6 +70,34 @@ def test_a_folder_named_as_its_slices_gives_the_case_its_name(tmp_path):
     }  # fmt: skip
 
 
+def test_a_pair_is_one_case_and_half_of_one_is_none_unless_named(tmp_path):
+    for name in ("a.hdr", "a.img", "b.HDR", "b.img.gz", "photo.hdr", "disc.img", "a_mask.hdr", "a_mask.img"):
+        empty(tmp_path / "in" / name)
+    found = find(tmp_path / "in", tmp_path=tmp_path)
+    assert places(found, tmp_path / "in") == {"a": ("file", 2), "b": ("file", 2)}
+    assert [file.name for file in found.sources[0].files] == ["a.hdr", "a.img"]
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for path in (tmp_path / "in").iterdir():
+            archive.write(path, f"x/{path.name}")
+    assert places(find(tmp_path / "z.zip", tmp_path=tmp_path), tmp_path / "z.zip") == {
+        "x/a": ("file", 2), "x/b": ("file", 2)
+    }  # fmt: skip
+    for named in (["a.img"], ["a.hdr"], ["a.hdr", "a.img"], ["a.img", "a.hdr"]):
+        assert places(find(*(tmp_path / "in" / name for name in named), tmp_path=tmp_path), tmp_path / "in") == {
+            "a": ("file", 2)
+        }
+    assert places(find(tmp_path / "in/disc.img", tmp_path=tmp_path), tmp_path / "in") == {"disc": ("file", 1)}
+
+
+def test_the_voxels_of_a_pair_count_for_its_digest(tmp_path):
+    for name in ("a.hdr", "a.img"):
+        empty(tmp_path / name)
+    [source] = find(tmp_path / "a.hdr", tmp_path=tmp_path).sources
+    before = source.digest(tmp_path)
+    (tmp_path / "a.img").write_bytes(b"1")
+    assert source.digest(tmp_path) != before
+
+
 def test_other_pictures_are_cases_of_their_own(tmp_path):
     for name in ("a.png", "b.jpg", "c_1.tif", "d_1.png", "d_2.tif"):  # one number, other endings: no volume
         picture(tmp_path / "in" / name)

@@ -10,8 +10,9 @@ import pytest
 nibabel = pytest.importorskip("nibabel")
 
 AFFINE = np.array([[0.0, 0, -2, 30], [-1.5, 0, 0, 40], [0, 1.25, 0, -50], [0, 0, 0, 1]])  # columns, slices, rows
-AT = {"dim": 40, "datatype": 70, "bitpix": 72, "pixdim": 76, "vox_offset": 108, "slope": 112, "inter": 116,
-      "units": 123, "descrip": 148, "qform": 252, "sform": 254, "quatern": 256, "srow": 280, "magic": 344}  # fmt: skip
+AT = {"dim": 40, "intent": 68, "datatype": 70, "bitpix": 72, "pixdim": 76, "step": 92, "vox_offset": 108, "slope": 112,
+      "inter": 116, "units": 123, "descrip": 148, "qform": 252, "sform": 254, "quatern": 256, "srow": 280,
+      "magic": 344}  # fmt: skip
 LPS = np.diag([-0.9, -1.1, 5.0, 1.0])  # columns to the left, rows to the back, slices to the head: axial display
 ORIENTATIONS = [
     (axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)

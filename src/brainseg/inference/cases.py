@@ -12,6 +12,12 @@ from brainseg.io.sequences import CHANNELS
 from brainseg.io.volumes import Volume
 
 ROLES = {"pre": "pre-contrast", "flair": "FLAIR", "post": "post-contrast"}
+_ITK = "python -c \"import SimpleITK as itk; itk.WriteImage(itk.ReadImage('IN'), 'OUT.nii.gz')\""
+_CONVERT = {
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), f"make it NIfTI: {_ITK}"),
+    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "make it NIfTI: mri_convert IN OUT.nii.gz (FreeSurfer)"),
+    "dicomdir": "name the folder that it lies in",
+}
 
 
 class Case(NamedTuple):
@@ -46,15 +52,27 @@ def read(path: Path, name: str) -> Case:
             return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume, scan.remarks)
         if not path.is_file():
             raise DataError(name, "does not exist, or is no file", "check the path")
+        if fix := next((fix for ending, fix in _CONVERT.items() if name.lower().endswith(ending)), ""):
+            raise DataError(name, "is of a kind that is not read", fix)
         if pictures.has_pages(path):
             return make_case(name, "tif", pictures.decode_pages(path.read_bytes(), name), None)
         return make_case(name, "picture", pictures.decode(path.read_bytes(), name)[None], None)
 
 
 def make_case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None, remarks: tuple[str, ...] = ()) -> Case:
-    """A case from arrays: three channels are those of the model, one channel is FLAIR."""
-    channels = list(CHANNELS) if voxels.ndim == 4 else [ROLES["flair"]] * len(CHANNELS)
+    """A case from arrays: three channels are those of the model, one channel, or three equal ones, is FLAIR.
+
+    Equal channels stay in ``voxels``: a blank slice of a volume in colour has them, too.
+    """
+    channels = [ROLES["flair"]] * len(CHANNELS) if _is_gray(voxels) else list(CHANNELS)
     return Case(name, kind, voxels, volume, channels, remarks)
+
+
+def _is_gray(voxels: np.ndarray) -> bool:
+    """Whether there is one channel, or all three are equal everywhere: gray that was saved as RGB."""
+    if voxels.ndim == 3:
+        return True
+    return all((part == part[..., :1]).all() for part in voxels)  # by slices, which takes little memory
 
 
 def combine(parts: dict[str, Case], name: str) -> Case:
@@ -69,9 +87,10 @@ def combine(parts: dict[str, Case], name: str) -> Case:
     unknown = set(parts) - set(ROLES)
     if unknown or "flair" not in parts:
         raise DataError(name, "has no FLAIR" if not unknown else f"has a role {unknown.pop()!r}", "name FLAIR at least")
-    flair = parts["flair"]
     if len(parts) == 1:
-        return flair
+        return parts["flair"]
+    parts = {role: _drop_copies(part) for role, part in parts.items()}
+    flair = parts["flair"]
     for role, part in parts.items():
         _check_same_grid(flair, part, f"{name}, {ROLES[role]}")
     chosen = [parts.get(role, flair) for role in ROLES]
@@ -80,6 +99,14 @@ def combine(parts: dict[str, Case], name: str) -> Case:
     channels = [ROLES[role if role in parts else "flair"] for role in ROLES]
     remarks = dict.fromkeys(remark for part in parts.values() for remark in part.remarks)  # each once, in order
     return Case(name, flair.kind, voxels, volume, channels, tuple(remarks))
+
+
+def _drop_copies(part: Case) -> Case:
+    """Gray that was saved as RGB, (S, H, W, 3), as the one channel that it is."""
+    if part.voxels.ndim == 3 or not _is_gray(part.voxels):
+        return part
+    voxels = np.ascontiguousarray(part.voxels[..., 0])
+    return part._replace(voxels=voxels, volume=part.volume and part.volume._replace(voxels=voxels))
 
 
 def _check_same_grid(flair: Case, part: Case, name: str) -> None:

@@ -1,9 +1,10 @@
-"""NIfTI: single-file NIfTI-1 and NIfTI-2, plain or gzipped, to axial volumes and back.
+"""NIfTI-1 and NIfTI-2, single files and pairs .hdr/.img, plain or gzipped, to axial volumes and back.
 
-Accepted shapes are ``(I, J, K)``, with or without trailing axes of length 1, and for images also three channels,
-``(I, J, K, 3)`` or RGB24, in the order pre-contrast, FLAIR, post-contrast. The position comes from the sform where its
-code is above 0, else from the qform. Where the two disagree, the sform wins, as in nibabel. A file with neither is
-refused: its left and right would be a guess.
+Accepted shapes are ``(I, J, K)``, with or without trailing axes of length 1, one slice ``(I, J)``, and for images also
+three channels, ``(I, J, K, 3)``, vectors ``(I, J, K, 1, 3)`` or RGB24, in the order pre-contrast, FLAIR, post-contrast.
+A time series is refused. The position comes from the sform where its code is above 0, else from the qform. Where the
+two disagree, the sform wins, as in nibabel, unless only the qform is an upright grid. A file with neither is refused:
+its left and right would be a guess.
 
 Intensities stay uint8, uint16, int16 or float32 where the file stores them so and does not scale them. Scaled ones
 become float32 (``slope * stored + intercept``, computed in float64). So do int8, int32, uint32, int64, uint64 and
@@ -30,6 +31,7 @@ from brainseg.io import volumes
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 SUFFIXES = (".nii", ".nii.gz")
+PAIR_SUFFIXES = (".hdr", ".hdr.gz", ".img", ".img.gz")  # a header, and its voxels in a file of their own
 
 _HEADER_SIZES = {struct.pack(f"{order}i", size): (size, order) for size in (348, 540) for order in "<>"}
 _SINGLE_FILE_MARKS = (b"n+1\0", b"n+2\0\r\n\x1a\n")
@@ -44,6 +46,9 @@ _MAX_OFFSET = 2**24  # bytes of header and extensions before the voxels
 _MAX_TRAILING = 2**20  # bytes after the voxels that are ignored
 _MM_CODES = (0, 2)  # codes of the unit: 0 is unknown, which is taken as millimetres, and 2 is millimetres
 _ROUNDING = 1e-3  # from a whole number: labels scaled by a float32 slope such as 1/255 are not exact
+_TIMES = {8: "s", 16: "ms", 24: "us"}  # codes of the unit of the fourth axis, the other ones but 0 are of spectra
+_TIME_SERIES = 2001  # intent
+_VECTORS = (1007, 2003)  # intents of a fifth axis: vector, RGB
 _SCANNER = 1  # code of an sform or qform in coordinates of the scanner
 
 _RESTORE = "restore it, or save it again as .nii or .nii.gz"
@@ -59,13 +64,32 @@ class _Header(NamedTuple):
     offset: int  # bytes between the end of the header and the voxels
     slope: float
     intercept: float
+    remarks: tuple[str, ...]
+
+
+def other_names(name: str) -> list[str]:
+    """Names that the other half of a pair may have: of ``a.img`` those of its header, of ``a.hdr`` those of its voxels.
+
+    Empty if the name is of no half.
+    """
+    own = max((end for end in PAIR_SUFFIXES if name.lower().endswith(end)), key=len, default="")
+    if not own:
+        return []
+    stem, wanted = name[: -len(own)], ".img" if own.startswith(".hdr") else ".hdr"
+    endings = [wanted, f"{wanted}.gz"]
+    return [stem + ending for ending in (*endings, *map(str.upper, endings))]
+
+
+def find_other_half(path: Path) -> Path | None:
+    """The other half of a pair, in the same folder; None if there is none, or if ``path`` is no half."""
+    return next((path.with_name(name) for name in other_names(path.name) if path.with_name(name).is_file()), None)
 
 
 def read_image(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
     """Read the intensities of a scan.
 
     Args:
-        path: the file; its bytes say whether it is gzipped.
+        path: the file, or one half of a pair; its bytes say whether it is gzipped.
         name: what errors call it.
         most: values accepted in all.
 
@@ -77,7 +101,8 @@ def read_image(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
         MachineError: nibabel is not installed.
     """
     header, stored = _read_file(path, name, (1, 3), most)
-    return volumes.to_axial(_to_intensities(header, stored, name), header.geometry.affine)
+    axial = volumes.to_axial(_to_intensities(header, stored, name), header.geometry.affine)
+    return axial._replace(remarks=header.remarks)
 
 
 def read_labels(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
@@ -97,7 +122,7 @@ def read_labels(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
             what = f"holds the values {shown}, labels must be whole numbers 0 to 255"
             raise DataError(name, what, "save the mask with its labels as whole numbers")
         labels[:, :, k] = whole
-    return volumes.to_axial(labels, header.geometry.affine)
+    return volumes.to_axial(labels, header.geometry.affine)._replace(remarks=header.remarks)
 
 
 def write(path: Path, mask: np.ndarray, geometry: Geometry) -> None:
@@ -145,17 +170,40 @@ def _read_file(path: Path, name: str, channels: tuple[int, ...], most: int) -> t
     volumes.load_nibabel("NIfTI")  # before the file is opened
     with guard(name):
         try:
-            if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-                raise DataError(name, "is not a file", "put the file itself here")
-            with path.open("rb") as file, _open_stream(file) as stream:
-                header = _read_header(stream, name)
+            own, voxels = _find_halves(path, name)
+            with _open(own, name) as stream:
+                header = _read_header(stream, name, is_pair=voxels is not None)
                 if header.channels not in channels:
                     what = f"has {header.channels} channels, a mask must have one"
                     raise DataError(name, what, "save its labels alone")
                 volumes.check_size(header.geometry, header.channels, name, most)
+                if not voxels:
+                    return header, _read_voxels(stream, header, name)
+            with _open(voxels, name) as stream:
                 return header, _read_voxels(stream, header, name)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise DataError(name, "is damaged or cut short (its gzip stream is not whole)", _RESTORE) from None
+
+
+def _find_halves(path: Path, name: str) -> tuple[Path, Path | None]:
+    """The file with the header and, of a pair, the one with the voxels."""
+    if not other_names(path.name):
+        return path, None
+    other = find_other_half(path)
+    is_header = path.name.lower().endswith(PAIR_SUFFIXES[:2])
+    if other is None:
+        missing = ".img with its voxels" if is_header else ".hdr with its header"
+        fix = "put both files of the pair side by side, under one name"
+        raise DataError(name, f"is one half of a pair, and there is no {missing} beside it", fix)
+    return (path, other) if is_header else (other, path)
+
+
+@contextmanager
+def _open(path: Path, name: str) -> Iterator[IO[bytes]]:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+        raise DataError(name, "is not a file", "put the file itself here")
+    with path.open("rb") as file, _open_stream(file) as stream:
+        yield stream
 
 
 @contextmanager
@@ -168,7 +216,7 @@ def _open_stream(file: Any) -> Iterator[IO[bytes]]:
         yield stream  # type: ignore[misc]
 
 
-def _read_header(stream: IO[bytes], name: str) -> _Header:
+def _read_header(stream: IO[bytes], name: str, *, is_pair: bool) -> _Header:
     """Read the header, leave ``stream`` at its end, and refuse what is not accepted."""
     block = stream.read(348)
     if not block:
@@ -180,20 +228,54 @@ def _read_header(stream: IO[bytes], name: str) -> _Header:
     if len(block) < size:
         raise DataError(name, "is cut short within its header", _RESTORE)
     mark = block[344:348] if size == 348 else block[4:12]
-    if mark in _PAIR_MARKS:
-        raise DataError(name, "is one half of a pair .hdr and .img", "save both as one .nii or .nii.gz")
-    if mark not in _SINGLE_FILE_MARKS:
+    if is_pair and mark in _SINGLE_FILE_MARKS:
+        raise DataError(
+            name, "is half of a pair by its name, a whole file by its header", "name the header's file .nii"
+        )
+    if is_pair and mark not in _PAIR_MARKS:
+        what = "is Analyze (it has no NIfTI mark), which does not say where left and right are"
+        fix = "convert its DICOM files again (dcm2niix); if you know how it lies, save it as NIfTI with that affine"
+        raise DataError(name, what, fix)
+    if mark in _PAIR_MARKS and not is_pair:
+        raise DataError(name, "is one half of a pair .hdr and .img", "name it .hdr, beside its .img")
+    if mark not in (*_SINGLE_FILE_MARKS, *_PAIR_MARKS):
         raise DataError(name, "has no NIfTI mark in its header (Analyze, or damaged)", _RESTORE)
     kind = "Nifti1Header" if size == 348 else "Nifti2Header"
     fields = getattr(volumes.load_nibabel(), kind)(block, order, check=False)  # its checks repair silently, and log
+    _check_time(fields, name)
     shape = _read_shape(fields, name)
     dtype, code = _read_dtype(fields, order, name)
     if code == _RGB and len(shape) == 4:
         raise DataError(name, "has several colours in each of its channels", "save three channels of one value each")
-    geometry = Geometry(_read_affine(fields, name), (shape[0], shape[1], shape[2]))
+    affine, remarks = _read_affine(fields, name)
+    geometry = Geometry(affine, (shape[0], shape[1], shape[2]))
     channels = 3 if code == _RGB or len(shape) == 4 else 1
     slope, intercept = (1.0, 0.0) if code == _RGB else _read_scaling(fields, name)  # NIfTI never scales colours
-    return _Header(geometry, channels, dtype, code == _RGB, _read_offset(fields, size, name), slope, intercept)
+    return _Header(
+        geometry,
+        channels,
+        dtype,
+        code == _RGB,
+        _read_offset(fields, 0 if is_pair else size, name),
+        slope,
+        intercept,
+        remarks,
+    )
+
+
+def _check_time(fields: Any, name: str) -> None:
+    """Refuse volumes one after another in time: a unit of time and a step, or a step that is no default."""
+    volumes_in_time = int(fields["dim"][4])
+    if int(fields["dim"][0]) < 4 or volumes_in_time < 2:
+        return
+    unit, step = int(fields["xyzt_units"]) & 0x38, float(fields["pixdim"][4])
+    marked = step != 0 if unit else step not in (0, 1)
+    if not marked and int(fields["intent_code"]) != _TIME_SERIES:
+        return
+    each = f" every {step:g} {_TIMES.get(unit, '')}".rstrip() if unit in _TIMES or not unit else ""
+    what = f"is a series of {volumes_in_time} volumes{each} by its header, one volume is accepted"
+    fix = "save one time point as a file of its own; if they are three sequences, save them again with nibabel after "
+    raise DataError(name, what, fix + "header.set_xyzt_units('mm') and header['pixdim'][4] = 1")
 
 
 def _read_shape(fields: Any, name: str) -> list[int]:
@@ -202,8 +284,12 @@ def _read_shape(fields: Any, name: str) -> list[int]:
     shape = sides[:count]
     if not 1 <= count <= 7 or min(shape) < 1:
         raise DataError(name, "has impossible dimensions in its header", _RESTORE)
+    if count == 2:
+        shape.append(1)  # one slice
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
+    if len(shape) == 5 and shape[3] == 1 and int(fields["intent_code"]) in _VECTORS:
+        del shape[3]
     if len(shape) != 3 and (len(shape) != 4 or shape[3] != 3):
         what = f"is {' x '.join(map(str, shape))}, one volume is accepted: I x J x K, or I x J x K x 3 channels"
         raise DataError(name, what, "save each volume, or the three channels, as a file of their own")
@@ -221,23 +307,37 @@ def _read_dtype(fields: Any, order: str, name: str) -> tuple[np.dtype, int]:
     return dtype, code
 
 
-def _read_affine(fields: Any, name: str) -> np.ndarray:
-    """The sform if its code is above 0, else the qform; ``(4, 4)``, float64, checked."""
+def _read_affine(fields: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The sform if its code is above 0 and it is an upright grid, else the qform; ``(4, 4)``, float64, and a remark."""
     if int(fields["xyzt_units"]) & 7 not in _MM_CODES:
         raise DataError(name, "is not measured in millimetres", "convert its header to millimetres")
-    if int(fields["sform_code"]) > 0:
-        affine = fields.get_sform()
-    elif int(fields["qform_code"]) > 0:
-        if fields["pixdim"][0] == 0:  # the standard takes it as 1
-            fields["pixdim"][0] = 1
-        try:
-            affine = fields.get_qform()
-        except (ValueError, volumes.load_nibabel().spatialimages.HeaderDataError):
-            raise DataError(name, "has an orientation (qform) that is no rotation", _RESTORE) from None
-    else:
+    if int(fields["sform_code"]) <= 0:
+        if int(fields["qform_code"]) > 0:
+            return _read_qform(fields, name), ()
         what = "has no orientation (neither sform nor qform), so left and right are unknown"
         raise DataError(name, what, "set it with fslorient or nibabel, or convert it again from DICOM")
-    affine = np.asarray(affine, np.float64)
+    affine = np.asarray(fields.get_sform(), np.float64)
+    try:
+        volumes.check_affine(affine, name)
+    except DataError as unusable:
+        if int(fields["qform_code"]) <= 0:
+            raise
+        try:
+            qform = _read_qform(fields, name)
+        except DataError:
+            raise unusable from None
+        return qform, (f"its sform {unusable.problems[0].what}, so its qform was used",)
+    return affine, ()
+
+
+def _read_qform(fields: Any, name: str) -> np.ndarray:
+    """``(4, 4)``, float64, checked."""
+    if fields["pixdim"][0] == 0:  # the standard takes it as 1
+        fields["pixdim"][0] = 1
+    try:
+        affine = np.asarray(fields.get_qform(), np.float64)
+    except (ValueError, volumes.load_nibabel().spatialimages.HeaderDataError):
+        raise DataError(name, "has an orientation (qform) that is no rotation", _RESTORE) from None
     volumes.check_affine(affine, name)
     return affine
 
@@ -253,8 +353,9 @@ def _read_scaling(fields: Any, name: str) -> tuple[float, float]:
 
 
 def _read_offset(fields: Any, size: int, name: str) -> int:
+    """Bytes from the end of a header of ``size`` to the voxels; a pair has none of it in the file of its voxels."""
     offset = float(fields["vox_offset"])
-    if not size + 4 <= offset <= _MAX_OFFSET or offset % 1:
+    if not (size and size + 4) <= offset <= _MAX_OFFSET or offset % 1:
         raise DataError(name, "says that its voxels begin at an impossible place", _RESTORE)
     return int(offset) - size
 

@@ -4,11 +4,19 @@ What each kind becomes, as uint8: grayscale ``(H, W)``; 1-bit ``(H, W)`` with 0 
 its colours, ``(H, W, 3)``. An alpha channel is dropped if every pixel is opaque.
 Unsigned 16-bit grayscale stays uint16, floating-point stays float32: preprocessing maps their intensities by one window
 for all slices of the patient.
+Pages of a TIF are slices, unless its description (of ImageJ, OME or tifffile) says that they are channels as well.
 All other kinds are refused: 2 or 4 bits a channel, 16-bit colour, 32-bit whole numbers, signed, CMYK, NaN or infinity,
 a side outside MIN_SIDE..MAX_SIDE. A PNG palette may have 1, 2, 4 or 8 bits, because its colours always have 8.
 """
 
 import io
+import json
+import logging
+import math
+import os
+import re
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +36,8 @@ MAX_VALUES = 2**27  # of all pages and channels of one file together, the limit 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters becomes an error that names the file
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 _PLAIN = {"1": "L", "L": "L", "RGB": "RGB"}
 _ALPHA = {"LA": "LA", "P": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}
@@ -36,8 +46,16 @@ _BITS = {"1": 1, "F": 32} | dict.fromkeys(("I;16", "I;16B", "I;16L"), 16)  # bit
 _BITS_PER_SAMPLE = 258  # TIFF tag, one value for each channel
 _SAMPLE_FORMAT = 339  # TIFF tag: 1 is unsigned, 3 floating-point
 _ORIENTATION = 274  # Exif tag: 1 is upright
+_DESCRIPTION = 270  # TIFF tag: free text, of which only the numbers of pages are read
+_IMAGEJ = (("T", "frames"), ("Z", "slices"), ("C", "channels"))  # slowest first
+_AXES = {"C": "channels", "T": "time points", "Z": "slices"}
+_SLICES = "ZIQ?"  # also what tifffile calls a sequence, other, or does not name
+_MARKS = {b"II*": "TIFF", b"MM\0": "TIFF", b"\x89PNG": "PNG", b"\xff\xd8": "JPEG"}  # first bytes
 _NUMPY = b"\x93NUMPY"
 _PHOTOMETRIC = 262  # TIFF tag: with 0, white is zero, which Pillow inverts only for 8 bits
+_KINDS_READ = "8-bit or unsigned 16-bit grayscale, 32-bit floating point, or RGB with 8 bits per channel"
+
+_stderr = threading.Lock()  # one thread at a time redirects it
 
 
 def decode(data: bytes, name: str, *, lossless: bool = False) -> np.ndarray:
@@ -68,11 +86,13 @@ def decode_pages(data: bytes, name: str) -> np.ndarray:
     """Decode all pages of a TIF, each as ``decode`` does: (S, H, W) or (S, H, W, 3).
 
     Raises:
-        DataError: as in ``decode``; pages of different sizes or kinds, more than MAX_PAGES or MAX_VALUES.
+        DataError: as in ``decode``; pages of different sizes or kinds, more than MAX_PAGES or MAX_VALUES, or pages that
+            are not the slices, or three channels of each slice, of one volume.
     """
     found: list[np.ndarray] = []
     values = 0
     with _open(data, name) as image:
+        axes = _read_axes(image, name)
         while _seek(image, len(found)):
             values += image.width * image.height * len(image.getbands())
             if len(found) == MAX_PAGES or values > MAX_VALUES:
@@ -83,7 +103,67 @@ def decode_pages(data: bytes, name: str) -> np.ndarray:
     if len(kinds) > 1:
         shown = ", ".join(f"{shape} {kind}" for shape, kind in sorted(kinds))
         raise DataError(name, f"holds pages of different kinds: {shown}", "save pages of one size and depth")
-    return np.stack(found)
+    return _arrange(np.stack(found), axes, name)
+
+
+def _read_axes(image: ImageFile, name: str) -> list[tuple[str, int]]:
+    """What the pages of a TIF are by its description: axes and their lengths, slowest first; empty if it says nothing.
+
+    Only axes longer than 1. C: channels, T: time, Z: slices; any other letter as tifffile names it, ? if it does not.
+    """
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    text = str(tags.get(_DESCRIPTION, ""))
+    axes: list[tuple[str, int]] = []
+    if text.startswith("ImageJ="):
+        numbers = dict(re.findall(r"^(\w+)=(\d{1,9})\s*$", text, re.MULTILINE))
+        axes = [(axis, int(numbers.get(key, 1))) for axis, key in _IMAGEJ]
+    elif "<OME" in text:
+        if (images := len(re.findall(r"<(?:\w+:)?Image\s", text))) > 1:
+            raise DataError(
+                name, f"holds {images} images (OME), one volume is accepted", "save one as a TIF of its own"
+            )
+        numbers = dict(re.findall(r"\bSize([CTZ])\s*=\s*[\"'](\d{1,9})[\"']", text))
+        order = re.search(r"\bDimensionOrder\s*=\s*[\"']XY([CTZ]{3})[\"']", text)
+        axes = [(axis, int(numbers.get(axis, 1))) for axis in reversed(order[1] if order else "CZT")]
+    elif text.lstrip().startswith("{"):
+        axes = _read_shape(text, len(image.getbands()))
+    return [(axis, length) for axis, length in axes if length > 1]
+
+
+def _read_shape(text: str, bands: int) -> list[tuple[str, int]]:
+    """The axes of pages in the JSON that tifffile writes: ``{"shape": [12, 2, 96, 96], "axes": "ZCYX"}``."""
+    try:
+        told = json.loads(text)
+        sides, letters = [int(side) for side in told["shape"]], str(told.get("axes", ""))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    if len(letters) != len(sides):
+        letters = "?" * len(sides)
+    pages = len(sides) - (2 if bands == 1 else 3)
+    return list(zip(letters[:pages], sides[:pages], strict=True)) if pages > 0 else []
+
+
+def _arrange(pages: np.ndarray, axes: list[tuple[str, int]], name: str) -> np.ndarray:
+    """Three channels of each slice side by side, where ``axes`` say that the pages (P, H, W) are channels.
+
+    Raises:
+        DataError: other numbers of channels, time points, or two axes that could both be the slices.
+    """
+    slices = [length for axis, length in axes if axis in _SLICES]
+    if len(slices) == len(axes) < 2 or slices == [len(pages)]:
+        return pages  # slices alone; or one channel that was saved with the description of all
+    letters = [axis for axis, _ in axes]
+    whole = len(pages) == math.prod(length for _, length in axes)
+    if whole and pages.ndim == 3 and ("C", 3) in axes and len(slices) == len(axes) - 1 < 2:
+        at = letters.index("C")
+        split = pages.reshape(*(length for _, length in axes), *pages.shape[1:])
+        return np.ascontiguousarray(np.moveaxis(split, at, -1)).reshape(-1, *pages.shape[1:], 3)
+    shown = " x ".join(f"{length} {_AXES.get(axis, 'pages')}" for axis, length in axes)
+    what = f"is {shown} by its description, in {len(pages)} pages; slices are accepted, with one or three channels"
+    fix = "save one channel of one time point as a TIF of its own (in ImageJ: Image > Duplicate, one channel and frame)"
+    if letters == ["T"]:
+        fix = "save one time point; if these are slices, say so in ImageJ: Image > Properties, frames 1"
+    raise DataError(name, what, fix)
 
 
 def has_pages(path: Path) -> bool:
@@ -123,26 +203,51 @@ def _open(data: bytes, name: str) -> Iterator[ImageFile]:
         except Image.DecompressionBombError:
             raise DataError(name, f"has more than {MAX_SIDE} x {MAX_SIDE} pixels", "crop or resize it") from None
         except UnidentifiedImageError:
+            if kind := next((kind for mark, kind in _MARKS.items() if data.startswith(mark)), ""):
+                what = f"is a {kind} that is damaged or of a kind that is not read"
+                raise DataError(name, what, f"restore it, or save it as {_KINDS_READ}") from None
             raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
 
 
 def _page(image: ImageFile, name: str) -> np.ndarray:
     """Decode the current page."""
     _check_header(image, name)
-    image.load()
+    with _quiet(image):
+        image.load()
     pixels = _to_array(image, name)
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise DataError(name, "holds NaN or infinity", "replace them, or remove the slice")
     return pixels
 
 
+@contextmanager
+def _quiet(image: ImageFile) -> Iterator[None]:
+    """Keep what libtiff prints of a file off the terminal; it prints in C, past Python's stderr."""
+    if not image.tile or image.tile[0].codec_name != "libtiff":
+        yield
+        return
+    with _stderr, open(os.devnull, "wb") as nowhere:
+        try:
+            terminal = os.dup(2)
+        except OSError:  # stderr is closed
+            yield
+            return
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
 def _check_header(image: ImageFile, name: str) -> None:
     """Refuse what is not accepted, by the header alone, before any pixel is decoded."""
     width, height = image.size
     check_size(width, height, name)
+    if not image.tile:
+        raise DataError(name, "is damaged or cut short: it holds no pixels", "restore it, or save it again")
     if image.mode not in {*_PLAIN, *_ALPHA, *_DEEP} or not _has_whole_values(image):
-        fix = "save it with 8 bits per channel, or as 16-bit or floating-point grayscale"
-        raise DataError(name, f"has {_describe_kind(image)} pixels", fix)
+        raise DataError(name, f"has {_describe_kind(image)} pixels", f"save it as {_KINDS_READ}")
     if isinstance(image, TiffImageFile) and image.mode in _DEEP and image.tag_v2.get(_PHOTOMETRIC) == 0:
         raise DataError(name, "is a negative (0 is white)", "save it with 0 as black")
     if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1:
@@ -178,8 +283,14 @@ def _has_whole_values(image: ImageFile) -> bool:
     return image.mode in ("P", "I;16") or ";" not in str(image.tile[0].args)
 
 
-def _describe_kind(image: Image.Image) -> str:
-    return "2-, 4-, 16-bit or signed" if image.mode in {*_PLAIN, *_ALPHA} else f"{image.mode} (Pillow's mode)"
+def _describe_kind(image: ImageFile) -> str:
+    """Bits and kind of number of a channel, as the file says them."""
+    if isinstance(image, TiffImageFile):
+        bits, kinds = image.tag_v2.get(_BITS_PER_SAMPLE, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
+        number = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(max(kinds), "unknown")
+        channels = f", {len(bits)} channels" * (len(bits) > 1)
+        return f"{number} {max(bits)}-bit{channels}" + f" {image.mode}" * (image.mode == "CMYK")
+    return "2-, 4- or 16-bit" if image.mode in {*_PLAIN, *_ALPHA} else image.mode
 
 
 def _to_array(image: Image.Image, name: str) -> np.ndarray:

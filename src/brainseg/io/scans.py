@@ -27,8 +27,8 @@ class Scan(NamedTuple):
 
 
 def is_volume(name: str) -> bool:
-    """Whether a file of this name is NIfTI. Whether a TIF has several pages is only seen in its bytes."""
-    return name.lower().endswith(nifti.SUFFIXES)
+    """Whether a file of this name is NIfTI, single or half of a pair. A TIF of several pages is told by its bytes."""
+    return name.lower().endswith((*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES))
 
 
 def read_image(path: Path, name: str) -> Scan:

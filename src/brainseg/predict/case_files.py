@@ -1,6 +1,7 @@
 """One case: from its files to its mask, its overlay and its row of summary.csv."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from brainseg import errors, files
 from brainseg.errors import DataError, Problem
-from brainseg.inference import measurements, overlays, plausibility
+from brainseg.inference import cases, measurements, overlays, plausibility
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.io import nifti
@@ -35,7 +36,8 @@ def read(source: Source, scratch: Path, reader: Reader) -> Case:
         return _read_slices(source, scratch, reader)
     if source.form == "series":
         return _read_series(source, scratch, reader)
-    with source.files[0].on_disk(scratch) as path:
+    with ExitStack() as opened:  # both halves of a pair, side by side
+        path, *_ = [opened.enter_context(file.on_disk(scratch)) for file in source.files]
         return reader(path, source.label)
 
 
@@ -127,7 +129,7 @@ def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
         raise DataError(source.label, f"are slices of different kinds: {shown}", fix)
     remarks = dict.fromkeys(remark for case in read for remark in case.remarks)  # each once, in order
     voxels = np.concatenate([case.voxels for case in read])
-    return read[0]._replace(name=source.label, voxels=voxels, remarks=tuple(remarks))
+    return cases.make_case(source.label, read[0].kind, voxels, None, tuple(remarks))
 
 
 def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:

@@ -1,6 +1,6 @@
 """Find the cases in files, folders, zips, and patterns of them.
 
-- A NIfTI file, and a TIF of several pages, is a case.
+- A NIfTI file, a pair .hdr and .img, and a TIF of several pages, is a case.
 - The DICOM files of a folder are one case for each series among them.
 - Pictures of one folder whose names differ only in the number at their end, such as ``NAME_1.tif`` to ``NAME_24.tif``,
   are the slices of one volume, in the order of their numbers. Any other picture is a case of its own.
@@ -23,8 +23,8 @@ from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
 from brainseg.io import dicom, dicom_encoding, dicom_slice, nifti, pictures, zips
 
-ENDINGS = (*nifti.SUFFIXES, *pictures.SUFFIXES)
-_NOT_DICOM = (*ENDINGS, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
+ENDINGS = (*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES, *pictures.SUFFIXES)
+_NOT_DICOM = (*nifti.SUFFIXES, *pictures.SUFFIXES, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
 _MASK = re.compile(r"_(mask|seg)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
@@ -80,7 +80,7 @@ class Source(NamedTuple):
     place: PurePosixPath  # folder and name, absolute, without an ending; zips count as folders
     label: str  # its name in errors and in the table
     form: str  # "file", "slices" (pictures of one volume) or "series" (DICOM)
-    files: tuple[File, ...]  # slices in order
+    files: tuple[File, ...]  # slices in order; both halves of a pair
     numbers: tuple[int, ...] = ()  # for slices: the numbers in their names
 
     def digest(self, scratch: Path) -> str:
@@ -189,7 +189,9 @@ def _group_cases(
     inside: list[File], named: set[File], scratch: Path, each_picture: bool, problems: list[Problem]
 ) -> Iterator[Source]:
     """Group the files of one folder into cases."""
-    others = [file for file in inside if not file.name.lower().endswith(_NOT_DICOM)]
+    halves = {file: _find_other_half(file, inside) for file in inside if file.ending in nifti.PAIR_SUFFIXES}
+    paired = {file for file, other in halves.items() if other}
+    others = [file for file in inside if not file.name.lower().endswith(_NOT_DICOM) and file not in paired]
     series = [file for file in others if file.name.upper() != "DICOMDIR"]
     marked = {file for file in series if _is_dicom(file, scratch, problems)}
     if marked:
@@ -199,8 +201,22 @@ def _group_cases(
     yield from stacks
     used = {file for stack in stacks for file in stack.files} | set(series if marked else [])
     for file in inside:
+        other = halves.get(file)
+        if file in halves and file not in named and not other:  # ".img" and ".hdr" have many other meanings
+            continue
+        if file.ending.startswith(".img") and other in halves:  # the header makes the case
+            continue
         if file not in used and (file.ending or file in named):
-            yield Source(file.folder / file.stem, file.label, "file", (file,))
+            yield Source(file.folder / file.stem, file.label, "file", (file, other) if other else (file,))
+
+
+def _find_other_half(file: File, inside: list[File]) -> File | None:
+    """The other half of a pair, in the same folder or zip."""
+    if not file.member:
+        other = nifti.find_other_half(file.path)
+        return File(other) if other else None
+    names = nifti.other_names(file.name)
+    return next((each for each in inside if each.path == file.path and each.name in names), None)
 
 
 def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
