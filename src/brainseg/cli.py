@@ -143,6 +143,7 @@ def predict(
             help="Treat NAME_1.png, NAME_2.png, ... as separate pictures, not as the slices of one volume.",
         ),
     ] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Name every file and folder that is passed over.")] = False,
     model: ModelFile = Path("models/unet.onnx"),
     threads: Annotated[
         int | None, Option("--threads", min=1, metavar="N", help="The number of processor cores to use. Default: all.")
@@ -156,7 +157,8 @@ def predict(
     from brainseg.inference.predictor import Predictor
     from brainseg.predict import batch
 
-    batch.run(batch.Inputs(paths, pre, post, each_picture), output, Predictor(model, threads=threads))
+    inputs = batch.Inputs(paths, pre, post, each_picture)
+    batch.run(inputs, output, Predictor(model, threads=threads), verbose=verbose)
 
 
 @_command("serve", anywhere=True)
