@@ -9,14 +9,16 @@ Ignored are hidden files, files with other endings, and all outside the folders 
 
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from brainseg import config
-from brainseg.errors import Problem, raise_all
+from brainseg.errors import Problem, printable, raise_all
 from brainseg.io import nifti, pictures, scans
+from brainseg.io.folders import Walk
 
 SINGLE_PAGE = (".png", ".jpg", ".jpeg")  # formats that hold one page
 ENDINGS = (*pictures.SUFFIXES, *nifti.SUFFIXES)
@@ -108,29 +110,32 @@ def count_plain(parts: Sequence[str]) -> int:
 def _list_images(root: Path, starts: set[str]) -> tuple[list[str], list[str], list[Problem]]:
     """Names of the image files at or below the folders ``starts``, names of the folders that hold files, and faults.
 
-    Links to folders are refused, and links to files outside ``root``.
+    Links are followed; a folder that is reached twice is read once, and named on stderr.
     """
     names, holders, problems = [], [], []
-    unread: list[OSError] = []
     tops = sorted(start for start in starts if not any(_is_below(start, other) for other in starts - {start}))
     for top in tops:
         parts = [part for part in (PurePosixPath(top), *PurePosixPath(top).parents) if part.name]
-        faults = ((part.as_posix(), _check_path(root / part, root)) for part in parts if (root / part).is_symlink())
+        faults = ((part.as_posix(), _check_path(root / part)) for part in parts if (root / part).is_symlink())
         problems += [Problem(name, *fault) for name, fault in faults if fault]
-    for folder, folders, entries in (found for top in tops for found in os.walk(root / top, onerror=unread.append)):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        if any(not entry.startswith(".") for entry in entries):
-            holders.append(Path(folder).relative_to(root).as_posix())
-        for path in (Path(folder, entry) for entry in (*folders, *sorted(entries))):
+    walks = [(Walk(), top) for top in tops]  # one each: images and masks may be two links to one folder
+    for folder, folders, entries in (found for walk, top in walks for found in walk.folders([root / top])):
+        if entries:
+            holders.append(folder.relative_to(root).as_posix())
+        for path in (folder / entry for entry in (*folders, *entries)):
             name = path.relative_to(root).as_posix()
             if not _may_hold_images(path):
                 continue
-            if fault := _check_path(path, root):
+            if fault := _check_path(path):
                 problems.append(Problem(name, *fault))
             elif path.is_file():
                 names.append(name)
+    for each in (each for walk, _ in walks for each in walk.passed if each.kind == "link"):
+        print(f"WARNING {printable(each.label)}: {printable(each.why)}", file=sys.stderr)
     problems += [
-        Problem(os.path.relpath(error.filename or root, root), *describe_read_error(error)) for error in unread
+        Problem(os.path.relpath(error.filename or root, root), *describe_read_error(error))
+        for walk, _ in walks
+        for error in walk.unread
     ]
     return names, holders, problems
 
@@ -146,7 +151,7 @@ def _find_series(
     homes = {str(PurePosixPath(name).parent) for name in masks}
     images = _match_names([name for name in _list_series_folders(holders, pattern) if name not in homes], pattern)
     inside = (path for image, *_ in images.values() for path in sorted((root / image).rglob("[!.]*")))
-    faults = {path: fault for path in inside if (fault := _check_path(path, root))}
+    faults = {path: fault for path in inside if (fault := _check_path(path))}
     return images, [Problem(path.relative_to(root).as_posix(), *fault) for path, fault in faults.items()]
 
 
@@ -156,13 +161,11 @@ def _may_hold_images(path: Path) -> bool:
     return not path.name.startswith(".") and (named or os.path.isdir(path) or not os.path.exists(path))
 
 
-def _check_path(path: Path, root: Path) -> tuple[str, str] | None:
+def _check_path(path: Path) -> tuple[str, str] | None:
     if not path.name.isprintable():  # also a name that is not UTF-8, which Python gives as lone surrogates
         return "has characters in its name that cannot be printed", "rename it"
-    if os.path.islink(path) and os.path.isdir(path):
-        return "is a link to a folder, which is not followed", "put the folder itself here"
-    if os.path.islink(path) and not (os.path.exists(path) and path.resolve().is_relative_to(root.resolve())):
-        return "is a link that leads nowhere or outside", "put the file itself here"
+    if os.path.islink(path) and not os.path.exists(path):
+        return "is a link that leads nowhere", "fetch what it leads to, or remove the link"
     try:
         size = path.stat().st_size
     except OSError as error:

@@ -5,7 +5,6 @@ along their normal; each file as :mod:`brainseg.io.dicom_slice` accepts it. A re
 and 0 in every slice give float32. Without them, unsigned values stay uint8 or uint16, signed ones become int16.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.io import dicom_slice, nifti, pictures, volumes
 from brainseg.io.dicom_slice import EXPORT, SliceHeader
+from brainseg.io.folders import Walk
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 MAX_FILES = 4096
@@ -36,15 +36,14 @@ def find_series(folder: Path) -> dict[Path, list[Path]]:
         DataError: there is none, or a folder cannot be read.
     """
     found: dict[Path, list[Path]] = {}
-    unread: list[OSError] = []
-    for place, folders, names in os.walk(folder, onerror=unread.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        seen = [name for name in sorted(names) if not name.startswith(".") and name.upper() != "DICOMDIR"]
-        paths = [Path(place, name) for name in seen if not name.lower().endswith(_OTHER_SUFFIXES)]
+    walk = Walk()
+    for place, _, names in walk.folders([folder]):
+        seen = [name for name in names if name.upper() != "DICOMDIR"]
+        paths = [place / name for name in seen if not name.lower().endswith(_OTHER_SUFFIXES)]
         if any(dicom_slice.is_dicom(path) for path in paths):
-            found[Path(place)] = paths
+            found[place] = paths
     fix = "check that it is there, and its permissions"
-    raise_all([Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in unread])
+    raise_all([Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in walk.unread])
     if not found:
         raise DataError(folder, "holds no DICOM files", "point to the folder of a series")
     return found
