@@ -392,8 +392,8 @@ def track(debug: Debug = False) -> None:
         done.append(mlflow_runs.log_cross_validation(seconds=seconds))
     if not all(done):
         what, fix = "some results could not be logged", "read the warning above and try again"
-        raise errors.MachineError(mlflow_runs.store_uri(), what, fix)
-    print(f"The runs are in {mlflow_runs.store_uri()}; make ui shows them.")
+        raise errors.MachineError(mlflow_runs.store_name(), what, fix)
+    print(f"The runs are in {mlflow_runs.store_name()}; make ui shows them.")
 
 
 @_command("verify-data")
