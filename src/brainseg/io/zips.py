@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from brainseg.errors import IntegrityError, Problem, guard, raise_all
-from brainseg.io.untrusted_zip import DAMAGE_ERRORS, find_fault
+from brainseg.io.untrusted_zip import DAMAGE_ERRORS, find_fault, open_zip
 
 MAX_MEMBERS = 20_000
 MAX_MEMBER_BYTES = 2**30  # the largest volume as float64
@@ -60,7 +60,7 @@ def unpack(path: Path, name: str, target: Path) -> None:
 def _open(path: Path) -> zipfile.ZipFile:
     with guard(path, _RESTORE, IntegrityError):
         try:
-            return zipfile.ZipFile(path)
+            return open_zip(path)
         except DAMAGE_ERRORS:
             raise IntegrityError(path, "is not a whole zip archive", _RESTORE) from None
 
