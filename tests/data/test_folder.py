@@ -86,6 +86,23 @@ def test_what_lies_beside_the_folders_that_patterns_name_is_not_looked_at(tmp_pa
     assert pairs == [("a", 1, "images/a_1.png", "masks/a_1.png")]
 
 
+def test_patterns_by_which_nothing_is_paired_are_one_fault(tmp_path):
+    root = place(tmp_path, *(f"{kind}/p_{n}.png" for kind in ("images", "masks") for n in range(9)))
+    with pytest.raises(DataError) as caught:
+        found(root)
+    (problem,) = (each for each in caught.value.problems if "no image has a mask" in each.what)
+    assert (
+        "download.images (**/*) fits 9 in images/ and 9 in masks/, download.masks (**/*_mask.*) fits none"
+        in problem.what
+    )
+    assert not [each for each in caught.value.problems if "has no mask" in each.what]
+    root = place(tmp_path / "b", *(f"{p}/{name}.png" for p in ("p1", "p2") for name in ("Flair_a", "OT")))
+    (problem,) = problems(root, images="*/Flair*", masks="*/OT*", patient="each_volume").values()
+    assert (
+        "in p1/Flair_a.png the wildcards match 'p1' and '_a', in p1/OT.png the wildcards match 'p1' and ''" in problem
+    )
+
+
 def test_each_image_its_own_patient(tmp_path):
     root = place(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in ("x7", "y7", "left")))
     pairs = found(root, images="images/*.png", masks="masks/*.png", patient="each_image")

@@ -10,7 +10,7 @@ Ignored are hidden files, files with other endings, and all outside the folders 
 import os
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from brainseg.io.folders import Walk
 
 SINGLE_PAGE = (".png", ".jpg", ".jpeg")  # formats that hold one page
 ENDINGS = (*pictures.SUFFIXES, *nifti.SUFFIXES)
+_MANY = 4  # files without a partner that are told in one line if none has one
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
 Key = tuple[str, ...]  # the folders that wildcards match, then what they match in the name
@@ -42,12 +43,14 @@ class Scope(NamedTuple):
 
     ``no_images``: pattern of other files that are not images; ``base``: folder, ending in ``/``, from which on the
     regular expression for patients sees the path; ``patients``: the folder of patients.csv, which may then name
-    patients without images too.
+    patients without images too; ``are_answers``: the masks are those of ``brainseg predict``, which has the slices of
+    a case in a folder of their own.
     """
 
     no_images: str | None = None
     base: str = ""
     patients: Path | None = None
+    are_answers: bool = False
 
 
 ALL = Scope()
@@ -77,7 +80,9 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
         what = f"no {kinds} fits download.images ({params.images})"
         fix = "set download.images to where they are, below download.path; of DICOM series to folders: 'scans/*/'"
         problems.append(Problem("", what, fix))
-    problems += _check_partners(images, masks)
+    if scope.are_answers:
+        masks = _lift_slices(masks, images)
+    problems += _check_partners(images, masks, params)
     found = []
     for key, (image, *_) in images.items():
         is_volume = _is_volume(root, image)
@@ -232,12 +237,31 @@ def _find_number(image: str) -> int:
     return int(numbers[-1]) if numbers else -1
 
 
-def _check_partners(images: dict[Key, list[str]], masks: dict[Key, list[str]]) -> list[Problem]:
+def _lift_slices(masks: dict[Key, list[str]], images: dict[Key, list[str]]) -> dict[Key, list[str]]:
+    """``masks`` with those that have no image, and would have one a folder higher, there: ``p/p_1`` at ``p_1``."""
+    lifted: dict[Key, list[str]] = defaultdict(list)
+    for key, names in masks.items():
+        above = (key[0].rpartition("/")[0], *key[1:])
+        lifted[above if key not in images and above in images else key] += names
+    return lifted
+
+
+def _check_partners(
+    images: dict[Key, list[str]], masks: dict[Key, list[str]], params: config.Download
+) -> list[Problem]:
+    if len(images) + len(masks) >= _MANY and not set(images) & set(masks):
+        return [_describe_strangers(images, masks, params)] if images else []
     problems = []
     for key, (image, *doubles) in images.items():
         partners = masks.get(key, [])
         if not partners:
-            problems.append(Problem(image, "has no mask", "add it, or set download.masks to the masks' pattern"))
+            problems.append(
+                Problem(
+                    image,
+                    "has no mask",
+                    "add it, or set download.masks to the masks' pattern, whose * must match the same as the image's",
+                )
+            )
         if len(partners) > 1:
             problems.append(Problem(image, f"has two masks: {', '.join(partners)}", "keep one"))
         what = f"and {image} match the pattern with the same text, so a mask cannot be assigned"
@@ -246,6 +270,23 @@ def _check_partners(images: dict[Key, list[str]], masks: dict[Key, list[str]]) -
         if key not in images:
             problems.append(Problem(mask, "is a mask without image", "add the image, or remove the mask"))
     return problems
+
+
+def _describe_strangers(images: dict[Key, list[str]], masks: dict[Key, list[str]], params: config.Download) -> Problem:
+    """One problem for patterns by which no image has a mask."""
+    sides = []
+    for key, pattern, found in (("images", params.images, images), ("masks", params.masks, masks)):
+        places = Counter(name.rpartition("/")[0].split("/")[0] for names in found.values() for name in names)
+        shown = [f"{count:,} in {place or '.'}/" for place, count in places.most_common(3)]
+        shown += [f"{sum(places.values()):,} in all"] if len(places) > 3 else []
+        sides.append(f"download.{key} ({pattern}) fits {' and '.join(shown) or 'none'}")
+    examples = [
+        f"in {names[0]} the wildcards match {' and '.join(repr(part) for part in key)}"
+        for key, names in (*list(images.items())[:1], *list(masks.items())[:1])
+    ]
+    what = f"no image has a mask: {', '.join([*sides, *examples])}"
+    fix = "set download.images and download.masks so that each * matches the same text in both, as images/* and masks/*"
+    return Problem("", what, fix)
 
 
 def _check_identities(slices: list[PairedFiles], rule: str) -> list[Problem]:
