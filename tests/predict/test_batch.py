@@ -547,8 +547,29 @@ def test_the_command_works_anywhere_and_names_what_is_missing(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["brainseg", "predict", "a.png", "-o", "out"])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == 4 and "models/unet.onnx" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert end.value.code == 4 and "models/unet.onnx" in told and "--model FILE" in told
     assert {path.name for path in tmp_path.iterdir()} <= {"root"}
+
+
+def test_a_subfolder_of_a_project_has_its_model(tmp_path, monkeypatch):
+    def opened() -> Path:
+        said = []
+        monkeypatch.setattr("brainseg.inference.predictor.Predictor", lambda path, **_: said.append(path))
+        monkeypatch.setattr(batch, "run", lambda *_, **__: None)
+        monkeypatch.setattr(sys, "argv", ["brainseg", "predict", "a.png", "-o", "out"])
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        return said[0]
+
+    (tmp_path / "scans/today/models").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path / "scans/today")
+    assert opened() == tmp_path / "models/unet.onnx"
+    (tmp_path / "scans/today/models/unet.onnx").touch()
+    assert opened() == Path("models/unet.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert opened() == Path("models/unet.onnx")
 
 
 def test_the_command_hands_on_what_was_said(tmp_path, monkeypatch):
