@@ -245,6 +245,15 @@ def test_zips_are_folders(tmp_path):
     assert len(find(tmp_path / "in", tmp_path=tmp_path).sources) == 3
 
 
+def test_what_is_hidden_in_a_zip_is_listed_as_passed_over(tmp_path):
+    path = zipped(tmp_path / "z.zip", {"a.png": png(), "__MACOSX/._a.png": b"", "r.txt": b""})
+    found = find(path, tmp_path=tmp_path)
+    assert places(found, path) == {"a": ("file", 1)}
+    assert [(each.label, each.kind) for each in found.passed] == [
+        (f"{path}:__MACOSX/._a.png", "hidden"), (f"{path}:r.txt", "other file")
+    ]  # fmt: skip
+
+
 def test_the_digest_is_of_all_bytes_in_order_wherever_they_lie(tmp_path):
     scratch = tmp_path / "scratch"
     for n in (1, 2):

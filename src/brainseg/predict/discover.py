@@ -157,13 +157,13 @@ def _list_files(paths: Iterable[Path], walk: Walk, problems: list[Problem]) -> I
     tops = [path for path in paths if os.path.isdir(path)]  # unlike Path.is_dir it raises nothing
     for path in (path for path in paths if not os.path.isdir(path)):
         if os.path.isfile(path):
-            yield from _list_file(path, problems)
+            yield from _list_file(path, walk, problems)
         else:
             problems.append(Problem(str(path), "is no file and no folder", "name a file or a folder"))
     for folder in walk.folders(tops):
         for path in (folder.path / name for name in folder.names):
             if os.path.isfile(path):
-                yield from _list_file(path, problems)
+                yield from _list_file(path, walk, problems)
             elif os.path.islink(path) and (File(path).ending or not path.name.lower().endswith(_NOT_DICOM)):
                 what = "is a link that leads nowhere"
                 problems.append(Problem(str(path), what, "fetch what it leads to, or remove the link"))
@@ -175,17 +175,20 @@ def _list_files(paths: Iterable[Path], walk: Walk, problems: list[Problem]) -> I
     problems += [Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in walk.unread]
 
 
-def _list_file(path: Path, problems: list[Problem]) -> list[File]:
-    return _list_members(path, problems) if path.name.lower().endswith(".zip") else [File(path)]
+def _list_file(path: Path, walk: Walk, problems: list[Problem]) -> list[File]:
+    return _list_members(path, walk, problems) if path.name.lower().endswith(".zip") else [File(path)]
 
 
-def _list_members(path: Path, problems: list[Problem]) -> list[File]:
+def _list_members(path: Path, walk: Walk, problems: list[Problem]) -> list[File]:
     try:
         with guard(path):
-            return [File(path, name) for name in zips.list_names(path)]
+            inside = [File(path, name) for name in zips.list_names(path)]
     except BrainsegError as error:
         problems += error.problems
-    return []
+        return []
+    hidden = {file for file in inside if zips.is_hidden(file.member)}
+    walk.passed += [PassedOver(file.label, "hidden", "is hidden") for file in sorted(hidden)]
+    return [file for file in inside if file not in hidden]
 
 
 def _is_mask(file: File, is_named: bool, stems: set[str]) -> bool:
