@@ -49,6 +49,32 @@ def test_codes(capsys, error, code, said):
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("to http://ann:secret@127.0.0.1:9/api/2.0 and s3://k:secret@b", "to http://127.0.0.1:9/api/2.0 and s3://b"),
+        ("postgresql+psycopg://ann:se/cr@et@db:5432/runs", "postgresql+psycopg://db:5432/runs"),
+        ("https://secret@git.example/a@v1", "https://git.example/a@v1"),
+        ("https://host:5000/path@v1", "https://host:5000/path@v1"),
+        ("http://[::1]:5000/path@v1", "http://[::1]:5000/path@v1"),
+        ("https://b/x?a=1&X-Amz-Signature=secret&b=2", "https://b/x?a=1&X-Amz-Signature=***&b=2"),
+        ("ann@host, a/b@c", "ann@host, a/b@c"),
+    ],
+)
+def test_an_address_is_told_without_its_password(text, shown):
+    assert errors.redact(text) == errors.printable(text) == shown
+
+
+def test_no_password_of_an_address_is_printed_or_kept(capsys, project_root, monkeypatch):
+    monkeypatch.setenv("BRAINSEG_DEBUG", "1")
+    address = "http://ann:secret@host/x"
+    with pytest.raises(SystemExit):
+        errors.run(fail_with(MachineError(address, f"{address} does not answer", f"open {address}")))
+    told = capsys.readouterr()
+    assert "http://host/x does not answer" in told.err
+    assert "secret" not in told.err + told.out + (project_root / ".brainseg" / "errors.json").read_text()
+
+
 def test_a_full_disk_is_the_one_of_the_path(monkeypatch):
     monkeypatch.setattr(errors.files, "free_bytes", lambda path: 7 if str(path).startswith("/data") else 10**9)
     (line,) = errors.as_brainseg_error(OSError(errno.ENOSPC, "full", "/data/a.npy")).lines()

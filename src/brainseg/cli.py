@@ -11,6 +11,8 @@ from typer import Argument, Option
 
 from brainseg import __version__, errors
 
+MODEL = Path("models/unet.onnx")  # below the project's top folder
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # plain text: it starts faster and reads the same in a log
@@ -50,11 +52,30 @@ def _command(name: str, *, anywhere: bool = False) -> Callable[[Callable[..., No
 
 
 def _check_is_project() -> None:
-    here = Path.cwd()
-    top = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
+    here, top = Path.cwd(), _find_project()
     if top != here:
         fix = f"cd {top}" if top else "cd to the folder that holds dvc.yaml and params.yaml"
         raise errors.DataError(here, "is not the project's top folder", fix)
+
+
+def _find_project() -> Path | None:
+    """The project's top folder: this one, or the nearest above."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
+
+
+def _find_model(model: Path) -> Path:
+    """The model's file. If none is named, that of the project that holds this folder.
+
+    Raises:
+        IntegrityError: none is named, and there is none here and no project around.
+    """
+    if model != MODEL or model.exists():
+        return model
+    if top := _find_project():
+        return model if top == Path.cwd() else top / model
+    fix = "name its file: --model FILE (make pull in a clone of the project fetches the released one)"
+    raise errors.IntegrityError(model, "there is no model, and no project around this folder", fix)
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -143,7 +164,8 @@ def predict(
             help="Treat NAME_1.png, NAME_2.png, ... as separate pictures, not as the slices of one volume.",
         ),
     ] = False,
-    model: ModelFile = Path("models/unet.onnx"),
+    verbose: Annotated[bool, Option("--verbose", help="Name every file and folder that is passed over.")] = False,
+    model: ModelFile = MODEL,
     threads: Annotated[
         int | None, Option("--threads", min=1, metavar="N", help="The number of processor cores to use. Default: all.")
     ] = None,
@@ -156,7 +178,8 @@ def predict(
     from brainseg.inference.predictor import Predictor
     from brainseg.predict import batch
 
-    batch.run(batch.Inputs(paths, pre, post, each_picture), output, Predictor(model, threads=threads))
+    inputs = batch.Inputs(paths, pre, post, each_picture)
+    batch.run(inputs, output, Predictor(_find_model(model), threads=threads), verbose=verbose)
 
 
 @_command("serve", anywhere=True)
@@ -170,7 +193,7 @@ def serve(
     port: Annotated[
         int, Option("--port", min=0, max=65535, metavar="N", help="The port to listen on; 0 takes a free one.")
     ] = 5000,
-    model: ModelFile = Path("models/unet.onnx"),
+    model: ModelFile = MODEL,
     debug: Debug = False,
 ) -> None:
     """Open the web page and the API of the model.
@@ -179,7 +202,7 @@ def serve(
     """
     from brainseg.server import serve
 
-    serve.run(host, port, model)
+    serve.run(host, port, _find_model(model))
 
 
 @_command("evaluate")
@@ -390,8 +413,8 @@ def track(debug: Debug = False) -> None:
         done.append(mlflow_runs.log_cross_validation(seconds=seconds))
     if not all(done):
         what, fix = "some results could not be logged", "read the warning above and try again"
-        raise errors.MachineError(mlflow_runs.store_uri(), what, fix)
-    print(f"The runs are in {mlflow_runs.store_uri()}; make ui shows them.")
+        raise errors.MachineError(mlflow_runs.store_name(), what, fix)
+    print(f"The runs are in {mlflow_runs.store_name()}; make ui shows them.")
 
 
 @_command("verify-data")

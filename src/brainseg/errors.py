@@ -7,6 +7,7 @@ Everything a user can cause is raised as a :class:`BrainsegError`. ``run`` print
 import errno
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -19,6 +20,9 @@ from typing import NamedTuple, TypeVar
 from brainseg import files
 
 Answer = TypeVar("Answer")
+# user:password@ before a host. An unescaped / may be in a password; after a number that is a port, it begins the path.
+_USER = re.compile(r"://(?:[^/\s]*@|[^/\s:@\[]*:(?!\d+(?:[/\s]|$))\S*@)")
+_SIGNED = re.compile(r"([?&][\w-]*(?:password|passwd|pwd|token|secret|signature|sig)=)[^&\s'\"]+", re.IGNORECASE)
 _PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS}
 
 
@@ -40,7 +44,9 @@ class BrainsegError(Exception):
         super().__init__("; ".join(f"{p.path}: {p.what}" for p in self.problems))
 
     def lines(self) -> list[str]:
-        return [f"ERROR {self.code} {printable(p.path)}: {printable(p.what)}. Fix: {p.fix}" for p in self.problems]
+        return [
+            f"ERROR {self.code} {printable(p.path)}: {printable(p.what)}. Fix: {redact(p.fix)}" for p in self.problems
+        ]
 
 
 class DataError(BrainsegError):
@@ -117,7 +123,7 @@ def run(main: Callable[[], object]) -> None:
         _end(130)
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)
         known = as_brainseg_error(error)
         for line in known.lines():
             print(line, file=sys.stderr)
@@ -203,12 +209,20 @@ def _save(error: BrainsegError) -> None:
         return
     try:
         path = files.state_dir() / "errors.json"
-        payload = {"code": error.code, "problems": [p._asdict() for p in error.problems]}
+        payload = {
+            "code": error.code,
+            "problems": [{key: redact(text) for key, text in p._asdict().items()} for p in error.problems],
+        }
         files.write_text(path, json.dumps(payload, indent=1) + "\n")
     except OSError:
         pass
 
 
 def printable(text: str) -> str:
-    """``text`` on one line: control characters, which a file name may hold, as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """``text`` on one line and without passwords: control characters, which a file name may hold, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in redact(text))
+
+
+def redact(text: str) -> str:
+    """``text`` without the user names, passwords and signatures that addresses in it hold: scheme and host stay."""
+    return _SIGNED.sub(r"\1***", _USER.sub("://", text))

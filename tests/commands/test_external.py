@@ -107,6 +107,19 @@ def test_masks_whose_numbers_are_known_on_paper(project):
     assert "0.222" in said and external.MARK in said
 
 
+def test_answers_of_predict_for_numbered_slices_in_one_folder_are_scored(project):
+    hand_made(project / "own")
+    for name in ("images", "masks", "predictions"):
+        for path in (project / "own" / name).glob("*/*.png"):
+            path.rename(project / "own" / name / path.name)
+    for path in (project / "own/predictions").glob("*.png"):  # as predict names them
+        home = project / "own/predictions" / path.stem.rpartition("_")[0]
+        home.mkdir(exist_ok=True)
+        path.rename(home / path.name)
+    external.run(given(project / "own", patient="([A-C])_"), project / "models", project / "out")
+    assert read(project / "out")["test"]["volume"]["dice"]["mean"] == pytest.approx((16 / 36 + 0) / 2, abs=1e-6)
+
+
 def test_report_and_pictures_of_masks(drawn):
     project = drawn
     hand_made(project / "own")

@@ -191,10 +191,8 @@ def test_a_series_may_lie_deeper_and_masks_beside_it(tmp_path):
     pairs = slices_of(tmp_path, images="*/", masks="*.nii.gz")
     np.testing.assert_array_equal(stacked(pairs, "image"), voxels)
     assert pairs[0].institution == "North"
-    outside = tmp_path.parent / "outside.dcm"
-    outside.write_bytes(b"x")
-    (tmp_path / "p1/study/series/link.dcm").symlink_to(outside)
-    with pytest.raises(DataError, match=r"p1/study/series/link\.dcm: is a link that leads nowhere or outside"):
+    (tmp_path / "p1/study/series/link.dcm").symlink_to(tmp_path / "nowhere.dcm")
+    with pytest.raises(DataError, match=r"p1/study/series/link\.dcm: is a link that leads nowhere"):
         slices_of(tmp_path, images="*/", masks="*.nii.gz")
 
 

@@ -251,7 +251,7 @@ def test_bad_files_are_told_and_passed_over(tmp_path, capsys):
     assert [Path(problem.path).name for problem in caught.value.problems] == ["nowhere.tif", "a.nii.gz", "c.png"]
     told = capsys.readouterr()
     assert told.err.count("ERROR 2 ") == 3 and answered(tmp_path / "out") == {"b"}
-    assert "1 cases answered, 1 with tumour, 3 errors" in told.out
+    assert "1 case answered, 1 with tumour, 3 errors" in told.out
     assert failed(tmp_path / "out") == {
         "a": "is damaged or cut short (its gzip stream is not whole)", "c": "is neither a TIFF nor a PNG nor a JPEG",
         str(tmp_path / "nowhere.tif"): "is not there",
@@ -338,6 +338,24 @@ def test_what_is_no_head_is_refused_and_what_may_be_none_is_marked(tmp_path):
 def test_a_model_of_phantoms_says_so_in_every_row(tmp_path):
     run(tif(tmp_path / "a.png", heads(1)), tmp_path / "out", Fake(source="phantom"))
     assert "trained on drawn phantoms" in table(tmp_path / "out")["a"]["warnings"]
+
+
+def test_what_is_passed_over_is_counted_and_listed_when_asked(tmp_path, capsys):
+    for name in ("a.png", "a_mask.png", ".hidden.png"):
+        tif(tmp_path / "in" / name, heads(1))
+    (tmp_path / "in/notes.txt").touch()
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    run(tmp_path / "in", tmp_path / "out")
+    said = capsys.readouterr().out
+    counted = "4 passed over (link: 1; hidden: 1; mask: 1; other file: 1; --verbose lists them)"
+    assert "1 case answered" in said and counted in said
+    assert [line for line in said.splitlines() if line.startswith("passed over")] == [
+        f"passed over {tmp_path / 'in/loop'}: is a link to a folder that it lies in"
+    ]
+    batch.run(batch.Inputs([str(tmp_path / "in")]), tmp_path / "out", Fake(), verbose=True)
+    said = capsys.readouterr().out
+    for name in ("a_mask.png", ".hidden.png", "notes.txt", "loop"):
+        assert f"passed over {tmp_path / 'in' / name}: " in said
 
 
 def test_what_must_be_known_of_the_model_is_said(tmp_path, capsys):
@@ -550,18 +568,40 @@ def test_the_command_works_anywhere_and_names_what_is_missing(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["brainseg", "predict", "a.png", "-o", "out"])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == 4 and "models/unet.onnx" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert end.value.code == 4 and "models/unet.onnx" in told and "--model FILE" in told
     assert {path.name for path in tmp_path.iterdir()} <= {"root"}
+
+
+def test_a_subfolder_of_a_project_has_its_model(tmp_path, monkeypatch):
+    def opened() -> Path:
+        said = []
+        monkeypatch.setattr("brainseg.inference.predictor.Predictor", lambda path, **_: said.append(path))
+        monkeypatch.setattr(batch, "run", lambda *_, **__: None)
+        monkeypatch.setattr(sys, "argv", ["brainseg", "predict", "a.png", "-o", "out"])
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        return said[0]
+
+    (tmp_path / "scans/today/models").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path / "scans/today")
+    assert opened() == tmp_path / "models/unet.onnx"
+    (tmp_path / "scans/today/models/unet.onnx").touch()
+    assert opened() == Path("models/unet.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert opened() == Path("models/unet.onnx")
 
 
 def test_the_command_hands_on_what_was_said(tmp_path, monkeypatch):
     said = {}
     monkeypatch.setattr("brainseg.inference.predictor.Predictor", lambda path, **options: (path, options))
-    monkeypatch.setattr(batch, "run", lambda *given: said.update(given=given))
+    monkeypatch.setattr(batch, "run", lambda *given, **options: said.update(given=given, options=options))
     monkeypatch.chdir(tmp_path)
-    line = "brainseg predict a b/*.nii -o out --pre p --post q --model m.onnx --threads 3 --each-picture"
+    line = "brainseg predict a b/*.nii -o out --pre p --post q --model m.onnx --threads 3 --each-picture --verbose"
     monkeypatch.setattr(sys, "argv", line.split())
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     given = batch.Inputs(["a", "b/*.nii"], "p", "q", True)
     assert said["given"] == (given, Path("out"), (Path("m.onnx"), {"threads": 3}))
+    assert said["options"] == {"verbose": True}

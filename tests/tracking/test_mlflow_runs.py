@@ -345,3 +345,15 @@ def test_m2_four_first_starts_at_once(tree, project_root):
 def test_a_password_of_the_store_is_not_shown(uri, shown, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert mlflow_runs.store_name() == shown
+
+
+def test_what_mlflow_says_of_an_address_is_told_without_its_password(monkeypatch, capsys, project_root):
+    """Before it is cut: half a password has no @ behind it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+
+    @mlflow_runs._optional
+    def fail():
+        raise ValueError("x" * 185 + " http://ann:secret@127.0.0.1:9/api")
+
+    assert not fail()
+    assert "ann" not in capsys.readouterr().err

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 import requests
 
-from brainseg import config, files, hardware
+from brainseg import config, errors, files, hardware
 from brainseg.errors import BrainsegError
 from brainseg.evaluation import results
 from brainseg.experiments import repro, revision
@@ -53,7 +53,7 @@ def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -
             findings += [Finding(_check_name(check), f"{p.path}: {p.what}", p.fix) for p in error.problems]
         except Exception as error:  # a check that fails must not hide the results of the others
             findings.append(Finding(_check_name(check), f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
-    return "\n".join(map(str, findings))
+    return errors.redact("\n".join(map(str, findings)))
 
 
 def _check_name(check: Callable) -> str:

@@ -52,7 +52,7 @@ def prepare_arrays(
     scope = pairing.Scope(ready[0] if ready else None, pairing.find_fixed_folder(images) + "/", home)
     labels, names = given.foreground, NAMES
     if predictions:
-        masks, scope, labels = ready[0], scope._replace(no_images=masks), given.predicted
+        masks, scope, labels = ready[0], scope._replace(no_images=masks, are_answers=True), given.predicted
         names = NAMES | {"download.masks": "--predictions", "preprocess.foreground": "--predicted-foreground"}
     packed = out.with_suffix(".zip")
     try:

@@ -9,17 +9,20 @@ Ignored are hidden files, files with other endings, and all outside the folders 
 
 import os
 import re
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from brainseg import config
-from brainseg.errors import Problem, raise_all
+from brainseg.errors import Problem, printable, raise_all
 from brainseg.io import nifti, pictures, scans
+from brainseg.io.folders import Walk
 
 SINGLE_PAGE = (".png", ".jpg", ".jpeg")  # formats that hold one page
 ENDINGS = (*pictures.SUFFIXES, *nifti.SUFFIXES)
+_MANY = 4  # files without a partner that are told in one line if none has one
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
 Key = tuple[str, ...]  # the folders that wildcards match, then what they match in the name
@@ -40,12 +43,14 @@ class Scope(NamedTuple):
 
     ``no_images``: pattern of other files that are not images; ``base``: folder, ending in ``/``, from which on the
     regular expression for patients sees the path; ``patients``: the folder of patients.csv, which may then name
-    patients without images too.
+    patients without images too; ``are_answers``: the masks are those of ``brainseg predict``, which has the slices of
+    a case in a folder of their own.
     """
 
     no_images: str | None = None
     base: str = ""
     patients: Path | None = None
+    are_answers: bool = False
 
 
 ALL = Scope()
@@ -75,7 +80,9 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
         what = f"no {kinds} fits download.images ({params.images})"
         fix = "set download.images to where they are, below download.path; of DICOM series to folders: 'scans/*/'"
         problems.append(Problem("", what, fix))
-    problems += _check_partners(images, masks)
+    if scope.are_answers:
+        masks = _lift_slices(masks, images)
+    problems += _check_partners(images, masks, params)
     found = []
     for key, (image, *_) in images.items():
         is_volume = _is_volume(root, image)
@@ -108,29 +115,32 @@ def count_plain(parts: Sequence[str]) -> int:
 def _list_images(root: Path, starts: set[str]) -> tuple[list[str], list[str], list[Problem]]:
     """Names of the image files at or below the folders ``starts``, names of the folders that hold files, and faults.
 
-    Links to folders are refused, and links to files outside ``root``.
+    Links are followed; a folder that is reached twice is read once, and named on stderr.
     """
     names, holders, problems = [], [], []
-    unread: list[OSError] = []
     tops = sorted(start for start in starts if not any(_is_below(start, other) for other in starts - {start}))
     for top in tops:
         parts = [part for part in (PurePosixPath(top), *PurePosixPath(top).parents) if part.name]
-        faults = ((part.as_posix(), _check_path(root / part, root)) for part in parts if (root / part).is_symlink())
+        faults = ((part.as_posix(), _check_path(root / part)) for part in parts if (root / part).is_symlink())
         problems += [Problem(name, *fault) for name, fault in faults if fault]
-    for folder, folders, entries in (found for top in tops for found in os.walk(root / top, onerror=unread.append)):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        if any(not entry.startswith(".") for entry in entries):
-            holders.append(Path(folder).relative_to(root).as_posix())
-        for path in (Path(folder, entry) for entry in (*folders, *sorted(entries))):
+    walks = [(Walk(), top) for top in tops]  # one each: images and masks may be two links to one folder
+    for folder, folders, entries in (found for walk, top in walks for found in walk.folders([root / top])):
+        if entries:
+            holders.append(folder.relative_to(root).as_posix())
+        for path in (folder / entry for entry in (*folders, *entries)):
             name = path.relative_to(root).as_posix()
             if not _may_hold_images(path):
                 continue
-            if fault := _check_path(path, root):
+            if fault := _check_path(path):
                 problems.append(Problem(name, *fault))
             elif path.is_file():
                 names.append(name)
+    for each in (each for walk, _ in walks for each in walk.passed if each.kind == "link"):
+        print(f"WARNING {printable(each.label)}: {printable(each.why)}", file=sys.stderr)
     problems += [
-        Problem(os.path.relpath(error.filename or root, root), *describe_read_error(error)) for error in unread
+        Problem(os.path.relpath(error.filename or root, root), *describe_read_error(error))
+        for walk, _ in walks
+        for error in walk.unread
     ]
     return names, holders, problems
 
@@ -146,7 +156,7 @@ def _find_series(
     homes = {str(PurePosixPath(name).parent) for name in masks}
     images = _match_names([name for name in _list_series_folders(holders, pattern) if name not in homes], pattern)
     inside = (path for image, *_ in images.values() for path in sorted((root / image).rglob("[!.]*")))
-    faults = {path: fault for path in inside if (fault := _check_path(path, root))}
+    faults = {path: fault for path in inside if (fault := _check_path(path))}
     return images, [Problem(path.relative_to(root).as_posix(), *fault) for path, fault in faults.items()]
 
 
@@ -156,13 +166,11 @@ def _may_hold_images(path: Path) -> bool:
     return not path.name.startswith(".") and (named or os.path.isdir(path) or not os.path.exists(path))
 
 
-def _check_path(path: Path, root: Path) -> tuple[str, str] | None:
+def _check_path(path: Path) -> tuple[str, str] | None:
     if not path.name.isprintable():  # also a name that is not UTF-8, which Python gives as lone surrogates
         return "has characters in its name that cannot be printed", "rename it"
-    if os.path.islink(path) and os.path.isdir(path):
-        return "is a link to a folder, which is not followed", "put the folder itself here"
-    if os.path.islink(path) and not (os.path.exists(path) and path.resolve().is_relative_to(root.resolve())):
-        return "is a link that leads nowhere or outside", "put the file itself here"
+    if os.path.islink(path) and not os.path.exists(path):
+        return "is a link that leads nowhere", "fetch what it leads to, or remove the link"
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -229,12 +237,31 @@ def _find_number(image: str) -> int:
     return int(numbers[-1]) if numbers else -1
 
 
-def _check_partners(images: dict[Key, list[str]], masks: dict[Key, list[str]]) -> list[Problem]:
+def _lift_slices(masks: dict[Key, list[str]], images: dict[Key, list[str]]) -> dict[Key, list[str]]:
+    """``masks`` with those that have no image, and would have one a folder higher, there: ``p/p_1`` at ``p_1``."""
+    lifted: dict[Key, list[str]] = defaultdict(list)
+    for key, names in masks.items():
+        above = (key[0].rpartition("/")[0], *key[1:])
+        lifted[above if key not in images and above in images else key] += names
+    return lifted
+
+
+def _check_partners(
+    images: dict[Key, list[str]], masks: dict[Key, list[str]], params: config.Download
+) -> list[Problem]:
+    if len(images) + len(masks) >= _MANY and not set(images) & set(masks):
+        return [_describe_strangers(images, masks, params)] if images else []
     problems = []
     for key, (image, *doubles) in images.items():
         partners = masks.get(key, [])
         if not partners:
-            problems.append(Problem(image, "has no mask", "add it, or set download.masks to the masks' pattern"))
+            problems.append(
+                Problem(
+                    image,
+                    "has no mask",
+                    "add it, or set download.masks to the masks' pattern, whose * must match the same as the image's",
+                )
+            )
         if len(partners) > 1:
             problems.append(Problem(image, f"has two masks: {', '.join(partners)}", "keep one"))
         what = f"and {image} match the pattern with the same text, so a mask cannot be assigned"
@@ -243,6 +270,23 @@ def _check_partners(images: dict[Key, list[str]], masks: dict[Key, list[str]]) -
         if key not in images:
             problems.append(Problem(mask, "is a mask without image", "add the image, or remove the mask"))
     return problems
+
+
+def _describe_strangers(images: dict[Key, list[str]], masks: dict[Key, list[str]], params: config.Download) -> Problem:
+    """One problem for patterns by which no image has a mask."""
+    sides = []
+    for key, pattern, found in (("images", params.images, images), ("masks", params.masks, masks)):
+        places = Counter(name.rpartition("/")[0].split("/")[0] for names in found.values() for name in names)
+        shown = [f"{count:,} in {place or '.'}/" for place, count in places.most_common(3)]
+        shown += [f"{sum(places.values()):,} in all"] if len(places) > 3 else []
+        sides.append(f"download.{key} ({pattern}) fits {' and '.join(shown) or 'none'}")
+    examples = [
+        f"in {names[0]} the wildcards match {' and '.join(repr(part) for part in key)}"
+        for key, names in (*list(images.items())[:1], *list(masks.items())[:1])
+    ]
+    what = f"no image has a mask: {', '.join([*sides, *examples])}"
+    fix = "set download.images and download.masks so that each * matches the same text in both, as images/* and masks/*"
+    return Problem("", what, fix)
 
 
 def _check_identities(slices: list[PairedFiles], rule: str) -> list[Problem]:

@@ -17,6 +17,7 @@ import numpy as np
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.io import dicom_slice, nifti, pictures, volumes
 from brainseg.io.dicom_slice import EXPORT, NoImageError, SliceHeader, StrangerError
+from brainseg.io.folders import Walk
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 MAX_FILES = 4096
@@ -42,17 +43,15 @@ def find_series(folder: Path, name: str) -> dict[Path, list[Path]]:
         DataError: there is none, or a folder cannot be read.
     """
     found: dict[Path, list[Path]] = {}
-    unread: list[OSError] = []
-    for place, folders, names in os.walk(folder, onerror=unread.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        seen = [name for name in sorted(names) if not name.startswith(".") and name.upper() != "DICOMDIR"]
-        paths = [Path(place, name) for name in seen if not name.lower().endswith(_OTHER_SUFFIXES)]
+    walk = Walk()
+    for place, _, names in walk.folders([folder]):
+        seen = [name for name in names if name.upper() != "DICOMDIR"]
+        paths = [place / name for name in seen if not name.lower().endswith(_OTHER_SUFFIXES)]
         if any(path.suffix.lower() in dicom_slice.ENDINGS or dicom_slice.is_dicom(path) for path in paths):
-            found[Path(place)] = paths
+            found[place] = paths
     fix = "check that it is there, and its permissions"
-    raise_all(
-        [Problem(_rename(error.filename, folder, name), f"cannot be read ({error.strerror})", fix) for error in unread]
-    )
+    unread = [(_rename(error.filename, folder, name), error.strerror) for error in walk.unread]
+    raise_all([Problem(path, f"cannot be read ({why})", fix) for path, why in unread])
     if not found:
         raise DataError(name, "holds no DICOM files", "point to the folder of a series")
     return found

@@ -13,6 +13,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from brainseg.errors import IntegrityError, MachineError, Problem, raise_all
@@ -23,6 +24,8 @@ MAX_MEMBER_BYTES = 2**20
 
 _FIX = "fetch the archive again from where its authors published it"
 _LOCAL_HEADER_BYTES = 30
+_UTF8 = 0x800  # the flag of a member whose name is UTF-8
+_CP437_TEXT = {*range(0xA6), 0xE1}  # ASCII and the Latin letters of cp437; those of cp1252 lie above
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 # What zipfile raises on damaged or crafted bytes.
 DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
@@ -89,7 +92,7 @@ class UntrustedZip(UntrustedFiles):
 
     def __init__(self, path: Path):
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = open_zip(path)
         except DAMAGE_ERRORS as error:
             raise IntegrityError(path, f"{_describe_content(path)} ({error})", _FIX) from None
         except OSError as error:
@@ -137,11 +140,36 @@ def _check_count(path: Path, count: int) -> None:
         raise IntegrityError(path, f"holds more than {MAX_MEMBERS:,} files", _FIX)
 
 
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip. Its members have the names of ``_read_name``."""
+    archive = zipfile.ZipFile(path)
+    for member in archive.infolist():
+        member.filename = _read_name(member).partition("\0")[0]
+    archive.NameToInfo = {member.filename: member for member in archive.infolist()}
+    return archive
+
+
+def _read_name(member: zipfile.ZipInfo) -> str:
+    """The name with ``/`` as separator, for which programs on Windows write a backslash.
+
+    A name that is not marked as UTF-8 should be cp437, as which zipfile reads it, but is UTF-8 or cp1252 as well.
+    """
+    name = member.orig_filename
+    if not (name.isascii() or member.flag_bits & _UTF8):
+        data = name.encode("cp437")
+        coding = "cp437" if set(data) <= _CP437_TEXT else "cp1252"
+        for each in ("utf-8", coding):
+            with suppress(UnicodeDecodeError):
+                name = data.decode(each)
+                break
+    return name.replace("\\", "/")
+
+
 def find_fault(member: zipfile.ZipInfo, archives: tuple[str, ...] = _ARCHIVE_SUFFIXES) -> str | None:
     """Why a member is not accepted, by its directory entry alone. ``archives``: how names of archives end."""
-    name, mode = member.orig_filename, member.external_attr >> 16
-    if not name or "\\" in name or "\0" in name:
-        return "has no name, or a backslash or NUL in it"
+    name, mode = _read_name(member), member.external_attr >> 16
+    if not name or "\0" in name:
+        return "has no name, or NUL in it"
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or {"..", "."} & set(name.split("/")):
         return "leads out of the zip"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from brainseg.errors import IntegrityError, Problem, guard, raise_all
-from brainseg.io.untrusted_zip import DAMAGE_ERRORS, find_fault
+from brainseg.io.untrusted_zip import DAMAGE_ERRORS, find_fault, open_zip
 
 MAX_MEMBERS = 20_000
 MAX_MEMBER_BYTES = 2**30  # the largest volume as float64
@@ -22,7 +22,7 @@ _FIX = "pack it again with an ordinary zip program, or unpack it and name the fo
 
 
 def list_names(path: Path) -> list[str]:
-    """The names of the files in a zip, sorted, without hidden files and folders.
+    """The names of the files in a zip, sorted; see ``is_hidden``.
 
     Raises:
         IntegrityError: not a whole zip; every member that its entry in the directory makes unacceptable.
@@ -38,7 +38,7 @@ def list_names(path: Path) -> list[str]:
     found = Counter(member.filename for member, what in faults if not (what or member.is_dir()))
     problems += [Problem(f"{path}:{name}", "is there twice", _FIX) for name in found if found[name] > 1]
     raise_all(problems, IntegrityError)
-    return sorted(name for name in found if not _is_hidden(name))
+    return sorted(found)
 
 
 def unpack(path: Path, name: str, target: Path) -> None:
@@ -60,7 +60,7 @@ def unpack(path: Path, name: str, target: Path) -> None:
 def _open(path: Path) -> zipfile.ZipFile:
     with guard(path, _RESTORE, IntegrityError):
         try:
-            return zipfile.ZipFile(path)
+            return open_zip(path)
         except DAMAGE_ERRORS:
             raise IntegrityError(path, "is not a whole zip archive", _RESTORE) from None
 
@@ -71,5 +71,6 @@ def _find_fault(member: zipfile.ZipInfo) -> str | None:
     return find_fault(member, archives=(".zip",))  # a .nii.gz is a volume
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether the file or a folder in its name is hidden."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))

@@ -9,7 +9,8 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -22,12 +23,14 @@ from brainseg.errors import BrainsegError, DataError, MachineError, Problem, Run
 from brainseg.inference import cases, overlays
 from brainseg.inference.decoding import Decoders
 from brainseg.inference.outlining import Outliner
+from brainseg.io.folders import PassedOver
 from brainseg.predict import case_files, discover, output
 from brainseg.predict.case_files import Reader
 from brainseg.predict.discover import Source
 from brainseg.predict.output import Record, ResultFolder
 
 SUMMARY_EVERY = 5  # seconds between two writes of summary.csv; the journal is always up to date
+LINKS_NAMED = 3  # of those that are passed over, without --verbose
 DECODE_SECONDS = 60.0  # time limit for a tiny file
 DECODE_RATE = 2 * 2**20  # each such number of bytes adds a second: the file may lie on a slow disk
 
@@ -75,17 +78,24 @@ class RunResults(NamedTuple):
     kept: int
     problems: list[Problem]
     kind: type[BrainsegError]
+    passed: Sequence[PassedOver] = ()
 
     def __str__(self) -> str:
         found = sum(bool(record.row["slices_with_tumour"]) for record in self.records)
-        words = [f"{len(self.records):,} cases answered, {found:,} with tumour"]
+        words = [f"{_count(len(self.records), 'case')} answered, {found:,} with tumour"]
         words += [f"{self.kept:,} of them kept from before"] if self.kept else []
-        words += [f"{len(self.problems):,} errors"] if self.problems else []
+        words += [_count(len(self.problems), "error")] if self.problems else []
+        kinds = Counter(each.kind for each in self.passed).most_common()
+        shown = "; ".join(f"{kind}: {count:,}" for kind, count in kinds)
+        words += [f"{len(self.passed):,} passed over ({shown}; --verbose lists them)"] if kinds else []
         return ", ".join(words)
 
 
-def run(inputs: Inputs, out: Path, predictor: Outliner) -> None:
+def run(inputs: Inputs, out: Path, predictor: Outliner, *, verbose: bool = False) -> None:
     """Outline all cases into ``out`` and print what was done.
+
+    Args:
+        verbose: print a line for each file and folder that is passed over; else for the first links alone.
 
     Raises:
         DataError: names every path and case that failed, after all others were done.
@@ -93,14 +103,15 @@ def run(inputs: Inputs, out: Path, predictor: Outliner) -> None:
         DataError, RunError, MachineError: ``out`` cannot be used (see output.open_folder), or the disk is full.
     """
     with output.open_folder(out) as folder, files.temporary_beside(out / "unpacked") as scratch:
-        jobs, problems, ignored = _find_jobs(inputs, scratch, out)
+        jobs, problems, passed = _find_jobs(inputs, scratch, out)
         _print_problems(problems)
         for problem in problems:
             folder.fail(case_files.make_failed_row(case_files.to_cell(problem.path), problem.path, [problem]))
-        if ignored:
-            print(f"{ignored:,} masks among the inputs (*_mask.*, *_seg.*) are skipped")
+        links = [each for each in passed if each.kind == "link"]
+        for each in passed if verbose else links[:LINKS_NAMED]:
+            _print_line(f"passed over {errors.printable(each.label)}: {errors.printable(each.why)}")
         try:
-            done = _process_all(jobs, folder, predictor, scratch)
+            done = _process_all(jobs, folder, predictor, scratch)._replace(passed=passed)
         finally:
             folder.write_summary()
     done.problems[:0] = problems
@@ -109,26 +120,26 @@ def run(inputs: Inputs, out: Path, predictor: Outliner) -> None:
     errors.raise_all(done.problems, done.kind)
 
 
-def _find_jobs(inputs: Inputs, scratch: Path, out: Path) -> tuple[list[Job], list[Problem], int]:
-    """Jobs in order, problems of the paths, and the number of masks that were left out."""
+def _find_jobs(inputs: Inputs, scratch: Path, out: Path) -> tuple[list[Job], list[Problem], list[PassedOver]]:
+    """Jobs in order, problems of the paths, and what was passed over."""
     series = {"pre": inputs.pre, "post": inputs.post}
     roles = {"flair": inputs.paths} | {role: [path] for role, path in series.items() if path}
     found = {
         role: discover.find(paths, scratch, skip=out, each_picture=inputs.each_picture) for role, paths in roles.items()
     }
     problems = [problem for each in found.values() for problem in each.problems]
-    ignored = sum(each.ignored for each in found.values())
+    passed = [one for each in found.values() for one in each.passed]
     if not problems and not found["flair"].sources:
         what = "there is no TIF, PNG, JPEG, NIfTI, DICOM or zip of them"
         problems.append(Problem(", ".join(inputs.paths), what, "name files, folders, zips or patterns of them"))
     if len(found) == 1:
-        return [Job({"flair": source}) for source in found["flair"].sources], problems, ignored
+        return [Job({"flair": source}) for source in found["flair"].sources], problems, passed
     for role, each in found.items():
         if len(each.sources) != 1 and not problems:
             name = "FLAIR" if role == "flair" else role
             what = f"{name} is {len(each.sources):,} cases; with --pre or --post it must be one"
             problems.append(Problem(", ".join(roles[role]), what, "name one file, or a folder of one series"))
-    return [] if problems else [Job({role: each.sources[0] for role, each in found.items()})], problems, ignored
+    return [] if problems else [Job({role: each.sources[0] for role, each in found.items()})], problems, passed
 
 
 def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scratch: Path) -> RunResults:
@@ -271,6 +282,10 @@ def _source_key(job: Job) -> str:
 def _name_case(fault: BrainsegError, job: Job) -> list[Problem]:
     """The problems of a bug or of missing memory, which name no file, with the name of the case."""
     return [Problem(job.label, problem.what, problem.fix) for problem in fault.problems]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _print_problems(problems: list[Problem], kind: type[BrainsegError] = DataError) -> None:

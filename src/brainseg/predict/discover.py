@@ -6,7 +6,8 @@
   are the slices of one volume, in the order of their numbers. Any other picture is a case of its own.
 - ``*_mask.*`` and ``*_seg.*`` are masks and no inputs.
 
-Hidden files and other files in a folder are skipped. Nothing is decoded here.
+Links are followed, and a folder is read once. Hidden files and other files in a folder are passed over, and listed.
+Nothing is decoded here.
 """
 
 import glob
@@ -14,7 +15,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
 from brainseg.io import dicom, dicom_encoding, dicom_slice, nifti, pictures, zips
+from brainseg.io.folders import PassedOver, Walk
 
 ENDINGS = (*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES, *pictures.SUFFIXES)
 _NOT_DICOM = (*nifti.SUFFIXES, *pictures.SUFFIXES, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
@@ -93,11 +95,11 @@ class Source(NamedTuple):
 
 
 class FoundCases(NamedTuple):
-    """Cases and problems. ``ignored``: number of masks (``*_mask.*``) among the files."""
+    """Cases, problems, and what belongs to neither: masks, what is hidden, other files, links to what is read."""
 
     sources: list[Source]
     problems: list[Problem]
-    ignored: int
+    passed: list[PassedOver]
 
 
 def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_picture: bool = False) -> FoundCases:
@@ -110,22 +112,30 @@ def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_
         each_picture: numbered pictures are separate cases too.
     """
     problems: list[Problem] = []
+    walk = Walk(skip)
     folders: dict[PurePosixPath, dict[str, File]] = defaultdict(dict)
-    named: set[File] = set()
-    for path, is_named in _expand(paths, problems):
-        for file in _list_files(path, skip, problems):
+    expanded = list(_expand(paths, problems))
+    alone = {path for path, is_named in expanded if is_named}
+    first: dict[tuple[str, str], File] = {}  # real folder and name → where the file was found first
+    for file in _list_files([path for path, _ in expanded], walk, problems):
+        own = first.setdefault((os.path.realpath(file.path.parent), f"{file.path.name}:{file.member}"), file)
+        if own.folder == file.folder:
             folders[file.folder].setdefault(file.name, file)
-            if is_named and not file.member and file.path == path:
-                named.add(file)
+        else:
+            walk.passed.append(PassedOver(file.label, "link", f"is the same file as {own.label}, which is read"))
+    named = {file for inside in folders.values() for file in inside.values() if not file.member and file.path in alone}
     sources: list[Source] = []
-    ignored = 0
     for _, inside in sorted(folders.items()):
         stems = {file.stem for file in inside.values()}
         answers = {file for file in inside.values() if _is_mask(file, file in named, stems)}
-        ignored += len(answers)
         rest = [file for _, file in sorted(inside.items()) if file not in answers]
-        sources += _group_cases(rest, named, scratch, each_picture, problems)
-    return FoundCases(sorted(sources, key=lambda source: (source.place, source.label)), problems, ignored)
+        found = list(_group_cases(rest, named, scratch, each_picture, problems))
+        used = {file for source in found for file in source.files}
+        walk.passed += [PassedOver(file.label, "mask", "is a mask, by its name") for file in sorted(answers)]
+        walk.passed += [PassedOver(file.label, "other file", "is no image") for file in rest if file not in used]
+        sources += found
+    passed = list(dict.fromkeys(walk.passed))  # a folder that was named twice is listed twice
+    return FoundCases(sorted(sources, key=lambda source: (source.place, source.label)), problems, passed)
 
 
 def _expand(paths: Sequence[str], problems: list[Problem]) -> Iterator[tuple[Path, bool]]:
@@ -142,41 +152,43 @@ def _expand(paths: Sequence[str], problems: list[Problem]) -> Iterator[tuple[Pat
         yield from ((Path(match), False) for match in matches)
 
 
-def _list_files(path: Path, skip: Path | None, problems: list[Problem]) -> Iterator[File]:
-    """Files at or below a path and in its zips. Links to folders are not followed."""
-    if not os.path.isdir(path):  # unlike Path.is_dir it raises nothing
-        if os.path.isfile(path) and path.name.lower().endswith(".zip"):
-            yield from _list_members(path, problems)
-        elif os.path.isfile(path):
-            yield File(path)
+def _list_files(paths: Iterable[Path], walk: Walk, problems: list[Problem]) -> Iterator[File]:
+    """Files at or below the paths and in their zips, first what was named itself."""
+    tops = [path for path in paths if os.path.isdir(path)]  # unlike Path.is_dir it raises nothing
+    for path in (path for path in paths if not os.path.isdir(path)):
+        if os.path.isfile(path):
+            yield from _list_file(path, walk, problems)
         else:
             problems.append(Problem(str(path), "is no file and no folder", "name a file or a folder"))
-        return
-    unread: list[OSError] = []
-    for place, folders, names in os.walk(path, onerror=unread.append):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        if skip:
-            folders[:] = [name for name in folders if Path(place, name).resolve() != skip.resolve()]
-        for file in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
-            if file.name.lower().endswith(".zip") and os.path.isfile(file):
-                yield from _list_members(file, problems)
-            elif os.path.isfile(file):
-                yield File(file)
-            elif os.path.islink(file) and File(file).ending:
-                problems.append(Problem(str(file), "is a link to a file that does not exist", "fetch that file"))
-            elif not os.path.lexists(file):  # it was listed: its folder may be read and not entered
-                problems.append(Problem(str(file), "cannot be read", "check the permissions of its folder"))
+    for folder in walk.folders(tops):
+        for path in (folder.path / name for name in folder.names):
+            if os.path.isfile(path):
+                yield from _list_file(path, walk, problems)
+            elif os.path.islink(path) and (File(path).ending or not path.name.lower().endswith(_NOT_DICOM)):
+                what = "is a link that leads nowhere"
+                problems.append(Problem(str(path), what, "fetch what it leads to, or remove the link"))
+            elif not os.path.lexists(path):  # it was listed: its folder may be read and not entered
+                problems.append(Problem(str(path), "cannot be read", "check the permissions of its folder"))
+            else:
+                walk.passed.append(PassedOver(str(path), "other file", "is no file of data"))
     fix = "check its permissions"
-    problems += [Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in unread]
+    problems += [Problem(str(error.filename), f"cannot be read ({error.strerror})", fix) for error in walk.unread]
 
 
-def _list_members(path: Path, problems: list[Problem]) -> list[File]:
+def _list_file(path: Path, walk: Walk, problems: list[Problem]) -> list[File]:
+    return _list_members(path, walk, problems) if path.name.lower().endswith(".zip") else [File(path)]
+
+
+def _list_members(path: Path, walk: Walk, problems: list[Problem]) -> list[File]:
     try:
         with guard(path):
-            return [File(path, name) for name in zips.list_names(path)]
+            inside = [File(path, name) for name in zips.list_names(path)]
     except BrainsegError as error:
         problems += error.problems
-    return []
+        return []
+    hidden = {file for file in inside if zips.is_hidden(file.member)}
+    walk.passed += [PassedOver(file.label, "hidden", "is hidden") for file in sorted(hidden)]
+    return [file for file in inside if file not in hidden]
 
 
 def _is_mask(file: File, is_named: bool, stems: set[str]) -> bool:

@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -47,7 +46,7 @@ def store_uri() -> str:
 
 def store_name() -> str:
     """``store_uri`` without the user name and password that it may hold, for messages."""
-    return re.sub("://[^/@]*@", "://", store_uri())
+    return errors.redact(store_uri())
 
 
 def _optional(log: Callable[..., None]) -> Callable[..., bool]:
@@ -60,7 +59,7 @@ def _optional(log: Callable[..., None]) -> Callable[..., bool]:
                 errors.limit(left, functools.partial(log, *args, **kwargs))
             return True
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(errors.redact(str(error)).split())[:200]
             print(
                 f"WARNING MLflow ({store_name()}): {type(error).__name__}: {reason}. "
                 "The results are complete; to log them later: brainseg track",

@@ -131,7 +131,7 @@ def _wrap_errors() -> Iterator[None]:
     except ImportError as error:
         raise MachineError(error.name, "is not installed", "pip install '.[train]' in a clone of the project") from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(errors.redact(str(error)).split())[:200]
         slow = "" if isinstance(error, TimeoutError) else f"; for a slow one set {LIMIT}=60"
         fix = f"check that it answers (MLFLOW_TRACKING_URI names it{slow}), run again"
         raise MachineError(f"MLflow ({mlflow_runs.store_name()})", f"{type(error).__name__}: {reason}", fix) from error
