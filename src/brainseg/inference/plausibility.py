@@ -63,7 +63,7 @@ LIMITS = (
 # In MRI, bone and fluid are dark between scalp and brain. In CT, bone is a bright ring: clipped by a narrow window, or
 # in a wide window around a brain of nearly one grey value.
 CT_RING, CT_GAP, CT_CLIPPED, CT_SPREAD = 1.5, 0.75, 0.5, 0.2
-# The upper quartile of LGG's volumes: from 0.48. Of their brains alone: to 0.33, also with masks 2 pixels larger.
+# Upper quartiles: whole volumes of LGG from 0.48, but for one at 0.05; their brains alone to 0.33, larger masks too.
 BONE_VOLUME = 0.4
 BONE_SLICE = 0.3  # by itself, the cut through the vertex looks more like a brain alone
 DIRECTIONS = 32
