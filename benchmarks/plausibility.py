@@ -2,11 +2,14 @@
 
 Run ``python -m benchmarks.plausibility`` in the root of the repository, after ``dvc repro preprocess split``. It uses
 training and validation patients, on which the limits were set; ``--test`` adds the rates of the test patients.
+``--brains`` tells whole heads of LGG from their brains alone: a file of brain masks of all slices in the order of
+slices.csv, as bits (``np.packbits`` along the rows), compressed with xz.
 """
 
 import argparse
+import lzma
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,15 @@ def main() -> None:
         rates(images, seen, f"training and validation, {name} alone" if channel != FLAIR else "", channel)
     if options.test:
         rates(images, table[table["subset"] == "test"], "test", FLAIR)
+    if options.brains:
+        bits = np.frombuffer(lzma.decompress(options.brains.read_bytes()), np.uint8)
+        brains = np.unpackbits(bits.reshape(*images.shape[:2], -1), axis=-1)
+        for name, part in (
+            ("training and validation", seen),
+            *[("test", table[table["subset"] == "test"])] * options.test,
+        ):
+            rows = [slices["row"].values for _, slices in part.groupby("patient")]
+            scalps(f"{name}, ", ((images[own], brains[own]) for own in rows))
     cuts(images, seen)
 
 
@@ -61,7 +73,7 @@ def rates(images: np.ndarray, table: pd.DataFrame, name: str, channel: int) -> N
     """Print the rates of marked and of refused slices and volumes."""
     slices = measure(images, table)
     verdicts = [plausibility.assess(_alone(images[row], channel)[None]) for row in slices["row"]]
-    slices = slices.assign(refused=[v.refused for v in verdicts], marked=[bool(v.marks) for v in verdicts])
+    slices = slices.assign(refused=[v.refused for v in verdicts], marked=[_is_marked(v) for v in verdicts])
     print(f"\n{name or 'training and validation'}")
     tumour, brain, upper = slices["tumour"], slices["brain"], slices["upper"]
     groups = {
@@ -75,7 +87,36 @@ def rates(images: np.ndarray, table: pd.DataFrame, name: str, channel: int) -> N
     for kind, chosen in groups.items():
         _line(kind, slices.loc[chosen, "marked"], slices.loc[chosen, "refused"])
     volumes = [plausibility.assess(_alone(images[rows["row"].values], channel)) for _, rows in table.groupby("patient")]
-    _line("volumes", [bool(v.marks) for v in volumes], [v.refused for v in volumes])
+    _line("volumes", [_is_marked(v) for v in volumes], [v.refused for v in volumes])
+
+
+def scalps(name: str, heads: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Print how often whole heads and their brains alone are told to have no scalp, as volumes and as single slices.
+
+    Of slices those count that show at least 30 % as much brain as the patient's largest.
+
+    Args:
+        heads: volumes (S, H, W, 3) and where their brain is (S, H, W).
+    """
+    slices: dict[str, list[bool]] = {}
+    volumes: dict[str, list[bool]] = {}
+    for volume, inside in heads:
+        area = inside.sum(axis=(1, 2))
+        for kind, shown in _with_and_without_scalp(volume, inside):
+            alone = [plausibility.assess(picture[None]) for picture in shown[area >= 0.3 * area.max()]]
+            slices.setdefault(kind, []).extend(plausibility.NO_SCALP in verdict.marks for verdict in alone)
+            volumes.setdefault(kind, []).append(plausibility.NO_SCALP in plausibility.assess(shown).marks)
+    for kind, told in volumes.items():
+        print(
+            f"{name + kind:50} volumes {len(told):4}   no scalp {np.mean(told):7.2%}   "
+            f"slices {len(slices[kind]):5}   no scalp {np.mean(slices[kind]):7.2%}"
+        )
+
+
+def _with_and_without_scalp(volume: np.ndarray, brains: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    yield "whole", volume
+    for grow in (0, 2, -2):
+        yield "stripped" + (f", mask {grow:+} pixels" if grow else ""), implausible.strip(volume, brains, grow)
 
 
 def negatives() -> None:
@@ -86,7 +127,8 @@ def negatives() -> None:
     phantoms = implausible.phantoms(8)
     kinds["phantoms, volumes"] = [plausibility.assess(volume) for volume in phantoms.values()]
     for kind, verdicts in kinds.items():
-        _line(kind, [bool(v.marks) for v in verdicts], [v.refused for v in verdicts])
+        _line(kind, [_is_marked(v) for v in verdicts], [v.refused for v in verdicts])
+    scalps("phantoms, ", implausible.with_brains(40))
     volume = np.concatenate(list(phantoms.values()))[:100]
     print(f"{_seconds(lambda: [plausibility.describe(picture) for picture in volume]) * 10:.2f} ms a slice")
 
@@ -103,12 +145,17 @@ def cuts(images: np.ndarray, table: pd.DataFrame) -> None:
         sagittal = np.stack([cut for kind, cut in implausible.reslices(volume) if kind.startswith("sagittal")])
         kinds.setdefault("sagittal volume", []).append(plausibility.assess(sagittal))
     for kind, verdicts in kinds.items():
-        _line(kind, [bool(v.marks) for v in verdicts], [v.refused for v in verdicts])
+        _line(kind, [_is_marked(v) for v in verdicts], [v.refused for v in verdicts])
 
 
 def _alone(pictures: np.ndarray, channel: int) -> np.ndarray:
     """The pictures with ``channel`` in place of FLAIR, which the check reads."""
     return pictures if channel == FLAIR else np.repeat(pictures[..., channel : channel + 1], 3, axis=-1)
+
+
+def _is_marked(verdict: plausibility.Verdict) -> bool:
+    """Marked as no axial slice; ``scalps`` counts those without scalp."""
+    return any(mark != plausibility.NO_SCALP for mark in verdict.marks)
 
 
 def _line(kind: str, marked, refused) -> None:
@@ -126,6 +173,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--processed", type=Path, default=Path("data/processed"))
     parser.add_argument("--split", type=Path, default=Path("data/splits/split.csv"))
     parser.add_argument("--test", action="store_true", help="also the test patients")
+    parser.add_argument("--brains", type=Path, help="brain masks of all slices")
     return parser.parse_args()
 
 

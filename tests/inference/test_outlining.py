@@ -58,6 +58,23 @@ def test_small_components_go_from_the_outline_and_stay_in_the_probability(tmp_pa
     assert answer.probability[1, 25, 25] == 255
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["(H, W)", "(1, H, W)"])
+def test_a_slice_alone_keeps_small_components(tmp_path, several):
+    """The rule for them was chosen on volumes."""
+    given = np.zeros((SIDE, SIDE), np.uint8)
+    given[10:13, 10:13] = 255
+    assert outliner(tmp_path, min_component=20).segment(given[None] if several else given).mask.sum() == 9
+
+
+def test_slices_with_a_gap_between_their_numbers_are_no_neighbours(tmp_path):
+    given = np.zeros((4, SIDE, SIDE), np.uint8)
+    given[:, 10:13, 10:13] = 255
+    made = outliner(tmp_path, min_component=20)
+    assert made.segment(given).mask.sum() == made.segment(given, numbers=(5, 6, 7, 8)).mask.sum() == 36
+    assert not made.segment(given, numbers=(1, 2, 4, 5)).mask.any()
+    assert made.segment(given, numbers=(1, 2, 3, 5)).mask.sum() == 36
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.float64])
 def test_deeper_values_are_windowed_by_the_whole_volume(tmp_path, dtype):
     """One slice is half as bright as the other. With a window of its own it would be equally bright."""

@@ -107,14 +107,45 @@ def test_single_phantom_slices_pass(phantoms):
     assert [alone(picture) for picture in largest] == [(False, [])] * len(largest)
 
 
-def test_a_real_brain_of_another_sequence_passes():
+@pytest.mark.parametrize("grow", [0, 2, -2])
+def test_a_brain_without_scalp_is_told(grow):
+    """Phantoms as their brains alone, with masks that are right, too large and too small; as volumes and alone."""
+    for volume, brains in implausible.with_brains(8):
+        shown = implausible.strip(volume, brains, grow)
+        assert plausibility.NO_SCALP in plausibility.assess(shown).marks
+        middle = shown[len(shown) // 2]
+        assert plausibility.NO_SCALP in alone(middle).marks
+        assert plausibility.NO_SCALP in alone(middle // 2).marks
+
+
+def test_no_scalp_is_told_beside_what_else_is_odd():
+    volume = implausible.strip(*next(implausible.with_brains(1)))
+    odd, told = alone(np.rot90(volume[len(volume) // 2])).marks
+    assert "turned on its side" in odd and told == plausibility.NO_SCALP
+
+
+def test_noise_outside_a_stripped_brain_is_no_scalp():
+    volume = implausible.strip(*next(implausible.with_brains(1)))
+    noise = np.random.default_rng(0).integers(0, FEW_GREYS, volume.shape).astype(np.uint8)
+    assert plausibility.NO_SCALP in plausibility.assess(np.maximum(volume, noise)).marks
+
+
+def test_scalp_seen_in_most_directions_is_scalp(phantoms):
+    """A receive coil may leave one side dark, and a picture may cut one off."""
+    for volume in phantoms:
+        cut = volume.copy()
+        cut[:, :, :72] = 0
+        assert plausibility.NO_SCALP not in plausibility.assess(cut).marks
+
+
+def test_a_real_brain_of_another_sequence_is_told_to_have_no_scalp_and_else_passes():
     """nibabel's diffusion MRI, without scalp and skull."""
     nibabel = pytest.importorskip("nibabel")
     scan = nibabel.load(os.path.join(os.path.dirname(nibabel.__file__), "tests", "data", "example4d.nii.gz"))
     voxels = np.asarray(scan.dataobj)[..., 0].astype(np.float64)
     bundled = [implausible.on_grid(np.rot90(plane)) for plane in np.moveaxis(voxels / voxels.max() * 255, 2, 0)]
-    assert plausibility.assess(np.stack(bundled)) == (False, [])
-    assert [alone(picture) for picture in bundled] == [(False, [])] * 24
+    assert plausibility.assess(np.stack(bundled)) == (False, [plausibility.NO_SCALP])
+    assert {mark for picture in bundled for mark in alone(picture).marks} == {plausibility.NO_SCALP}
 
 
 def test_a_head_turned_on_its_side_is_marked(phantoms):

@@ -44,6 +44,34 @@ def test_threshold_as_a_level_of_uint8(threshold, level):
     assert postprocessing.level(threshold) == level
 
 
+@pytest.mark.parametrize(
+    ("numbers", "kept"),
+    [
+        ([1, 2, 3, 4], [0, 1, 2]),  # 2 + 2 + 1 voxels are one component; the last slice's is smaller
+        ([0, 1, 2, 3], [0, 1, 2]),
+        ([1, 2, 4, 5], []),  # 4 and 1 voxels, of 5
+        ([1, 2, 3, 9], [0, 1, 2, 3]),  # the last is alone
+        ([1, 3, 5, 7], [0, 1, 2, 3]),
+        ([7, 8, 8, 9], []),  # one number twice: no neighbours
+    ],
+)
+def test_components_go_through_consecutive_numbers_only_and_a_slice_alone_keeps_all(numbers, kept):
+    probability = np.zeros((4, 8, 8), np.uint8)
+    probability[0, 1, 1:3] = probability[1, 1, 1:3] = probability[2, 1, 1] = probability[3, 6, 6] = 255
+    mask = postprocessing.binarise_numbered(probability, Rule(0.5, 5), numbers)
+    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == kept
+    assert (mask[kept] == (probability[kept] > 0)).all()
+
+
+def test_slices_with_consecutive_numbers_are_binarised_as_in_the_pipeline():
+    probability = np.random.default_rng(1).integers(0, 256, (5, 16, 16)).astype(np.uint8)
+    rule = Rule(0.6, 6)
+    expected = postprocessing.binarise(probability, rule)
+    assert (postprocessing.binarise_numbered(probability, rule, range(3, 8)) == expected).all()
+    with pytest.raises(ValueError, match="2 numbers for 5 slices"):
+        postprocessing.binarise_numbered(probability, rule, [1, 2])
+
+
 def test_binarise_takes_the_level_itself():
     probability = np.array([[[127, 128, 255]]], np.uint8)
     assert postprocessing.binarise(probability, Rule(0.5, 0)).tolist() == [[[False, True, True]]]

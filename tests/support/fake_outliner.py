@@ -24,7 +24,7 @@ class Fake:
         shown = (255.0 * voxels / max(1, voxels.max())).astype(np.uint8)
         return np.stack([grid.resize_image(page, SIDE, pixel) for page in shown])
 
-    def segment(self, voxels, pixel=(1, 1), *, name="array", progress=None, cancelled=None):
+    def segment(self, voxels, pixel=(1, 1), *, numbers=(), name="array", progress=None, cancelled=None):
         self.asked.append((voxels.shape, tuple(pixel)))
         flair = voxels[..., 1] if voxels.ndim == 4 else voxels
         mask = (flair >= self.level).astype(np.uint8)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from brainseg import config
-from brainseg.data.phantom import cohort
+from brainseg.data.phantom import anatomy, cohort
 from brainseg.io import grid, pictures
 
 SIDE = 256
@@ -251,6 +251,35 @@ def reslices(volume: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 def phantoms(patients: int, slices: int = 20) -> dict[str, np.ndarray]:
     """Patient → (S, 256, 256, 3): what must pass."""
     drawn: dict[str, list] = {}
-    for pair in cohort.pairs(config.Phantom(patients=patients, slices=slices, size=SIDE, seed=11)):
+    for pair in cohort.pairs(_drawing(patients, slices)):
         drawn.setdefault(pair.patient, []).append(pictures.decode(pair.image, pair.image_name))
     return {name: np.stack(images) for name, images in drawn.items()}
+
+
+def with_brains(patients: int, slices: int = 20) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The volume of each phantom and where its brain is, with the fluid around it: (S, 256, 256) bool."""
+    params = _drawing(patients, slices)
+    for name, volume in phantoms(patients, slices).items():
+        yield volume, _brains(name, params)
+
+
+def strip(volume: np.ndarray, brains: np.ndarray, grow: int = 0) -> np.ndarray:
+    """Black outside ``brains`` (S, H, W), which are first made larger by ``grow`` pixels, or smaller."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(grow) + 1, 2 * abs(grow) + 1))
+    change = cv2.dilate if grow > 0 else cv2.erode
+    inside = np.stack([change(brain.astype(np.uint8), disc) for brain in brains])
+    return volume * inside[..., None]
+
+
+def _drawing(patients: int, slices: int) -> config.Phantom:
+    return config.Phantom(patients=patients, slices=slices, size=SIDE, seed=11)
+
+
+def _brains(name: str, params: config.Phantom) -> np.ndarray:
+    """Of the head that ``cohort`` draws for ``name``: it draws from the same numbers in the same order."""
+    rng = np.random.default_rng([params.seed, int(name.split("_")[2])])
+    spread = params.slices // 5
+    count = params.slices + int(rng.integers(-spread, spread + 1))
+    head = anatomy.Head(rng, np.linspace(cohort.SKULL_BASE, cohort.VERTEX, count + 2)[1:-1], params.size)
+    cuts = (anatomy.Cut(head, index) for index in range(count))
+    return np.stack([np.minimum(cut.inside, cut.brain + 0.02) > 0 for cut in cuts])

@@ -1,6 +1,6 @@
 """From an array to its outline: prepared, predicted and cleaned as in the pipeline, then resized to its own grid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,16 +39,20 @@ class Outliner:
         self._prepare = self.facts["model"]["preprocess"]
 
     def segment(
-        self, voxels: np.ndarray, pixel: PixelSize = SQUARE, *, name: str = "array",
+        self, voxels: np.ndarray, pixel: PixelSize = SQUARE, *, numbers: Sequence[int] = (), name: str = "array",
         progress: Callable[[int, int], object] | None = None, cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:  # fmt: skip
         """Outline one slice or volume.
+
+        Small components are removed from slices that have neighbours: a slice alone keeps all.
 
         Args:
             voxels: (H, W), (H, W, 3), (S, H, W) or (S, H, W, 3). A last axis of 3 is pre-contrast, FLAIR and
                 post-contrast; a single channel is taken as FLAIR. uint8 is not changed; wider types are scaled by
                 the percentiles of the volume.
             pixel: height and width in mm.
+            numbers: of the slices, ascending; those whose numbers have a gap between them are no neighbours. Without
+                them all are, in their order.
             name: what errors call the image.
             progress: called with (slices done, slices in all). cancelled: called between batches.
 
@@ -59,7 +63,7 @@ class Outliner:
         volume, single = _as_volume(voxels)
         images = self.prepared(volume, pixel)
         probability = self.on_grid(images, name=name, progress=progress, cancelled=cancelled)
-        mask = postprocessing.binarise(probability, self.rule)
+        mask = postprocessing.binarise_numbered(probability, self.rule, numbers or range(len(volume)))
         removed = (probability >= postprocessing.level(self.rule.threshold)) & ~mask
         kept = np.where(removed, 0, probability)
         shape = (volume.shape[1], volume.shape[2])

@@ -1,10 +1,11 @@
 """From probabilities to a mask: a threshold, then small 3D components removed.
 
-Probabilities are uint8, ``round(255 p)``. A volume is (S, H, W), its slices in order. Slices that follow
-each other in the array are neighbours, even if slice numbers between them are missing.
+Probabilities are uint8, ``round(255 p)``. A volume is (S, H, W), its slices in order. Slices that follow each other in
+the array are neighbours; ``binarise_numbered`` looks at their numbers, for what comes from outside the pipeline.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import cc3d
@@ -49,3 +50,22 @@ def remove_small(mask: np.ndarray, min_voxels: int) -> np.ndarray:
 def binarise(probability: np.ndarray, rule: Rule) -> np.ndarray:
     """The mask (S, H, W) that ``rule`` makes of uint8 probabilities."""
     return remove_small(probability >= level(rule.threshold), rule.min_component)
+
+
+def binarise_numbered(probability: np.ndarray, rule: Rule, numbers: Sequence[int]) -> np.ndarray:
+    """As ``binarise``, in each run of consecutive ``numbers`` by itself; a slice without neighbours keeps all.
+
+    ``min_component`` was chosen on volumes, where a lesion is on several slices: on one slice, small lesions are fewer
+    voxels than it asks for.
+
+    Raises:
+        ValueError: there is not one number for each slice.
+    """
+    if len(numbers) != len(probability):
+        raise ValueError(f"{len(numbers)} numbers for {len(probability)} slices")
+    starts = np.flatnonzero(np.diff(numbers) != 1) + 1
+    mask = probability >= level(rule.threshold)
+    for run in np.split(np.arange(len(mask)), starts):
+        if len(run) > 1:
+            mask[run] = remove_small(mask[run], rule.min_component)
+    return mask

@@ -52,7 +52,9 @@ def segment(
     refused, marks = plausibility.assess(predictor.prepared(case.voxels, case.pixel))
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
-    answer = predictor.segment(case.voxels, case.pixel, name=case.name, progress=progress)
+    answer = predictor.segment(
+        case.voxels, case.pixel, numbers=slice_numbers(source, case), name=case.name, progress=progress
+    )
     phantom = [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts)
     return answer, [*phantom, *case.remarks, *marks]
 
