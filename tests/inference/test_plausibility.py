@@ -107,10 +107,15 @@ def test_single_phantom_slices_pass(phantoms):
     assert [alone(picture) for picture in largest] == [(False, [])] * len(largest)
 
 
+@pytest.fixture(scope="module")
+def brains_of_phantoms():
+    return list(implausible.with_brains(4))
+
+
 @pytest.mark.parametrize("grow", [0, 2, -2])
-def test_a_brain_without_scalp_is_told(grow):
+def test_a_brain_without_scalp_is_told(brains_of_phantoms, grow):
     """Phantoms as their brains alone, with masks that are right, too large and too small; as volumes and alone."""
-    for volume, brains in implausible.with_brains(8):
+    for volume, brains in brains_of_phantoms:
         shown = implausible.strip(volume, brains, grow)
         assert plausibility.NO_SCALP in plausibility.assess(shown).marks
         middle = shown[len(shown) // 2]
@@ -118,14 +123,14 @@ def test_a_brain_without_scalp_is_told(grow):
         assert plausibility.NO_SCALP in alone(middle // 2).marks
 
 
-def test_no_scalp_is_told_beside_what_else_is_odd():
-    volume = implausible.strip(*next(implausible.with_brains(1)))
+def test_no_scalp_is_told_beside_what_else_is_odd(brains_of_phantoms):
+    volume = implausible.strip(*brains_of_phantoms[0])
     odd, told = alone(np.rot90(volume[len(volume) // 2])).marks
     assert "turned on its side" in odd and told == plausibility.NO_SCALP
 
 
-def test_noise_outside_a_stripped_brain_is_no_scalp():
-    volume = implausible.strip(*next(implausible.with_brains(1)))
+def test_noise_outside_a_stripped_brain_is_no_scalp(brains_of_phantoms):
+    volume = implausible.strip(*brains_of_phantoms[0])
     noise = np.random.default_rng(0).integers(0, FEW_GREYS, volume.shape).astype(np.uint8)
     assert plausibility.NO_SCALP in plausibility.assess(np.maximum(volume, noise)).marks
 
