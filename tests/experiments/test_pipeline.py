@@ -14,7 +14,7 @@ from tests.support.tiny_pipeline import TINY, commit, repro, results, stages_run
 from tests.support.toy_pipeline import MODEL
 
 pytestmark = pytest.mark.slow
-STAGES = ["download", "preprocess", "split", "train", "evaluate", "render"]
+STAGES = ["download", "preprocess", "split", "train", "evaluate", "render", "export"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_two_clones_give_the_same_bytes(pipeline, tmp_path):
 def test_an_experiment_is_named_tracked_and_compared(pipeline, tmp_path):
     copy = with_its_cache(pipeline, tmp_path / "copy")
     output = repro(copy, "-n", "overlap", "-S", "train.loss=jaccard", "-S", "split.patients=8", command=("exp", "run"))
-    assert stages_run(output) == ["split", "train", "evaluate", "render"]
+    assert stages_run(output) == ["split", "train", "evaluate", "render", "export"]
     marks = json.loads((copy.folder / "metrics/evaluation.json").read_text())["protocol"]["marks"]
     assert "subset of 8 patients" in marks
     shown = copy.dvc("exp", "show", "--csv")[1]
