@@ -41,9 +41,9 @@ def test_again_nothing_runs(pipeline):
 
 CHANGES = [
     ("render.dpi=80", ["render"]),
-    ("evaluate.tta=false", ["evaluate", "render"]),
-    ("train.loss=jaccard", ["train", "evaluate", "render"]),
-    ("split.test_fold=1", ["split", "train", "evaluate", "render"]),
+    ("evaluate.tta=false", STAGES[4:]),
+    ("train.loss=jaccard", STAGES[3:]),
+    ("split.test_fold=1", STAGES[2:]),
 ]
 
 
