@@ -3,7 +3,6 @@
 All slices count as test. The pipeline's own code prepares, scores and draws them.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from brainseg.data import archive, dataset, fingerprints
 from brainseg.data.external_data import ExternalInputs, prepare_arrays
 from brainseg.data.inputs import verify
 from brainseg.errors import DataError, IntegrityError
-from brainseg.evaluation import evaluate, results, scoring
+from brainseg.evaluation import evaluate, results, scoring, tables
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation
 from brainseg.inference.postprocessing import Rule
 from brainseg.io.sequences import FLAIR
@@ -189,15 +188,11 @@ def _is_ours(path: Path) -> bool:
 
 def _write(scored: ExternalScores, out: Path) -> None:
     """Write the numbers and the tables, each file whole or not at all."""
-    tables = {f"{name}.csv": getattr(scored, name) for name in ("per_patient", "per_slice", "calibration")}
-    texts = {
-        name: table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        for name, table in tables.items()
-        if table is not None
-    }
-    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    files.write_text(out / "evaluation.json", results.text(scored.report.model_copy(update={"tables": digests})))
-    for name in tables:
+    found = {f"{name}.csv": getattr(scored, name) for name in ("per_patient", "per_slice", "calibration")}
+    texts = {name: tables.to_text(table) for name, table in found.items() if table is not None}
+    report = scored.report.model_copy(update={"tables": tables.digests(texts)})
+    files.write_text(out / "evaluation.json", results.text(report))
+    for name in found:
         if name in texts:
             files.write_text(out / name, texts[name])
         else:

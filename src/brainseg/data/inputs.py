@@ -71,21 +71,14 @@ def read_lock(root: Path = Path()) -> dict[str, str]:
     Raises:
         IntegrityError: it is damaged.
     """
-    return parse_lock(lock.read_bytes(), lock) if (lock := root / "dvc.lock").exists() else {}
-
-
-def parse_lock(content: bytes, name: object) -> dict[str, str]:
-    """``list_outs`` of the bytes of a dvc.lock, which errors call ``name``.
-
-    Raises:
-        IntegrityError: it is damaged.
-    """
-    fix = "brainseg repro puts it back; of another revision: name another one"
-    with guard(name, fix, IntegrityError):
+    lock, fix = root / "dvc.lock", "brainseg repro puts it back; of another revision: name another one"
+    if not lock.exists():
+        return {}
+    with guard(lock, fix, IntegrityError):
         try:
-            return list_outs(config.parse_yaml(content.decode(), name))
+            return list_outs(config.parse_yaml(lock.read_bytes().decode(), lock))
         except DataError as error:
-            raise IntegrityError(name, error.problems[0].what, fix) from None
+            raise IntegrityError(lock, error.problems[0].what, fix) from None
 
 
 def list_outs(lock: Mapping[str, Any]) -> dict[str, str]:

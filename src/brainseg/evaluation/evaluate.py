@@ -16,7 +16,7 @@ import pandas as pd
 from brainseg import files
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
-from brainseg.evaluation import bootstrap, metrics, results, scoring, threshold_search
+from brainseg.evaluation import bootstrap, metrics, results, scoring, tables, threshold_search
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation, Mean, Summary
 from brainseg.evaluation.scoring import Cohort
 from brainseg.evaluation.threshold_search import THRESHOLDS, Search
@@ -103,7 +103,7 @@ def write(result: Result, metrics_dir: Path) -> str:
     for name, content in (("evaluation", result.report), ("summary", result.summary)):
         files.write_text(metrics_dir / f"{name}.json", results.text(content))
     for name in ("per_patient", "per_slice", "threshold_curve", "calibration"):
-        text = getattr(result, name).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        text = tables.to_text(getattr(result, name))
         files.write_text(metrics_dir / f"{name}.csv", text)
     dice = result.report.test.volume.dice
     flair = result.report.baselines.flair_threshold.volume.dice

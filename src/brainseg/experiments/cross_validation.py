@@ -4,7 +4,6 @@ An experiment's name holds a digest of what determines its numbers: data, code a
 exists and fits its name is not run again, so an interrupted cross-validation continues where it stopped.
 """
 
-import hashlib
 import io
 import math
 import os
@@ -24,7 +23,7 @@ import pandas as pd
 from brainseg import config, files, hardware
 from brainseg.data import splitting
 from brainseg.errors import DataError, IntegrityError, Problem, RunError, raise_all
-from brainseg.evaluation import bootstrap, evaluate, metrics, results, scoring
+from brainseg.evaluation import bootstrap, evaluate, metrics, results, scoring, tables
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
 from brainseg.experiments import repro, revision, showing
 from brainseg.reporting import charts, gallery
@@ -240,10 +239,10 @@ def pool_folds(scored: Sequence["FoldScores"]) -> tuple[pd.DataFrame, CrossValid
 
 def write(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> None:
     """Write ``per_patient.csv`` and ``summary.json``, which has the digest of that table."""
-    table = patients.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    files.write_text(folder / "per_patient.csv", table)
-    tables = {"per_patient.csv": hashlib.sha256(table.encode()).hexdigest()}
-    files.write_text(folder / "summary.json", results.text(summary.model_copy(update={"tables": tables})))
+    texts = {"per_patient.csv": tables.to_text(patients)}
+    files.write_text(folder / "per_patient.csv", texts["per_patient.csv"])
+    told = summary.model_copy(update={"tables": tables.digests(texts)})
+    files.write_text(folder / "summary.json", results.text(told))
 
 
 def closing_line(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> str:

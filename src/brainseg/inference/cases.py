@@ -1,5 +1,6 @@
 """Cases: what is outlined together. A picture, a volume, or up to three series of one place as the model's channels."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,8 +98,12 @@ def combine(parts: dict[str, Case], name: str) -> Case:
     voxels = np.stack([each.voxels for each in chosen], axis=-1)
     volume = flair.volume._replace(voxels=voxels) if flair.volume else None
     channels = [ROLES[role if role in parts else "flair"] for role in ROLES]
-    remarks = dict.fromkeys(remark for part in parts.values() for remark in part.remarks)  # each once, in order
-    return Case(name, flair.kind, voxels, volume, channels, tuple(remarks))
+    return Case(name, flair.kind, voxels, volume, channels, join_remarks(parts.values()))
+
+
+def join_remarks(parts: Iterable[Case]) -> tuple[str, ...]:
+    """The remarks on all parts of a case, each once, in order."""
+    return tuple(dict.fromkeys(remark for part in parts for remark in part.remarks))
 
 
 def _drop_copies(part: Case) -> Case:

@@ -121,6 +121,8 @@ def describe(picture: np.ndarray) -> SliceMeasures | None:
     raw = (smooth > min(split, air + 0.3 * level)).astype(np.uint8)  # fat can be much brighter than brain
     head = _find_outline(raw)
     length, oval, mirror = _measure_shape(head)
+    grey = small - air
+    depth = _find_depth(grey, head)
     return SliceMeasures(
         level,
         float(head.mean()),
@@ -130,8 +132,8 @@ def describe(picture: np.ndarray) -> SliceMeasures | None:
         length,
         oval,
         mirror,
-        *_measure_layers(small - air, head),
-        _measure_bone(small - air, head),
+        *_measure_layers(grey, depth),
+        _measure_bone(grey, head, depth),
     )
 
 
@@ -212,9 +214,23 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.count_nonzero(a & b) / max(int(np.count_nonzero(a | b)), 1))
 
 
-def _measure_layers(grey: np.ndarray, head: np.ndarray) -> tuple[float, float, float, float]:
+class Depth(NamedTuple):
+    """``depth`` (H, W): of each pixel below the outline; the largest; the brightness of the inside."""
+
+    depth: np.ndarray
+    deepest: float
+    inside: float
+
+
+def _find_depth(grey: np.ndarray, head: np.ndarray) -> Depth:
+    depth = cv2.distanceTransform(np.pad(head, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    deepest = float(depth.max())
+    return Depth(depth, deepest, max(float(np.median(grey[depth > 0.3 * deepest])), 1.0))
+
+
+def _measure_layers(grey: np.ndarray, below: Depth) -> tuple[float, float, float, float]:
     """``ring``, ``gap``, ``clipped`` and ``spread`` of grey values above air, from layers one pixel thick."""
-    depth, deepest, inside = _find_depth(grey, head)
+    depth, deepest, inside = below
     low, high = np.percentile(grey[depth > 0.45 * deepest], (15, 85))
     layers = [grey[(depth > k) & (depth <= k + 1)] for k in range(max(int(0.4 * deepest), 1))]
     medians = [float(np.median(layer)) for layer in layers]
@@ -223,9 +239,9 @@ def _measure_layers(grey: np.ndarray, head: np.ndarray) -> tuple[float, float, f
     return medians[brightest] / inside, min(*medians[brightest:], inside) / inside, clipped, float(high - low) / inside
 
 
-def _measure_bone(grey: np.ndarray, head: np.ndarray) -> float:
+def _measure_bone(grey: np.ndarray, head: np.ndarray, below: Depth) -> float:
     """``bone``: in each direction from the centre, the deepest fall between a brighter layer outside and one inside."""
-    depth, deepest, inside = _find_depth(grey, head)
+    depth, deepest, inside = below
     layers = max(int(0.5 * deepest), LAYERS)
     rows, columns = np.nonzero((depth > 0) & (depth <= layers))
     y, x = (float(places.mean()) for places in np.nonzero(head))
@@ -238,10 +254,3 @@ def _measure_bone(grey: np.ndarray, head: np.ndarray) -> float:
     within = np.fmax.accumulate(means[:, ::-1], axis=1)[:, ::-1]
     fall = np.minimum(np.minimum(outside, within), 1.0) - means  # fat much brighter than brain makes it no deeper
     return float(np.median(np.nan_to_num(fall).max(axis=1)))
-
-
-def _find_depth(grey: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Depth of each pixel below the outline, the largest one, and the brightness of the inside."""
-    depth = cv2.distanceTransform(np.pad(head, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    deepest = float(depth.max())
-    return depth, deepest, max(float(np.median(grey[depth > 0.3 * deepest])), 1.0)

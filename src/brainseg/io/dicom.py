@@ -29,7 +29,7 @@ THICK = 2  # times a pixel's side: slices that are not axial and this far apart 
 
 _PLANES = ("sagittal", "coronal", "axial")  # by the axis of the patient that is nearest to the normal
 _SHOWN = 3  # files that a remark names
-_OTHER_SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES, ".txt", ".json", ".csv", ".xml", ".md")
+OTHER_SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES, ".txt", ".json", ".csv", ".xml", ".md")
 _SEPARATE = "keep one series of one volume per folder"
 
 
@@ -46,7 +46,7 @@ def find_series(folder: Path, name: str) -> dict[Path, list[Path]]:
     walk = Walk()
     for place, _, names in walk.folders([folder]):
         seen = [name for name in names if name.upper() != "DICOMDIR"]
-        paths = [place / name for name in seen if not name.lower().endswith(_OTHER_SUFFIXES)]
+        paths = [place / name for name in seen if not name.lower().endswith(OTHER_SUFFIXES)]
         if any(path.suffix.lower() in dicom_slice.ENDINGS or dicom_slice.is_dicom(path) for path in paths):
             found[place] = paths
     fix = "check that it is there, and its permissions"
@@ -83,8 +83,9 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
     if not 0 < len(paths) <= MAX_FILES:
         raise DataError(name, f"holds {len(paths):,} files, 1 to {MAX_FILES:,} are accepted", _SEPARATE)
     slices, strangers = _read_headers([(path, f"{name}/{path.name}") for path in paths])
-    _check_alike(slices)
-    own = ["each slice names a series of its own; they have one number and lie in one stack"] * _each_its_own(slices)
+    each_its_own = _each_its_own(slices)
+    _check_alike(slices, each_its_own=each_its_own)
+    own = ["each slice names a series of its own; they have one number and lie in one stack"] * each_its_own
     slices, copies = _drop_copies(slices)
     ordered, affine = _stack(slices, name)
     rows, columns = ordered[0].size
@@ -161,10 +162,10 @@ def _collect(items: Sequence[tuple], function: Callable) -> list[Any]:
     return results
 
 
-def _check_alike(slices: list[SliceHeader]) -> None:
+def _check_alike(slices: list[SliceHeader], *, each_its_own: bool) -> None:
     """Refuse a mixture. For each kind of difference, name the first file that differs from most, or from the first."""
     first = slices[0]
-    other = [item.series != first.series and not _each_its_own(slices) for item in slices]
+    other = [item.series != first.series and not each_its_own for item in slices]
     problems = _find_others("series", other, slices)
     problems += _find_others("size", [item.size != first.size for item in slices], slices)
     problems += _find_others("kind of pixels", [_values(item) != _values(first) for item in slices], slices)
@@ -188,7 +189,7 @@ def is_one_stack(slices: list[SliceHeader]) -> bool:
     if not _each_its_own(slices):
         return False
     try:
-        _check_alike(slices)
+        _check_alike(slices, each_its_own=True)
         _stack(slices, "")
     except DataError:
         return False

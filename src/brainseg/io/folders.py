@@ -23,6 +23,11 @@ class Folder(NamedTuple):
     names: list[str]
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden: by a dot, or what macOS puts beside others in a zip."""
+    return name.startswith((".", "__MACOSX"))
+
+
 class Walk:
     """One pass through folders. ``unread``: the errors of folders that cannot be listed.
 
@@ -73,6 +78,7 @@ class Walk:
         return is_loop
 
     def _is_shown(self, path: Path) -> bool:
-        if is_hidden := path.name.startswith((".", "__MACOSX")):
+        if is_hidden(path.name):
             self.passed.append(PassedOver(str(path), "hidden", "is hidden"))
-        return not is_hidden
+            return False
+        return True

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from brainseg.errors import IntegrityError, Problem, guard, raise_all
+from brainseg.io import folders
 from brainseg.io.untrusted_zip import DAMAGE_ERRORS, find_fault, open_zip
 
 MAX_MEMBERS = 20_000
@@ -73,4 +74,4 @@ def _find_fault(member: zipfile.ZipInfo) -> str | None:
 
 def is_hidden(name: str) -> bool:
     """Whether the file or a folder in its name is hidden."""
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return any(map(folders.is_hidden, name.split("/")))

@@ -129,9 +129,8 @@ def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
         shown = ", ".join(f"{' x '.join(map(str, shape))} {kind}" for shape, kind in sorted(kinds))
         fix = f"save them in the same size and type, {fix}"
         raise DataError(source.label, f"are slices of different kinds: {shown}", fix)
-    remarks = dict.fromkeys(remark for case in read for remark in case.remarks)  # each once, in order
     voxels = np.concatenate([case.voxels for case in read])
-    return cases.make_case(source.label, read[0].kind, voxels, None, tuple(remarks))
+    return cases.make_case(source.label, read[0].kind, voxels, None, cases.join_remarks(read))
 
 
 def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:

@@ -26,7 +26,7 @@ from brainseg.io import dicom, dicom_encoding, dicom_slice, nifti, pictures, zip
 from brainseg.io.folders import PassedOver, Walk
 
 ENDINGS = (*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES, *pictures.SUFFIXES)
-_NOT_DICOM = (*nifti.SUFFIXES, *pictures.SUFFIXES, ".txt", ".json", ".csv", ".xml", ".md", ".zip")
+_NOT_DICOM = (*dicom.OTHER_SUFFIXES, ".zip")
 _MASK = re.compile(r"_(mask|seg)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
