@@ -37,7 +37,7 @@ def model(tmp_path):
 
 
 def run(watched, *words, cwd):
-    return subprocess.run(words, cwd=cwd, env=watched.environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(words, cwd=cwd, env=watched.environment, capture_output=True, text=True, timeout=3000)
 
 
 def test_the_watch_sees(watched, tmp_path):

@@ -164,7 +164,7 @@ def test_the_tour_runs_and_shows_pictures(tour, folder, project_root, tmp_path, 
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     done = nbformat.from_dict(tour)
     place = {"metadata": {"path": str(folder / "notebooks")}}
-    NotebookClient(done, timeout=400, startup_timeout=120, kernel_name="python3", resources=place).execute()
+    NotebookClient(done, timeout=1500, startup_timeout=120, kernel_name="python3", resources=place).execute()
     nbformat.write(done, tmp_path / "executed.ipynb")
 
     outputs = [(cell.id, output) for cell in code(done) for output in cell.outputs]

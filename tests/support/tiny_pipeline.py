@@ -35,7 +35,7 @@ def commit(repository: Repository) -> None:
 
 
 def repro(repository: Repository, *arguments: str, command: tuple[str, ...] = ("repro",)) -> str:
-    code, output = repository.dvc(*command, *arguments, timeout=3000)
+    code, output = repository.dvc(*command, *arguments)
     assert code == 0, output
     return output
 

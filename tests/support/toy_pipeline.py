@@ -55,6 +55,9 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return kept | identity | own | {"PATH": here, "PYTHONPATH": str(PROJECT / "src")} | more
 
 
+HANGS = 3000  # seconds: no limit of speed, also not for trainings of several folds on a busy machine
+
+
 class Repository:
     """A folder in which git, DVC and brainseg are run; each returns exit code and output."""
 
@@ -62,7 +65,7 @@ class Repository:
         self.folder = folder
         self.environment = environment(folder.parent, **more)
 
-    def run(self, *command: str, timeout: float = 300) -> tuple[int, str]:
+    def run(self, *command: str, timeout: float = HANGS) -> tuple[int, str]:
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout
         )
@@ -73,7 +76,7 @@ class Repository:
         assert code == 0, output
         return output
 
-    def dvc(self, *arguments: str, timeout: float = 300) -> tuple[int, str]:
+    def dvc(self, *arguments: str, timeout: float = HANGS) -> tuple[int, str]:
         return self.run(sys.executable, "-m", "dvc", *arguments, timeout=timeout)
 
     def brainseg(self, *arguments: str) -> tuple[int, str]:

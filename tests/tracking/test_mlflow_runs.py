@@ -331,7 +331,7 @@ def test_m2_four_first_starts_at_once(tree, project_root):
 
     command = [sys.executable, "-c", "from brainseg.tracking import mlflow_runs; mlflow_runs.log_training()"]
     started = [subprocess.Popen(command, cwd=tree, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    errors = [process.communicate(timeout=300)[1] for process in started]
+    errors = [process.communicate(timeout=3000)[1] for process in started]
     assert not [line for text in errors for line in text.splitlines() if "WARNING MLflow" in line]
     client = mlflow.MlflowClient(f"sqlite:///{project_root}/mlflow.db")
     assert [run.info.status for run in runs(client, "train")] == ["FINISHED"] * 4

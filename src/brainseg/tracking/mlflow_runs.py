@@ -36,6 +36,7 @@ SETTINGS = {  # defaults, the user's own settings win: a server that is down mus
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 STAGE_SECONDS, TRACK_SECONDS = 10.0, 300.0  # how long a stage, and a person who asks for it, wait for the store
+TURN_SECONDS = 60.0  # how much longer for this project's other runs, each of which has a local store for STAGE_SECONDS
 NEEDED_TO_LOAD = ("keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "pandas", "pydantic", "ruamel.yaml", "tqdm")
 
 
@@ -149,10 +150,11 @@ def reach_store(seconds: float) -> Iterator[float]:
     A local store is locked in the block, because two processes that create its tables at once would fail.
 
     Args:
-        seconds: for all waiting. What is left of them when the lock is free is yielded.
+        seconds: for all waiting but that for the lock: several trainings that end together take turns. What is left
+            of them is yielded.
 
     Raises:
-        filelock.Timeout: another process has the lock for longer.
+        filelock.Timeout: others have the lock for TURN_SECONDS more.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -163,21 +165,22 @@ def reach_store(seconds: float) -> Iterator[float]:
     if not _is_local():
         yield seconds
         return
-    start = time.monotonic()
-    with FileLock(files.state_dir() / "mlflow.lock", timeout=seconds):
-        waited = time.monotonic() - start
-        _prepare_file(seconds - waited)
-        yield seconds - waited
+    with FileLock(files.state_dir() / "mlflow.lock", timeout=seconds + TURN_SECONDS):
+        yield seconds - _prepare_file(seconds)
 
 
 def _is_local() -> bool:
     return store_uri().startswith("sqlite:")
 
 
-def _prepare_file(seconds: float) -> None:
+def _prepare_file(seconds: float) -> float:
     """Make the tables of a new SQLite store, aside, so that a kill leaves none half made.
 
-    ``seconds``: to wait for a program that has the store locked.
+    Args:
+        seconds: to wait for a program that has the store locked.
+
+    Returns:
+        The seconds of them that it has waited.
 
     Raises:
         sqlite3.Error: an old one is none, but a folder or another kind of file. MLflow would try it for 102 seconds.
@@ -187,13 +190,15 @@ def _prepare_file(seconds: float) -> None:
 
     path = make_url(store_uri()).database
     if not path or path == ":memory:":
-        return
+        return 0.0
     if os.path.exists(path):
+        start = time.monotonic()
         with contextlib.closing(sqlite3.connect(path, timeout=seconds)) as database:
             database.execute("PRAGMA schema_version")
-        return
+        return time.monotonic() - start
     with files.replacing(Path(path)) as temporary:
         mlflow.MlflowClient(f"sqlite:///{temporary.absolute()}").search_experiments()
+    return 0.0
 
 
 class RunStore:
