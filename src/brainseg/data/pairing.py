@@ -43,8 +43,7 @@ class Scope(NamedTuple):
 
     ``no_images``: pattern of other files that are not images; ``base``: folder, ending in ``/``, from which on the
     regular expression for patients sees the path; ``patients``: the folder of patients.csv, which may then name
-    patients without images too; ``are_answers``: the masks are those of ``brainseg predict``, which has the slices of
-    a case in a folder of their own.
+    patients without images too; ``are_answers``: the masks may be those of ``brainseg predict``, see _assign_answers.
     """
 
     no_images: str | None = None
@@ -81,7 +80,8 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
         fix = "set download.images to where they are, below download.path; of DICOM series to folders: 'scans/*/'"
         problems.append(Problem("", what, fix))
     if scope.are_answers:
-        masks = _lift_slices(masks, images)
+        masks, faults = _assign_answers(root, masks, images, find_fixed_folder(params.masks) + "/")
+        problems += faults
     problems += _check_partners(images, masks, params)
     found = []
     for key, (image, *_) in images.items():
@@ -237,13 +237,47 @@ def _find_number(image: str) -> int:
     return int(numbers[-1]) if numbers else -1
 
 
-def _lift_slices(masks: dict[Key, list[str]], images: dict[Key, list[str]]) -> dict[Key, list[str]]:
-    """``masks`` with those that have no image, and would have one a folder higher, there: ``p/p_1`` at ``p_1``."""
-    lifted: dict[Key, list[str]] = defaultdict(list)
-    for key, names in masks.items():
+def _assign_answers(
+    root: Path, answers: dict[Key, list[str]], images: dict[Key, list[str]], base: str
+) -> tuple[dict[Key, list[str]], list[Problem]]:
+    """Answers of ``brainseg predict`` under the keys of their images, and those that may be of several images.
+
+    It leaves out the folders that all its inputs share, and gives numbered slices a folder of their own. So an answer
+    without an image of its key belongs to the only image of its file name that lies in folders named as its own.
+
+    Args:
+        base: the folder, relative and ending in ``/``, that holds the answers.
+    """
+    keys = {image: key for key, (image, *_) in images.items()}
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for image in keys:
+        by_stem[_find_stem(image)].append(image)
+    assigned: dict[Key, list[str]] = defaultdict(list)
+    problems = []
+    for key, names in answers.items():
         above = (key[0].rpartition("/")[0], *key[1:])
-        lifted[above if key not in images and above in images else key] += names
-    return lifted
+        known = next((each for each in (key, above) if each in images), None)
+        for name in names:
+            own = name.removeprefix(base)
+            likely = [] if known else [each for each in by_stem[_find_stem(name)] if _fits(own, root / each)]
+            if len(likely) > 1:
+                what = f"may be the mask of {likely[0]} and of {likely[1]}: brainseg predict leaves out shared folders"
+                fix = "outline all of them in one call, or name the folder of its own images alone"
+                problems.append(Problem(name, what, fix))
+            else:
+                assigned[keys[likely[0]] if likely else known or key].append(name)
+    return assigned, problems
+
+
+def _find_stem(name: str) -> str:
+    return split_name(PurePosixPath(name).name)[0]
+
+
+def _fits(answer: str, image: Path) -> bool:
+    """Whether the image's folders end with those of an answer, or with those above a folder of numbered slices."""
+    folders, whole = PurePosixPath(answer).parent.parts, image.parent.parts
+    of_slices = bool(folders) and _find_stem(answer).startswith(folders[-1])
+    return any(whole[len(whole) - len(own) :] == own for own in (folders, *([folders[:-1]] if of_slices else [])))
 
 
 def _check_partners(
