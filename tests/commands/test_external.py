@@ -21,7 +21,10 @@ from brainseg.evaluation import evaluate
 from brainseg.experiments import comparison, demo, revision
 from brainseg.inference import postprocessing
 from brainseg.inference.postprocessing import Rule
+from brainseg.io.sequences import FLAIR
 from brainseg.models import manifest, networks, prediction
+from tests.support import phantom_examples
+from tests.support.fake_outliner import heads
 from tests.support.tiny_training import released_once
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +180,35 @@ def test_a_model_has_the_numbers_that_the_pipeline_has_of_it(drawn, trained):
     theirs = theirs[theirs["subset"] == "test"].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine.drop(columns="institution"), theirs.drop(columns="institution"))
     assert (project / "out/plots/calibration.png").exists()
+
+
+def test_flair_alone_is_predicted_once_and_said(project, trained, monkeypatch):
+    folder, data, _ = trained
+    gray = np.repeat(data.images[..., FLAIR, None], 3, axis=-1)
+    unpack(dataset.Dataset(gray, data.masks, data.slices), project / "own", "test")
+    calls, predict = [], prediction.predict_patients
+    monkeypatch.setattr(prediction, "predict_patients", lambda *a, **k: calls.append(k) or predict(*a, **k))
+    said = external.run(given(project / "own", None), folder / "models", project / "out")
+    assert len(calls) == 1 and "FLAIR in every channel" in said
+    found = read(project / "out")
+    assert found["inputs"]["flair_alone"] and found["test"]["alone"]["flair_only_dice"] is not None
+    monkeypatch.setattr(external, "_is_flair_alone", lambda _: False)
+    external.run(given(project / "own", None), folder / "models", project / "twice")
+    assert len(calls) == 3 and read(project / "twice")["test"] == found["test"]
+
+
+def test_scans_without_scalp_are_counted(project):
+    demo.override(project / "params.yaml", {"preprocess": {"size": 128}})
+    with Image.open(phantom_examples.FOLDER / "phantom-1.tif") as phantom:
+        whole = np.asarray(phantom)
+    for number, (patient, image) in enumerate({"whole": whole, "bare": heads(1)[0]}.items()):
+        save(project / "own/images", patient, 1, image)
+        save(project / "own/masks", patient, 1, np.eye(*image.shape[:2], number, dtype=np.uint8))
+    said = external.run(given(project / "own", "masks"), project / "models", project / "out")
+    assert read(project / "out")["inputs"] == {"patients": 2, "no_scalp": 1, "flair_alone": False}
+    assert "1 of 2 patients' scans look like ones without scalp" in said
+    page = (project / "out/report.html").read_text()
+    assert "1 of the 2 scans look like ones without scalp." in page
 
 
 def test_its_masks_by_themselves_have_the_same_numbers(project, trained):

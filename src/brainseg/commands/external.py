@@ -5,7 +5,7 @@ All slices count as test. The pipeline's own code prepares, scores and draws the
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from brainseg.data.inputs import verify
 from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation import evaluate, results, scoring, tables
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation
+from brainseg.inference import plausibility
 from brainseg.inference.postprocessing import Rule
 from brainseg.io.sequences import FLAIR
 from brainseg.models import manifest
@@ -75,7 +76,8 @@ def run(inputs: ExternalInputs, model: Path, out: Path) -> str:
         _write(scored, out)
         _draw(scored, temporary, arrays["model"], out / "plots", params.render)
     reports.write(out / "report.html", scored.report, facts, scored.per_patient, out / "plots")
-    return f"{evaluate.table(scored.report)}\nReport:  {out / 'report.html'}\nNumbers: {out / 'evaluation.json'}"
+    lines = [evaluate.table(scored.report), *_describe_inputs(scored.report)]
+    return "\n".join([*lines, f"Report:  {out / 'report.html'}", f"Numbers: {out / 'evaluation.json'}"])
 
 
 def score(
@@ -95,6 +97,7 @@ def score(
         "protocol": evaluate.describe_protocol(protocol, rule),
         "test": scoring.score(cohort, table, arrays, rule, measure, bins, data.slices),
         "baselines": scoring.score_baselines(cohort, arrays["flair"], bright, measure),
+        "inputs": _look_at(data),
     }
     report = ExternalEvaluation.model_validate(evaluate.round_floats(found))
     return ExternalScores(report, table, scoring.per_patient(table), bins)
@@ -142,15 +145,45 @@ def _read_rules(path: Path, model: Manifest, mirror: bool) -> tuple[Rule, Rule]:
     return results.rule_of(found.protocol), results.rule_of(found.baselines.flair_threshold)
 
 
+def _look_at(data: dataset.Dataset) -> dict[str, Any]:
+    """The fields of results.InputFacts."""
+    scans = [data.images[rows.index] for _, rows in data.slices.sort_values("slice").groupby("patient")]
+    stripped = sum(plausibility.NO_SCALP in plausibility.assess(scan).marks for scan in scans)
+    return {"patients": len(scans), "no_scalp": stripped, "flair_alone": _is_flair_alone(data)}
+
+
+def _is_flair_alone(data: dataset.Dataset) -> bool:
+    return all((image == image[..., FLAIR, None]).all() for image in data.images)
+
+
+def _describe_inputs(report: ExternalEvaluation) -> list[str]:
+    """What the reader of the numbers must know of the images."""
+    found = report.inputs
+    assert found is not None
+    lines = [f"Inputs: {found.no_scalp:,} of {found.patients:,} patients' scans look like ones without scalp"]
+    if found.no_scalp and report.test.alone:
+        lines[0] += ", of which the model has hardly seen any: it may miss lesions at the brain's edge"
+    if found.flair_alone and report.test.alone:
+        lines.append("Inputs: FLAIR in every channel, so the numbers are those given FLAIR alone, too")
+    return lines
+
+
 def _predict(model: EvaluatedModel, data: dataset.Dataset, mirror: bool) -> dict[str, np.ndarray]:
-    """See prediction.predict_for_evaluation."""
+    """See prediction.predict_for_evaluation. What is the same for FLAIR in every channel is not predicted again."""
     from brainseg.models import backend
 
     print(backend.start(**manifest.engine(model.manifest)), flush=True)
     from brainseg.models import networks, prediction  # Keras reads its engine once, when imported
 
     network = networks.restore(model.manifest, model.weights, data.images.shape[1:3])
-    return prediction.predict_for_evaluation(network, data, mirror=mirror).arrays
+    if not _is_flair_alone(data):
+        return prediction.predict_for_evaluation(network, data, mirror=mirror).arrays
+    rows = data.rows("test")
+    whole = prediction.predict_patients(network, data, rows, mirror=mirror)
+    single = whole
+    if prediction.context_of(network, data.images):
+        single = prediction.predict_slices(network, data.images, rows, mirror=mirror, title="one slice")
+    return {"model": whole, "one_slice": single, "flair_only": whole, "flair": data.images[rows][..., FLAIR]}
 
 
 def _describe_protocol(inputs: ExternalInputs, data: dataset.Dataset, model: Manifest | None, mirror: bool) -> dict:

@@ -197,16 +197,25 @@ class EvaluationProtocol(ParamsBlock):
     marks: list[Text]
 
 
+class InputFacts(ParamsBlock):
+    """Of the images: patients, those whose scans look like ones without scalp, and whether all channels are FLAIR."""
+
+    patients: Count
+    no_scalp: Count
+    flair_alone: bool
+
+
 class ExternalEvaluation(ParamsBlock):
     """evaluation.json of ``brainseg evaluate``: a model, or ready-made masks, on files from outside the pipeline.
 
-    tables: sha256 of the tables beside it. dvc.lock has those of the pipeline's own.
+    inputs, and tables (sha256 of the tables beside it): the pipeline's own has none.
     """
 
     protocol: EvaluationProtocol
     test: MaskScores
     val: MaskScores | None = None
     baselines: SomeBaselines
+    inputs: InputFacts | None = None
     tables: dict[str, Digest] | None = None
 
 

@@ -115,6 +115,7 @@ def write(
         "title": TITLES[protocol.source],
         "test": scores,
         "validated": evaluation.val is not None,
+        "inputs": evaluation.inputs,
         "seen": {fingerprints.SEEN, fingerprints.UNKNOWN} & set(protocol.marks),
         "flair": evaluation.baselines.flair_threshold,
         "network": manifest.network.name if manifest else None,
