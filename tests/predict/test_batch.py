@@ -130,6 +130,18 @@ def test_numbered_slices_are_one_volume_with_a_mask_each(tmp_path):
     assert (row["kind"], row["slices"], row["mask"]) == ("slices", "12", "masks/TCGA_7/")
 
 
+@pytest.mark.parametrize(("numbers", "named"), [
+    ((1, 3, 5), "3 of 3 slices have no neighbours (1, 3, 5):"), ((1, 2, 4), "1 of 3 slices have no neighbours (4):"),
+    ((1, 3, 5, 7, 9), "5 of 5 slices have no neighbours (1, 3, 5 and 2 more):"), ((1, 2, 4, 5), ""),
+])  # fmt: skip
+def test_numbered_slices_without_neighbours_are_told(tmp_path, numbers, named):
+    for number, page in zip(numbers, heads(len(numbers)), strict=True):
+        tif(tmp_path / f"in/a_{number}.tif", page[None])
+    run(tmp_path / "in", tmp_path / "out")
+    warnings = table(tmp_path / "out")["a"]["warnings"]
+    assert named in warnings and ("neighbours" in warnings) == bool(named)
+
+
 def test_a_blank_slice_of_a_volume_in_colour_is_of_three_sequences(tmp_path):
     colours = np.stack([heads(3), heads(3) // 2, heads(3)], axis=-1)
     colours[0] = 0
@@ -363,10 +375,19 @@ def test_what_must_be_known_of_the_model_is_said(tmp_path, capsys):
     assert "\nof the model: 20 of 110 patients\n" in capsys.readouterr().out
 
 
-def test_nothing_to_answer_is_a_fault(tmp_path):
+def test_nothing_to_answer_is_one_fault_that_names_what_is_there(tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    with pytest.raises(DataError, match="there is no TIF"):
+    with pytest.raises(DataError, match="there is no image or volume, nor anything else"):
         run(tmp_path / "in", tmp_path / "out")
+    for name in ("a.txt", "b.pdf", "c.docx", "sub/d.xlsx", "e_mask.png"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text("no image")
+    with pytest.raises(DataError, match=r"no image or volume but \w_?\w*\.\w+, .*, .* and 2 more$") as caught:
+        run(tmp_path / "in", tmp_path / "out")
+    assert len(caught.value.problems) == 1 and not (tmp_path / "out/summary.csv").exists()
+    with pytest.raises(DataError, match="no image or volume but a"):
+        run(tmp_path / "in/*.txt", tmp_path / "out", pre=str(tmp_path / "in/a.txt"))
+    assert "ERROR" not in capsys.readouterr().err
 
 
 def test_a_second_run_keeps_what_is_done(tmp_path, capsys):

@@ -30,7 +30,7 @@ from brainseg.predict.discover import Source
 from brainseg.predict.output import Record, ResultFolder
 
 SUMMARY_EVERY = 5  # seconds between two writes of summary.csv; the journal is always up to date
-LINKS_NAMED = 3  # of those that are passed over, without --verbose
+NAMED = 3  # of what is passed over, without --verbose
 DECODE_SECONDS = 60.0  # time limit for a tiny file
 DECODE_RATE = 2 * 2**20  # each such number of bytes adds a second: the file may lie on a slow disk
 
@@ -104,11 +104,13 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, verbose: bool = False
     """
     with output.open_folder(out) as folder, files.temporary_beside(out / "unpacked") as scratch:
         jobs, problems, passed = _find_jobs(inputs, scratch, out)
+        if not jobs and not problems:
+            raise _describe_nothing(inputs.paths, passed)
         _print_problems(problems)
         for problem in problems:
             folder.fail(case_files.make_failed_row(case_files.to_cell(problem.path), problem.path, [problem]))
         links = [each for each in passed if each.kind == "link"]
-        for each in passed if verbose else links[:LINKS_NAMED]:
+        for each in passed if verbose else links[:NAMED]:
             _print_line(f"passed over {errors.printable(each.label)}: {errors.printable(each.why)}")
         try:
             done = _process_all(jobs, folder, predictor, scratch)._replace(passed=passed)
@@ -129,10 +131,7 @@ def _find_jobs(inputs: Inputs, scratch: Path, out: Path) -> tuple[list[Job], lis
     }
     problems = [problem for each in found.values() for problem in each.problems]
     passed = [one for each in found.values() for one in each.passed]
-    if not problems and not found["flair"].sources:
-        what = "there is no TIF, PNG, JPEG, NIfTI, DICOM or zip of them"
-        problems.append(Problem(", ".join(inputs.paths), what, "name files, folders, zips or patterns of them"))
-    if len(found) == 1:
+    if len(found) == 1 or not found["flair"].sources:
         return [Job({"flair": source}) for source in found["flair"].sources], problems, passed
     for role, each in found.items():
         if len(each.sources) != 1 and not problems:
@@ -140,6 +139,16 @@ def _find_jobs(inputs: Inputs, scratch: Path, out: Path) -> tuple[list[Job], lis
             what = f"{name} is {len(each.sources):,} cases; with --pre or --post it must be one"
             problems.append(Problem(", ".join(roles[role]), what, "name one file, or a folder of one series"))
     return [] if problems else [Job({role: each.sources[0] for role, each in found.items()})], problems, passed
+
+
+def _describe_nothing(paths: list[str], passed: list[PassedOver]) -> DataError:
+    """That there is nothing to outline, and what there is instead."""
+    names = [each.label.rpartition("/")[2] for each in passed]
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    there = f" but {', '.join(names[:NAMED])}{more}" if names else ", nor anything else"
+    what = f"there is no image or volume{there}"
+    fix = "name TIF, PNG, JPEG, NIfTI or DICOM files, or folders, zips or patterns of them"
+    return DataError(", ".join(paths), what, fix)
 
 
 def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scratch: Path) -> RunResults:

@@ -130,7 +130,19 @@ def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
         fix = f"save them in the same size and type, {fix}"
         raise DataError(source.label, f"are slices of different kinds: {shown}", fix)
     voxels = np.concatenate([case.voxels for case in read])
-    return cases.make_case(source.label, read[0].kind, voxels, None, cases.join_remarks(read))
+    remarks = (*cases.join_remarks(read), *_describe_lone(source.numbers))
+    return cases.make_case(source.label, read[0].kind, voxels, None, remarks)
+
+
+def _describe_lone(numbers: Sequence[int]) -> list[str]:
+    """That slices whose numbers, ascending, have no neighbour are not cleaned as parts of a volume."""
+    there = set(numbers)
+    lone = [number for number in numbers if there.isdisjoint((number - 1, number + 1))]
+    if not lone:
+        return []
+    more = f" and {len(lone) - _SHOWN:,} more" if len(lone) > _SHOWN else ""
+    which = f"{len(lone):,} of {len(numbers):,} slices have no neighbours ({', '.join(map(str, lone[:_SHOWN]))}{more})"
+    return [f"by their numbers {which}: each is taken as a slice by itself"]
 
 
 def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:
