@@ -158,6 +158,19 @@ def test_a_card_of_own_images_claims_nothing_of_the_public_ones(facts):
     assert not re.search("Buda|CC BY|TCIA|five institutions|gliomas|missing contrast", written)
 
 
+def test_what_is_removed_is_told_of_volumes_and_of_single_slices(facts):
+    told = cells(facts, "The model")["from probability to outline"][0]
+    assert "under 200 voxels are removed from a volume, none from a slice by itself" in told
+    facts["rule"]["min_component"] = 0
+    assert cells(facts, "The model")["from probability to outline"][0].endswith("; nothing is removed")
+
+
+@pytest.mark.parametrize(("source", "told"), [("kaggle", True), ("folder", True), ("phantom", False)])
+def test_scans_without_scalp_are_told_where_heads_were_trained_on(facts, source, told):
+    facts["model"]["protocol"]["source"] = source
+    assert ("scalp" in text(facts, "What it does not know")) == told
+
+
 def test_few_patients_leave_it_undecided(facts):
     test = facts["evaluation"]["test"]
     test["by_size"] = {

@@ -26,6 +26,17 @@ UNKNOWN = {
     "folder": "Scanners, sequences, planes and diseases that are not in its training data. The network gives "
     "an answer for any picture; it does not notice that a picture shows no brain.",
 }
+SCALP = {
+    "kaggle": (
+        "It learned from whole heads and has hardly seen scans without scalp (skull-stripped): there it may miss "
+        "lesions at the brain's edge, and how many has not been measured. The program tells such a scan by the missing "
+        "bone and marks it.",
+    ),
+    "folder": (
+        "Whether its training data are whole heads or brains without scalp (skull-stripped) the program does not know; "
+        "scans of the other kind may be outlined worse. The mark for scans without scalp comes in either case.",
+    ),
+}
 REFERENCE = {
     "kaggle": "One outline for each slice, drawn by hand for the data set. A human reader agrees with it at about 0.84 "
     "Dice (Buda et al. 2019), so a small difference from the reference is not necessarily an error.",

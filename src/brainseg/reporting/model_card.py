@@ -128,7 +128,7 @@ def sections(facts: ModelFacts, out_of_fold: CrossValidationSummary | None = Non
         _section("By size of the tumour", "Thirds of the patients, by all tumour pixels of a patient.",
                  table=_groups(facts, folds, "by_size")),
         _section("Where it fails", *_describe_failures(facts, folds)),
-        _section("What it does not know", words.UNKNOWN[source]),
+        _section("What it does not know", words.UNKNOWN[source], *words.SCALP.get(source, ())),
         _section("Reference", words.REFERENCE[source]),
         _section("Fairness", words.FAIRNESS[source]),
         _section("Training", _describe_training(facts.model.training)),
@@ -171,7 +171,8 @@ def _model(facts: ModelFacts) -> list[list[str]]:
     slices = f", with {contract.slices - 1} neighbours of each" if contract.slices > 1 else ""
     stem = f", {('', 'half', 'a quarter')[network.stem // 2]} of the resolution inside" if network.stem else ""
     size = rule.min_component
-    removed = f"connected parts under {size} voxels are removed" if size else "nothing is removed"
+    parts = f"connected parts under {size} voxels are removed from a volume, none from a slice by itself"
+    removed = parts if size > 1 else "nothing is removed"
     mirrored = "averaged with its mirror image, " if rule.mirror else ""
     norm = "no" if network.norm == "none" else network.norm
     seen = "lower-grade gliomas" if model.protocol.source == "kaggle" else "what its training masks mark"
