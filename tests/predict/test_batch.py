@@ -19,6 +19,7 @@ from brainseg.errors import DataError, RunError
 from brainseg.inference.decoding import Decoders
 from brainseg.io import nifti as niftis
 from brainseg.predict import batch, output
+from tests.support import dicom_study
 from tests.support.dicom_series import save_series
 from tests.support.fake_outliner import Fake, heads
 from tests.support.nifti_files import ORIENTATIONS, nifti
@@ -80,7 +81,8 @@ def test_a_picture_gives_a_png_of_its_size(tmp_path):
         "case": "a", "source": str(tmp_path / "a.png"), "kind": "picture", "channels": "FLAIR, FLAIR, FLAIR",
         "slices": "1", "slices_with_tumour": "1", "largest_slice": "1", "area_mm2": "", "area_pixels": str(area),
         "volume_ml": "", "mean_probability": "0.800", "warnings": row["warnings"], "seconds": row["seconds"],
-        "mask": "masks/a.png", "overlay": "overlays/a.png", "model": "ab" * 32, "variant": "float32", "error": "",
+        "mask": "masks/a.png", "seg": "", "overlay": "overlays/a.png", "model": "ab" * 32, "variant": "float32",
+        "error": "",
     }  # fmt: skip
     assert float(row["seconds"]) >= 0 and (tmp_path / "out/overlays/a.png").stat().st_size > 1000
 
@@ -107,6 +109,28 @@ def test_a_dicom_series_gives_nifti(tmp_path):
     mask = niftis.read_labels(tmp_path / "out/masks/s1.nii.gz", "mask")
     np.testing.assert_array_equal(mask.voxels, voxels == 230)
     assert table(tmp_path / "out")["s1"]["kind"] == "dicom"
+
+
+def test_a_complete_dicom_series_gives_a_seg_too(tmp_path, capsys):
+    pydicom = pytest.importorskip("pydicom")
+    dicom_study.save(tmp_path / "in/s1", heads(4).astype(np.uint16))
+    run(tmp_path / "in", tmp_path / "out")
+    seg = tmp_path / "out" / table(tmp_path / "out")["s1"]["seg"]
+    found = pydicom.dcmread(seg)
+    assert found.pixel_array.sum() == (heads(4) == 230).sum() and found.NumberOfFrames == 2
+    whole = seg.read_bytes()
+    seg.write_bytes(whole[:-1])
+    assert len(run(tmp_path / "in", tmp_path / "out").asked) == 1 and seg.read_bytes() == whole
+    assert f"WARNING {seg}: " in capsys.readouterr().err
+    assert run(tmp_path / "in", tmp_path / "out").asked == []
+
+
+def test_an_incomplete_dicom_series_gives_nifti_and_the_reason(tmp_path):
+    dicom_study.save(tmp_path / "in/s1", heads(4).astype(np.uint16), FrameOfReferenceUID=None)
+    run(tmp_path / "in", tmp_path / "out")
+    row = table(tmp_path / "out")["s1"]
+    assert not row["seg"] and (tmp_path / "out" / row["mask"]).exists()
+    assert "no DICOM SEG" in row["warnings"] and "FrameOfReferenceUID" in row["warnings"]
 
 
 def test_a_tif_of_pages_gives_one(tmp_path):

@@ -47,7 +47,7 @@ def change(out, edit) -> None:
 DAMAGE = {
     "cut": lambda line: line[:-20],
     "another number": lambda line: line.replace(b"4711", b"4712"),
-    "another digest": lambda line: line.translate(bytes.maketrans(b"0", b"1"))[:64] + line[64:],
+    "another digest": lambda line: line.translate(bytes.maketrans(b"0123", b"1032"))[:64] + line[64:],
     "no UTF-8": lambda line: line.replace(b"4711", b"\xff711"),
     "a line end within": lambda line: line.replace(b"masks", b"\nasks"),
     "not ours": lambda _: b'{"name": "b"}',

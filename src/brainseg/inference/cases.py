@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, guard
-from brainseg.io import pictures, scans, volumes
+from brainseg.io import dicom_seg, pictures, scans, volumes
+from brainseg.io.dicom_seg import NoSegError, Origin
 from brainseg.io.grid import SQUARE, PixelSize
 from brainseg.io.sequences import CHANNELS
 from brainseg.io.volumes import Volume
@@ -25,7 +26,8 @@ class Case(NamedTuple):
     """``voxels`` (S, H, W) or (S, H, W, 3), axial. ``volume``: their place in space, None if it is not known.
 
     ``kind``: picture, tif (with several pages), nifti or dicom. ``channels``: the contrast in each model channel.
-    ``remarks``: for the reader of the answer, what was assumed or passed over.
+    ``remarks``: for the reader of the answer, what was assumed or passed over. ``origin``: of DICOM, what a SEG of the
+    outline refers to; None where none can be made.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Case(NamedTuple):
     volume: Volume | None
     channels: list[str]
     remarks: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     @property
     def pixel(self) -> PixelSize:
@@ -50,7 +53,8 @@ def read(path: Path, name: str) -> Case:
     with guard(name):
         if path.is_dir() or scans.is_volume(path.name):
             scan = scans.read_image(path, name)
-            return make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume, scan.remarks)
+            case = make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume, scan.remarks)
+            return _add_origin(case) if scan.volume and scan.volume.frames else case
         if not path.is_file():
             raise DataError(name, "does not exist, or is no file", "check the path")
         if fix := next((fix for ending, fix in _CONVERT.items() if name.lower().endswith(ending)), ""):
@@ -67,6 +71,15 @@ def make_case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None, r
     """
     channels = [ROLES["flair"]] * len(CHANNELS) if _is_gray(voxels) else list(CHANNELS)
     return Case(name, kind, voxels, volume, channels, remarks)
+
+
+def _add_origin(case: Case) -> Case:
+    """A DICOM series with what a SEG refers to, or with the remark why there will be none."""
+    assert case.volume is not None
+    try:
+        return case._replace(origin=dicom_seg.pick_origin(case.volume.frames, case.name))
+    except NoSegError as error:
+        return case._replace(remarks=(*case.remarks, f"no DICOM SEG: {error}"))
 
 
 def _is_gray(voxels: np.ndarray) -> bool:
@@ -98,7 +111,7 @@ def combine(parts: dict[str, Case], name: str) -> Case:
     voxels = np.stack([each.voxels for each in chosen], axis=-1)
     volume = flair.volume._replace(voxels=voxels) if flair.volume else None
     channels = [ROLES[role if role in parts else "flair"] for role in ROLES]
-    return Case(name, flair.kind, voxels, volume, channels, join_remarks(parts.values()))
+    return Case(name, flair.kind, voxels, volume, channels, join_remarks(parts.values()), flair.origin)
 
 
 def join_remarks(parts: Iterable[Case]) -> tuple[str, ...]:

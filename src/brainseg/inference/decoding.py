@@ -16,6 +16,7 @@ import numpy as np
 
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, guard
 from brainseg.inference.cases import Case
+from brainseg.io.dicom_seg import Origin
 from brainseg.io.volumes import Geometry, Volume
 
 # Why not pebble.ProcessPool (5.1.3): a worker that dies while all are idle breaks the whole pool. Results are pickles:
@@ -217,4 +218,5 @@ def _make_case(head: dict[str, Any], data: bytearray, name: str) -> Case:
     if place := head.get("volume"):
         geometry = Geometry(np.array(place["affine"], np.float64), tuple(place["shape"]))
         volume = Volume(voxels, tuple(place["spacing"]), geometry)
-    return Case(name, head["kind"], voxels, volume, head["channels"], tuple(head["remarks"]))
+    origin = Origin(*map(tuple, head["origin"])) if head["origin"] else None
+    return Case(name, head["kind"], voxels, volume, head["channels"], tuple(head["remarks"]), origin)

@@ -75,6 +75,7 @@ def _pack(case: Case) -> tuple[dict[str, Any], memoryview]:
         "shape": voxels.shape,
         "dtype": voxels.dtype.str,
         "remarks": case.remarks,
+        "origin": case.origin,
     }
     if case.volume is not None:
         geometry = case.volume.geometry

@@ -95,7 +95,8 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
     volumes.check_size(geometry, 1, name, most)
     pixels = np.stack(_collect([(item,) for item in ordered], dicom_slice.read_pixels))
     volume = volumes.to_axial(_rescale(pixels, ordered).transpose(2, 1, 0), affine)
-    return volume._replace(remarks=(*_tell_strangers(strangers), *copies, *own, *_tell_assumed(ordered), *plane))
+    remarks = (*_tell_strangers(strangers), *copies, *own, *_tell_assumed(ordered), *plane)
+    return volume._replace(remarks=remarks, frames=tuple((item.path, 0) for item in ordered))
 
 
 def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader], dict[str, list[str]]]:

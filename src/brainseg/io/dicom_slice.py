@@ -5,7 +5,8 @@ slice, 8 or 16 bits a value, also without preamble or name of the transfer synta
 MONOCHROME1, where the smallest value is the brightest, is inverted within the range of its stored bits: ``smallest +
 largest - value``.
 
-Only the tags in ``_TAGS`` are parsed, so that names, dates, ids and descriptions are never read. No error holds a text
+Only the tags in ``_TAGS`` are parsed, so that names, dates, ids and descriptions are not read; but for
+:mod:`brainseg.io.dicom_seg`, which must repeat some of them. No error holds a text
 of a header, nor of a library that read one. Limits are checked before any pixel is read.
 """
 
@@ -138,6 +139,11 @@ def read_series_uid(path: Path, label: str) -> str:
     with guard(label, _RESTORE):
         _check_image(dataset, label)
         return _series_uid(dataset)
+
+
+def read_tags(path: Path, label: str, tags: Sequence[str]) -> Any:
+    """A data set of these tags of one file, unchecked. Arguments and errors as in :func:`read_header`."""
+    return _read_dataset(path, label, tags)[0]
 
 
 def read_pixels(item: SliceHeader) -> np.ndarray:

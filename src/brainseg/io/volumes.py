@@ -6,6 +6,7 @@ grows to the patient's right, y to the front, z to the head.
 """
 
 import itertools
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -39,6 +40,9 @@ class Volume(NamedTuple):
     spacing: tuple[float, float, float]  # mm between neighbouring rows, columns, slices
     geometry: Geometry
     remarks: tuple[str, ...] = ()  # for the reader of the answer: what was assumed or passed over
+    frames: tuple[
+        tuple[Path, int], ...
+    ] = ()  # of DICOM: file and frame, from 0, of each slice of the file's third axis
 
 
 def load_nibabel(kind: str = "the orientation of a volume") -> ModuleType:

@@ -268,7 +268,7 @@ def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: t
     result, warnings = case_files.segment(case, source, predictor, progress)
     row = case_files.make_row(name, read.job.label, source, case, result, warnings, predictor.facts)
     row["seconds"] = f"{read.seconds + time.monotonic() - start:.2f}"
-    written = case_files.write(folder, name, source, case, result, row)
+    written = case_files.write(folder, name, source, case, result, predictor.facts, row)
     record = Record(name, _source_key(read.job), _model_key(predictor.facts), read.digest, written, row)
     folder.add(record)
     return record

@@ -10,10 +10,11 @@ from PIL import Image
 
 from brainseg import errors, files
 from brainseg.errors import DataError, Problem
-from brainseg.inference import cases, measurements, overlays, plausibility
+from brainseg.inference import cases, measurements, overlays, plausibility, seg_answers
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.io import nifti
+from brainseg.io.dicom_seg import NoSegError
 from brainseg.predict.discover import Source
 from brainseg.predict.output import ResultFolder
 
@@ -60,17 +61,18 @@ def segment(
 
 
 def write(
-    folder: ResultFolder, name: str, source: Source, case: Case, result: Segmentation, row: dict[str, Any]
+    folder: ResultFolder, name: str, source: Source, case: Case, result: Segmentation, facts: dict, row: dict[str, Any]
 ) -> list[str]:
     """Write mask and overlay into the folder and their names into ``row``. Return the relative paths of all files."""
     masks = _write_masks(folder, name, source, case, result.mask)
+    segs = _write_seg(folder, name, case, result.mask, facts, row)
     overlay = f"overlays/{name}.png"
     drawn = overlays.OverlayInput(
         case.voxels, result.mask, case.pixel, case.volume is not None, slice_numbers(source, case)
     )
     _save(folder.place(overlay), [overlays.draw_sheet(drawn, _make_headline(row))], "PNG")
     row |= {"mask": masks[0] if len(masks) == 1 else f"masks/{name}/", "overlay": overlay}
-    return [*masks, overlay]
+    return [*masks, *segs, overlay]
 
 
 def make_row(
@@ -173,6 +175,23 @@ def _write_masks(folder: ResultFolder, name: str, source: Source, case: Case, ma
         "TIFF" if case.kind == "tif" else "PNG",
     )
     return written
+
+
+def _write_seg(
+    folder: ResultFolder, name: str, case: Case, mask: np.ndarray, facts: dict, row: dict[str, Any]
+) -> list[str]:
+    """Write the outline of a DICOM series as SEG, its name into ``row``, or why there is none into its warnings."""
+    try:
+        encoded = seg_answers.encode_mask(mask, case, facts)
+    except NoSegError as error:
+        row["warnings"] = "; ".join(filter(None, [row["warnings"], f"no DICOM SEG: {error}"]))
+        return []
+    if encoded is None:
+        return []
+    row["seg"] = f"masks/{name}.dcm"
+    with files.replacing(folder.place(row["seg"])) as temporary:
+        temporary.write_bytes(encoded)
+    return [row["seg"]]
 
 
 def _save(path: Path, pages: list[Image.Image], form: str) -> None:

@@ -25,7 +25,7 @@ from brainseg.errors import DataError, MachineError, RunError
 
 COLUMNS = (
     *("case", "source", "kind", "channels", "slices", "slices_with_tumour", "largest_slice", "area_mm2", "area_pixels"),
-    *("volume_ml", "mean_probability", "warnings", "seconds", "mask", "overlay", "model", "variant", "error"),
+    *("volume_ml", "mean_probability", "warnings", "seconds", "mask", "seg", "overlay", "model", "variant", "error"),
 )
 NUMBERS = ("slices", "slices_with_tumour", "area_pixels")  # of the columns
 SUMMARY, JOURNAL, LOCK = "summary.csv", ".predict.jsonl", ".lock"
