@@ -91,6 +91,12 @@ def _check_labels(text: str | None) -> str | None:
     return text
 
 
+def _check_threshold(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"{value:g} is not above 0 and below 1")
+    return value
+
+
 def _labels(text: str | None) -> list[int] | None:
     return None if text is None else [int(part) for part in text.split(",")]
 
@@ -164,6 +170,29 @@ def predict(
             help="Treat NAME_1.png, NAME_2.png, ... as separate pictures, not as the slices of one volume.",
         ),
     ] = False,
+    probabilities: Annotated[
+        bool, Option("--probabilities", help="Also write a map of the probability of tumour for each case.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        Option(
+            "--threshold",
+            metavar="T",
+            callback=_check_threshold,
+            help="The probability from which a voxel is tumour, above 0 and below 1. Default: the model's own.",
+        ),
+    ] = None,
+    min_component: Annotated[
+        int | None,
+        Option(
+            "--min-component",
+            min=0,
+            max=2**27,  # voxels of the largest volume
+            metavar="N",
+            help="Remove components of fewer voxels, counted on the model's grid, from volumes and single slices. "
+            "Default: the model's own, from volumes alone.",
+        ),
+    ] = None,
     verbose: Annotated[bool, Option("--verbose", help="Name every file and folder that is passed over.")] = False,
     model: ModelFile = MODEL,
     threads: Annotated[
@@ -175,11 +204,13 @@ def predict(
 
     Writes masks, pictures with the outline and a table with one row for each case.
     """
+    from brainseg.inference.chosen_rule import RuleChoice
     from brainseg.inference.predictor import Predictor
     from brainseg.predict import batch
 
     inputs = batch.Inputs(paths, pre, post, each_picture)
-    batch.run(inputs, output, Predictor(_find_model(model), threads=threads), verbose=verbose)
+    wanted = batch.Wanted(RuleChoice(threshold, min_component), probabilities)
+    batch.run(inputs, output, Predictor(_find_model(model), threads=threads), wanted=wanted, verbose=verbose)
 
 
 @_command("serve", anywhere=True)

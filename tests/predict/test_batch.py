@@ -16,6 +16,7 @@ from PIL import Image
 
 from brainseg import cli
 from brainseg.errors import DataError, RunError
+from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.io import nifti as niftis
 from brainseg.predict import batch, output
@@ -28,10 +29,10 @@ from tests.support.shifted_zip import shifted_zip
 ROOT = Path(__file__).parents[2]
 
 
-def run(paths, out, fake=None, **options) -> Fake:
+def run(paths, out, fake=None, wanted=None, **options) -> Fake:
     fake = fake or Fake()
     paths = [str(path) for path in (paths if isinstance(paths, list) else [paths])]
-    batch.run(batch.Inputs(paths, **options), out, fake)
+    batch.run(batch.Inputs(paths, **options), out, fake, wanted=wanted)
     return fake
 
 
@@ -81,8 +82,8 @@ def test_a_picture_gives_a_png_of_its_size(tmp_path):
         "case": "a", "source": str(tmp_path / "a.png"), "kind": "picture", "channels": "FLAIR, FLAIR, FLAIR",
         "slices": "1", "slices_with_tumour": "1", "largest_slice": "1", "area_mm2": "", "area_pixels": str(area),
         "volume_ml": "", "mean_probability": "0.800", "warnings": row["warnings"], "seconds": row["seconds"],
-        "mask": "masks/a.png", "seg": "", "overlay": "overlays/a.png", "model": "ab" * 32, "variant": "float32",
-        "error": "",
+        "mask": "masks/a.png", "seg": "", "overlay": "overlays/a.png", "probabilities": "", "model": "ab" * 32,
+        "variant": "float32", "error": "",
     }  # fmt: skip
     assert float(row["seconds"]) >= 0 and (tmp_path / "out/overlays/a.png").stat().st_size > 1000
 
@@ -528,6 +529,99 @@ def test_what_cannot_be_answered_any_more_but_is_unchanged_stays(tmp_path):
     assert (row["model"], row["mask"], row["error"]) == ("ab" * 32, "masks/a.png", "out of memory")
 
 
+MAPS = batch.Wanted(maps=True)
+
+
+def lesions(out: Path) -> list[dict[str, str]]:
+    with (out / "lesions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::13])
+def test_a_probability_map_of_a_volume_lies_on_its_grid(tmp_path, orientation):
+    path = nifti(tmp_path / "scan.nii", heads(4).astype(np.int16), orientation)
+    run(path, tmp_path / "out", wanted=MAPS)
+    given, mask, found = (
+        nibabel.load(each)
+        for each in (path, tmp_path / "out/masks/scan.nii.gz", tmp_path / "out/probabilities/scan.nii.gz")
+    )
+    np.testing.assert_array_equal(found.affine, mask.affine)
+    expected = np.where(np.asarray(given.dataobj) == 230, np.float32(204 / 255), np.float32(10 / 255))
+    np.testing.assert_array_equal(np.asarray(found.dataobj), expected)
+    assert found.get_data_dtype() == np.float32
+    assert table(tmp_path / "out")["scan"]["probabilities"] == "probabilities/scan.nii.gz"
+
+
+def test_probability_maps_of_pictures_say_their_scale(tmp_path):
+    tif(tmp_path / "in/a.png", heads(1, tumour=(0,)))
+    tif(tmp_path / "in/b.tif", heads(3))
+    slices(tmp_path / "in/c", heads(2, tumour=(1,)))
+    run(tmp_path / "in", tmp_path / "out", wanted=MAPS)
+    home = tmp_path / "out/probabilities"
+    for name, voxels in (("a.png", heads(1, tumour=(0,))), ("b.tif", heads(3)), ("c/c_2.png", heads(2)[1:])):
+        np.testing.assert_array_equal(pages(home / name), np.where(voxels == 230, 204, 10))
+        with Image.open(home / name) as image:
+            assert "value / 255" in (image.text["Description"] if name.endswith("png") else image.tag_v2[270])
+    shown = {name: row["probabilities"] for name, row in table(tmp_path / "out").items()}
+    assert shown == {"a": "probabilities/a.png", "b": "probabilities/b.tif", "c": "probabilities/c/"}
+
+
+def test_maps_that_are_asked_for_later_are_made_and_then_kept(tmp_path):
+    path, out = nifti(tmp_path / "a.nii.gz", heads(3)), tmp_path / "out"
+    run(path, out)
+    assert not (out / "probabilities").exists() and not table(out)["a"]["probabilities"]
+    assert len(run(path, out, wanted=MAPS).asked) == 1
+    made = out / "probabilities/a.nii.gz"
+    first = made.read_bytes()
+    assert run(path, out, wanted=MAPS).asked == [] and run(path, out).asked == []
+    made.write_bytes(first[:-1])
+    assert len(run(path, out, wanted=MAPS).asked) == 1 and made.read_bytes() == first
+
+
+def test_an_answer_by_another_rule_is_told_and_made_again(tmp_path, capsys):
+    path, out = nifti(tmp_path / "a.nii.gz", heads(3)), tmp_path / "out"
+    run(path, out)
+    assert "threshold" not in table(out)["a"]["warnings"] + capsys.readouterr().out
+    for choice in (RuleChoice(threshold=0.25), RuleChoice(min_component=7), RuleChoice(0.25, 7)):
+        wanted = batch.Wanted(choice)
+        assert len(run(path, out, wanted=wanted).asked) == 1 and run(path, out, wanted=wanted).asked == []
+        texts = table(out)["a"]["warnings"], capsys.readouterr().out.partition("of these answers:")[2]
+        for text in texts:
+            assert ("threshold 0.25 (the model's: 0.5)" in text) == (choice.threshold is not None)
+            assert ("smallest component 7 voxels" in text) == (choice.min_component is not None)
+    assert len(run(path, out).asked) == 1 and "threshold" not in table(out)["a"]["warnings"]
+    assert run(path, out, wanted=batch.Wanted(RuleChoice(threshold=0.5))).asked == []  # the model's own
+
+
+def test_lesions_have_a_table(tmp_path):
+    voxels = heads(12, tumour=(1, 2, 8)).astype(np.int16)
+    nifti(tmp_path / "in/b.nii.gz", voxels)
+    nifti(tmp_path / "in/none.nii.gz", heads(4, tumour=()))
+    tif(tmp_path / "in/a.png", heads(1, tumour=(0,)))
+    run(tmp_path / "in", tmp_path / "out")
+    picture, larger, smaller = lesions(tmp_path / "out")
+    assert [(row["case"], row["lesion"]) for row in (picture, larger, smaller)] == [("a", "1"), ("b", "1"), ("b", "2")]
+    assert [(row["first_slice"], row["last_slice"]) for row in (larger, smaller)] == [("2", "3"), ("9", "9")]
+    assert float(larger["volume_ml"]) + float(smaller["volume_ml"]) == pytest.approx(
+        float(table(tmp_path / "out")["b"]["volume_ml"]), abs=0.002
+    )
+    assert larger["area_mm2"] == table(tmp_path / "out")["b"]["area_mm2"]
+    assert (picture["voxels"], picture["mean_probability"]) == (table(tmp_path / "out")["a"]["area_pixels"], "0.800")
+    assert picture["volume_ml"] == picture["area_mm2"] == picture["centroid_x_mm"] == ""
+
+
+def test_the_table_of_lesions_stays_as_it_was_when_a_run_goes_on(tmp_path):
+    for name in "ab":
+        nifti(tmp_path / f"in/{name}.nii.gz", heads(6, tumour=(1, 4)))
+    run(tmp_path / "in/b.nii.gz", tmp_path / "parts")
+    run(tmp_path / "in", tmp_path / "parts")
+    run(tmp_path / "in", tmp_path / "whole")
+    first = (tmp_path / "whole/lesions.csv").read_bytes()
+    assert len(first.splitlines()) == 5 and (tmp_path / "parts/lesions.csv").read_bytes() == first
+    run(tmp_path / "in", tmp_path / "whole")
+    assert (tmp_path / "whole/lesions.csv").read_bytes() == first
+
+
 SLOW = """
 import sys, time
 from pathlib import Path
@@ -644,9 +738,23 @@ def test_the_command_hands_on_what_was_said(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "run", lambda *given, **options: said.update(given=given, options=options))
     monkeypatch.chdir(tmp_path)
     line = "brainseg predict a b/*.nii -o out --pre p --post q --model m.onnx --threads 3 --each-picture --verbose"
+    line += " --probabilities --threshold 0.25 --min-component 0"
     monkeypatch.setattr(sys, "argv", line.split())
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     given = batch.Inputs(["a", "b/*.nii"], "p", "q", True)
     assert said["given"] == (given, Path("out"), (Path("m.onnx"), {"threads": 3}))
-    assert said["options"] == {"verbose": True}
+    assert said["options"] == {"verbose": True, "wanted": batch.Wanted(RuleChoice(0.25, 0), maps=True)}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--threshold", value, "above 0 and below 1") for value in ("0", "1", "-0.1", "nan", "inf")]
+    + [("--min-component", "-1", "greater than or equal to 0")],
+)
+def test_a_rule_out_of_range_is_refused_with_the_range(tmp_path, monkeypatch, capsys, option, value, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["brainseg", "predict", "a.png", "-o", "out", f"{option}={value}"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and told in " ".join(capsys.readouterr().err.split())

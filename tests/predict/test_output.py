@@ -17,7 +17,9 @@ def answer(folder, name: str, digest: str = "1", text: str = "mask") -> None:
     for path in written:
         folder.place(path).write_text(f"{text} of {name}")
     row = dict.fromkeys(output.COLUMNS, "") | {"case": name, "slices": 1, "slices_with_tumour": 1, "area_pixels": 4711}
-    folder.add(Record(name, f"flair: file /in/{name}.png", "model", digest, written, row))
+    folder.add(
+        Record(name, f"flair: file /in/{name}.png", "model", digest, written, row, lesions=[{"lesion": 1, "voxels": 9}])
+    )
 
 
 @pytest.fixture
@@ -159,3 +161,19 @@ def test_a_full_disk_names_the_journal(out):
         with pytest.raises(OSError) as caught:
             answer(folder, "a")
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(out / JOURNAL)
+
+
+def test_an_answer_of_a_version_without_lesions_stays_in_the_table_and_is_not_kept(out):
+    with open_folder(out) as folder:
+        record = folder.kept("b", "model", "1")
+        folder.add(record._replace(lesions=None))
+    assert kept(out) == {"a", "c"}
+    assert [line.split(",")[0] for line in (out / SUMMARY).read_text().splitlines()] == ["case", *NAMES]
+    assert [line.split(",")[0] for line in (out / output.LESIONS).read_text().splitlines()] == ["case", "a", "c"]
+
+
+@pytest.mark.parametrize("lesions", [[{"shape": "round"}], [{"voxels": "1\n2"}], 7, "voxels"])
+def test_lesions_that_are_not_as_they_are_written_are_not_believed(out, lesions):
+    with open_folder(out) as folder:
+        folder.add(folder.kept("b", "model", "1")._replace(digest="2", lesions=lesions))
+    assert kept(out, "2") == set()

@@ -28,7 +28,10 @@ class Outliner:
 
     Attributes:
         facts: the metadata of the file (see ``onnx_session``). session: the network.
+        cleans_single_slices: small components are removed from slices without neighbours too.
     """
+
+    cleans_single_slices = False
 
     def __init__(self, path: Path | str, *, threads: int | None = None, spin: bool = True):
         """Open a model. Arguments and errors are those of ``onnx_session.Session``."""
@@ -44,7 +47,8 @@ class Outliner:
     ) -> Segmentation:  # fmt: skip
         """Outline one slice or volume.
 
-        Small components are removed from slices that have neighbours: a slice alone keeps all.
+        Small components are removed from slices that have neighbours: a slice alone keeps all, but see
+        ``cleans_single_slices``.
 
         Args:
             voxels: (H, W), (H, W, 3), (S, H, W) or (S, H, W, 3). A last axis of 3 is pre-contrast, FLAIR and
@@ -64,6 +68,9 @@ class Outliner:
         images = self.prepared(volume, pixel)
         probability = self.on_grid(images, name=name, progress=progress, cancelled=cancelled)
         mask = postprocessing.binarise_numbered(probability, self.rule, numbers or range(len(volume)))
+        if self.cleans_single_slices:
+            for k in _find_lone(numbers or range(len(volume))):
+                mask[k : k + 1] = postprocessing.remove_small(mask[k : k + 1], self.rule.min_component)
         removed = (probability >= postprocessing.level(self.rule.threshold)) & ~mask
         kept = np.where(removed, 0, probability)
         shape = (volume.shape[1], volume.shape[2])
@@ -129,6 +136,12 @@ def windows(slices: int, size: int, answers: int) -> np.ndarray:
         return np.clip(np.arange(slices)[:, None] + reach - size // 2, 0, slices - 1)
     starts = [*range(0, slices - size, max(1, size // 2)), max(0, slices - size)]
     return np.minimum(np.array(starts)[:, None] + reach, slices - 1)
+
+
+def _find_lone(numbers: Sequence[int]) -> np.ndarray:
+    """The places of slices whose numbers, ascending, have a gap on both sides."""
+    gaps = np.concatenate([[True], np.diff(numbers) != 1, [True]])
+    return np.flatnonzero(gaps[:-1] & gaps[1:])
 
 
 def _stack_windows(images: np.ndarray, around: np.ndarray) -> np.ndarray:

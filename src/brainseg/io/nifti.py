@@ -49,6 +49,7 @@ _ROUNDING = 1e-3  # from a whole number: labels scaled by a float32 slope such a
 _TIMES = {8: "s", 16: "ms", 24: "us"}  # codes of the unit of the fourth axis, the other ones but 0 are of spectra
 _TIME_SERIES = 2001  # intent
 _VECTORS = (1007, 2003)  # intents of a fifth axis: vector, RGB
+_MASK_LEVEL, _MAP_LEVEL = 9, 4  # of gzip: numbers take ten times as long as masks, and gain little
 _SCANNER = 1  # code of an sform or qform in coordinates of the scanner
 
 _RESTORE = "restore it, or save it again as .nii or .nii.gz"
@@ -125,42 +126,43 @@ def read_labels(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
     return volumes.to_axial(labels, header.geometry.affine)._replace(remarks=header.remarks)
 
 
-def write(path: Path, mask: np.ndarray, geometry: Geometry) -> None:
-    """Write a mask as NIfTI-1 in the geometry of the file that its image came from.
+def write(path: Path, voxels: np.ndarray, geometry: Geometry) -> None:
+    """Write a mask, or a map of numbers, as NIfTI-1 in the geometry of the file that its image came from.
 
-    The same mask gives the same bytes. sform and qform both have the code "scanner"; the header holds no text.
+    The same voxels give the same bytes. sform and qform both have the code "scanner"; the header holds no text.
 
     Args:
         path: ends in ``.nii`` or ``.nii.gz``.
-        mask: ``(S, H, W)`` in axial order, uint8 or bool.
+        voxels: ``(S, H, W)`` in axial order, uint8 or bool for a mask, float32 for a map.
         geometry: of the image, as :func:`read_image` gave it.
 
     Raises:
         ValueError: another type, shape or file ending.
         MachineError: nibabel is not installed.
     """
-    if mask.dtype not in (np.uint8, np.bool_) or mask.ndim != 3 or not path.name.endswith(SUFFIXES):
-        raise ValueError(
-            f"{path.name}: a mask of uint8 (S, H, W) goes to .nii or .nii.gz, not {mask.dtype} {mask.shape}"
-        )
+    if voxels.dtype not in (np.uint8, np.bool_, np.float32) or voxels.ndim != 3 or not path.name.endswith(SUFFIXES):
+        what = "uint8 or float32 (S, H, W) goes to .nii or .nii.gz"
+        raise ValueError(f"{path.name}: {what}, not {voxels.dtype} {voxels.shape}")
+    stored = np.dtype("<f4" if voxels.dtype == np.float32 else np.uint8)
     header = volumes.load_nibabel("NIfTI").Nifti1Header(endianness="<")
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(stored)
     header.set_data_shape(geometry.shape)
     header.set_qform(geometry.affine, _SCANNER)
     header.set_sform(geometry.affine, _SCANNER)
     header.set_xyzt_units("mm")
     header.set_slope_inter(1, 0)
     header["vox_offset"] = 352
-    voxels = volumes.to_file_order(mask.astype(np.uint8), geometry)
-    data = header.binaryblock + bytes(4) + voxels.tobytes(order="F")
+    ordered = volumes.to_file_order(voxels.astype(stored), geometry)
+    data = header.binaryblock + bytes(4) + ordered.tobytes(order="F")
+    level = _MASK_LEVEL if stored == np.uint8 else _MAP_LEVEL
     with files.replacing(path) as temporary:
-        temporary.write_bytes(_compress(data) if path.name.endswith(".gz") else data)
+        temporary.write_bytes(_compress(data, level) if path.name.endswith(".gz") else data)
 
 
-def _compress(data: bytes) -> bytes:
+def _compress(data: bytes, level: int) -> bytes:
     """gzip with neither a file name nor a time in its header, so that equal data gives equal bytes."""
     buffer = io.BytesIO()
-    with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as packed:
+    with gzip.GzipFile("", "wb", level, fileobj=buffer, mtime=0) as packed:
         packed.write(data)
     return buffer.getvalue()
 

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from brainseg import __version__, errors, files
 from brainseg.errors import BrainsegError, DataError, MachineError, Problem, RunError
-from brainseg.inference import cases, overlays
+from brainseg.inference import cases, chosen_rule, lesions, overlays
+from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.inference.outlining import Outliner
 from brainseg.io.folders import PassedOver
@@ -34,6 +35,8 @@ NAMED = 3  # of what is passed over, without --verbose
 DECODE_SECONDS = 60.0  # time limit for a tiny file
 DECODE_RATE = 2 * 2**20  # each such number of bytes adds a second: the file may lie on a slow disk
 
+FindKept = Callable[[str, str], Record | None]  # by name and digest: the earlier answer, if it is the wanted one
+
 
 class Inputs(NamedTuple):
     """Arguments of the command. ``paths``: FLAIR or three channels. ``pre``, ``post``: series of the same case."""
@@ -42,6 +45,13 @@ class Inputs(NamedTuple):
     pre: str | None = None
     post: str | None = None
     each_picture: bool = False
+
+
+class Wanted(NamedTuple):
+    """What is asked for besides masks. ``rule``: in place of the model's. ``maps``: probability maps."""
+
+    rule: RuleChoice = RuleChoice()
+    maps: bool = False
 
 
 class Job(NamedTuple):
@@ -91,10 +101,11 @@ class RunResults(NamedTuple):
         return ", ".join(words)
 
 
-def run(inputs: Inputs, out: Path, predictor: Outliner, *, verbose: bool = False) -> None:
+def run(inputs: Inputs, out: Path, predictor: Outliner, *, wanted: Wanted | None = None, verbose: bool = False) -> None:
     """Outline all cases into ``out`` and print what was done.
 
     Args:
+        wanted: the default is the model's rule and no maps.
         verbose: print a line for each file and folder that is passed over; else for the first links alone.
 
     Raises:
@@ -102,6 +113,8 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, verbose: bool = False
         RunError: the same, if an answer was not a number, or memory or time did not suffice.
         DataError, RunError, MachineError: ``out`` cannot be used (see output.open_folder), or the disk is full.
     """
+    wanted = wanted or Wanted()
+    predictor = chosen_rule.apply(predictor, wanted.rule)
     with output.open_folder(out) as folder, files.temporary_beside(out / "unpacked") as scratch:
         jobs, problems, passed = _find_jobs(inputs, scratch, out)
         if not jobs and not problems:
@@ -113,11 +126,12 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, verbose: bool = False
         for each in passed if verbose else links[:NAMED]:
             _print_line(f"passed over {errors.printable(each.label)}: {errors.printable(each.why)}")
         try:
-            done = _process_all(jobs, folder, predictor, scratch)._replace(passed=passed)
+            done = _process_all(jobs, folder, predictor, scratch, wanted.maps)._replace(passed=passed)
         finally:
             folder.write_summary()
     done.problems[:0] = problems
     marks = [f"of the model: {mark}" for mark in predictor.facts["marks"]]
+    marks += [f"of these answers: {remark}" for remark in chosen_rule.remarks(predictor.facts)]
     print(f"{done}: {out / output.SUMMARY}", *marks, overlays.DISCLAIMER, sep="\n", flush=True)
     errors.raise_all(done.problems, done.kind)
 
@@ -151,18 +165,28 @@ def _describe_nothing(paths: list[str], passed: list[PassedOver]) -> DataError:
     return DataError(", ".join(paths), what, fix)
 
 
-def _process_all(jobs: list[Job], folder: ResultFolder, predictor: Outliner, scratch: Path) -> RunResults:
+def _process_all(
+    jobs: list[Job], folder: ResultFolder, predictor: Outliner, scratch: Path, with_maps: bool
+) -> RunResults:
     """Do all jobs, one after another."""
     records: list[Record] = []
     problems: list[Problem] = []
     kept, written = 0, time.monotonic()
     kind: type[BrainsegError] = DataError
+    key = _model_key(predictor.facts)
     with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar, _open_reader(len(jobs)) as reader:
-        for read in _read_ahead(jobs, folder, _model_key(predictor.facts), scratch, reader):
+
+        def find_kept(name: str, digest: str) -> Record | None:
+            record = folder.kept(name, key, digest)
+            return record if record and (record.row.get("probabilities") or not with_maps) else None
+
+        for read in _read_ahead(jobs, folder, find_kept, scratch, reader):
             try:
                 if read.fault:
                     raise read.fault
-                record = _reuse(read.kept, read, folder) if read.kept else _process(read, folder, predictor, bar)
+                record = (
+                    _reuse(read.kept, read, folder) if read.kept else _process(read, folder, predictor, bar, with_maps)
+                )
             except Exception as error:  # an error in one case must not stop the others
                 fault = errors.as_brainseg_error(error)
                 if isinstance(fault, MachineError) and isinstance(error, OSError):
@@ -205,14 +229,14 @@ def _open_reader(jobs: int) -> Iterator[Reader]:
 
 
 def _read_ahead(
-    jobs: list[Job], folder: ResultFolder, model: str, scratch: Path, reader: Reader
+    jobs: list[Job], folder: ResultFolder, find_kept: FindKept, scratch: Path, reader: Reader
 ) -> Iterator[LoadedCase]:
     """Read each job; a thread reads the next one while the caller works on this one."""
     root = _common_folder([job.flair.place for job in jobs])
     with ThreadPoolExecutor(1) as thread:
         ready = None
         for job in jobs:
-            coming = thread.submit(_load, job, job.flair.place.relative_to(root), folder, model, scratch, reader)
+            coming = thread.submit(_load, job, job.flair.place.relative_to(root), folder, find_kept, scratch, reader)
             if ready:
                 yield ready.result()
             ready = coming
@@ -228,7 +252,7 @@ def _common_folder(places: list[PurePosixPath]) -> PurePosixPath:
 
 
 def _load(
-    job: Job, wanted: PurePosixPath, folder: ResultFolder, model: str, scratch: Path, reader: Reader
+    job: Job, wanted: PurePosixPath, folder: ResultFolder, find_kept: FindKept, scratch: Path, reader: Reader
 ) -> LoadedCase:
     """Read one job. Never raises: an error is part of the result, so that the next job is still read."""
     start, name, digest = time.monotonic(), "", ""
@@ -236,7 +260,7 @@ def _load(
         parts = {role: source.digest(scratch) for role, source in job.parts.items()}
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         name = folder.name(wanted, _source_key(job), digest)
-        if kept := folder.kept(name, model, digest):
+        if kept := find_kept(name, digest):
             return LoadedCase(job, name, digest, kept=kept)
         read = {role: case_files.read(source, scratch, reader) for role, source in job.parts.items()}
         case = read["flair"] if len(read) == 1 else cases.combine(read, job.flair.label)
@@ -255,7 +279,7 @@ def _reuse(record: Record, read: LoadedCase, folder: ResultFolder) -> Record:
     return record
 
 
-def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: tqdm) -> Record:
+def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: tqdm, with_maps: bool) -> Record:
     """Outline a case and write all its files."""
     assert read.case is not None
     start = time.monotonic()
@@ -268,8 +292,11 @@ def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: t
     result, warnings = case_files.segment(case, source, predictor, progress)
     row = case_files.make_row(name, read.job.label, source, case, result, warnings, predictor.facts)
     row["seconds"] = f"{read.seconds + time.monotonic() - start:.2f}"
-    written = case_files.write(folder, name, source, case, result, predictor.facts, row)
-    record = Record(name, _source_key(read.job), _model_key(predictor.facts), read.digest, written, row)
+    written = case_files.write(folder, name, source, case, result, predictor.facts, row, with_maps)
+    numbers = case_files.slice_numbers(source, case)
+    found = [lesions.format_row(each) for each in lesions.find(case, result.mask, result.probability, numbers)]
+    key = _model_key(predictor.facts)
+    record = Record(name, _source_key(read.job), key, read.digest, written, row, lesions=found)
     folder.add(record)
     return record
 

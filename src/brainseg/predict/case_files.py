@@ -10,11 +10,12 @@ from PIL import Image
 
 from brainseg import errors, files
 from brainseg.errors import DataError, Problem
-from brainseg.inference import cases, measurements, overlays, plausibility, seg_answers
+from brainseg.inference import cases, chosen_rule, measurements, overlays, plausibility, seg_answers
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.io import nifti
 from brainseg.io.dicom_seg import NoSegError
+from brainseg.predict import probability_maps
 from brainseg.predict.discover import Source
 from brainseg.predict.output import ResultFolder
 
@@ -57,13 +58,18 @@ def segment(
         case.voxels, case.pixel, numbers=slice_numbers(source, case), name=case.name, progress=progress
     )
     phantom = [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts)
-    return answer, [*phantom, *case.remarks, *marks]
+    return answer, [*phantom, *chosen_rule.remarks(predictor.facts), *case.remarks, *marks]
 
 
 def write(
-    folder: ResultFolder, name: str, source: Source, case: Case, result: Segmentation, facts: dict, row: dict[str, Any]
-) -> list[str]:
-    """Write mask and overlay into the folder and their names into ``row``. Return the relative paths of all files."""
+    folder: ResultFolder, name: str, source: Source, case: Case, result: Segmentation, facts: dict,
+    row: dict[str, Any], with_maps: bool = False,
+) -> list[str]:  # fmt: skip
+    """Write mask and overlay into the folder and their names into ``row``. Return the relative paths of all files.
+
+    Args:
+        with_maps: write the probabilities too.
+    """
     masks = _write_masks(folder, name, source, case, result.mask)
     segs = _write_seg(folder, name, case, result.mask, facts, row)
     overlay = f"overlays/{name}.png"
@@ -72,7 +78,10 @@ def write(
     )
     _save(folder.place(overlay), [overlays.draw_sheet(drawn, _make_headline(row))], "PNG")
     row |= {"mask": masks[0] if len(masks) == 1 else f"masks/{name}/", "overlay": overlay}
-    return [*masks, *segs, overlay]
+    maps = probability_maps.write(folder, masks, case, result.probability) if with_maps else []
+    if maps:
+        row["probabilities"] = maps[0] if len(maps) == 1 else f"probabilities/{name}/"
+    return [*masks, *segs, overlay, *maps]
 
 
 def make_row(

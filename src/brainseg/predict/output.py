@@ -1,4 +1,4 @@
-"""The folder of results: masks, overlays, summary.csv, and the journal with which an interrupted run continues.
+"""The folder of results: masks, overlays, its tables, and the journal with which an interrupted run continues.
 
 All files stay in the folder, whatever the names of the cases are. A case is done when its line is in the journal. The
 line is written last, so that a killed run loses only the case in work. It begins with its own digest and holds those of
@@ -22,13 +22,16 @@ import filelock
 
 from brainseg import files
 from brainseg.errors import DataError, MachineError, RunError
+from brainseg.inference import lesions
 
 COLUMNS = (
     *("case", "source", "kind", "channels", "slices", "slices_with_tumour", "largest_slice", "area_mm2", "area_pixels"),
-    *("volume_ml", "mean_probability", "warnings", "seconds", "mask", "seg", "overlay", "model", "variant", "error"),
+    *("volume_ml", "mean_probability", "warnings", "seconds", "mask", "seg", "overlay", "probabilities", "model"),
+    *("variant", "error"),
 )
 NUMBERS = ("slices", "slices_with_tumour", "area_pixels")  # of the columns
-SUMMARY, JOURNAL, LOCK = "summary.csv", ".predict.jsonl", ".lock"
+LESION_COLUMNS = ("case", *lesions.COLUMNS)
+SUMMARY, LESIONS, JOURNAL, LOCK = "summary.csv", "lesions.csv", ".predict.jsonl", ".lock"
 _HEAD = b'{"brainseg predict": 2}'  # the journal's first line
 _LONGEST = 100  # bytes of one part of a name; the name of its temporary is longer
 _DEEPEST = 8  # folders in a name
@@ -37,7 +40,8 @@ _DEEPEST = 8  # folders in a name
 class Record(NamedTuple):
     """A line of the journal. ``files`` are relative to the folder, ``row`` is the row of summary.csv.
 
-    ``digests``: sha256 of each of the files; ``ResultFolder.add`` takes them.
+    ``digests``: sha256 of each of the files; ``ResultFolder.add`` takes them. ``lesions``: the case's rows of
+    lesions.csv without its name; None in the line of an earlier version, which did not measure them.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Record(NamedTuple):
     files: list[str]
     row: dict[str, Any]
     digests: Sequence[str] = ()
+    lesions: list[dict[str, Any]] | None = None
 
 
 class ResultFolder:
@@ -99,7 +104,7 @@ class ResultFolder:
     def kept(self, name: str, model: str, digest: str) -> Record | None:
         """The earlier result of the same model for the same bytes, if all its files are as they were written."""
         record = self._records.get(name)
-        if not record or (record.model, record.digest) != (model, digest):
+        if not record or (record.model, record.digest) != (model, digest) or record.lesions is None:
             return None
         if changed := self._find_changed(record):
             what = "is not as it was written, so its case is outlined again"
@@ -141,16 +146,23 @@ class ResultFolder:
 
     def write_summary(self) -> None:
         """Write all results of the folder, those of earlier calls too, and what failed in this one, sorted by name."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        there = [
-            each for each in self._records.values() if all(os.path.isfile(self.home / file) for file in each.files)
-        ]
-        rows = {record.name: record.row for record in there}
+        there = {
+            name: each
+            for name, each in self._records.items()
+            if all(os.path.isfile(self.home / file) for file in each.files)
+        }
+        rows = {name: record.row for name, record in there.items()}
         rows |= {name: rows.get(name, {}) | row for name, row in self._failed.items()}
-        table.writerows(row for _, row in sorted(rows.items()))
-        files.write_text(self.home / SUMMARY, text.getvalue())
+        self._write_table(SUMMARY, COLUMNS, (row for _, row in sorted(rows.items())))
+        found = ({"case": name, **row} for name, record in sorted(there.items()) for row in record.lesions or ())
+        self._write_table(LESIONS, LESION_COLUMNS, found)
+
+    def _write_table(self, name: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        files.write_text(self.home / name, text.getvalue())
 
     def _is_free(self, name: str, source: str, digest: str) -> bool:
         """Whether no other case has this name, a name inside it, or the name of a folder above it."""
@@ -271,13 +283,15 @@ def _is_sound(record: Record) -> bool:
     """Whether it is as ``ResultFolder.add`` writes it; a digest does not tell who made it."""
     paths = (record.name, *record.files)
     texts = (*paths, *record.digests, record.source, record.model, record.digest)
+    cells = (*record.row.values(), *(value for lesion in record.lesions or () for value in lesion.values()))
     return (
         all(isinstance(text, str) for text in texts)
         and all(map(_is_inside, paths))
         and len(record.digests) == len(record.files)
         and record.row.keys() <= set(COLUMNS)
         and all(isinstance(record.row[column], int) for column in NUMBERS)
-        and all(str(value).isprintable() for value in record.row.values())
+        and all(lesion.keys() <= set(lesions.COLUMNS) for lesion in record.lesions or ())
+        and all(str(value).isprintable() for value in cells)
     )
 
 
