@@ -88,6 +88,56 @@ def test_the_mask_lies_on_the_voxels_of_the_file(served):
     assert np.allclose(mask.affine, TILTED)
 
 
+def test_the_probabilities_lie_on_the_voxels_of_the_file(served):
+    answer = served.segment(nifti(VOXELS), query="?probability=true", headers={"Accept": "application/x-nifti"})
+    found = loaded(answer.content)
+    assert found.get_data_dtype() == np.float32 and np.allclose(found.affine, TILTED)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.where(VOXELS >= 200, np.float32(0.8), np.float32(0)))
+
+
+def test_lesions_are_in_the_numbers(served):
+    voxels = VOXELS.copy()
+    voxels[15, 2, 20:22] = 230
+    body = served.segment(nifti(voxels)).json()
+    large, small = body["lesions"]
+    assert (large["lesion"], large["voxels"], small["lesion"], small["voxels"]) == (1, 90, 2, 2)
+    assert large["volume_ml"] + small["volume_ml"] == pytest.approx(body["summary"]["volume_ml"], abs=0.002)
+    assert [small[f"centroid_{axis}"] for axis in "ijk"] == [15, 2, 20.5]
+    assert {large["mean_probability"], large["max_probability"]} == {0.8}
+    (lone,) = served.segment(PICTURE).json()["lesions"]
+    assert (lone["voxels"], lone["volume_ml"], lone["first_slice"], lone["last_slice"]) == (256, None, 1, 1)
+    assert served.segment(encoded(head(tumour=False))).json()["lesions"] == []
+
+
+def test_a_chosen_rule_is_applied_and_told(served):
+    own = served.segment(PICTURE).json()
+    assert own["rule"] == {"threshold": 0.5, "min_component": 20, "of_the_model": True} and not own["warnings"]
+    body = served.segment(PICTURE, query="?threshold=0.9&min_component=0").json()
+    assert body["rule"] == {"threshold": 0.9, "min_component": 0, "of_the_model": False}
+    assert body["summary"]["tumour_pixels"] == 0 and "threshold 0.9" in " ".join(body["warnings"])
+    assert served.segment(PICTURE).json()["summary"] | {"seconds": 0} == own["summary"] | {"seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [(f"threshold={value}", "than") for value in ("0", "1", "-1", "nan", "inf", "1e400")]
+    + [("threshold=high", "number"), ("min_component=-1", "0"), ("min_component=9999999999", "134217728")],
+)
+def test_a_rule_out_of_range_is_refused(served, query, told):
+    answer = served.segment(PICTURE, query=f"?{query}")
+    assert answer.status_code == 422
+    what = answer.json()["error"]["what"]
+    assert query.partition("=")[0] in what and told in what
+
+
+def test_very_many_lesions_are_cut_and_that_is_said(served, monkeypatch):
+    monkeypatch.setattr("brainseg.server.responses.MAX_LESIONS", 3)
+    dots = np.zeros((64, 64), np.uint8)
+    dots[::4, ::4] = 255
+    body = served.segment(encoded(dots)).json()
+    assert len(body["lesions"]) == 3 and "only the 3 largest" in " ".join(body["warnings"])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_volumes_for_the_viewer_share_one_axial_grid(served, channels):
     """The viewer's grids place the tumour at the same millimetres as the file does."""

@@ -51,8 +51,9 @@ class Model:
                 raise RunError("prediction", "was cancelled", "ask again")
             time.sleep(0.005)
         flair = voxels[..., 1] if voxels.ndim == 4 else voxels
-        mask = (flair >= TUMOUR).astype(np.uint8)
-        return Segmentation(mask, mask * np.uint8(204))
+        probability = (flair >= TUMOUR) * np.uint8(204)
+        mask = (probability > 255 * self.facts["rule"]["threshold"]).astype(np.uint8)
+        return Segmentation(mask, probability)
 
 
 class Served:

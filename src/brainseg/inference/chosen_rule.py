@@ -49,6 +49,16 @@ def apply(model: M, choice: RuleChoice) -> M:
     return changed
 
 
+def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule of an answer, and whether it is the model's own."""
+    rule = facts["rule"]
+    return {
+        "threshold": rule["threshold"],
+        "min_component": rule["min_component"],
+        "of_the_model": not remarks(facts),
+    }
+
+
 def remarks(facts: Mapping[str, Any]) -> list[str]:
     """What the readers of an answer must know of its rule: which values are not the model's."""
     return list(facts.get(_REMARKS, ()))

@@ -41,13 +41,16 @@ class Lesion(NamedTuple):
     max_probability: float
 
 
-def find(case: Case, mask: np.ndarray, probability: np.ndarray, numbers: Sequence[int] = ()) -> list[Lesion]:
+def find(
+    case: Case, mask: np.ndarray, probability: np.ndarray, numbers: Sequence[int] = (), most: int | None = None
+) -> list[Lesion]:
     """Find and measure the lesions of a case, the largest first.
 
     Args:
         mask: (S, H, W) in {0, 1}.
         probability: (S, H, W) uint8, 255ths.
         numbers: of the slices, ascending; those with a gap between them are no neighbours. Without them 1, 2, ...
+        most: lesions to measure; None for all.
     """
     if not mask.any():
         return []
@@ -58,7 +61,7 @@ def find(case: Case, mask: np.ndarray, probability: np.ndarray, numbers: Sequenc
     order = sorted(range(1, len(counts)), key=lambda n: (-int(counts[n]), boxes[n][0].start, n))
     return [
         _measure(case, labels[boxes[n]] == n, probability[boxes[n]], boxes[n], numbers, place)
-        for place, n in enumerate(order, 1)
+        for place, n in enumerate(order[:most], 1)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Results as NIfTI: the mask in the geometry of the input file, and volumes in axial order for the page's viewer."""
+"""Results as NIfTI: masks and maps in the geometry of the input file, volumes in axial order for the page's viewer."""
 
 import gzip
 from pathlib import Path
@@ -14,13 +14,16 @@ _LEVEL = 4  # of gzip: a third of the time of level 9 for a tenth more bytes
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
-def encode_mask(mask: np.ndarray, case: Case, folder: Path) -> bytes:
-    """Encode ``mask`` (S, H, W) as .nii.gz on the voxels of the input file. ``folder``: an empty temporary folder."""
-    slices, height, width = mask.shape
+def encode_file_order(voxels: np.ndarray, case: Case, folder: Path) -> bytes:
+    """Encode (S, H, W), a uint8 mask or a float32 map, as .nii.gz on the voxels of the input file.
+
+    ``folder``: an empty temporary folder.
+    """
+    slices, height, width = voxels.shape
     geometry = case.volume.geometry if case.volume else volumes.Geometry(UPRIGHT, (width, height, slices))
-    path = folder / "mask.nii.gz"
+    path = folder / "answer.nii.gz"
     try:
-        nifti.write(path, mask, geometry)
+        nifti.write(path, voxels, geometry)
         return path.read_bytes()
     finally:
         path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 import brainseg
 from brainseg import files
 from brainseg.inference import measurements
+from brainseg.inference.chosen_rule import MAX_COMPONENT, RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.server import openapi, refusals, responses, uploads
 from brainseg.server.access import LOCAL_HOSTS, Guard
@@ -101,6 +102,21 @@ def _add_segment(app: FastAPI) -> None:
         request: Request,
         volumes: Annotated[bool, Query(description="add image, mask and probability as base64 NIfTI")] = False,
         slice: Annotated[int | None, Query(ge=1, le=10_000, description="of a PNG answer, counted from 1")] = None,
+        threshold: Annotated[
+            float | None, Query(gt=0, lt=1, description="the probability from which a voxel is tumour; the model's own")
+        ] = None,
+        min_component: Annotated[
+            int | None,
+            Query(
+                ge=0,
+                le=MAX_COMPONENT,
+                description="remove components of fewer voxels, counted on the model's grid, "
+                "from volumes and single slices; the model's own, from volumes alone",
+            ),
+        ] = None,
+        probability: Annotated[
+            bool, Query(description="a NIfTI answer is the probabilities, float32 from 0 to 1, instead of the mask")
+        ] = False,
     ) -> Response:
         """Outline the tumour in one picture, volume or DICOM series. Nothing that is sent is kept."""
         kind = responses.choose_kind(request.headers.get("accept", ""))
@@ -109,7 +125,10 @@ def _add_segment(app: FastAPI) -> None:
             raise busy()
         parts = await uploads.read(request)
         answer = await jobs.run(
-            lambda gone: segmenter(parts, kind, slice, volumes, gone), lambda: _wait_for_disconnect(request)
+            lambda gone: segmenter(
+                parts, kind, slice, volumes, gone, RuleChoice(threshold, min_component), probability
+            ),
+            lambda: _wait_for_disconnect(request),
         )
         return JSONResponse(answer) if kind == JSON else Response(answer, media_type=kind)
 

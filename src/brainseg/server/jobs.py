@@ -14,12 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from brainseg.errors import MachineError, RunError
-from brainseg.inference import cases, measurements
+from brainseg.inference import cases, chosen_rule, measurements
+from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.server import limits, responses, uploads
 from brainseg.server.refusals import Refusal, busy
 from brainseg.server.responses import JSON, NIFTI, PNG, OutlinedCase
 from brainseg.server.uploads import FILE, Part
+
+NO_CHOICE = RuleChoice()
 
 
 class PredictorLike(Protocol):
@@ -50,8 +53,9 @@ class AnswerBuilder:
         self._turn = threading.Lock()
 
     def __call__(
-        self, parts: dict[str, Part], kind: str, number: int | None, with_volumes: bool, cancelled: Callable[[], bool]
-    ) -> bytes | dict[str, Any]:
+        self, parts: dict[str, Part], kind: str, number: int | None, with_volumes: bool, cancelled: Callable[[], bool],
+        choice: RuleChoice = NO_CHOICE, with_probability: bool = False,
+    ) -> bytes | dict[str, Any]:  # fmt: skip
         """The bytes of a PNG or a NIfTI file, or a dict for JSON.
 
         Args:
@@ -60,7 +64,10 @@ class AnswerBuilder:
             number: the slice that a PNG shows, counted from 1.
             with_volumes: whether JSON contains the volumes for a viewer.
             cancelled: returns True once nobody waits for the answer.
+            choice: of another rule than the model's.
+            with_probability: whether a NIfTI file has the probabilities instead of the mask.
         """
+        model = chosen_rule.apply(self.model, choice)
         started = time.perf_counter()
         warnings = self._check_phantoms(parts)
         case = self._case(parts)
@@ -70,19 +77,19 @@ class AnswerBuilder:
         with self._turn:
             if cancelled():
                 raise RunError("the request", "was cancelled", "send it again")
-            verdict = self.judge(self.model.prepared(case.voxels, case.pixel))
+            verdict = self.judge(model.prepared(case.voxels, case.pixel))
             if verdict.refused:
                 raise Refusal(422, "; ".join(verdict.marks), "send axial brain slices, FLAIR or all three sequences")
-            answer = self.model.segment(case.voxels, case.pixel, name=case.name, cancelled=cancelled)
-        warnings += [*case.remarks, *verdict.marks]
+            answer = model.segment(case.voxels, case.pixel, name=case.name, cancelled=cancelled)
+        warnings += [*chosen_rule.remarks(model.facts), *case.remarks, *verdict.marks]
         given = OutlinedCase(
-            case, answer.mask, answer.probability, self.model.facts, warnings, time.perf_counter() - started
+            case, answer.mask, answer.probability, model.facts, warnings, time.perf_counter() - started
         )
         if kind == PNG:
             return responses.draw_slice(given, number)
         if kind == NIFTI:
             with self._temporary_folder() as folder:
-                return responses.encode_mask(given, folder)
+                return responses.encode_nifti(given, folder, with_probability)
         assert kind == JSON
         body = responses.build_summary(given)
         return body | {"volumes": responses.encode_volumes(given)} if with_volumes else body

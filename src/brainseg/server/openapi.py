@@ -57,8 +57,8 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "the Accept header chooses: JSON has the numbers, PNG one slice with its outline, NIfTI the "
-        "mask in the geometry of the file that was sent",
+        "description": "the Accept header chooses: JSON has the numbers and the lesions, PNG one slice with its "
+        "outline, NIfTI the mask, or the probabilities, in the geometry of the file that was sent",
         "content": {JSON: {}, PNG: {}, NIFTI: {}},
     },
     **_refusals(400, 401, 403, 406, 408, 413, 415, 422, 503),

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg.inference import measurements, nifti_answers, overlays
+from brainseg.inference import chosen_rule, lesions, measurements, nifti_answers, overlays
 from brainseg.inference.cases import Case
 from brainseg.inference.overlays import DISCLAIMER
+from brainseg.server.limits import MAX_LESIONS
 from brainseg.server.refusals import Refusal
 
 JSON, PNG, NIFTI = "application/json", "image/png", "application/x-nifti"
@@ -53,6 +54,8 @@ def build_summary(given: OutlinedCase) -> dict[str, Any]:
         {"slice": number, "pixels": pixels, "area_mm2": _round(area), "mean_probability": _round(mean, 4)}
         for number, (pixels, area, mean) in enumerate(zip(read.pixels, areas, read.means, strict=True), 1)
     ]
+    found = lesions.find(case, mask, given.probability, most=MAX_LESIONS)
+    cut = [f"only the {MAX_LESIONS:,} largest lesions are listed"] if len(found) == MAX_LESIONS else []
     return {
         "disclaimer": DISCLAIMER,
         "model": {"weights_sha256": model["weights_sha256"], "variant": given.facts["variant"],
@@ -60,13 +63,15 @@ def build_summary(given: OutlinedCase) -> dict[str, Any]:
         "input": {"kind": case.kind, "slices": mask.shape[0], "height": mask.shape[1], "width": mask.shape[2],
                   "spacing_mm": [round(side, 6) for side in spacing] if spacing else None,
                   "orientation": "known" if case.volume else "unknown", "channels": list(case.channels)},
-        "warnings": given.warnings,
+        "warnings": [*given.warnings, *cut],
         "summary": {"tumour_pixels": sum(read.pixels), "slices_with_tumour": int(np.count_nonzero(read.pixels)),
                     "largest_slice": None if read.largest is None else read.largest + 1,
                     "area_mm2": _round(read.area_mm2), "area_pixels": read.area_pixels,
                     "volume_ml": _round(read.volume_ml), "mean_probability": _round(read.mean, 4),
                     "seconds": round(given.seconds, 3)},
         "slices": slices,
+        "rule": chosen_rule.describe(given.facts),
+        "lesions": [lesions.to_row(lesion) for lesion in found],
     }  # fmt: skip
 
 
@@ -112,9 +117,10 @@ def draw_slice(given: OutlinedCase, number: int | None) -> bytes:
     return buffer.getvalue()
 
 
-def encode_mask(given: OutlinedCase, folder: Path) -> bytes:
-    """The mask as .nii.gz, in the geometry of the file that was sent."""
-    return nifti_answers.encode_mask(given.mask, given.case, folder)
+def encode_nifti(given: OutlinedCase, folder: Path, with_probability: bool = False) -> bytes:
+    """The mask, or the probabilities as float32 from 0 to 1, as .nii.gz, in the geometry of the file that was sent."""
+    voxels = given.probability / np.float32(255) if with_probability else given.mask
+    return nifti_answers.encode_file_order(voxels, given.case, folder)
 
 
 def _round(value: float | None, digits: int = 3) -> float | None:
