@@ -1,8 +1,8 @@
 """params.yaml as frozen, strict models. Each stage loads only the blocks that it declares in dvc.yaml.
 
-No value has a default here: ``params.yaml`` is the one place that holds numbers. A misspelt key, a
-wrong type or a value out of range is refused before any work; the error names the key, the range and
-the nearest name.
+No number has a default here: ``params.yaml`` is the one place that holds them. ``download.layout`` has one, since
+older files lack it. A misspelt key, a wrong type or a value out of range is refused before any work; the error names
+the key, the range and the nearest name.
 """
 
 import difflib
@@ -63,6 +63,7 @@ def _check_ascending(value: list[float]) -> list[float]:
 class Download(ParamsBlock):
     source: Literal["kaggle", "folder", "phantom"]
     path: str | None
+    layout: Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"] = "auto"
     images: str
     masks: str
     patient: Annotated[str, AfterValidator(_check_patient_rule)]

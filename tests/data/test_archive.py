@@ -52,10 +52,10 @@ def test_index_comes_back_as_written(raw):
     archive.write(raw / "slices.zip", pairs)
     index = archive.read_index(raw / "slices.zip")
     expected = [
-        ("001", "XX", 1, "001/001_1.tif", "001/001_1_mask.tif", ""),
-        ("NA", "XX", 1, "NA/NA_1.tif", "NA/NA_1_mask.tif", ""),
+        ("001", "XX", 1, "001/001_1.tif", "001/001_1_mask.tif", "", "", ""),
+        ("NA", "XX", 1, "NA/NA_1.tif", "NA/NA_1_mask.tif", "", "", ""),
     ]
-    pd.testing.assert_frame_equal(index, pd.DataFrame(expected, columns=[*archive.INDEX, "spacing"]))
+    pd.testing.assert_frame_equal(index, pd.DataFrame(expected, columns=[*archive.INDEX, *archive.FURTHER]))
 
 
 def test_spacing_is_written_where_there_is_one(raw):

@@ -1,8 +1,8 @@
 """The canonical archive of raw slices: the same slices give the same bytes, whatever the data came from.
 
-The first member is ``index.csv`` (columns ``INDEX``, and ``spacing`` where it is known); the others are sorted by name.
-They are stored without compression, dated 1980-01-01, mode 0644. A file keeps its bytes and is named
-``<patient>/<original file name>``; a slice of a volume, which has no file of its own, is in NumPy's format.
+The first member is ``index.csv`` (columns ``INDEX``, and those of ``FURTHER`` that hold anything); the others
+are sorted by name. They are stored without compression, dated 1980-01-01, mode 0644. A file keeps its bytes and is
+named ``<patient>/<original file name>``; a slice of a volume, which has no file of its own, is in NumPy's format.
 On disk the bytes lie in the index's order (patient, numeric slice, image before mask), so that a volume
 is one sequential read and writing needs the memory of one pair.
 """
@@ -21,7 +21,12 @@ from brainseg.errors import DataError, IntegrityError, MachineError
 from brainseg.io import untrusted_zip
 
 INDEX = ("patient", "institution", "slice", "image", "mask")
-SPACING = "spacing"  # one more column, left out where no slice has a spacing: archives of LGG keep their digest
+SPACING, IMAGE_FILE, MASK_FILE = "spacing", "image_file", "mask_file"
+FURTHER = (
+    SPACING,
+    IMAGE_FILE,
+    MASK_FILE,
+)  # columns left out where no slice has them: archives of LGG keep their digest
 _INDEX_NAME = "index.csv"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _REGULAR_0644 = 0o100644 << 16
@@ -29,7 +34,10 @@ _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 
 class Pair(NamedTuple):
-    """One slice: its image and mask as the original files' bytes. Names are file names, without a folder."""
+    """One slice: its image and mask as the original files' bytes. Names are file names, without a folder.
+
+    ``image_file`` and ``mask_file``: the user's own files below ``download.path``, for the faults that are found later.
+    """
 
     patient: str
     institution: str
@@ -39,6 +47,8 @@ class Pair(NamedTuple):
     image: bytes
     mask: bytes
     spacing: str = ""  # "row x column x slice" in mm, or empty
+    image_file: str = ""
+    mask_file: str = ""
 
 
 def write(path: Path, pairs: Iterable[Pair]) -> str:
@@ -58,11 +68,10 @@ def write(path: Path, pairs: Iterable[Pair]) -> str:
     """
     with guard_space(path.parent), files.replacing(path) as temporary:
         with _create_zip(temporary) as archive:
-            index = pd.DataFrame(_write_pairs(archive, pairs, path.parent), columns=[*INDEX, SPACING])
+            index = pd.DataFrame(_write_pairs(archive, pairs, path.parent), columns=[*INDEX, *FURTHER])
             if index.empty:
                 raise DataError(path, "there is no pair of image and mask", "check params.yaml: download")
-            if not index[SPACING].any():
-                index = index[list(INDEX)]
+            index = index[[*INDEX, *(column for column in FURTHER if index[column].any())]]
             _add_member(archive, _INDEX_NAME, index.to_csv(index=False, lineterminator="\n").encode())
             # zipfile writes its directory in the order of this list when it closes.
             archive.infolist().sort(key=lambda member: (member.filename != _INDEX_NAME, member.filename))
@@ -85,7 +94,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
-    """The archive's table of slices: columns ``INDEX`` and ``spacing``, ``slice`` int64, the others text.
+    """The archive's table of slices: columns ``INDEX`` and ``FURTHER``, ``slice`` int64, the others text.
 
     Raises:
         IntegrityError: not an archive that :func:`write` wrote.
@@ -95,9 +104,9 @@ def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
             return read_index(opened)
     try:
         with archive.open(_INDEX_NAME) as handle:
-            types = {name: "int64" if name == "slice" else "str" for name in (*INDEX, SPACING)}
+            types = {name: "int64" if name == "slice" else "str" for name in (*INDEX, *FURTHER)}
             table = pd.read_csv(handle, dtype=types, keep_default_na=False)
-            return table.assign(**{SPACING: table.get(SPACING, "")})[[*INDEX, SPACING]]
+            return table.assign(**{name: table.get(name, "") for name in FURTHER})[[*INDEX, *FURTHER]]
     except (KeyError, *untrusted_zip.DAMAGE_ERRORS, OSError) as error:
         what = f"has no index of slices ({error})"
         raise IntegrityError(archive.filename, what, "run: dvc repro -f download") from None
@@ -153,7 +162,7 @@ def _write_pairs(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path) 
             _add_member(archive, mask, pair.mask)
         last = (pair.patient, pair.slice)
         known |= {image, mask}
-        yield pair.patient, pair.institution, pair.slice, image, mask, pair.spacing
+        yield pair.patient, pair.institution, pair.slice, image, mask, pair.spacing, pair.image_file, pair.mask_file
 
 
 def _add_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -56,7 +56,9 @@ def prepare_arrays(
         names = NAMES | {"download.masks": "--predictions", "preprocess.foreground": "--predicted-foreground"}
     packed = out.with_suffix(".zip")
     try:
-        source = config.Download(source="folder", path=str(root), images=images, masks=masks, patient=given.patient)
+        source = config.Download(
+            source="folder", path=str(root), layout="patterns", images=images, masks=masks, patient=given.patient
+        )
         archive.write(packed, folder.pairs(source, scope))
         preprocessing.run(packed, params.model_copy(update={"foreground": labels}), out)
     except ValidationError as error:

@@ -1,61 +1,97 @@
-"""The user's own images and masks, slices or volumes, as ``pairing`` finds them, for the archive.
+"""The user's own images and masks, slices or volumes, as ``layouts`` or ``pairing`` find them, for the archive.
 
 ``patients.csv`` at the top of the folder (columns patient, institution) may name the institution of each patient.
 """
 
-from collections.abc import Iterator
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainseg import config, files
+from brainseg import config
 from brainseg.data import pairing
 from brainseg.data.archive import Pair
+from brainseg.data.layouts import recognition
 from brainseg.data.pairing import PairedFiles
-from brainseg.errors import DataError, Problem, guard, raise_all
-from brainseg.io import pictures, scans
+from brainseg.errors import DataError, Problem, guard, printable, raise_all
+from brainseg.io import nifti, pictures, scans
 
 INSTITUTION = "unknown"
 PATIENTS = "patients.csv"
+_SHOWN = 5  # names in a line
 
 
 def pairs(params: config.Download, scope: pairing.Scope = pairing.ALL) -> Iterator[Pair]:
     """The folder's pairs, sorted by patient and slice number.
 
     The slice number is the last number in the image's name, or counts a volume's axial slices from feet to head. The
-    bytes of slices are taken as they are; preprocess decodes and checks them.
+    bytes of slices are taken as they are; preprocess decodes and checks them. The layout, and what was assumed or
+    passed over, is told on stderr.
 
     Raises:
         DataError: everything that has no partner, two partners, no patient or no number, in one list; at the end
             every fault of the volumes.
     """
-    if params.path is None:
-        raise DataError("params.yaml", "download.path is null", "set it to the folder that holds your images and masks")
-    root = files.project_root() / Path(params.path).expanduser()
-    if not root.is_dir():
-        raise DataError(root, "is not a folder", "set download.path to the folder that holds your images and masks")
-    found, problems = pairing.find(root, params, scope), []
+    read = recognition.find(params, scope)
+    raise_all(read.found.problems)
+    root, problems, remarks = read.root, list[Problem](), Remarks()
+    if read.layout != recognition.PATTERNS:
+        print(f"{root}: {read.title}, {read.why} (download.layout: {read.layout})", file=sys.stderr)
     institutions = _read_institutions(
-        scope.patients or root, {each.patient for each in found}, strict=not scope.patients
+        scope.patients or root, {each.patient for each in read.found.cases}, strict=not scope.patients
     )
-    for each in tqdm(found, desc="pack", unit="pairs", mininterval=0.5, disable=None):
-        place = each.patient, institutions.get(each.patient, INSTITUTION)
+    for each in tqdm(read.found.cases, desc="pack", unit="pairs", mininterval=0.5, disable=None):
+        place = each.patient, each.institution or institutions.get(each.patient, INSTITUTION)
         try:
             if each.is_volume:
-                yield from _read_volume(root, each, place)
+                yield from _read_volume(root, each, place, remarks)
             else:
                 yield _read_slice(root, each, place, params.patient)
         except DataError as error:
             problems += error.problems
+    for line in (*read.found.remarks, *count_reasons(read.found.passed), *remarks.lines()):
+        print(f"WARNING {printable(line)}", file=sys.stderr)
     raise_all(problems)
+
+
+class Remarks:
+    """What was assumed of single files, gathered so that each is told once."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, name: str, remarks: Iterable[str]) -> None:
+        for remark in remarks:
+            self._files[remark].append(name)
+
+    def lines(self) -> list[str]:
+        return [f"{show_names(names)}: {remark}" for remark, names in self._files.items()]
+
+
+def count_reasons(passed: Mapping[str, str]) -> list[str]:
+    """A line for each reason why files are passed over."""
+    names = defaultdict(list)
+    for name, why in passed.items():
+        names[why].append(name)
+    return [f"passed over, {why}: {show_names(each)}" for why, each in names.items()]
+
+
+def show_names(names: Sequence[str]) -> str:
+    """The first five, and how many more there are."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _read_slice(root: Path, found: PairedFiles, place: tuple[str, str], rule: str) -> Pair:
     """A slice: both files' bytes."""
     image, mask = Path(found.image), Path(found.mask)
     mask_name = mask.name if mask.name != image.name else f"{mask.stem}_mask{mask.suffix}"
-    pair = Pair(*place, found.number, image.name, mask_name, _read_bytes(root / image), _read_bytes(root / mask))
+    data = _read_bytes(root / image), _read_bytes(root / mask)
+    pair = Pair(*place, found.number, image.name, mask_name, *data, image_file=found.image, mask_file=found.mask)
     if rule == "each_volume":
         pictures.decode(pair.image, str(root / image))  # a damaged file is reported as damaged
         fix = "set download.patient: folder, a regular expression, or each_image"
@@ -66,23 +102,66 @@ def _read_slice(root: Path, found: PairedFiles, place: tuple[str, str], rule: st
     return pair
 
 
-def _read_volume(root: Path, found: PairedFiles, place: tuple[str, str]) -> Iterator[Pair]:
+def _read_volume(root: Path, found: PairedFiles, place: tuple[str, str], remarks: Remarks) -> Iterator[Pair]:
     """A volume's axial slices."""
-    readers, paths = (scans.read_image, scans.read_labels), (root / found.image, root / found.mask)
+    mask_path = root / found.mask
+    readers: list[Callable[[], scans.Scan]] = [
+        lambda: _read_channels(root, found),
+        lambda: scans.read_labels(mask_path, str(mask_path)),
+    ]
     read: list[scans.Scan] = []
     problems: list[Problem] = []
-    for reader, path in zip(readers, paths, strict=True):
+    for reader in readers:
         try:
-            read.append(reader(path, str(path)))
+            read.append(reader())
         except DataError as error:
             problems += error.problems
     raise_all(problems)
     image, mask = read
-    raise_all(scans.find_problems(image, mask, str(paths[1])))
+    raise_all(scans.find_problems(image, mask, str(mask_path)))
+    remarks.add(found.image, image.remarks)
+    remarks.add(found.mask, mask.remarks)
     name = pairing.split_name(PurePosixPath(found.image).name)[0]
+    kind = "labels" if found.any_label else "mask"  # preprocess takes each label of the former as tumour
     for number, (pixels, labels) in enumerate(zip(image.voxels, mask.voxels, strict=True), 1):
-        names = f"{name}_{number:04}.npy", f"{name}_{number:04}_mask.npy"
-        yield Pair(*place, number, *names, pictures.encode(pixels), pictures.encode(labels), image.spacing)
+        names = f"{name}_{number:04}.npy", f"{name}_{number:04}_{kind}.npy"
+        data = pictures.encode(pixels), pictures.encode(labels)
+        yield Pair(*place, number, *names, *data, image.spacing, found.image, found.mask)
+
+
+def _read_channels(root: Path, found: PairedFiles) -> scans.Scan:
+    """The image with the further sequences that it has: (S, H, W) FLAIR or (S, H, W, 3).
+
+    A sequence that is missing, or lies elsewhere in space than the FLAIR, is replaced by FLAIR, as in LGG.
+    """
+    path = root / found.image
+    if found.volumes:
+        with guard(path):
+            volume = nifti.read_sequences(path, str(path), found.sequences, found.volumes)
+        return scans.Scan(volume.voxels, volume, volume.remarks)
+    flair = scans.read_image(path, str(path))
+    if not found.pre and not found.post:
+        return flair
+    remarks, parts = [*flair.remarks], []
+    for word, name in (("pre-contrast", found.pre), ("post-contrast", found.post)):
+        part = scans.read_image(root / name, str(root / name)) if name else flair
+        fits = part is flair or not scans.find_problems(flair, part, name)
+        if not fits:
+            remarks.append(f"{word} lies elsewhere in space, so FLAIR is in its place")
+        if not name:
+            remarks.append(f"{word} is missing, so FLAIR is in its place")
+        parts.append(part if fits else flair)
+    return scans.Scan(_stack(parts[0], flair, parts[1], found), flair.volume, tuple(remarks))
+
+
+def _stack(pre: scans.Scan, flair: scans.Scan, post: scans.Scan, found: PairedFiles) -> np.ndarray:
+    """(S, H, W, 3); of several types float32."""
+    parts = [each.voxels for each in (pre, flair, post)]
+    if any(part.ndim != 3 for part in parts):
+        what = "has three channels, and its other sequences are files of their own"
+        raise DataError(found.image, what, "save FLAIR alone in it")
+    types = {part.dtype for part in parts}
+    return np.stack([part if len(types) == 1 else part.astype(np.float32) for part in parts], axis=-1)
 
 
 def _read_institutions(root: Path, patients: set[str], strict: bool) -> dict[str, str]:

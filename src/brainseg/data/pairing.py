@@ -29,13 +29,23 @@ Key = tuple[str, ...]  # the folders that wildcards match, then what they match 
 
 
 class PairedFiles(NamedTuple):
-    """A pair, slices or volumes; ``image`` and ``mask`` are relative to the folder."""
+    """A pair, slices or volumes; all files are relative to the folder.
+
+    ``pre`` and ``post`` are volumes beside the FLAIR ``image``, or empty; ``volumes``: which of a file's ``sequences``
+    volumes are its channels, empty for a file of one; ``any_label``: each label of the mask above 0 is tumour.
+    """
 
     patient: str
     number: int
     image: str
     mask: str
     is_volume: bool
+    pre: str = ""
+    post: str = ""
+    volumes: tuple[int, ...] = ()
+    sequences: int = 0
+    institution: str = ""
+    any_label: bool = False
 
 
 class Scope(NamedTuple):
@@ -85,16 +95,16 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
     problems += _check_partners(images, masks, params)
     found = []
     for key, (image, *_) in images.items():
-        is_volume = _is_volume(root, image)
-        patient = _find_patient(key, image.removeprefix(scope.base), params.patient)
-        number = 1 if is_volume or params.patient in ("each_image", "each_volume") else _find_number(image)
-        found.append(PairedFiles(patient, number, image, masks.get(key, [""])[0], is_volume))
-    problems += _check_identities(found, params.patient)
+        whole = is_volume(root, image)
+        patient = find_patient(key, image.removeprefix(scope.base), params.patient)
+        number = 1 if whole or params.patient in ("each_image", "each_volume") else find_number(image)
+        found.append(PairedFiles(patient, number, image, masks.get(key, [""])[0], whole))
+    problems += check_identities(found, params.patient)
     raise_all([problem._replace(path=str(root / problem.path)) for problem in problems])
     return sorted(found)
 
 
-def _is_volume(root: Path, image: str) -> bool:
+def is_volume(root: Path, image: str) -> bool:
     path = root / image
     if path.is_dir() or scans.is_volume(path.name):
         return True
@@ -121,7 +131,7 @@ def _list_images(root: Path, starts: set[str]) -> tuple[list[str], list[str], li
     tops = sorted(start for start in starts if not any(_is_below(start, other) for other in starts - {start}))
     for top in tops:
         parts = [part for part in (PurePosixPath(top), *PurePosixPath(top).parents) if part.name]
-        faults = ((part.as_posix(), _check_path(root / part)) for part in parts if (root / part).is_symlink())
+        faults = ((part.as_posix(), check_path(root / part)) for part in parts if (root / part).is_symlink())
         problems += [Problem(name, *fault) for name, fault in faults if fault]
     walks = [(Walk(), top) for top in tops]  # one each: images and masks may be two links to one folder
     for folder, folders, entries in (found for walk, top in walks for found in walk.folders([root / top])):
@@ -131,7 +141,7 @@ def _list_images(root: Path, starts: set[str]) -> tuple[list[str], list[str], li
             name = path.relative_to(root).as_posix()
             if not _may_hold_images(path):
                 continue
-            if fault := _check_path(path):
+            if fault := check_path(path):
                 problems.append(Problem(name, *fault))
             elif path.is_file():
                 names.append(name)
@@ -156,7 +166,7 @@ def _find_series(
     homes = {str(PurePosixPath(name).parent) for name in masks}
     images = _match_names([name for name in _list_series_folders(holders, pattern) if name not in homes], pattern)
     inside = (path for image, *_ in images.values() for path in sorted((root / image).rglob("[!.]*")))
-    faults = {path: fault for path in inside if (fault := _check_path(path))}
+    faults = {path: fault for path in inside if (fault := check_path(path))}
     return images, [Problem(path.relative_to(root).as_posix(), *fault) for path, fault in faults.items()]
 
 
@@ -166,7 +176,7 @@ def _may_hold_images(path: Path) -> bool:
     return not path.name.startswith(".") and (named or os.path.isdir(path) or not os.path.exists(path))
 
 
-def _check_path(path: Path) -> tuple[str, str] | None:
+def check_path(path: Path) -> tuple[str, str] | None:
     if not path.name.isprintable():  # also a name that is not UTF-8, which Python gives as lone surrogates
         return "has characters in its name that cannot be printed", "rename it"
     if os.path.islink(path) and not os.path.exists(path):
@@ -221,7 +231,7 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(_WILDCARDS.get(part) or re.escape(part) for part in parts), re.DOTALL)
 
 
-def _find_patient(key: Key, image: str, rule: str) -> str:
+def find_patient(key: Key, image: str, rule: str) -> str:
     """The patient's id, empty if ``rule`` finds none."""
     if rule == "folder":
         return PurePosixPath(key[0]).name
@@ -231,7 +241,7 @@ def _find_patient(key: Key, image: str, rule: str) -> str:
     return (match[1] or "").replace("/", "_") if match else ""
 
 
-def _find_number(image: str) -> int:
+def find_number(image: str) -> int:
     """The last number in the name, -1 if there is none."""
     numbers = re.findall(r"[0-9]{1,18}", PurePosixPath(image).stem)
     return int(numbers[-1]) if numbers else -1
@@ -323,10 +333,10 @@ def _describe_strangers(images: dict[Key, list[str]], masks: dict[Key, list[str]
     return Problem("", what, fix)
 
 
-def _check_identities(slices: list[PairedFiles], rule: str) -> list[Problem]:
+def check_identities(slices: list[PairedFiles], rule: str, by_folder: bool = True) -> list[Problem]:
     """Images without patient or number, and different images of one patient that contradict each other.
 
-    Those are folders of the same name, slices of the same number, and anything beside a volume.
+    Those are slices of the same number, anything beside a volume and, with ``by_folder``, folders of the same name.
     """
     problems = []
     unassigned = [found.image for found in slices if not found.patient]
@@ -349,6 +359,6 @@ def _check_identities(slices: list[PairedFiles], rule: str) -> list[Problem]:
             what = f"and {first[patient, number]} are both slice {number} of patient {patient}"
             problems.append(Problem(image, what, "end their names with different numbers"))
         home = str(PurePosixPath(image).parent)
-        if rule == "folder" and patient and homes.setdefault(patient, home) != home:
+        if by_folder and rule == "folder" and patient and homes.setdefault(patient, home) != home:
             problems.append(Problem(image, f"and {homes[patient]} have the same patient, {patient}", "rename a folder"))
     return problems

@@ -11,10 +11,11 @@ import re
 import sys
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 import cv2
@@ -28,7 +29,8 @@ from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, r
 from brainseg.io import grid, intensity, pictures, spacing, untrusted_zip
 from brainseg.io.grid import SQUARE, PixelSize
 
-_VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask)?\.npy")  # a member that ``folder`` made from a volume
+_ANY_LABEL = "_labels.npy"  # end of a mask of which ``folder`` knows that each label above 0 is tumour
+_VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask|_labels)?\.npy")  # a member that ``folder`` made from a volume
 
 
 class PreparedSlice(NamedTuple):
@@ -105,8 +107,15 @@ def _convert(
     known = pd.DataFrame(facts.values(), columns=["tumour_pixels", *PreparedSlice._fields[2:]], index=list(facts))
     if shared := _find_shared(index.join(known.astype({"constant": bool}), how="inner")):
         faults.append(DataError("", problems=shared))
-    _raise_faults(faults)
+    _raise_faults(faults, _name_own_files(index))
     return known
+
+
+def _name_own_files(index: pd.DataFrame) -> dict[str, str]:
+    """Member → the user's own file, where the archive knows it."""
+    both = (("image", archive.IMAGE_FILE), ("mask", archive.MASK_FILE))
+    named = (zip(index[member], index[own], strict=True) for member, own in both)
+    return {member: own for pairs in named for member, own in pairs if own}
 
 
 def _prepare_patient(
@@ -147,23 +156,27 @@ def _prepare_patient(
     return outcomes
 
 
-def _raise_faults(faults: list[BrainsegError]) -> None:
-    """Raise one error for all faults: IntegrityError if any fault is one, else DataError."""
+def _raise_faults(faults: list[BrainsegError], own: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raise one error for all faults, by ``own`` files: IntegrityError if any fault is one, else DataError."""
     kind = IntegrityError if any(isinstance(fault, IntegrityError) for fault in faults) else DataError
-    raise_all(_group_by_volume([problem for fault in faults for problem in fault.problems]), kind)
+    raise_all(_group_by_volume([problem for fault in faults for problem in fault.problems], own), kind)
 
 
-def _group_by_volume(problems: list[Problem]) -> list[Problem]:
+def _group_by_volume(problems: list[Problem], own: Mapping[str, str]) -> list[Problem]:
     """Problems with the same fix in slices of one volume become one problem, named by the volume."""
     groups: dict[tuple, list[Problem]] = {}
     for problem in problems:
         volume = _VOLUME_MEMBER.fullmatch(problem.path)
         key = (volume[1], volume[2], problem.fix) if volume else (problem,)
         groups.setdefault(key, []).append(problem)
-    return [
-        first if not others else Problem(key[0], f"{first.what}; the same fault in {len(others) + 1} slices", first.fix)
-        for key, (first, *others) in groups.items()
-    ]
+    named = []
+    for key, (first, *others) in groups.items():
+        path = ", ".join(own.get(member, member) for member in first.path.split(", "))
+        if others:
+            path = own.get(first.path, str(key[0]))
+            first = first._replace(what=f"{first.what}; the same fault in {len(others) + 1} slices")
+        named.append(first._replace(path=path))
+    return named
 
 
 def prepare_slice(
@@ -184,6 +197,8 @@ def prepare_slice(
             faults.append(error)
     _raise_faults(faults)
     image, mask = decoded
+    if params.foreground is None and mask_name.endswith(_ANY_LABEL):
+        mask = (mask > 0).view(np.uint8)
     raise_all(check_pair(image, mask, mask_name, params.foreground))
     digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
     if params.foreground is None:
@@ -278,12 +293,13 @@ def _warn(slices: pd.DataFrame, foreground: list[int]) -> None:
         for patient in labels.index[[bool(found) and not found & set(foreground) for found in labels]]:
             shown = ", ".join(map(str, sorted(labels[patient])))
             print(f"WARNING {patient}: no tumour, its labels are {shown}: preprocess.foreground", file=sys.stderr)
+    own = _name_own_files(slices)
     for what, names in {
         "every pixel has the same value": blank.loc[~of_volume, "image"],
         "the same image as another of the patient": telling.loc[telling.duplicated(["patient", "digest"]), "image"],
     }.items():
         for name in names:
-            print(f"WARNING {name}: {what}", file=sys.stderr)
+            print(f"WARNING {own.get(name, name)}: {what}", file=sys.stderr)
 
 
 def _write_header(handle: BinaryIO, shape: tuple[int, ...]) -> None:

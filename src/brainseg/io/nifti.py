@@ -18,7 +18,7 @@ import gzip
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -32,6 +32,7 @@ from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 SUFFIXES = (".nii", ".nii.gz")
 PAIR_SUFFIXES = (".hdr", ".hdr.gz", ".img", ".img.gz")  # a header, and its voxels in a file of their own
+ANY = -1  # sequences of a file of which only the header is read
 
 _HEADER_SIZES = {struct.pack(f"{order}i", size): (size, order) for size in (348, 540) for order in "<>"}
 _SINGLE_FILE_MARKS = (b"n+1\0", b"n+2\0\r\n\x1a\n")
@@ -84,6 +85,32 @@ def other_names(name: str) -> list[str]:
 def find_other_half(path: Path) -> Path | None:
     """The other half of a pair, in the same folder; None if there is none, or if ``path`` is no half."""
     return next((path.with_name(name) for name in other_names(path.name) if path.with_name(name).is_file()), None)
+
+
+def read_geometry(path: Path, name: str) -> Geometry:
+    """The grid of a volume, from its header alone. Errors as in :func:`read_image`, of a header; sequences may be many.
+
+    A fourth axis of any length is accepted: its volumes share one grid.
+    """
+    volumes.load_nibabel("NIfTI")
+    with guard(name), _open(_find_halves(path, name)[0], name) as stream:
+        return _read_header(stream, name, is_pair=bool(other_names(path.name)), sequences=ANY).geometry
+
+
+def read_sequences(path: Path, name: str, sequences: int, chosen: Sequence[int], most: int = MAX_VOXELS) -> Volume:
+    """Read some of the volumes that lie one after another on the fourth axis, when another file says what they are.
+
+    Args:
+        sequences: how many volumes there must be.
+        chosen: one or three of them, by their numbers from 0; a number may be there twice.
+
+    Returns:
+        As :func:`read_image`, ``(S, H, W)`` for one, ``(S, H, W, 3)`` for three.
+    """
+    header, stored = _read_file(path, name, (sequences,), most, sequences)
+    picked = stored[..., list(chosen)] if len(chosen) > 1 else stored[..., chosen[0]]
+    axial = volumes.to_axial(_to_intensities(header, picked, name), header.geometry.affine)
+    return axial._replace(remarks=header.remarks)
 
 
 def read_image(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
@@ -167,14 +194,16 @@ def _compress(data: bytes, level: int) -> bytes:
     return buffer.getvalue()
 
 
-def _read_file(path: Path, name: str, channels: tuple[int, ...], most: int) -> tuple[_Header, np.ndarray]:
-    """The header, and the voxels as stored: ``(I, J, K)`` or ``(I, J, K, 3)``."""
+def _read_file(
+    path: Path, name: str, channels: tuple[int, ...], most: int, sequences: int = 0
+) -> tuple[_Header, np.ndarray]:
+    """The header, and the voxels as stored: ``(I, J, K)``, ``(I, J, K, 3)`` or ``(I, J, K, sequences)``."""
     volumes.load_nibabel("NIfTI")  # before the file is opened
     with guard(name):
         try:
             own, voxels = _find_halves(path, name)
             with _open(own, name) as stream:
-                header = _read_header(stream, name, is_pair=voxels is not None)
+                header = _read_header(stream, name, is_pair=voxels is not None, sequences=sequences)
                 if header.channels not in channels:
                     what = f"has {header.channels} channels, a mask must have one"
                     raise DataError(name, what, "save its labels alone")
@@ -218,8 +247,12 @@ def _open_stream(file: Any) -> Iterator[IO[bytes]]:
         yield stream  # type: ignore[misc]
 
 
-def _read_header(stream: IO[bytes], name: str, *, is_pair: bool) -> _Header:
-    """Read the header, leave ``stream`` at its end, and refuse what is not accepted."""
+def _read_header(stream: IO[bytes], name: str, *, is_pair: bool, sequences: int = 0) -> _Header:
+    """Read the header, leave ``stream`` at its end, and refuse what is not accepted.
+
+    Args:
+        sequences: the length of the fourth axis if it is known to hold them; ANY accepts each.
+    """
     block = stream.read(348)
     if not block:
         raise DataError(name, "is empty", "restore or remove it")
@@ -244,14 +277,15 @@ def _read_header(stream: IO[bytes], name: str, *, is_pair: bool) -> _Header:
         raise DataError(name, "has no NIfTI mark in its header (Analyze, or damaged)", _RESTORE)
     kind = "Nifti1Header" if size == 348 else "Nifti2Header"
     fields = getattr(volumes.load_nibabel(), kind)(block, order, check=False)  # its checks repair silently, and log
-    _check_time(fields, name)
-    shape = _read_shape(fields, name)
+    if not sequences:
+        _check_time(fields, name)
+    shape = _read_shape(fields, name, sequences)
     dtype, code = _read_dtype(fields, order, name)
     if code == _RGB and len(shape) == 4:
         raise DataError(name, "has several colours in each of its channels", "save three channels of one value each")
     affine, remarks = _read_affine(fields, name)
     geometry = Geometry(affine, (shape[0], shape[1], shape[2]))
-    channels = 3 if code == _RGB or len(shape) == 4 else 1
+    channels = 3 if code == _RGB else shape[3] if len(shape) == 4 else 1
     slope, intercept = (1.0, 0.0) if code == _RGB else _read_scaling(fields, name)  # NIfTI never scales colours
     return _Header(
         geometry,
@@ -280,8 +314,8 @@ def _check_time(fields: Any, name: str) -> None:
     raise DataError(name, what, fix + "header.set_xyzt_units('mm') and header['pixdim'][4] = 1")
 
 
-def _read_shape(fields: Any, name: str) -> list[int]:
-    """``[I, J, K]`` or ``[I, J, K, 3]``."""
+def _read_shape(fields: Any, name: str, sequences: int = 0) -> list[int]:
+    """``[I, J, K]``, ``[I, J, K, 3]`` or ``[I, J, K, sequences]``."""
     count, *sides = (int(side) for side in fields["dim"])
     shape = sides[:count]
     if not 1 <= count <= 7 or min(shape) < 1:
@@ -292,7 +326,10 @@ def _read_shape(fields: Any, name: str) -> list[int]:
         shape.pop()
     if len(shape) == 5 and shape[3] == 1 and int(fields["intent_code"]) in _VECTORS:
         del shape[3]
-    if len(shape) != 3 and (len(shape) != 4 or shape[3] != 3):
+    if sequences not in (0, ANY) and shape[3:] != [sequences]:
+        what = f"is {' x '.join(map(str, shape))}, not {sequences} volumes one after another as dataset.json says"
+        raise DataError(name, what, "correct dataset.json, or leave the case out")
+    if len(shape) != 3 and (len(shape) != 4 or shape[3] != 3) and (not sequences or len(shape) > 4):
         what = f"is {' x '.join(map(str, shape))}, one volume is accepted: I x J x K, or I x J x K x 3 channels"
         raise DataError(name, what, "save each volume, or the three channels, as a file of their own")
     return shape
@@ -376,7 +413,7 @@ def _read_voxels(stream: IO[bytes], header: _Header, name: str) -> np.ndarray:
     values = np.frombuffer(data, header.dtype, count)
     if header.interleaved:
         return np.moveaxis(values.reshape((3, *shape), order="F"), 0, 3)
-    return values.reshape(shape if header.channels == 1 else (*shape, 3), order="F")
+    return values.reshape(shape if header.channels == 1 else (*shape, header.channels), order="F")
 
 
 def _to_intensities(header: _Header, stored: np.ndarray, name: str) -> np.ndarray:

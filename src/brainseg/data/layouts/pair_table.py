@@ -1,0 +1,111 @@
+"""A CSV of pairs: columns image and mask, and as wanted pre, post, patient, institution; files relative to the CSV."""
+
+from collections import Counter
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from brainseg import config
+from brainseg.data import pairing
+from brainseg.data.layouts import finding
+from brainseg.data.layouts.finding import POST, PRE, Found, Listing
+from brainseg.data.pairing import PairedFiles
+from brainseg.errors import DataError, Problem
+
+_IMAGE, _MASK, _PATIENT, _INSTITUTION = "image", "mask", "patient", "institution"
+_COLUMNS = {
+    _IMAGE: ("image", "images", "flair"),
+    PRE: ("pre", "t1", "pre-contrast"),
+    POST: ("post", "t1ce", "t1c", "post-contrast"),
+    _MASK: ("mask", "masks", "label", "seg"),
+    _PATIENT: ("patient",),
+    _INSTITUTION: ("institution",),
+}
+
+
+def recognise(listing: Listing) -> str:
+    """Why it is this layout; empty if it is not."""
+    return next((f"{name} has a column of images and one of masks" for name in _find_tables(listing)), "")
+
+
+def read(listing: Listing, params: config.Download) -> Found:
+    """A patient is as the column says; without it each volume is of another one, named as its file.
+
+    Raises:
+        DataError: no table, several, or one that is no CSV with these columns.
+    """
+    tables = _find_tables(listing)
+    if len(tables) != 1:
+        what = f"holds {len(tables)} CSVs with columns image and mask {', '.join(tables[:3])}".rstrip()
+        raise DataError(listing.root, what, "set download.path to the CSV itself")
+    path = listing.root / tables[0]
+    raw = _read_columns(str(path))
+    columns = _name_columns(raw)
+    table = pd.DataFrame({kind: raw[column].str.strip() for kind, column in columns.items()})
+    table = table.reindex(columns=list(_COLUMNS), fill_value="")
+    named = _name_patients(table)
+    built = [_build(listing, row, patient, number) for number, (row, patient) in enumerate(named, 2)]
+    found = finding.sort_out(listing, built, {tables[0]: "the table itself"})
+    unused = [str(column) for column in raw.columns if column not in columns.values()]
+    remarks = [f"columns that are not read: {', '.join(unused[:5])}"] if unused else []
+    return found._replace(remarks=remarks)
+
+
+def _find_tables(listing: Listing) -> list[str]:
+    tables = [name for name in listing.names if "/" not in name and name.lower().endswith(".csv")]
+    return [
+        name for name in tables if {_IMAGE, _MASK} <= set(_name_columns(_read_columns(str(listing.root / name), 0)))
+    ]
+
+
+def _read_columns(path: str, rows: int | None = None) -> pd.DataFrame:
+    """The table as text; with ``rows`` 0 its head, which is empty where it is no CSV."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=rows, sep=None, engine="python")
+    except (ValueError, OSError) as error:
+        if rows == 0:
+            return pd.DataFrame()
+        raise DataError(path, f"cannot be read ({error})", "write a CSV of image, mask and patient") from None
+
+
+def _name_columns(table: pd.DataFrame) -> dict[str, str]:
+    """What a column holds → its own name."""
+    own = {str(column).strip().lower(): str(column) for column in table.columns}
+    return {
+        kind: own[names[0]] for kind, known in _COLUMNS.items() if (names := [name for name in known if name in own])
+    }
+
+
+def _name_patients(table: pd.DataFrame) -> list[tuple[dict[str, str], str]]:
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+    if table[_PATIENT].any():
+        return [(row, row[_PATIENT].replace("/", "_")) for row in rows]
+    stems = Counter(finding.stem(row[_IMAGE].rstrip("/")) for row in rows)
+    return [(row, _name_by_file(row[_IMAGE], stems)) for row in rows]
+
+
+def _name_by_file(image: str, stems: Counter[str]) -> str:
+    """The file's own name; where files of several folders share it, with its folders: ``p1_flair``."""
+    path = PurePosixPath(image.rstrip("/"))
+    own = finding.stem(path.name)
+    return own if stems[own] == 1 else "_".join((*path.parent.parts, own)).strip("/_")
+
+
+def _build(listing: Listing, row: dict[str, str], patient: str, number: int) -> PairedFiles | Problem:
+    place = f"line {number}"
+    if missing := [kind for kind in (_IMAGE, _MASK) if not row[kind]]:
+        return Problem(place, f"has no {missing[0]}", "fill the cell, or remove the line")
+    if not patient:
+        return Problem(place, "has no patient", "fill the cell: each image needs its patient")
+    for name in filter(None, (row[kind] for kind in (_IMAGE, PRE, POST, _MASK))):
+        path = listing.root / name
+        if not path.exists() and not path.is_symlink():
+            return Problem(name, f"does not exist ({place})", "correct the table; files are relative to the CSV")
+    is_volume = pairing.is_volume(listing.root, row[_IMAGE].rstrip("/"))
+    if not is_volume and (row[PRE] or row[POST]):
+        return Problem(row[_IMAGE], "is a slice, and has further sequences", "save its three channels as one picture")
+    order = 1 if is_volume else pairing.find_number(row[_IMAGE])
+    further = row[PRE], row[POST]
+    return PairedFiles(
+        patient, order, row[_IMAGE].rstrip("/"), row[_MASK], is_volume, *further, institution=row[_INSTITUTION]
+    )

@@ -1,0 +1,135 @@
+"""Which layout a folder has, and what is read of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from brainseg import config, files
+from brainseg.data import pairing
+from brainseg.data.layouts import bids, brats, finding, image_folders, image_labels, pair_table
+from brainseg.data.layouts.finding import Found, Listing
+from brainseg.data.pairing import Scope
+from brainseg.errors import DataError, Problem
+
+PATTERNS = "patterns"
+_UNSET = ("**/*", "**/*_mask.*")  # images and masks of params.yaml where nobody has named patterns
+
+
+class Layout(NamedTuple):
+    """``recognise`` says why a folder has the layout, empty if it has not; ``read`` finds its cases."""
+
+    title: str
+    recognise: Callable[[Listing], str]
+    read: Callable[[Listing, config.Download], Found]
+
+
+LAYOUTS = {
+    "brats": Layout("BraTS folders", brats.recognise, brats.read),
+    "nnunet": Layout("nnU-Net raw data", image_labels.recognise_nnunet, image_labels.read_nnunet),
+    "decathlon": Layout("Medical Decathlon", image_labels.recognise_decathlon, image_labels.read_decathlon),
+    "bids": Layout("BIDS with derivatives", bids.recognise, bids.read),
+    "table": Layout("a CSV of pairs", pair_table.recognise, pair_table.read),
+    "folders": Layout("folders of images and masks", image_folders.recognise, image_folders.read),
+}
+PATTERNS_TITLE = "patterns of images and masks"
+
+
+class Recognised(NamedTuple):
+    """What would be read. Files in ``found`` are relative to ``root``; ``why`` follows "because of"."""
+
+    layout: str
+    title: str
+    why: str
+    root: Path
+    found: Found
+
+
+def find(params: config.Download, scope: Scope = pairing.ALL) -> Recognised:
+    """The cases below ``download.path``, sorted by patient and slice number.
+
+    ``found.problems`` are the faults of single files, of patterns none: those are raised.
+
+    Raises:
+        DataError: no such folder, a layout that cannot be told, or one that the folder does not have.
+    """
+    root = find_root(params)
+    if params.layout == PATTERNS or (params.layout == "auto" and (params.images, params.masks) != _UNSET):
+        why = f"{params.images} and {params.masks}"
+        return Recognised(PATTERNS, PATTERNS_TITLE, why, root, _find_by_patterns(root, params, scope))
+    listing = _list(root, Path(params.path or ""))
+    name, why = (params.layout, "download.layout") if params.layout != "auto" else _choose(listing, params)
+    if name == PATTERNS:
+        return Recognised(name, PATTERNS_TITLE, why, root, _find_by_patterns(root, params, scope))
+    layout = LAYOUTS[name]
+    found = layout.read(listing, params)
+    return Recognised(name, layout.title, why, root, _check(listing, found, params, name))
+
+
+def find_root(params: config.Download) -> Path:
+    """The folder of ``download.path``, or the one that holds it if it is a CSV."""
+    place = "to the folder that holds your images and masks"
+    if params.path is None:
+        raise DataError("params.yaml", "download.path is null", f"set it {place}")
+    path = files.project_root() / Path(params.path).expanduser()
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return path.parent
+    if not path.is_dir():
+        raise DataError(path, "is not a folder", f"set download.path {place}")
+    return path
+
+
+def _list(root: Path, path: Path) -> Listing:
+    listing = finding.list_files(root)
+    if path.suffix.lower() != ".csv":
+        return listing
+    others = [name for name in listing.names if "/" in name or not name.lower().endswith(".csv")]
+    return listing._replace(names=sorted([*others, path.name]))  # the other tables are not asked
+
+
+def _choose(listing: Listing, params: config.Download) -> tuple[str, str]:
+    """Name of the layout and why.
+
+    Raises:
+        DataError: it could be several.
+    """
+    if (params.path or "").lower().endswith(".csv"):
+        return "table", "download.path is a CSV"
+    reasons = {name: why for name, layout in LAYOUTS.items() if (why := layout.recognise(listing))}
+    if why := _recognise_patterns(listing):
+        reasons[PATTERNS] = why
+    if len(reasons) > 1:
+        shown = "; ".join(f"{name} ({_title(name)}: {why})" for name, why in reasons.items())
+        what = f"could be read as {len(reasons)} layouts: {shown}"
+        lines = " or ".join(f"layout: {name}" for name in reasons)
+        raise DataError(listing.root, what, f"write one line below download in params.yaml: {lines}")
+    return next(iter(reasons.items()), (PATTERNS, "no other layout is recognised"))
+
+
+def _title(name: str) -> str:
+    return LAYOUTS[name].title if name in LAYOUTS else PATTERNS_TITLE
+
+
+def _recognise_patterns(listing: Listing) -> str:
+    names = {pairing.split_name(name)[0]: name for name in listing.names if name.lower().endswith(pairing.ENDINGS)}
+    pairs = ((image, names.get(f"{key}_mask", "")) for key, image in names.items())
+    return next((f"{mask} beside {image}" for image, mask in pairs if mask), "")
+
+
+def _find_by_patterns(root: Path, params: config.Download, scope: Scope) -> Found:
+    return Found(pairing.find(root, params, scope), [], {}, [])
+
+
+def _check(listing: Listing, found: Found, params: config.Download, name: str) -> Found:
+    """Patients by a rule if there is one, faults of identities and links, and all faults by their whole paths."""
+    cases = found.cases
+    if params.patient not in ("folder", "each_image", "each_volume") and name != "table":
+        cases = [case._replace(patient=pairing.find_patient((), case.image, params.patient)) for case in cases]
+    problems = [*found.problems, *pairing.check_identities(cases, params.patient, by_folder=False)]
+    used = {name: listing.root / name for case in cases for name in finding.list_used(case)}
+    faults = {name: fault for name, path in used.items() if (fault := pairing.check_path(path))}
+    problems += [Problem(name, *fault) for name, fault in faults.items()]
+    if not cases and not problems:
+        layout = LAYOUTS[name]
+        problems = [Problem("", f"holds no case of {layout.title} (download.layout: {name})", "correct path or layout")]
+    whole = [problem._replace(path=str(listing.root / problem.path)) for problem in problems]
+    return found._replace(cases=sorted(cases), problems=[*listing.problems, *whole])
