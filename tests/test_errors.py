@@ -75,6 +75,19 @@ def test_no_password_of_an_address_is_printed_or_kept(capsys, project_root, monk
     assert "secret" not in told.err + told.out + (project_root / ".brainseg" / "errors.json").read_text()
 
 
+def test_of_many_alike_the_first_five_are_printed_and_all_are_kept(capsys, project_root):
+    problems = [errors.Problem(f"m/{n}.png", f"holds {n} values", "threshold it") for n in range(9)]
+    problems.append(errors.Problem("x.png", "is damaged", "restore it"))
+    with pytest.raises(SystemExit):
+        errors.run(fail_with(DataError("", problems=problems)))
+    told = capsys.readouterr().err.splitlines()
+    kept = project_root / ".brainseg" / "errors.json"
+    assert [line.split(":")[0].split()[-1] for line in told[:5]] == [f"m/{n}.png" for n in range(5)]
+    assert told[5] == f"ERROR 2 and 4 more like these; all are in {kept}"
+    assert told[6].startswith("ERROR 2 x.png") and len(told) == 7
+    assert len(json.loads(kept.read_text())["problems"]) == 10
+
+
 def test_a_full_disk_is_the_one_of_the_path(monkeypatch):
     monkeypatch.setattr(errors.files, "free_bytes", lambda path: 7 if str(path).startswith("/data") else 10**9)
     (line,) = errors.as_brainseg_error(OSError(errno.ENOSPC, "full", "/data/a.npy")).lines()

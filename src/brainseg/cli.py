@@ -18,8 +18,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: it starts faster and reads the same in a log
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="brainseg COMMAND --help explains one command. predict and serve work in any folder; the other commands "
-    "work in the project's top folder.",
+    epilog="brainseg COMMAND --help explains one command. predict, serve and data work in any folder; the other "
+    "commands work in the project's top folder.",
 )
 
 
@@ -106,6 +106,7 @@ Debug = Annotated[bool, Option("--debug", help="Print the traceback of an error.
 Recipe = Annotated[
     str | None, Argument(metavar="RECIPE", help="Let recipes/RECIPE.yaml replace parameters of params.yaml.")
 ]
+Layout = Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"]
 ModelFile = Annotated[Path, Option("--model", metavar="FILE", help="The ONNX file of the model.")]
 
 
@@ -234,6 +235,24 @@ def serve(
     from brainseg.server import serve
 
     serve.run(host, port, _find_model(model))
+
+
+@_command("data", anywhere=True)
+def data(
+    path: Annotated[str, Argument(metavar="PATH", help="Your folder of images and masks, or a CSV of pairs.")],
+    layout: Annotated[
+        Layout, Option("--layout", help="How files are laid out, as download.layout; auto recognises it.")
+    ] = "auto",
+    json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what would be read of your own data.
+
+    Copies nothing. Prints the layout, counts, examples, what is passed over, and the lines for params.yaml.
+    """
+    from brainseg.commands import own_data
+
+    own_data.run(path, layout, as_json=json)
 
 
 @_command("evaluate")

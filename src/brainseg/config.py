@@ -24,6 +24,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Layout = Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"]
 MAX_LEVELS = 100  # of brackets within brackets
 
 
@@ -63,7 +64,7 @@ def _check_ascending(value: list[float]) -> list[float]:
 class Download(ParamsBlock):
     source: Literal["kaggle", "folder", "phantom"]
     path: str | None
-    layout: Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"] = "auto"
+    layout: Layout = "auto"
     images: str
     masks: str
     patient: Annotated[str, AfterValidator(_check_patient_rule)]

@@ -23,6 +23,7 @@ Answer = TypeVar("Answer")
 # user:password@ before a host. An unescaped / may be in a password; after a number that is a port, it begins the path.
 _USER = re.compile(r"://(?:[^/\s]*@|[^/\s:@\[]*:(?!\d+(?:[/\s]|$))\S*@)")
 _SIGNED = re.compile(r"([?&][\w-]*(?:password|passwd|pwd|token|secret|signature|sig)=)[^&\s'\"]+", re.IGNORECASE)
+_SHOWN = 5  # problems of one kind that are printed
 _PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS}
 
 
@@ -125,9 +126,8 @@ def run(main: Callable[[], object]) -> None:
         if debug:
             print(redact(traceback.format_exc()), file=sys.stderr)
         known = as_brainseg_error(error)
-        for line in known.lines():
+        for line in _shorten(known, _save(known)):
             print(line, file=sys.stderr)
-        _save(known)
         _end(known.code)
 
 
@@ -203,10 +203,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "ResourceExhausted" in text or "RESOURCE_EXHAUSTED" in text
 
 
-def _save(error: BrainsegError) -> None:
-    """Keep all problems where they survive a deleted experiment folder, if this is a project. Never fails."""
+def _shorten(error: BrainsegError, kept: str) -> list[str]:
+    """The lines of ``error``; of more alike, the first five and a count, with the file where all are ``kept``."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for problem, line in zip(error.problems, error.lines(), strict=True):
+        alike = re.sub(r"\S*[\d/.]\S*", "", problem.what), re.sub(r"\S*[\d/.]\S*", "", problem.fix)
+        groups.setdefault(alike, []).append(line)
+    shown = []
+    for lines in groups.values():
+        cut = _SHOWN if len(lines) > _SHOWN + 1 else len(lines)
+        shown += lines[:cut]
+        if rest := len(lines) - cut:
+            shown.append(f"ERROR {error.code} and {rest:,} more like these" + (f"; all are in {kept}" if kept else ""))
+    return shown
+
+
+def _save(error: BrainsegError) -> str:
+    """Keep all problems where they survive a deleted experiment folder, if this is a project. Never fails.
+
+    Returns:
+        The file, empty if there is none.
+    """
     if not (os.environ.get("DVC_ROOT") or os.path.exists("dvc.yaml")):
-        return
+        return ""
     try:
         path = files.state_dir() / "errors.json"
         payload = {
@@ -214,8 +233,9 @@ def _save(error: BrainsegError) -> None:
             "problems": [{key: redact(text) for key, text in p._asdict().items()} for p in error.problems],
         }
         files.write_text(path, json.dumps(payload, indent=1) + "\n")
+        return str(path)
     except OSError:
-        pass
+        return ""
 
 
 def printable(text: str) -> str:

@@ -43,6 +43,11 @@ def test_subsets_are_disjoint_and_complete(patients):
     assert set(parts) == {"train", "val", "test"}
 
 
+def test_masks_that_are_all_empty_are_refused():
+    with pytest.raises(DataError, match="every mask is empty: there is nothing to learn"):
+        splitting.split(cohort(tumour_patients=0), PARAMS)
+
+
 def test_every_patient_is_tested_once_over_the_folds():
     slices = cohort(53)
     splits = [splitting.split(slices, params(test_fold=k)) for k in range(5)]

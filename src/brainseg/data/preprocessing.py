@@ -171,7 +171,7 @@ def _group_by_volume(problems: list[Problem], own: Mapping[str, str]) -> list[Pr
         groups.setdefault(key, []).append(problem)
     named = []
     for key, (first, *others) in groups.items():
-        path = ", ".join(own.get(member, member) for member in first.path.split(", "))
+        path = ", ".join(dict.fromkeys(own.get(member, member) for member in first.path.split(", ")))
         if others:
             path = own.get(first.path, str(key[0]))
             first = first._replace(what=f"{first.what}; the same fault in {len(others) + 1} slices")
@@ -298,8 +298,8 @@ def _warn(slices: pd.DataFrame, foreground: list[int]) -> None:
         "every pixel has the same value": blank.loc[~of_volume, "image"],
         "the same image as another of the patient": telling.loc[telling.duplicated(["patient", "digest"]), "image"],
     }.items():
-        for name in names:
-            print(f"WARNING {own.get(name, name)}: {what}", file=sys.stderr)
+        for name in dict.fromkeys(own.get(name, name) for name in names):
+            print(f"WARNING {name}: {what}", file=sys.stderr)
 
 
 def _write_header(handle: BinaryIO, shape: tuple[int, ...]) -> None:

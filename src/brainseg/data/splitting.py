@@ -44,6 +44,9 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
         IntegrityError: a patient in two subsets, or ids that differ only in case or Unicode form.
     """
     check_ids(slices["patient"])
+    if len(slices) and not slices["tumour_pixels"].any():
+        what = "has no slice with tumour, every mask is empty: there is nothing to learn"
+        raise DataError("data/processed/slices.csv", what, "correct the masks, or preprocess.foreground if it is set")
     assigned = (
         _read_own_split(slices, params.file, params) if params.file else _assign(_select_units(slices, params), params)
     )

@@ -86,7 +86,7 @@ def to_file_order(voxels: np.ndarray, geometry: Geometry) -> np.ndarray:
     Raises:
         ValueError: the voxels do not have the shape of this geometry.
     """
-    expected = _axial_shape(geometry)
+    expected = axial_shape(geometry)
     if voxels.shape[:3] != expected:
         raise ValueError(f"voxels are {voxels.shape[:3]}, the geometry's axial shape is {expected}")
     nib = load_nibabel().orientations
@@ -149,7 +149,7 @@ def check_size(geometry: Geometry, channels: int, name: str, most: int = MAX_VOX
     Raises:
         DataError: a slice's side outside MIN_SIDE..MAX_SIDE, more slices than MAX_SIDE, more values than ``most``.
     """
-    slices, height, width = _axial_shape(geometry)
+    slices, height, width = axial_shape(geometry)
     if min(height, width) < MIN_SIDE or max(height, width, slices) > MAX_SIDE:
         what = f"is {slices} axial slices of {width} x {height} voxels, at most {MAX_SIDE} slices with sides of "
         raise DataError(name, what + f"{MIN_SIDE} to {MAX_SIDE} are accepted", "crop, resample or remove it")
@@ -164,6 +164,6 @@ def _from_file(affine: np.ndarray) -> np.ndarray:
     return nib.ornt_transform(nib.io_orientation(affine), _AXIAL)
 
 
-def _axial_shape(geometry: Geometry) -> tuple[int, ...]:
+def axial_shape(geometry: Geometry) -> tuple[int, ...]:
     """Slices, rows, columns."""
     return tuple(geometry.shape[axis] for axis in np.argsort(_from_file(geometry.affine)[:, 0]))

@@ -90,14 +90,17 @@ def build_case(
 def sort_out(
     listing: Listing, built: Iterable[PairedFiles | Problem], passed: Mapping[str, str], remarks: Iterable[str] = ()
 ) -> Found:
-    """Cases and problems apart; every file that no case uses is passed over, as ``passed`` says or as no part."""
+    """Cases and problems apart; every file that no case uses is passed over, as ``passed`` says or as no part.
+
+    An empty reason: the file is read, and holds no case.
+    """
     both = list(built)
     cases = [each for each in both if isinstance(each, PairedFiles)]
     problems = [each for each in both if isinstance(each, Problem)]
     told = {problem.path for problem in problems}
     used = {name for each in cases for name in list_used(each)}
     rest = {name: passed.get(name, NO_PART) for name in listing.names if name not in used | told}
-    return Found(cases, problems, rest, list(remarks))
+    return Found(cases, problems, {name: why for name, why in rest.items() if why}, list(remarks))
 
 
 def list_used(case: PairedFiles) -> list[str]:
@@ -132,9 +135,12 @@ def only_home(listing: Listing, folder: str) -> str:
     """Where the one folder of this name lies, ending in ``/`` or empty.
 
     Raises:
-        DataError: there are several.
+        DataError: there are several, or none.
     """
-    home, *others = find_homes(listing, folder)
+    homes = find_homes(listing, folder)
+    if not homes:
+        raise DataError(listing.root, f"holds no folder {folder}", "correct download.layout or download.path")
+    home, *others = homes
     if others:
         shown = ", ".join([home or ".", *others][:5])
         what = f"holds {len(others) + 1} data sets: {shown}"

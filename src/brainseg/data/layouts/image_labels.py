@@ -10,6 +10,7 @@ from brainseg.data.layouts import finding
 from brainseg.data.layouts.finding import FLAIR, POST, PRE, Found, Listing
 from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
+from brainseg.io.sequences import CHANNELS
 
 IMAGES, LABELS, FACTS = "imagesTr", "labelsTr", "dataset.json"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
@@ -45,10 +46,10 @@ def read_nnunet(listing: Listing, params: config.Download) -> Found:
     count = 1 + max((number for files in cases.values() for number in files), default=0)
     channels, remarks = _name_channels(facts, count, listing.root / home / FACTS)
     built: list[PairedFiles | Problem] = []
-    passed: dict[str, str] = {}
+    passed = {home + FACTS: ""}
     for case, numbered in sorted(cases.items()):
         files = {channels.get(number, ""): name for number, name in numbered.items()}
-        passed |= {name: f"{kind or 'its channel'} is not used" for kind, name in files.items() if kind not in _USED}
+        passed |= {name: f"{kind or 'its channel'} is not used" for kind, name in files.items() if kind not in CHANNELS}
         files = {kind: name for kind, name in files.items() if kind}
         built.append(finding.build_case(case, files, masks.get(case, ""), home + case, any_label=not _ignores(facts)))
     built += _find_lonely(masks, set(cases))
@@ -72,10 +73,7 @@ def read_decathlon(listing: Listing, params: config.Download) -> Found:
             each = each._replace(volumes=volumes, sequences=len(channels))
         built.append(each)
     built += _find_lonely(masks, set(images))
-    return finding.sort_out(listing, built, {}, remarks)
-
-
-_USED = (PRE, FLAIR, POST)
+    return finding.sort_out(listing, built, {home + FACTS: ""}, remarks)
 
 
 def _match(listing: Listing) -> list[tuple[str, str]]:

@@ -45,7 +45,7 @@ def read(listing: Listing, params: config.Download) -> Found:
     table = table.reindex(columns=list(_COLUMNS), fill_value="")
     named = _name_patients(table)
     built = [_build(listing, row, patient, number) for number, (row, patient) in enumerate(named, 2)]
-    found = finding.sort_out(listing, built, {tables[0]: "the table itself"})
+    found = finding.sort_out(listing, built, {tables[0]: ""})
     unused = [str(column) for column in raw.columns if column not in columns.values()]
     remarks = [f"columns that are not read: {', '.join(unused[:5])}"] if unused else []
     return found._replace(remarks=remarks)

@@ -1,0 +1,206 @@
+"""`brainseg data PATH`: what download would read of a folder, before anything is copied."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from brainseg import config
+from brainseg.data import folder
+from brainseg.data.layouts import finding, recognition
+from brainseg.data.layouts.recognition import Recognised
+from brainseg.data.pairing import PairedFiles
+from brainseg.errors import DataError, Problem, printable
+from brainseg.io import nifti, pictures, scans, spacing, volumes
+from brainseg.io.sequences import CHANNELS, FLAIR
+
+MASKS_READ = 100  # whose voxels are looked at, of the first patients; headers are read of all
+_UNSET = {"images": "**/*", "masks": "**/*_mask.*", "patient": "folder"}
+
+
+class Grid(NamedTuple):
+    """A volume as its header says: sides as the file has them, mm between rows x columns x slices, axial slices."""
+
+    sides: str
+    spacing: str
+    slices: int
+
+
+class Summary(NamedTuple):
+    """What would be read; ``rows``: words → what the table says; ``problems``: every fault that was found."""
+
+    rows: dict[str, str]
+    lines: list[str]
+    problems: list[Problem]
+
+
+def run(path: str, layout: config.Layout, *, as_json: bool = False) -> None:
+    """Print what would be read of ``path``.
+
+    Args:
+        layout: as ``download.layout``.
+
+    Raises:
+        DataError: it could not be read, with all that is wrong; what could be found is printed before.
+    """
+    params = config.Download(source="folder", path=os.path.abspath(os.path.expanduser(path)), layout=layout, **_UNSET)
+    summary = summarise(params)
+    print(_format_json(summary) if as_json else _format_table(summary))
+    if summary.problems:
+        raise DataError("", problems=summary.problems)
+
+
+def summarise(params: config.Download) -> Summary:
+    """Look at names of files, headers of volumes and the first masks."""
+    read = recognition.find(params)
+    cases, problems = read.found.cases, list(read.found.problems)
+    grids: Counter[Grid] = Counter()
+    known = {problem.path for problem in problems}
+    for case in cases:
+        if known & {str(read.root / name) for name in finding.list_used(case)}:
+            continue
+        try:
+            grids[_read_grid(read.root, case)] += 1
+        except DataError as error:
+            problems += error.problems
+    empty, looked, faults = _count_empty(read.root, cases)
+    problems += faults
+    if looked and looked == empty == len(cases):
+        what = "holds masks that are all empty: there is nothing to learn"
+        problems.append(Problem(str(read.root), what, "export the masks anew; tumour is 1, 255 or a label above 0"))
+    lacking = sum("has no mask" in problem.what for problem in problems)
+    rows = {
+        "layout": f"{read.title} (download.layout: {read.layout}), {read.why}",
+        "patients": f"{len({case.patient for case in cases}):,}",
+        **_describe_cases(cases, grids),
+        **({"sequences": shown} if (shown := _describe_sequences(cases)) else {}),
+        "masks": f"{len(cases):,} found, {lacking:,} missing, {empty:,} empty of {looked:,} looked at",
+        **_describe_grids(grids),
+        **_describe_examples(read),
+        **_describe_rest(read),
+    }
+    lines = [] if problems else _write_params(params, read)
+    return Summary(rows, lines, list(dict.fromkeys(problems)))
+
+
+def _read_grid(root: Path, case: PairedFiles) -> Grid:
+    """The image's grid, empty where it is no NIfTI.
+
+    Raises:
+        DataError: a damaged header, or a mask of another shape.
+    """
+    if not scans.is_volume(case.image):
+        return Grid("", "", 0)
+    image = nifti.read_geometry(root / case.image, str(root / case.image))
+    if scans.is_volume(case.mask):
+        mask = nifti.read_geometry(root / case.mask, str(root / case.mask))
+        if volumes.axial_shape(mask) != volumes.axial_shape(image):
+            what = f"is {_show(mask.shape)}, its image {_show(image.shape)}"
+            raise DataError(root / case.mask, what, "draw it on this image, or resample it to the image's grid")
+    sides = np.linalg.norm(image.affine[:3, :3], axis=0)
+    shown = (f"{side:.3g}" for side in sides)
+    return Grid(_show(image.shape), " x ".join(shown), volumes.axial_shape(image)[0])
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _count_empty(root: Path, cases: list[PairedFiles]) -> tuple[int, int, list[Problem]]:
+    """Empty masks, masks looked at, and faults of masks that cannot be read."""
+    empty, looked, problems = 0, 0, []
+    for case in cases[:MASKS_READ]:
+        path = root / case.mask
+        try:
+            labels = scans.read_labels(path, str(path)).voxels if case.is_volume else _read_picture(path)
+        except DataError as error:
+            problems += error.problems
+            continue
+        looked += 1
+        empty += not labels.any()
+    return empty, looked, problems
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    return pictures.decode(path.read_bytes(), str(path), lossless=True)
+
+
+def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str, str]:
+    whole = sum(case.is_volume for case in cases)
+    rows = {"volumes": f"{whole:,}"} if whole else {}
+    known = sum(grid.slices * count for grid, count in grids.items())
+    counted = known + len(cases) - whole
+    open_ended = sum(count for grid, count in grids.items() if not grid.slices) > len(cases) - whole
+    return rows | {"slices": f"{counted:,}" + (" and those of volumes that are no NIfTI" if open_ended else "")}
+
+
+def _describe_sequences(cases: list[PairedFiles]) -> str:
+    counts: Counter[str] = Counter()
+    for case in (case for case in cases if case.is_volume):
+        counts[CHANNELS[FLAIR]] += 1
+        pre, flair, post = case.volumes if len(case.volumes) > 1 else (0, 0, 0)
+        counts[CHANNELS[0]] += bool(case.pre) or pre != flair
+        counts[CHANNELS[2]] += bool(case.post) or post != flair
+    return ", ".join(f"{name} in {counts[name]:,}" for name in CHANNELS if counts[name])
+
+
+def _describe_grids(grids: Counter[Grid]) -> dict[str, str]:
+    rows: dict[str, str] = {}
+    for name, field in (("size", "sides"), ("spacing, mm", "spacing")):
+        counts: Counter[str] = Counter()
+        for grid, count in grids.items():
+            counts[getattr(grid, field)] += count
+        counts.pop("", None)
+        shown = [f"{value} in {count:,}" for value, count in counts.most_common(3)]
+        more = [f"{len(counts) - 3:,} others"] if len(counts) > 3 else []
+        rows |= {name: "; ".join([*shown, *more])} if shown else {}
+    return rows
+
+
+def _describe_examples(read: Recognised) -> dict[str, str]:
+    first = {case.patient: case for case in reversed(read.found.cases)}
+    chosen = sorted(first)[:2]
+    return {f"patient {name}": ", ".join(finding.list_used(first[name])) for name in chosen}
+
+
+def _describe_rest(read: Recognised) -> dict[str, str]:
+    rows = {"remark": "; ".join(read.found.remarks)} if read.found.remarks else {}
+    if read.found.passed:
+        lines = [line.removeprefix("passed over, ") for line in folder.count_reasons(read.found.passed)]
+        rows["passed over"] = f"{len(read.found.passed):,} files\n" + "\n".join(lines)
+    return rows
+
+
+def _write_params(params: config.Download, read: Recognised) -> list[str]:
+    """The lines of params.yaml that read this."""
+    text = DoubleQuotedScalarString(params.path or "")
+    return [
+        "download:",
+        "  source: folder",
+        f"  path: {json.dumps(str(text), ensure_ascii=False)}",
+        f"  layout: {read.layout}",
+    ]
+
+
+def _format_table(summary: Summary) -> str:
+    width = max(map(len, summary.rows)) + 2
+    lines = []
+    for name, text in summary.rows.items():
+        first, *more = text.split("\n")
+        lines += [f"{name:{width}}{printable(first)}", *(" " * width + printable(line) for line in more)]
+    if summary.lines:
+        lines += ["", "It can be read. In params.yaml:", "", *summary.lines]
+    return "\n".join(lines)
+
+
+def _format_json(summary: Summary) -> str:
+    content: dict[str, Any] = {"rows": summary.rows, "params": "\n".join(summary.lines)}
+    content["problems"] = [problem._asdict() for problem in summary.problems]
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+_ = spacing

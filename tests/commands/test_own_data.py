@@ -1,0 +1,96 @@
+"""`brainseg data`: what it says of a folder, and its exit code."""
+
+import json
+import sys
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainseg import cli, config
+from brainseg.data import folder
+from tests.support import own_layouts
+from tests.support.nifti_files import nifti
+
+
+def call(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["brainseg", "data", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code
+
+
+def rows(told: str) -> dict[str, str]:
+    """First words of a line → the rest."""
+    return dict(line.split("  ", 1) for line in told.splitlines() if "  " in line.strip())
+
+
+def test_a_readable_folder(tmp_path, monkeypatch, capsys):
+    root = own_layouts.brats(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)  # no project is needed
+    assert call(monkeypatch, "own") == 0
+    told = {name: text.strip() for name, text in rows(capsys.readouterr().out).items()}
+    assert told["layout"].startswith("BraTS folders (download.layout: brats), ")
+    assert (told["patients"], told["volumes"], told["slices"]) == ("2", "2", "4")
+    assert told["sequences"] == "pre-contrast in 2, FLAIR in 2, post-contrast in 2"
+    assert told["masks"] == "2 found, 0 missing, 0 empty of 2 looked at"
+    assert (told["size"], told["spacing, mm"]) == ("8 x 8 x 2 in 2", "0.9 x 1.1 x 5 in 2")
+    case = "BraTS20_Training_002"
+    assert told[f"patient {case}"].split(", ") == [
+        f"{case}/{case}_{kind}.nii.gz" for kind in ("t1", "flair", "t1ce", "seg")
+    ]
+    assert told["passed over"] == "2 files"
+    assert not list(root.parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["brats", "nnunet", "decathlon", "bids", "table", "folders"])
+def test_the_lines_for_params_yaml_read_the_same(name, tmp_path, monkeypatch, capsys):
+    root = getattr(own_layouts, name)(tmp_path)
+    assert call(monkeypatch, root, "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    block = config.parse_yaml(content["params"], "x")["download"]
+    download = config.Download(**{"images": "**/*", "masks": "**/*_mask.*", "patient": "folder"} | block)
+    pairs = list(folder.pairs(download))
+    assert len({pair.patient for pair in pairs}) == int(content["rows"]["patients"])
+    assert len(pairs) == int(content["rows"]["slices"])
+
+
+def test_faults_are_told_and_end_with_2(tmp_path, monkeypatch, capsys):
+    cases = [f"BraTS20_Training_{number:03}" for number in range(9)]
+    root = own_layouts.brats(tmp_path, cases)
+    for case in cases[:8]:
+        (root / case / f"{case}_seg.nii.gz").unlink()
+    nifti(root / f"{cases[8]}/{cases[8]}_seg.nii.gz", np.ones((3, 8, 8), np.uint8))
+    assert call(monkeypatch, root) == 2
+    told = capsys.readouterr()
+    assert "1 found, 8 missing" in told.out and "params.yaml" not in told.out
+    assert told.err.count("has no mask") == 5 and "ERROR 2 and 3 more like these" in told.err
+    assert f"{cases[8]}_seg.nii.gz: is 8 x 8 x 3, its image 8 x 8 x 2" in told.err
+
+
+def test_masks_that_are_all_empty(tmp_path, monkeypatch, capsys):
+    root = own_layouts.nnunet(tmp_path)
+    for path in (root / "labelsTr").iterdir():
+        own_layouts.mask(path, ())
+    assert call(monkeypatch, root) == 2
+    told = capsys.readouterr()
+    assert "2 empty of 2 looked at" in told.out and "there is nothing to learn" in told.err
+
+
+def test_what_is_asked_if_it_could_be_two(tmp_path, monkeypatch, capsys):
+    root = own_layouts.folders(own_layouts.bids(tmp_path))
+    assert call(monkeypatch, root) == 2
+    assert "layout: bids or layout: folders" in capsys.readouterr().err
+    assert call(monkeypatch, root, "--layout", "folders") == 0
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_nothing_there(name, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    assert call(monkeypatch, tmp_path / name) == 2
+    assert str(Path(tmp_path / name)) in capsys.readouterr().err
+
+
+def test_the_command_knows_the_layouts_of_params_yaml():
+    assert typing.get_args(cli.Layout) == typing.get_args(config.Layout)
