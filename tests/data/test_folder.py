@@ -103,6 +103,15 @@ def test_patterns_by_which_nothing_is_paired_are_one_fault(tmp_path):
     )
 
 
+def test_a_header_and_its_voxels_are_one_image(tmp_path):
+    names = ("i/a.hdr", "i/a.img", "m/a.nhdr", "m/a.raw", "i/b.mgz", "m/b.HDR.GZ", "m/b.img.gz", "i/c.img", "i/c.hdr")
+    place(tmp_path, *names, "m/c.mhd")
+    pairs = found(tmp_path, images="own/i/*", masks="own/m/*", patient="each_volume")
+    assert [each[2:] for each in pairs] == [
+        ("own/i/a.hdr", "own/m/a.nhdr"), ("own/i/b.mgz", "own/m/b.HDR.GZ"), ("own/i/c.hdr", "own/m/c.mhd")
+    ]  # fmt: skip
+
+
 def test_each_image_its_own_patient(tmp_path):
     root = place(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in ("x7", "y7", "left")))
     pairs = found(root, images="images/*.png", masks="masks/*.png", patient="each_image")
@@ -269,7 +278,7 @@ def test_a_folder_that_is_missing_or_holds_nothing(tmp_path):
     for path, what in (
         (None, "is null"),
         (str(tmp_path / "none"), "not a folder"),
-        (str(tmp_path / "empty"), "no TIF, PNG, JPEG or NIfTI fits"),
+        (str(tmp_path / "empty"), "no picture or volume fits"),
     ):
         with pytest.raises(DataError, match=what):
             list(folder.pairs(params("").model_copy(update={"path": path})))

@@ -11,9 +11,10 @@ import pytest
 from brainseg.errors import BrainsegError, DataError, MachineError, RunError
 from brainseg.inference import cases, decoding
 from brainseg.inference.decoding import Decoders
+from tests.support import itk_files
 from tests.support.dicom_series import save_series
 from tests.support.fake_outliner import heads
-from tests.support.nifti_files import ORIENTATIONS, nifti
+from tests.support.nifti_files import LPS, ORIENTATIONS, nifti
 from tests.support.server_fixture import encoded, head
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,7 @@ def test_what_comes_out_is_what_reading_it_here_gives(tmp_path):
         nifti(tmp_path / "a.nii.gz", heads(4).astype(np.int16), ORIENTATIONS[5]),
         nifti(tmp_path / "b.nii", np.stack([heads(3)] * 3, axis=-1)),
         save_series(tmp_path / "series", heads(4).astype(np.uint16))[0].parent,
+        *(itk_files.write(tmp_path / name, heads(4).astype(np.int16).T, LPS) for name in ("c.nhdr", "d.mha")),
     ]
     with one() as decoders:
         for path in given:

@@ -262,7 +262,10 @@ def few(dtype, *values) -> np.ndarray:
 BAD_LABELS = {
     "fractions": (few("f4", 0.5, 1.25, 3), "holds the values 0.5, 1.25, labels must"),
     "negative": (few("i2", -1, -300, 2), "holds the values -300, -1, labels"),
-    "above 255": (few("u2", *range(254, 262)), "holds the values 256, 257, 258, 259, 260, labels"),
+    "above 65535": (
+        few("u4", *range(65534, 65538)),
+        "holds the values 65536, 65537, labels must be whole numbers 0 to 65535",
+    ),
     "NaN": (few("f8", np.nan, np.inf, 1), "holds the values inf, nan, labels"),
     "channels": (np.stack([GRAY] * 3, -1), "has 3 channels, a mask must have one"),
     "RGB": (np.zeros(SHAPE, RGB24), "has 3 channels, a mask must have one"),
@@ -286,6 +289,12 @@ def test_whole_numbers_of_any_type_are_labels(tmp_path, dtype):
     np.testing.assert_array_equal(file_order(volume), few("u1", 0, 1, 4, 100))
     halved = read(tmp_path, encode(few(dtype, 2, 4), slope=("<f", 0.5)), nifti.read_labels)
     np.testing.assert_array_equal(file_order(halved), few("u1", 1, 2))
+
+
+def test_labels_above_255_are_16_bits(tmp_path):
+    volume = read(tmp_path, encode(few("i4", 0, 205, 1001, 65535)), nifti.read_labels)
+    assert volume.voxels.dtype == np.uint16
+    np.testing.assert_array_equal(np.unique(volume.voxels), [0, 205, 1001, 65535])
 
 
 def test_limits_hold_before_voxels_are_read(tmp_path):

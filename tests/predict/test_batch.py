@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.io import nifti as niftis
 from brainseg.predict import batch, output
-from tests.support import dicom_study
+from tests.support import dicom_study, itk_files
 from tests.support.dicom_series import save_series
 from tests.support.fake_outliner import Fake, heads
 from tests.support.nifti_files import ORIENTATIONS, nifti
@@ -101,6 +102,27 @@ def test_a_nifti_gives_a_mask_of_its_own_geometry(tmp_path, orientation):
     assert (row["kind"], row["slices"], row["slices_with_tumour"], row["largest_slice"]) == ("nifti", "5", "2", "2")
     assert float(row["area_mm2"]) == pytest.approx(area * 1.1 * 0.9, abs=0.051)
     assert float(row["volume_ml"]) == pytest.approx(2 * area * 1.1 * 0.9 * 5 / 1000, abs=0.0006)
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "nhdr", "mha", "mhd", "mgz"])
+def test_other_formats_give_a_nifti_of_their_geometry_from_folders_and_zips(tmp_path, ending):
+    voxels = heads(5).astype(np.int16)
+    given = nibabel.load(nifti(tmp_path / "scan.nii", voxels, ORIENTATIONS[5]))
+    path = tmp_path / f"in/p/scan.{ending}"
+    path.parent.mkdir(parents=True)
+    if ending == "mgz":
+        nibabel.save(nibabel.MGHImage(np.asarray(given.dataobj), given.affine), path)
+    else:
+        itk_files.write(path, np.asarray(given.dataobj), given.affine)
+    shutil.make_archive(str(tmp_path / "in/zipped"), "zip", path.parent)
+    run(tmp_path / "in", tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert len(rows) == 2 and not any(row["error"] for row in rows.values())
+    for row in rows.values():
+        mask = nibabel.load(tmp_path / "out" / row["mask"])
+        np.testing.assert_allclose(mask.affine, given.affine, atol=1e-5)
+        np.testing.assert_array_equal(np.asarray(mask.dataobj), np.asarray(given.dataobj) == 230)
+        assert row["kind"] == {"n": "nrrd", "m": "metaimage"}[ending[0]] if ending != "mgz" else "mgh"
 
 
 def test_a_dicom_series_gives_nifti(tmp_path):

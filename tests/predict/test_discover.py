@@ -89,6 +89,27 @@ def test_a_pair_is_one_case_and_half_of_one_is_none_unless_named(tmp_path):
     assert places(find(tmp_path / "in/disc.img", tmp_path=tmp_path), tmp_path / "in") == {"disc": ("file", 1)}
 
 
+def test_a_header_and_the_file_that_it_names_are_one_case(tmp_path):
+    for name in ("a.mhd", "b.nhdr", "alone.nhdr", "c.nrrd", "x.seg.nrrd", "d.mgz"):
+        empty(tmp_path / "in" / name)
+    (tmp_path / "in/a.mhd").write_text("TransformMatrix = 1 0 0 0 1 0 0 0 1\nNDims = 3\nElementType = MET_SHORT\n"
+                                       "ElementDataFile = voxels of a.raw\n")  # fmt: skip
+    (tmp_path / "in/b.nhdr").write_text("NRRD0004\ntype: short\nspace: RAS\ndimension: 3\nencoding: raw\n"
+                                        "space directions: (1,0,0) (0,1,0) (0,0,1)\ndata file: b.raw\n")  # fmt: skip
+    for name in ("voxels of a.raw", "b.raw", "other.raw"):
+        empty(tmp_path / "in" / name)
+    expected = {"a": ("file", 2), "alone": ("file", 1), "b": ("file", 2), "c": ("file", 1), "d": ("file", 1)}
+    found = find(tmp_path / "in", tmp_path=tmp_path)
+    assert places(found, tmp_path / "in") == expected
+    assert {Path(each.label).name for each in found.passed} == {"other.raw", "x.seg.nrrd"}
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for path in (tmp_path / "in").iterdir():
+            archive.write(path, path.name)
+    assert places(find(tmp_path / "z.zip", tmp_path=tmp_path), tmp_path / "z.zip") == expected
+    [source] = find(tmp_path / "in/a.mhd", tmp_path=tmp_path).sources
+    assert [file.name for file in source.files] == ["a.mhd", "voxels of a.raw"]
+
+
 def test_the_voxels_of_a_pair_count_for_its_digest(tmp_path):
     for name in ("a.hdr", "a.img"):
         empty(tmp_path / name)

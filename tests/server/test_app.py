@@ -18,10 +18,11 @@ from brainseg.errors import DataError
 from brainseg.inference import plausibility
 from brainseg.inference.plausibility import Verdict
 from brainseg.inference.predictor import Predictor
+from brainseg.io import pictures, scans
 from brainseg.io.volumes import Geometry, Volume
 from brainseg.server import access, app, examples, openapi, serve
 from brainseg.server.refusals import Refusal
-from tests.support import bombs, onnx_toy, phantom_examples
+from tests.support import bombs, itk_files, onnx_toy, phantom_examples
 from tests.support.server_fixture import FACTS, Model, encoded, head, serving
 
 PICTURE = encoded(head())
@@ -203,6 +204,44 @@ def slices(count: int = 4) -> list[bytes]:
     return [
         bombs.dicom(ImagePositionPatient=[0, 0, 5 * n], PixelData=head().astype("<u2").tobytes()) for n in range(count)
     ]
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "mha", "mgh", "mgz", "hdr", "nhdr", "mhd"])
+def test_other_volumes_and_headers_with_their_voxels(served, tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    if ending in ("mgh", "mgz"):
+        nibabel.save(nibabel.MGHImage(VOXELS, TILTED), path)
+    elif ending == "hdr":
+        nibabel.save(nibabel.Nifti1Pair(VOXELS, TILTED), path)
+    else:
+        itk_files.write(path, VOXELS, TILTED, packed=ending == "mha")
+    files = [each.read_bytes() for each in sorted(tmp_path.glob("a.*"), reverse=True)]
+    assert len(files) == (2 if ending in ("hdr", "nhdr", "mhd") else 1)
+    kind = {"h": "nifti", "n": "nrrd", "m": "metaimage"}[ending[0]] if ending[:2] != "mg" else "mgh"
+    body = served.segment(*files).json()
+    assert body["input"]["kind"] == kind and body["summary"]["tumour_pixels"] == 90
+    assert body["warnings"] == []
+    mask = loaded(served.segment(*files, headers={"Accept": "application/x-nifti"}).content)
+    np.testing.assert_allclose(mask.affine, TILTED, atol=1e-5)
+
+
+def test_half_of_a_volume_is_refused_with_what_is_missing(served, tmp_path):
+    itk_files.write(tmp_path / "a.mhd", VOXELS, TILTED)
+    header, voxels = (tmp_path / "a.mhd").read_bytes(), (tmp_path / "a.raw").read_bytes()
+    for files, status, what in (
+        ([header], 422, "a.raw, is not beside it"),
+        ([voxels], 415, "is not of an accepted kind"),
+        ([header, voxels, voxels], 415, "not of an accepted kind"),
+        ([header.replace(b"a.raw", b"/etc/passwd"), voxels], 415, "only a file in the same folder is read"),
+    ):
+        refused = served.segment(*files)
+        assert refused.status_code == status and what in refused.json()["error"]["what"]
+
+
+def test_the_page_knows_the_endings_that_are_read():
+    source = (Path(__file__).parents[2] / "web/src/intake.ts").read_text("utf-8")
+    known = {name: set(re.search(rf'const {name} = "(.*)";', source)[1].split()) for name in ("VOLUMES", "PICTURES")}
+    assert known == {"VOLUMES": set(scans.SUFFIXES), "PICTURES": set(pictures.SUFFIXES)}
 
 
 def test_dicom_as_files_or_as_a_zip(served):

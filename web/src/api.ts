@@ -2,7 +2,7 @@
 
 import { sentence } from "./page";
 
-export type Kind = "picture" | "tif" | "nifti" | "dicom";
+export type Kind = "picture" | "tif" | "nifti" | "nrrd" | "metaimage" | "mgh" | "dicom";
 
 export interface Answer {
   disclaimer: string;
@@ -94,11 +94,11 @@ export async function examples(): Promise<Example[]> {
   return (await get("v1/examples")).json();
 }
 
-const ENDINGS: Record<Kind, string> = { picture: ".png", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
+const ENDINGS: Partial<Record<Kind, string>> = { picture: ".png", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
 
 export async function example(chosen: Example, signal: AbortSignal): Promise<File> {
   const body = await (await get(`v1/examples/${encodeURIComponent(chosen.id)}`, signal)).blob();
-  return new File([body], chosen.id + ENDINGS[chosen.kind]);
+  return new File([body], chosen.id + (ENDINGS[chosen.kind] ?? ""));
 }
 
 async function post(given: Given, accept: string, signal: AbortSignal): Promise<Response> {
@@ -142,7 +142,7 @@ const WORDS: Record<number, [string, string]> = {
   401: ["This page has no access", "Open the link with the token that brainseg serve printed."],
   403: ["The server refused this page", "Open the address that brainseg serve printed, not a copy of the page."],
   413: ["The file is too large", "Send one series, or fewer slices."],
-  415: ["Not a file that can be outlined", "Send PNG, TIF, JPEG, NIfTI or DICOM."],
+  415: ["Not a file that can be outlined", "Send PNG, TIF, JPEG, NIfTI, NRRD, MetaImage, MGH or DICOM; a header together with its voxels."],
   429: ["Too many requests", "Wait a little."],
   503: ["The server is busy", "Wait a little."],
 };

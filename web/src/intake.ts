@@ -2,22 +2,38 @@
 
 import { Refusal, type Given } from "./api";
 
-const VOLUME = /\.nii(\.gz)?$/i;
-const OTHER = /\.(png|jpe?g|tiff?|nii|nii\.gz|zip|pdf|txt|csv|json|xml|html?)$/i;
+// The endings of scans.SUFFIXES and pictures.SUFFIXES, which tests/server/test_app.py holds these against.
+const VOLUMES = ".nii .nii.gz .hdr .hdr.gz .img .img.gz .nrrd .nhdr .mha .mhd .mgh .mgz";
+const PICTURES = ".tif .tiff .png .jpg .jpeg";
+const OTHERS = ".zip .pdf .txt .csv .json .xml .htm .html";
+const HEADER = /^(.*)\.(hdr|hdr\.gz|nhdr|mhd)$/i;
 const LITTER = /^(\.|dicomdir$|thumbs\.db$|desktop\.ini$|__macosx$)/i;
 
-/** One file; several files are one DICOM series, or sequences to be assigned, which `roles` guesses. */
+function endsIn(endings: string, file: File): boolean {
+  return endings.split(" ").some((ending) => file.name.toLowerCase().endsWith(ending));
+}
+
+/** Whether two files are a header and its voxels, by their names. */
+function isPair(files: File[]): boolean {
+  const headers = files.filter((file) => HEADER.test(file.name));
+  const [voxels] = files.filter((file) => !HEADER.test(file.name));
+  if (files.length !== 2 || headers.length !== 1 || !voxels) return false;
+  return !endsIn(".nii .nii.gz .nrrd .mha .mgh .mgz", voxels) && !endsIn(PICTURES, voxels) && !endsIn(OTHERS, voxels);
+}
+
+/** One file; a header and its voxels; several files are one DICOM series, or sequences to be assigned, which `roles` guesses. */
 export function given(files: File[]): Given | { assign: Partial<Record<"pre" | "flair" | "post", File>> } {
   const kept = files.filter((file) => !LITTER.test(file.name));
   const [first] = kept;
-  if (!first) throw new Refusal("Nothing to outline in there", "Drop a picture, a NIfTI file, or the files of one DICOM series.");
+  if (!first) throw new Refusal("Nothing to outline in there", "Drop a picture, a volume (NIfTI, NRRD, MetaImage, MGH), or the files of one DICOM series.");
   if (kept.length === 1) return { name: first.name, parts: [{ role: "file", file: first }] };
-  if (kept.length <= 3 && kept.every((file) => VOLUME.test(file.name))) return { assign: roles(kept) };
-  const strange = kept.find((file) => OTHER.test(file.name));
+  if (isPair(kept)) return { name: kept.find((file) => HEADER.test(file.name))!.name, parts: kept.map((file) => ({ role: "file", file })) };
+  if (kept.length <= 3 && kept.every((file) => endsIn(VOLUMES, file))) return { assign: roles(kept) };
+  const strange = kept.find((file) => endsIn(`${VOLUMES} ${PICTURES} ${OTHERS}`, file));
   if (strange) {
     throw new Refusal(
       `${kept.length} files at once, among them ${strange.name}`,
-      "Several files together must be the DICOM files of one series. Drop anything else one by one, or use Assign sequences.",
+      "Several files together must be the DICOM files of one series, or a header and its voxels. Drop anything else one by one, or use Assign sequences.",
     );
   }
   kept.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));

@@ -298,7 +298,7 @@ function saveOverlay(): void {
 
 /** A file's name without its ending and without what some system might not take. */
 function stem(name: string): string {
-  return name.replace(/(\.nii)?\.[a-z0-9]+$/i, "").replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80) || "brainseg";
+  return name.replace(/(\.(nii|hdr|img))?\.[a-z0-9]+$/i, "").replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80) || "brainseg";
 }
 
 function save(blob: Blob, name: string): void {

@@ -4,7 +4,7 @@ import type { Answer, SliceFacts } from "./api";
 import { area } from "./bars";
 import { announce, element, list, measured, number, percent, sentence, show, words } from "./page";
 
-const KINDS = { picture: "Picture", tif: "TIF", nifti: "NIfTI", dicom: "DICOM" };
+const KINDS = { picture: "Picture", tif: "TIF", nifti: "NIfTI", nrrd: "NRRD", metaimage: "MetaImage", mgh: "MGH", dicom: "DICOM" };
 
 export function present(answer: Answer, name: string): void {
   const { summary, input } = answer;

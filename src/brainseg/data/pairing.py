@@ -21,7 +21,7 @@ from brainseg.io import nifti, pictures, scans
 from brainseg.io.folders import Walk
 
 SINGLE_PAGE = (".png", ".jpg", ".jpeg")  # formats that hold one page
-ENDINGS = (*pictures.SUFFIXES, *nifti.SUFFIXES)
+ENDINGS = (*pictures.SUFFIXES, *scans.SUFFIXES)
 _MANY = 4  # files without a partner that are told in one line if none has one
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
@@ -85,7 +85,7 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
     else:
         images = _match_names([name for name in names if name not in taken], params.images)
     if not images:
-        kinds = "folder" if params.images.endswith("/") else "TIF, PNG, JPEG or NIfTI"
+        kinds = "folder" if params.images.endswith("/") else "picture or volume"
         what = f"no {kinds} fits download.images ({params.images})"
         fix = "set download.images to where they are, below download.path; of DICOM series to folders: 'scans/*/'"
         problems.append(Problem("", what, fix))
@@ -106,7 +106,7 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
 
 def is_volume(root: Path, image: str) -> bool:
     path = root / image
-    if path.is_dir() or scans.is_volume(path.name):
+    if path.is_dir() or scans.kind_of(path.name):
         return True
     return path.suffix.lower() in (".tif", ".tiff") and pictures.has_pages(path)
 
@@ -209,7 +209,16 @@ def _match_names(names: list[str], pattern: str) -> dict[Key, list[str]]:
         if in_folder and in_stem and ending in ("", ".*", suffix):
             folder = "/".join(group.strip("/") for group in in_folder.groups() if group)
             found[folder, *in_stem.groups()].append(name)
-    return found
+    return {key: _drop_voxels(names) for key, names in found.items()}
+
+
+def _drop_voxels(names: list[str]) -> list[str]:
+    """``names`` without the .img whose .hdr is there."""
+    there = set(names)
+    return [
+        name for name in names
+        if not (split_name(name)[1].startswith(".img") and there.intersection(nifti.other_names(name)))
+    ]  # fmt: skip
 
 
 def _list_series_folders(holders: list[str], pattern: str) -> list[str]:

@@ -14,10 +14,9 @@ from brainseg.io.sequences import CHANNELS
 from brainseg.io.volumes import Volume
 
 ROLES = {"pre": "pre-contrast", "flair": "FLAIR", "post": "post-contrast"}
-_ITK = "python -c \"import SimpleITK as itk; itk.WriteImage(itk.ReadImage('IN'), 'OUT.nii.gz')\""
 _CONVERT = {
-    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), f"make it NIfTI: {_ITK}"),
-    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "make it NIfTI: mri_convert IN OUT.nii.gz (FreeSurfer)"),
+    ".mnc": "make it NIfTI: mri_convert IN OUT.nii.gz (FreeSurfer)",
+    **dict.fromkeys((".raw", ".zraw"), "name its header, .mhd or .nhdr, which says how the voxels are stored"),
     "dicomdir": "name the folder that it lies in",
 }
 
@@ -25,9 +24,9 @@ _CONVERT = {
 class Case(NamedTuple):
     """``voxels`` (S, H, W) or (S, H, W, 3), axial. ``volume``: their place in space, None if it is not known.
 
-    ``kind``: picture, tif (with several pages), nifti or dicom. ``channels``: the contrast in each model channel.
-    ``remarks``: for the reader of the answer, what was assumed or passed over. ``origin``: of DICOM, what a SEG of the
-    outline refers to; None where none can be made.
+    ``kind``: picture, tif (with several pages), dicom, or one of scans.READERS. ``channels``: the contrast in each
+    model channel. ``remarks``: for the reader of the answer, what was assumed or passed over. ``origin``: of DICOM,
+    what a SEG of the outline refers to; None where none can be made.
     """
 
     name: str
@@ -51,9 +50,9 @@ def read(path: Path, name: str) -> Case:
         DataError: it is no complete image of an accepted kind. MachineError: the library for its kind is not installed.
     """
     with guard(name):
-        if path.is_dir() or scans.is_volume(path.name):
+        if kind := "dicom" if path.is_dir() else scans.kind_of(path.name):
             scan = scans.read_image(path, name)
-            case = make_case(name, "dicom" if path.is_dir() else "nifti", scan.voxels, scan.volume, scan.remarks)
+            case = make_case(name, kind, scan.voxels, scan.volume, scan.remarks)
             return _add_origin(case) if scan.volume and scan.volume.frames else case
         if not path.is_file():
             raise DataError(name, "does not exist, or is no file", "check the path")

@@ -16,6 +16,7 @@ import numpy as np
 
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, guard
 from brainseg.inference.cases import Case
+from brainseg.io import itk, scans
 from brainseg.io.dicom_seg import Origin
 from brainseg.io.volumes import Geometry, Volume
 
@@ -143,10 +144,10 @@ class Decoders:
             MachineError: no process can be started any more.
         """
         with guard(name):
-            inside = path.iterdir() if path.is_dir() else [path]
-            size = sum(file.stat().st_size for file in inside if file.exists())
+            inside = path.iterdir() if path.is_dir() else (path, scans.find_other_half(path, name))
+            size = sum(file.stat().st_size for file in inside if file and file.exists())
         worker = self._turn()
-        started, seconds = time.monotonic(), self._seconds(size)
+        started, seconds = time.monotonic(), self._seconds(size) + itk.LOAD_SECONDS * itk.is_itk(path.name)
         try:
             head, voxels = worker.ask({"path": str(path), "kind": kind, "name": name}, seconds)
         except WorkerLostError:

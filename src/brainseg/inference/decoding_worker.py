@@ -19,6 +19,7 @@ import psutil
 from brainseg.errors import BrainsegError, guard
 from brainseg.inference import cases
 from brainseg.inference.cases import Case
+from brainseg.io import itk
 
 MEMORY = 8 * 2**30  # bytes for one file: twice what the largest accepted volume takes, 2**27 values as float64
 
@@ -41,10 +42,12 @@ def _answer(decode: Callable[[Request], Case], memory: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
-    _limit(memory)
+    _limit(memory, _load_libraries)
     _send(sink, {"ready": True})
     for line in source:
         request = json.loads(line)
+        if itk.is_itk(request["path"]) and "SimpleITK" not in sys.modules:
+            _limit(memory, itk.load)
         voxels: memoryview | bytes = b""
         try:
             with guard(request["name"]):
@@ -55,16 +58,22 @@ def _answer(decode: Callable[[Request], Case], memory: int) -> None:
         del voxels  # free them before the next file
 
 
-def _limit(memory: int) -> None:
-    """Load what decoding needs, then limit the memory on top of that."""
+def _load_libraries() -> None:
     import nibabel  # noqa: F401
     import pydicom.filereader
     import pydicom.pixels  # noqa: F401
     from PIL import Image
 
     Image.preinit()
-    most = psutil.Process().memory_info().vms + memory
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _limit(memory: int, load: Callable[[], object]) -> None:
+    """Load libraries, then limit the memory on top of them. SimpleITK, which is large, waits for its first file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    with suppress(BrainsegError):  # a library that is missing is told for the file that needs it
+        load()
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + memory, hard))
 
 
 def _pack(case: Case) -> tuple[dict[str, Any], memoryview]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from brainseg import files
 from brainseg.errors import DataError, guard
-from brainseg.io import volumes
+from brainseg.io import values, volumes
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -40,13 +40,10 @@ _PAIR_MARKS = (b"ni1\0", b"ni2\0\r\n\x1a\n")
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 128: "u1", 256: "i1", 512: "u2", 768: "u4", 1024: "i8"}
 _TYPES[1280] = "u8"
 _RGB = 128
-_KEPT_TYPES = ("u1", "u2", "i2", "f4")
 _OTHER_TYPES = {1: "1-bit", 32: "complex", 1536: "128-bit", 1792: "complex", 2048: "complex", 2304: "RGBA"}
-_MAX_INTEGER = 2**24  # float32 holds every integer up to this one
 _MAX_OFFSET = 2**24  # bytes of header and extensions before the voxels
 _MAX_TRAILING = 2**20  # bytes after the voxels that are ignored
 _MM_CODES = (0, 2)  # codes of the unit: 0 is unknown, which is taken as millimetres, and 2 is millimetres
-_ROUNDING = 1e-3  # from a whole number: labels scaled by a float32 slope such as 1/255 are not exact
 _TIMES = {8: "s", 16: "ms", 24: "us"}  # codes of the unit of the fourth axis, the other ones but 0 are of spectra
 _TIME_SERIES = 2001  # intent
 _VECTORS = (1007, 2003)  # intents of a fifth axis: vector, RGB
@@ -56,16 +53,15 @@ _SCANNER = 1  # code of an sform or qform in coordinates of the scanner
 _RESTORE = "restore it, or save it again as .nii or .nii.gz"
 
 
-class _Header(NamedTuple):
-    """What reading the voxels needs."""
+class Header(NamedTuple):
+    """What reading the voxels of a file needs, of NIfTI or of another format that stores them in the same way."""
 
     geometry: Geometry
     channels: int
     dtype: np.dtype  # as stored, with its byte order
     interleaved: bool  # RGB24: the channels of a voxel lie side by side
     offset: int  # bytes between the end of the header and the voxels
-    slope: float
-    intercept: float
+    scaling: values.Scaling
     remarks: tuple[str, ...]
 
 
@@ -93,7 +89,7 @@ def read_geometry(path: Path, name: str) -> Geometry:
     A fourth axis of any length is accepted: its volumes share one grid.
     """
     volumes.load_nibabel("NIfTI")
-    with guard(name), _open(_find_halves(path, name)[0], name) as stream:
+    with guard(name), open_file(_find_halves(path, name)[0], name) as stream:
         return _read_header(stream, name, is_pair=bool(other_names(path.name)), sequences=ANY).geometry
 
 
@@ -109,7 +105,7 @@ def read_sequences(path: Path, name: str, sequences: int, chosen: Sequence[int],
     """
     header, stored = _read_file(path, name, (sequences,), most, sequences)
     picked = stored[..., list(chosen)] if len(chosen) > 1 else stored[..., chosen[0]]
-    axial = volumes.to_axial(_to_intensities(header, picked, name), header.geometry.affine)
+    axial = volumes.to_axial(values.to_intensities(picked, header.scaling, name), header.geometry.affine)
     return axial._replace(remarks=header.remarks)
 
 
@@ -129,27 +125,17 @@ def read_image(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
         MachineError: nibabel is not installed.
     """
     header, stored = _read_file(path, name, (1, 3), most)
-    axial = volumes.to_axial(_to_intensities(header, stored, name), header.geometry.affine)
-    return axial._replace(remarks=header.remarks)
+    intensities = values.to_intensities(stored, header.scaling, name)
+    return volumes.to_axial(intensities, header.geometry.affine)._replace(remarks=header.remarks)
 
 
 def read_labels(path: Path, name: str, most: int = MAX_VOXELS) -> Volume:
-    """Read a mask: uint8 labels, ``(S, H, W)``. Arguments and errors as in :func:`read_image`.
+    """Read a mask: uint8 or uint16 labels, ``(S, H, W)``. Arguments and errors as in :func:`read_image`.
 
-    Any stored type is accepted if all its values, scaled, are whole numbers 0 to 255.
+    Any stored type is accepted if all its values, scaled, are whole numbers 0 to 65535.
     """
     header, stored = _read_file(path, name, (1,), most)
-    labels = np.empty(stored.shape, np.uint8)
-    for k in range(stored.shape[2]):  # plane by plane: a whole volume in float64 would take eight times the memory
-        plane = _scale(stored[:, :, k], header)
-        whole = np.rint(plane)
-        with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is no label
-            fits = (whole >= 0) & (whole <= 255) & (np.abs(plane - whole) <= _ROUNDING)
-        if not fits.all():
-            shown = ", ".join(f"{value:.9g}" for value in np.unique(plane[~fits])[:5])
-            what = f"holds the values {shown}, labels must be whole numbers 0 to 255"
-            raise DataError(name, what, "save the mask with its labels as whole numbers")
-        labels[:, :, k] = whole
+    labels = values.to_labels(stored, header.scaling, name)
     return volumes.to_axial(labels, header.geometry.affine)._replace(remarks=header.remarks)
 
 
@@ -196,24 +182,27 @@ def _compress(data: bytes, level: int) -> bytes:
 
 def _read_file(
     path: Path, name: str, channels: tuple[int, ...], most: int, sequences: int = 0
-) -> tuple[_Header, np.ndarray]:
+) -> tuple[Header, np.ndarray]:
     """The header, and the voxels as stored: ``(I, J, K)``, ``(I, J, K, 3)`` or ``(I, J, K, sequences)``."""
     volumes.load_nibabel("NIfTI")  # before the file is opened
     with guard(name):
         try:
             own, voxels = _find_halves(path, name)
-            with _open(own, name) as stream:
+            with open_file(own, name) as stream:
                 header = _read_header(stream, name, is_pair=voxels is not None, sequences=sequences)
-                if header.channels not in channels:
-                    what = f"has {header.channels} channels, a mask must have one"
-                    raise DataError(name, what, "save its labels alone")
-                volumes.check_size(header.geometry, header.channels, name, most)
+                check_header(header, channels, name, most)
                 if not voxels:
-                    return header, _read_voxels(stream, header, name)
-            with _open(voxels, name) as stream:
-                return header, _read_voxels(stream, header, name)
+                    return header, read_voxels(stream, header, name)
+            with open_file(voxels, name) as stream:
+                return header, read_voxels(stream, header, name)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise DataError(name, "is damaged or cut short (its gzip stream is not whole)", _RESTORE) from None
+
+
+def check_header(header: Header, channels: tuple[int, ...], name: str, most: int) -> None:
+    """Refuse other numbers of channels and what is too small or too large, before any voxel is read."""
+    volumes.check_channels(header.channels, channels, name)
+    volumes.check_size(header.geometry, header.channels, name, most)
 
 
 def _find_halves(path: Path, name: str) -> tuple[Path, Path | None]:
@@ -230,7 +219,8 @@ def _find_halves(path: Path, name: str) -> tuple[Path, Path | None]:
 
 
 @contextmanager
-def _open(path: Path, name: str) -> Iterator[IO[bytes]]:
+def open_file(path: Path, name: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed if its first bytes are those of gzip."""
     if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
         raise DataError(name, "is not a file", "put the file itself here")
     with path.open("rb") as file, _open_stream(file) as stream:
@@ -247,7 +237,7 @@ def _open_stream(file: Any) -> Iterator[IO[bytes]]:
         yield stream  # type: ignore[misc]
 
 
-def _read_header(stream: IO[bytes], name: str, *, is_pair: bool, sequences: int = 0) -> _Header:
+def _read_header(stream: IO[bytes], name: str, *, is_pair: bool, sequences: int = 0) -> Header:
     """Read the header, leave ``stream`` at its end, and refuse what is not accepted.
 
     Args:
@@ -286,15 +276,14 @@ def _read_header(stream: IO[bytes], name: str, *, is_pair: bool, sequences: int 
     affine, remarks = _read_affine(fields, name)
     geometry = Geometry(affine, (shape[0], shape[1], shape[2]))
     channels = 3 if code == _RGB else shape[3] if len(shape) == 4 else 1
-    slope, intercept = (1.0, 0.0) if code == _RGB else _read_scaling(fields, name)  # NIfTI never scales colours
-    return _Header(
+    scaling = values.Scaling() if code == _RGB else _read_scaling(fields, name)  # NIfTI never scales colours
+    return Header(
         geometry,
         channels,
         dtype,
         code == _RGB,
         _read_offset(fields, 0 if is_pair else size, name),
-        slope,
-        intercept,
+        scaling,
         remarks,
     )
 
@@ -381,14 +370,14 @@ def _read_qform(fields: Any, name: str) -> np.ndarray:
     return affine
 
 
-def _read_scaling(fields: Any, name: str) -> tuple[float, float]:
+def _read_scaling(fields: Any, name: str) -> values.Scaling:
     """Slope and intercept. In the standard a slope of 0 means no scaling; nibabel writes NaN for it."""
     slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
     if slope == 0 or np.isnan(slope):
-        return 1.0, 0.0
+        return values.Scaling()
     if not np.isfinite([slope, intercept]).all():
         raise DataError(name, "has a scaling (scl_slope, scl_inter) that is not a number", _RESTORE)
-    return slope, intercept
+    return values.Scaling(slope, intercept)
 
 
 def _read_offset(fields: Any, size: int, name: str) -> int:
@@ -399,8 +388,11 @@ def _read_offset(fields: Any, size: int, name: str) -> int:
     return int(offset) - size
 
 
-def _read_voxels(stream: IO[bytes], header: _Header, name: str) -> np.ndarray:
-    """Read to the end, which also checks the checksum of gzip; more than the header declares is refused."""
+def read_voxels(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
+    """The voxels as stored, ``(I, J, K)`` or ``(I, J, K, 3)``, from a stream that is at the end of the header.
+
+    Read to the end, which also checks the checksum of gzip; more than the header declares is refused.
+    """
     shape = header.geometry.shape
     count = header.channels * int(np.prod(shape, dtype=np.int64))
     stream.read(header.offset)
@@ -410,39 +402,7 @@ def _read_voxels(stream: IO[bytes], header: _Header, name: str) -> np.ndarray:
         raise DataError(name, f"is cut short: {len(data):,} of {size:,} bytes of voxels", _RESTORE)
     if len(data) > size + _MAX_TRAILING:
         raise DataError(name, "holds more than its header declares", _RESTORE)
-    values = np.frombuffer(data, header.dtype, count)
+    stored = np.frombuffer(data, header.dtype, count)
     if header.interleaved:
-        return np.moveaxis(values.reshape((3, *shape), order="F"), 0, 3)
-    return values.reshape(shape if header.channels == 1 else (*shape, header.channels), order="F")
-
-
-def _to_intensities(header: _Header, stored: np.ndarray, name: str) -> np.ndarray:
-    """The stored values as uint8, uint16, int16 or float32, in the byte order of the machine."""
-    scaled = (header.slope, header.intercept) != (1.0, 0.0)
-    kept = stored.dtype.str[1:] in _KEPT_TYPES and not scaled
-    if (
-        not kept
-        and not scaled
-        and stored.dtype.kind in "iu"
-        and max(-int(stored.min()), int(stored.max())) > _MAX_INTEGER
-    ):
-        what = f"holds integers beyond {_MAX_INTEGER:,}, which float32 cannot hold"
-        raise DataError(name, what, "save it as float32 or as 16-bit integers, scaled as you see fit")
-    if kept:
-        values = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    else:
-        values = np.empty(stored.shape, np.float32)
-        with np.errstate(over="ignore"):  # too large values become infinite, and are counted below
-            for k in range(stored.shape[2]):
-                values[:, :, k] = _scale(stored[:, :, k], header)
-    bad = values.size - np.count_nonzero(np.isfinite(values)) if values.dtype.kind == "f" else 0
-    if bad:
-        what = f"holds {bad:,} voxels that are NaN, infinite or beyond float32"
-        raise DataError(name, what, "set them to the background's value")
-    return values
-
-
-def _scale(plane: np.ndarray, header: _Header) -> np.ndarray:
-    """Scaled values in float64. Values that are or become infinite or NaN are left to the caller."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return plane * np.float64(header.slope) + header.intercept
+        return np.moveaxis(stored.reshape((3, *shape), order="F"), 0, 3)
+    return stored.reshape(shape if header.channels == 1 else (*shape, header.channels), order="F")

@@ -18,7 +18,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +212,7 @@ def _open(data: bytes, name: str) -> Iterator[ImageFile]:
 def _page(image: ImageFile, name: str) -> np.ndarray:
     """Decode the current page."""
     _check_header(image, name)
-    with _quiet(image):
+    with quiet() if image.tile and image.tile[0].codec_name == "libtiff" else nullcontext():
         image.load()
     pixels = _to_array(image, name)
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
@@ -221,11 +221,8 @@ def _page(image: ImageFile, name: str) -> np.ndarray:
 
 
 @contextmanager
-def _quiet(image: ImageFile) -> Iterator[None]:
-    """Keep what libtiff prints of a file off the terminal; it prints in C, past Python's stderr."""
-    if not image.tile or image.tile[0].codec_name != "libtiff":
-        yield
-        return
+def quiet() -> Iterator[None]:
+    """Keep what a library prints of a file off the terminal; libtiff and ITK print in C, past Python's stderr."""
     with _stderr, open(os.devnull, "wb") as nowhere:
         try:
             terminal = os.dup(2)

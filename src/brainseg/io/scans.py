@@ -1,4 +1,4 @@
-"""Volumes on disk in every accepted form: NIfTI, a folder that holds one DICOM series, a TIF of several pages."""
+"""Volumes on disk in every accepted form: files that know their place in space, DICOM series, TIFs of several pages."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,8 +6,17 @@ from typing import NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, Problem, guard
-from brainseg.io import dicom, nifti, pictures, spacing, volumes
+from brainseg.io import dicom, itk, mgh, nifti, pictures, spacing, volumes
 from brainseg.io.volumes import Volume
+
+READERS = {  # kind → what reads it, by the ending of the file's name
+    "nifti": (nifti, (*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES)),
+    "nrrd": (itk, (".nrrd", ".nhdr")),
+    "metaimage": (itk, (".mha", ".mhd")),
+    "mgh": (mgh, mgh.SUFFIXES),
+}
+SUFFIXES = tuple(suffix for _, suffixes in READERS.values() for suffix in suffixes)
+IN_TWO_SUFFIXES = (*nifti.PAIR_SUFFIXES, *itk.DETACHED_SUFFIXES)  # a header, and its voxels in a file of their own
 
 
 class Scan(NamedTuple):
@@ -26,9 +35,22 @@ class Scan(NamedTuple):
         return spacing.format_cell(self.volume.spacing) if self.volume else ""
 
 
-def is_volume(name: str) -> bool:
-    """Whether a file of this name is NIfTI, single or half of a pair. A TIF of several pages is told by its bytes."""
-    return name.lower().endswith((*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES))
+def kind_of(name: str) -> str:
+    """One of READERS for a file of this name, or half of a pair; empty if it is none. A TIF is told by its bytes."""
+    return next((kind for kind, (_, suffixes) in READERS.items() if name.lower().endswith(suffixes)), "")
+
+
+def find_other_half(path: Path, name: str) -> Path | None:
+    """The other file of a volume that lies in two, in the same folder; None if there is none.
+
+    Raises:
+        DataError: a header that cannot be read, or that names a file elsewhere.
+    """
+    if not path.name.lower().endswith(itk.DETACHED_SUFFIXES):
+        return nifti.find_other_half(path)
+    with guard(name), path.open("rb") as file:
+        voxels = itk.find_voxels(file.read(itk.MAX_HEADER), name)
+    return path.with_name(voxels) if voxels and path.with_name(voxels).is_file() else None
 
 
 def read_image(path: Path, name: str) -> Scan:
@@ -44,18 +66,18 @@ def read_image(path: Path, name: str) -> Scan:
     with guard(name):
         if path.is_dir():
             return _to_scan(dicom.read_series(_find_files(path, name), name))
-        if is_volume(path.name):
-            return _to_scan(nifti.read_image(path, name))
+        if kind := kind_of(path.name):
+            return _to_scan(READERS[kind][0].read_image(path, name))
         return Scan(pictures.decode_pages(path.read_bytes(), name), None)
 
 
 def read_labels(path: Path, name: str) -> Scan:
-    """Read a mask: uint8 labels from NIfTI, the pages of a TIF unchanged. Errors as in ``read_image``."""
+    """Read a mask: uint8 or uint16 labels, of a TIF from all its pages. Errors as in ``read_image``."""
     if path.is_dir():
         raise DataError(name, "is a folder, masks are files", "convert the DICOM segmentation to NIfTI")
     with guard(name):
-        if is_volume(path.name):
-            return _to_scan(nifti.read_labels(path, name))
+        if kind := kind_of(path.name):
+            return _to_scan(READERS[kind][0].read_labels(path, name))
         return Scan(pictures.decode_pages(path.read_bytes(), name), None)
 
 

@@ -137,6 +137,12 @@ def check_affine(affine: np.ndarray, name: str) -> None:
         raise DataError(name, f"has axes that {kind}", "resample it onto an upright grid")
 
 
+def check_channels(count: int, accepted: tuple[int, ...], name: str) -> None:
+    """Refuse a file of another number of channels: only a mask must have one."""
+    if count not in accepted:
+        raise DataError(name, f"has {count} channels, a mask must have one", "save its labels alone")
+
+
 def check_size(geometry: Geometry, channels: int, name: str, most: int = MAX_VOXELS) -> None:
     """Refuse what is too small or too large, by the header alone, before any voxel is read.
 

@@ -13,7 +13,7 @@ from brainseg.errors import DataError, Problem
 from brainseg.inference import cases, chosen_rule, measurements, overlays, plausibility, seg_answers
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
-from brainseg.io import nifti
+from brainseg.io import itk, nifti
 from brainseg.io.dicom_seg import NoSegError
 from brainseg.predict import probability_maps
 from brainseg.predict.discover import Source
@@ -38,8 +38,12 @@ def read(source: Source, scratch: Path, reader: Reader) -> Case:
         return _read_slices(source, scratch, reader)
     if source.form == "series":
         return _read_series(source, scratch, reader)
-    with ExitStack() as opened:  # both halves of a pair, side by side
-        path, *_ = [opened.enter_context(file.on_disk(scratch)) for file in source.files]
+    header, *voxels = source.files
+    with ExitStack() as opened:  # a header and its voxels, side by side
+        path = opened.enter_context(header.on_disk(scratch))
+        for file in voxels:
+            named = file.name if header.ending in itk.DETACHED_SUFFIXES else ""
+            opened.enter_context(file.on_disk(scratch, named))
         return reader(path, source.label)
 
 

@@ -1,6 +1,6 @@
 """Find the cases in files, folders, zips, and patterns of them.
 
-- A NIfTI file, a pair .hdr and .img, and a TIF of several pages, is a case.
+- A volume (NIfTI, NRRD, MetaImage, MGH), in one file or in two, and a TIF of several pages, is a case.
 - The DICOM files of a folder are one case for each series among them.
 - Pictures of one folder whose names differ only in the number at their end, such as ``NAME_1.tif`` to ``NAME_24.tif``,
   are the slices of one volume, in the order of their numbers. Any other picture is a case of its own.
@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
-from brainseg.io import dicom, dicom_encoding, dicom_slice, nifti, pictures, zips
+from brainseg.io import dicom, dicom_encoding, dicom_slice, itk, nifti, pictures, scans, zips
 from brainseg.io.folders import PassedOver, Walk
 
-ENDINGS = (*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES, *pictures.SUFFIXES)
-_NOT_DICOM = (*dicom.OTHER_SUFFIXES, ".zip")
-_MASK = re.compile(r"_(mask|seg)$", re.IGNORECASE)
+ENDINGS = (*scans.SUFFIXES, *pictures.SUFFIXES)
+_NOT_DICOM = (*dicom.OTHER_SUFFIXES, *itk.SUFFIXES, ".zip")
+_MASK = re.compile(r"[_.](mask|seg)$", re.IGNORECASE)  # 3D Slicer writes X.seg.nrrd
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
 
@@ -52,13 +52,16 @@ class File(NamedTuple):
         return PurePosixPath(own, self.member).parent if self.member else PurePosixPath(own).parent
 
     @contextmanager
-    def on_disk(self, scratch: Path) -> Iterator[Path]:
-        """A path to read it from, under ``guard``. A member of a zip is unpacked, and removed after the block."""
+    def on_disk(self, scratch: Path, name: str = "") -> Iterator[Path]:
+        """A path to read it from, under ``guard``. A member of a zip is unpacked, and removed after the block.
+
+        ``name``: that the unpacked file must have, since another file names it.
+        """
         with guard(self.label):
             if not self.member:
                 yield self.path
                 return
-            target = scratch / f"member{self.ending}"  # not the name in the zip, which may be unsafe
+            target = scratch / (name or f"member{self.ending}")  # not the name in the zip, which may be unsafe
             try:
                 zips.unpack(self.path, self.member, target)
                 yield target
@@ -82,7 +85,7 @@ class Source(NamedTuple):
     place: PurePosixPath  # folder and name, absolute, without an ending; zips count as folders
     label: str  # its name in errors and in the table
     form: str  # "file", "slices" (pictures of one volume) or "series" (DICOM)
-    files: tuple[File, ...]  # slices in order; both halves of a pair
+    files: tuple[File, ...]  # slices in order; a header and its voxels
     numbers: tuple[int, ...] = ()  # for slices: the numbers in their names
 
     def digest(self, scratch: Path) -> str:
@@ -201,8 +204,9 @@ def _group_cases(
     inside: list[File], named: set[File], scratch: Path, each_picture: bool, problems: list[Problem]
 ) -> Iterator[Source]:
     """Group the files of one folder into cases."""
-    halves = {file: _find_other_half(file, inside) for file in inside if file.ending in nifti.PAIR_SUFFIXES}
-    paired = {file for file, other in halves.items() if other}
+    halves = {file: _find_other_half(file, inside, scratch) for file in inside if file.ending in scans.IN_TWO_SUFFIXES}
+    voxels = {other for file, other in halves.items() if other and file.ending in itk.DETACHED_SUFFIXES}
+    paired = {file for file, other in halves.items() if other} | voxels
     others = [file for file in inside if not file.name.lower().endswith(_NOT_DICOM) and file not in paired]
     series = [file for file in others if file.name.upper() != "DICOMDIR"]
     marked = {file for file in series if _is_dicom(file, scratch, problems)}
@@ -214,20 +218,27 @@ def _group_cases(
     used = {file for stack in stacks for file in stack.files} | set(series if marked else [])
     for file in inside:
         other = halves.get(file)
-        if file in halves and file not in named and not other:  # ".img" and ".hdr" have many other meanings
+        if file.ending in nifti.PAIR_SUFFIXES and file not in named and not other:  # they have many other meanings
             continue
-        if file.ending.startswith(".img") and other in halves:  # the header makes the case
+        if file in voxels or (file.ending.startswith(".img") and other in halves):  # the header makes the case
             continue
         if file not in used and (file.ending or file in named):
             yield Source(file.folder / file.stem, file.label, "file", (file, other) if other else (file,))
 
 
-def _find_other_half(file: File, inside: list[File]) -> File | None:
-    """The other half of a pair, in the same folder or zip."""
-    if not file.member:
-        other = nifti.find_other_half(file.path)
-        return File(other) if other else None
-    names = nifti.other_names(file.name)
+def _find_other_half(file: File, inside: list[File], scratch: Path) -> File | None:
+    """The other file of a volume that lies in two, in the same folder or zip; None as well if the header is damaged."""
+    try:
+        if not file.member:
+            other = scans.find_other_half(file.path, file.label)
+            return File(other) if other else None
+        if file.ending not in itk.DETACHED_SUFFIXES:
+            names = nifti.other_names(file.name)
+        else:
+            with file.on_disk(scratch) as path, path.open("rb") as header:
+                names = [itk.find_voxels(header.read(itk.MAX_HEADER), file.label)]
+    except BrainsegError:
+        return None  # the reader reports the reason
     return next((each for each in inside if each.path == file.path and each.name in names), None)
 
 

@@ -24,8 +24,9 @@ SEGMENT_FORM: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "file": _FILES | {"description": "a PNG, TIF or JPEG, a NIfTI volume, a zip of DICOM files of "
-                                          "one series, or those files; one series is taken as FLAIR"},
+                        "file": _FILES | {"description": "a PNG, TIF or JPEG, a NIfTI, NRRD, MetaImage or MGH volume, "
+                                          "a zip of DICOM files of one series, or those files; one series is taken as "
+                                          "FLAIR"},
                         "flair": _FILES | {"description": "instead of file, with pre and post or without"},
                         "pre": _FILES | {"description": "T1 before contrast, on the grid of flair"},
                         "post": _FILES | {"description": "T1 after contrast, on the grid of flair"},

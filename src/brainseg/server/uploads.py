@@ -1,4 +1,7 @@
-"""The parts of an upload, held in memory. Their bytes tell their kind; file names are neither read nor kept."""
+"""The parts of an upload, held in memory. Their bytes tell their kind; file names are neither read nor kept.
+
+A volume may come in two parts, a header and its voxels, which need no mark: the header is told by its bytes.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -10,8 +13,9 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from brainseg.errors import DataError
 from brainseg.inference.cases import ROLES
-from brainseg.io import dicom_encoding
+from brainseg.io import dicom_encoding, itk, mgh
 from brainseg.server.limits import MAX_BODY, MAX_PARTS
 from brainseg.server.refusals import Refusal
 
@@ -23,6 +27,9 @@ SUFFIXES = {
     "jpeg": ".jpg",
     "nifti": ".nii",
     "gzip": ".nii.gz",
+    "nrrd": ".nrrd",
+    "metaimage": ".mha",
+    "mgh": ".mgh",
     DICOM: ".dcm",
     ZIP: ".zip",
 }
@@ -34,7 +41,8 @@ _NIFTI = {b"\x5c\x01\0\0": 344, b"\0\0\x01\x5c": 344, b"\x1c\x02\0\0": 4, b"\0\0
 _OTHERS = {b"%PDF": "a PDF", b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"<": "a web page, SVG or XML",
            b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP or other RIFF file", b"MZ": "a program",
            b"\x7fELF": "a program", b"#!": "a script", b"II+\0": "a BigTIFF", b"MM\0+": "a BigTIFF"}  # fmt: skip
-_ACCEPTED = "send a PNG, TIF or JPEG picture, a NIfTI volume, or DICOM files of one series, which may be zipped"
+_ACCEPTED = ("send a PNG, TIF or JPEG picture, a NIfTI, NRRD, MetaImage or MGH volume, its header and voxels together "
+             "if they are two files, or DICOM files of one series, which may be zipped")  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -43,6 +51,7 @@ class Part(NamedTuple):
     kind: str  # a key of SUFFIXES
     files: list[BinaryIO]
     size: int  # bytes of all of them
+    names: tuple[str, ...] = ()  # of a header and the file of its voxels, as one names the other; else numbers
 
 
 class _InMemory(MultiPartParser):
@@ -92,6 +101,8 @@ def _group_parts(uploads: list[tuple[str, UploadFile]]) -> dict[str, Part]:
 
 
 def _make_part(role: str, uploads: list[UploadFile]) -> Part:
+    if len(uploads) == 2 and all(upload.size for upload in uploads) and (pair := _find_pair(role, uploads)):
+        return pair
     kinds = set()
     for number, upload in enumerate(uploads, 1):
         label = f"{role}, number {number} of {len(uploads)}" if len(uploads) > 1 else role
@@ -101,9 +112,33 @@ def _make_part(role: str, uploads: list[UploadFile]) -> Part:
         upload.file.seek(0)
     (kind, *others) = sorted(kinds)
     if others or (kind != DICOM and len(uploads) > 1):
-        raise Refusal(400, f"{role}: several files, which are not all DICOM", "send one file at a time, or several "
-                      "DICOM files of one series")  # fmt: skip
+        raise Refusal(400, f"{role}: several files, which are not all DICOM", "send one file at a time, several DICOM "
+                      "files of one series, or a header with its voxels (.hdr and .img, .mhd or .nhdr and .raw)"
+                      )  # fmt: skip
     return Part(kind, [upload.file for upload in uploads], sum(upload.size or 0 for upload in uploads))
+
+
+def _find_pair(role: str, uploads: list[UploadFile]) -> Part | None:
+    """Two files of which one is a header that has its voxels in the other; None if there is none.
+
+    Raises:
+        Refusal: the header leads elsewhere, or cannot be read.
+    """
+    for header, voxels in (uploads, uploads[::-1]):
+        head = header.file.read(itk.MAX_HEADER)
+        header.file.seek(0)
+        names: tuple[str, ...] = ()
+        if head[:4] in _NIFTI and head[_NIFTI[head[:4]] :].startswith((b"ni1", b"ni2")):
+            names = "1.hdr", "1.img"
+        elif itk.is_head(head):
+            try:
+                own = itk.find_voxels(head, role)
+            except DataError as error:
+                raise Refusal(415, str(error), error.problems[0].fix) from None
+            names = (f"{own}.{'nhdr' if itk.is_nrrd(head) else 'mhd'}", own) if own else ()
+        if names:
+            return Part("pair", [header.file, voxels.file], (header.size or 0) + (voxels.size or 0), names)
+    return None
 
 
 def detect_kind(head: bytes, label: str) -> str:
@@ -115,6 +150,10 @@ def detect_kind(head: bytes, label: str) -> str:
     found = {kind for magic, kind in _MAGIC.items() if head.startswith(magic)}
     if head[:4] in _NIFTI and head[_NIFTI[head[:4]] :].startswith((b"n+1", b"n+2", b"ni1", b"ni2")):
         found.add("nifti")
+    if itk.is_head(head):
+        found.add("nrrd" if itk.is_nrrd(head) else "metaimage")
+    if mgh.is_mgh(head):
+        found.add("mgh")
     if dicom_encoding.is_dicom(head):
         found.add(DICOM)
     other = next((name for magic, name in _OTHERS.items() if head.lstrip().startswith(magic)), "")
@@ -126,14 +165,15 @@ def detect_kind(head: bytes, label: str) -> str:
 
 @contextmanager
 def spool(part: Part, folder: Path) -> Iterator[Path]:
-    """Write the part's files to ``folder`` for the block, numbered. Gives the path of the file, or of the DICOM folder.
+    """Write the part's files to ``folder`` for the block. Gives the path of the file, a header, or the DICOM folder.
 
     Raises:
         OSError: they cannot be written.
     """
     folder.mkdir()
     try:
-        paths = [folder / f"{number:04d}{SUFFIXES[part.kind]}" for number in range(1, len(part.files) + 1)]
+        names = part.names or [f"{number:04d}{SUFFIXES[part.kind]}" for number in range(1, len(part.files) + 1)]
+        paths = [folder / name for name in names]
         for path, file in zip(paths, part.files, strict=True):
             with path.open("xb") as copy:
                 shutil.copyfileobj(file, copy, 2**20)

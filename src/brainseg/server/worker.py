@@ -1,13 +1,15 @@
 """The server's ``decoding_worker``: less memory, kinds that the bytes of an upload told, and zips."""
 
+import gzip
 import struct
+import zlib
 from contextlib import closing, suppress
 from pathlib import Path
 
 from brainseg.errors import DataError, IntegrityError, Problem
 from brainseg.inference import cases, decoding_worker
 from brainseg.inference.cases import Case
-from brainseg.io import dicom_encoding, dicom_slice, pictures, untrusted_zip
+from brainseg.io import dicom_encoding, dicom_slice, mgh, pictures, untrusted_zip
 from brainseg.server.limits import MAX_BODY, MAX_PARTS, MEMORY
 
 _ZIP_FIX = "zip the files of one DICOM series, at most 96 MiB of them, or send the files themselves"
@@ -28,7 +30,15 @@ def _decode(request: decoding_worker.Request) -> Case:
     path, kind, name = Path(request["path"]), request["kind"], request["name"]
     if kind == "tif":
         _check_directories(path, name)
+    if kind == "gzip" and _is_mgz(path):
+        path = path.rename(path.parent / "1.mgz")
     return cases.read(_unpack(path, name) if kind == "zip" else path, name)
+
+
+def _is_mgz(path: Path) -> bool:
+    with suppress(OSError, EOFError, zlib.error), gzip.open(path) as stream:
+        return mgh.is_mgh(stream.read(16))
+    return False
 
 
 def _check_directories(path: Path, name: str) -> None:
