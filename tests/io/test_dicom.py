@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainseg.errors import BrainsegError, DataError, MachineError
-from brainseg.io import dicom, dicom_slice, nifti, volumes
+from brainseg.io import dicom, dicom_pixels, dicom_slice, nifti, volumes
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom import uid  # noqa: E402
@@ -131,7 +131,7 @@ BAD = {
     "p10 two stacks": (with_one(ImagePositionPatient=SHIFTED), ": has slices that are shifted"),
     "p10 alone without thickness": (lambda: [one(2, SliceThickness=None)], "3.dcm: is alone and has no usable"),
     "p10 multi-frame": (with_one(NumberOfFrames=2), "7.dcm: holds several slices in one file"),
-    "p10 enhanced": (with_one(SOPClassUID=ENHANCED), "7.dcm: holds several slices in one file"),
+    "p10 enhanced": (with_one(SOPClassUID=ENHANCED), "7.dcm: has 0 places for 1 frames"),
     "p10 colour": (with_one(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "7.dcm: is not grayscale"),
     "p10 palette": (with_one(PhotometricInterpretation="PALETTE COLOR"), "7.dcm: is not grayscale"),
     "p10 a name as colours": (with_one(PhotometricInterpretation="DOE JANE"), "7.dcm: is not grayscale"),
@@ -308,9 +308,9 @@ DAMAGED = {
     "p5 no kind of value": (lambda raw: raw().replace(b"\x28\0\x10\0US", b"\x28\0\x10\0ZZ"), "is damaged"),
     "p5 deflated, cut": (lambda raw: raw(uid.DeflatedExplicitVRLittleEndian)[:-99], "is cut short, or inflates"),
     "p5 endless items": (lambda raw: raw() + ITEM * 10_001, r"has more than 10,000 items"),
-    "p10 JPEG": (lambda raw: raw(uid.JPEGBaseline8Bit, PixelData=FRAME), r"is encoded as JPEG Baseline \(Process 1\)"),
-    "p10 JPEG 2000": (lambda raw: raw(uid.JPEG2000Lossless, PixelData=FRAME), "is encoded as JPEG 2000 Image Compr"),
-    "p10 RLE": (lambda raw: raw(uid.RLELossless, PixelData=FRAME), "is encoded as RLE Lossless"),
+    "p10 JPEG": (lambda raw: raw(uid.JPEGBaseline8Bit, PixelData=FRAME), r"has pixels that are not JPEG Baseline"),
+    "p10 RLE": (lambda raw: raw(uid.RLELossless, PixelData=FRAME), "cannot be decoded as RLE Lossless"),
+    "p10 video": (lambda raw: raw(uid.MPEG2MPML, PixelData=FRAME), "is encoded as MPEG2 Main Profile.*, which is not"),
     "p10 private syntax": (lambda raw: raw(uid.JPEG2000Lossless, PixelData=FRAME).replace(JPEG2000, PRIVATE),
                            "is encoded as an unknown transfer syntax"),
     "p10 encapsulated": (lambda raw: raw(uid.JPEG2000Lossless, PixelData=FRAME).replace(JPEG2000, PLAIN),
@@ -340,19 +340,20 @@ def test_all_bad_files_are_listed(tmp_path):
 
 def test_p5_limits_hold_before_pixels_are_read(tmp_path, monkeypatch):
     paths = save(tmp_path / "s", series(), uid.DeflatedExplicitVRLittleEndian)
-    monkeypatch.setattr(dicom_slice, "read_pixels", None)
+    monkeypatch.setattr(dicom_pixels, "read_pixels", None)
     with pytest.raises(DataError, match="has 360 voxels, at most 359"):
         dicom.read_series(paths, "p/s", most=359)
     with pytest.raises(DataError, match="holds 0 files, 1 to 4,096"):
         dicom.read_series([], "p/s")
-    for module, limit, value, what in (
-        (dicom_slice, "MAX_BYTES", 20_000, "inflates to more than 20,000"),
-        (dicom_slice, "MAX_BYTES", 99, "at most 99 are"),
-        (dicom, "MAX_FILES", 3, "holds 4 files, 1 to 3"),
+    plain = save(tmp_path / "plain", series())
+    for files, module, limit, value, what in (
+        (paths, dicom_slice, "MAX_BYTES", 20_000, "inflates to more than 20,000"),
+        (plain, dicom_slice, "MAX_BYTES", 99, "at most 99 are"),
+        (plain, dicom, "MAX_FILES", 3, "holds 4 files, 1 to 3"),
     ):
         monkeypatch.setattr(module, limit, value)
         with pytest.raises(DataError, match=what):
-            dicom.read_series(paths, "p/s")
+            dicom.read_series(files, "p/s")
 
 
 def test_p5_damaged_bytes_are_read_or_refused_but_never_crash(tmp_path, capfd):

@@ -16,7 +16,7 @@ from brainseg.errors import BrainsegError
 from brainseg.evaluation import results
 from brainseg.experiments import revision
 from brainseg.inference import cases
-from brainseg.io import dicom_slice, nifti, pictures, scans, untrusted_zip, zips
+from brainseg.io import dicom_frames, dicom_pixels, dicom_slice, nifti, pictures, scans, untrusted_zip, zips
 from brainseg.models import manifest
 from brainseg.predict import case_files, discover, output
 from tests.torture import corpus
@@ -67,8 +67,8 @@ def _pictures(data: bytes, folder: Path) -> None:
 
 
 def _dicom_file(path: Path) -> None:
-    header = dicom_slice.read_header(path, "x")
-    dicom_slice.read_pixels(header)
+    headers, _ = dicom_frames.read_headers(path, "x")
+    dicom_pixels.read_pixels(headers)
 
 
 def _zip(path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, guard
 from brainseg.inference.cases import Case
-from brainseg.io import itk, scans
+from brainseg.io import dicom_slice, itk, scans
 from brainseg.io.dicom_seg import Origin
 from brainseg.io.volumes import Geometry, Volume
 
@@ -152,10 +152,12 @@ class Decoders:
             head, voxels = worker.ask({"path": str(path), "kind": kind, "name": name}, seconds)
         except WorkerLostError:
             self._replace_in_background(worker)
-            fix = "save it again, smaller or uncompressed"
+            codec = dicom_slice.name_compression(path)
+            fix = dicom_slice.DECOMPRESS if codec else "save it again, smaller or uncompressed"
+            encoded = f" ({codec})" if codec else ""
             if time.monotonic() - started >= seconds:
-                raise RunError(name, f"takes more than {seconds:.1f} s to decode", fix) from None
-            raise DataError(name, "crashed the process that decodes it", fix) from None
+                raise RunError(name, f"takes more than {seconds:.1f} s to decode{encoded}", fix) from None
+            raise DataError(name, f"crashed the process that decodes it{encoded}", fix) from None
         except BaseException:
             self._replace_in_background(worker)
             raise

@@ -1,7 +1,7 @@
-"""A DICOM series of single-slice MR files to an axial volume.
+"""A DICOM series of MR slices, in a file each or as the frames of one, to an axial volume.
 
 Accepted is one series of one size, orientation, pixel spacing and kind of pixels, with slices at equal distances
-along their normal; each file as :mod:`brainseg.io.dicom_slice` accepts it. Files that are no slices, and copies, are
+along their normal; each as :mod:`brainseg.io.dicom_slice` accepts it. Files that are no slices, and copies, are
 passed over, which a remark says. A rescale slope and intercept that are not 1
 and 0 in every slice give float32. Without them, unsigned values stay uint8 or uint16, signed ones become int16.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from brainseg.errors import DataError, Problem, raise_all
-from brainseg.io import dicom_slice, nifti, pictures, volumes
-from brainseg.io.dicom_slice import EXPORT, NoImageError, SliceHeader, StrangerError
+from brainseg.io import dicom_frames, dicom_pixels, dicom_slice, nifti, pictures, volumes
+from brainseg.io.dicom_slice import EXPORT, NoSliceError, SliceHeader, StrangerError
 from brainseg.io.folders import Walk
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
@@ -25,6 +25,7 @@ MAX_TILT = 0.02  # sideways shift of slices over their distance along the normal
 SLACK = 0.1  # of the slice distance, or of a pixel: how far a slice may lie from its place in an even stack
 
 MAX_MOVE = 0.2  # of a pixel: how far another orientation or pixel spacing may move the corner of a slice
+CROSSING = 0.7  # cosine: normals that are further apart than 45 degrees are of other planes
 THICK = 2  # times a pixel's side: slices that are not axial and this far apart give poor axial ones
 
 _PLANES = ("sagittal", "coronal", "axial")  # by the axis of the patient that is nearest to the normal
@@ -82,7 +83,8 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
     dicom_slice.load_pydicom()
     if not 0 < len(paths) <= MAX_FILES:
         raise DataError(name, f"holds {len(paths):,} files, 1 to {MAX_FILES:,} are accepted", _SEPARATE)
-    slices, strangers = _read_headers([(path, f"{name}/{path.name}") for path in paths])
+    slices, remarks = _read_headers([(path, f"{name}/{path.name}") for path in paths])
+    _check_direction(slices, name)
     each_its_own = _each_its_own(slices)
     _check_alike(slices, each_its_own=each_its_own)
     own = ["each slice names a series of its own; they have one number and lie in one stack"] * each_its_own
@@ -93,43 +95,49 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
     volumes.check_affine(affine, name)
     plane = _find_plane(geometry, name)
     volumes.check_size(geometry, 1, name, most)
-    pixels = np.stack(_collect([(item,) for item in ordered], dicom_slice.read_pixels))
-    volume = volumes.to_axial(_rescale(pixels, ordered).transpose(2, 1, 0), affine)
-    remarks = (*_tell_strangers(strangers), *copies, *own, *_tell_assumed(ordered), *plane)
-    return volume._replace(remarks=remarks, frames=tuple((item.path, 0) for item in ordered))
+    pixels = _read_pixels(ordered)
+    outside = _find_padding(pixels, ordered)
+    values = _rescale(pixels, ordered)
+    padded = _fill(values, outside)
+    volume = volumes.to_axial(values.transpose(2, 1, 0), affine)
+    told = (*_tell_assumed(ordered), *_tell_lossy(ordered), *padded, *plane)
+    frames = tuple((item.path, item.frame) for item in ordered)
+    return volume._replace(remarks=(*remarks, *copies, *own, *told), frames=frames)
 
 
-def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader], dict[str, list[str]]]:
-    """Headers of the slices, and the names of the other files by kind.
+def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader], list[str]]:
+    """Headers of the slices, and remarks on what was passed over.
 
     What is named as the slices are, or has an ending of DICOM, is a damaged slice: without it the stack is incomplete.
     """
     strangers: list[tuple[Path, StrangerError]] = []
+    remarks: list[str] = []
 
-    def read(path: Path, label: str) -> SliceHeader | None:
+    def read(path: Path, label: str) -> list[SliceHeader]:
         try:
-            return dicom_slice.read_header(path, label)
+            found, told = dicom_frames.read_headers(path, label)
         except StrangerError as stranger:
             strangers.append((path, stranger))
-            return None
+            return []
+        remarks.extend(told)
+        return found
 
-    slices = [item for item in _collect(files, read) if item]
+    slices = [item for found in _collect(files, read) for item in found]
     shapes = {dicom_slice.shape_of_name(item.path.name) for item in slices}
     problems, passed = [], defaultdict(list)
     for path, stranger in strangers:
         damaged = path.suffix.lower() in dicom_slice.ENDINGS or dicom_slice.shape_of_name(path.name) in shapes
-        if not slices or (damaged and not isinstance(stranger, NoImageError)):
+        if not slices or (damaged and not isinstance(stranger, NoSliceError)):
             problems += stranger.problems
         passed[stranger.kind].append(path.name)
     raise_all(problems)
-    return slices, passed
+    told = [f"passed over {count_files(names, kind)}" for kind, names in passed.items()]
+    return slices, [*told, *dict.fromkeys(remarks)]
 
 
-def _tell_strangers(strangers: dict[str, list[str]]) -> list[str]:
-    return [
-        f"passed over {_count(names, f'file that is {kind}', f'files that are {kind}')}"
-        for kind, names in strangers.items()
-    ]
+def count_files(names: Sequence[str], kind: str) -> str:
+    """``"2 files that are not DICOM: A, B"``, with at most three names."""
+    return _count(list(names), f"file that is {kind}", f"files that are {kind}")
 
 
 def _tell_assumed(slices: list[SliceHeader]) -> list[str]:
@@ -139,10 +147,22 @@ def _tell_assumed(slices: list[SliceHeader]) -> list[str]:
         by_syntax[item.assumed].append(item.path.name)
     return [
         f"read as {syntax}, "
-        + _count(names, "file that does not name its transfer syntax", "files that do not name their transfer syntax")
+        + _count(
+            list(dict.fromkeys(names)),
+            "file that does not name its transfer syntax",
+            "files that do not name their transfer syntax",
+        )
         for syntax, names in sorted(by_syntax.items())
         if syntax
     ]
+
+
+def _tell_lossy(slices: list[SliceHeader]) -> list[str]:
+    """That pixels are not what was measured."""
+    lossy = [item for item in slices if item.lossy is not None]
+    ratios = sorted({round(ratio, 1) for item in lossy for ratio in item.lossy or ()})
+    told = f" (ratio {ratios[0]:g}{f' to {ratios[-1]:g}' if ratios[1:] else ''})" if ratios else ""
+    return [f"lossy compressed{told}: {len(lossy):,} of {len(slices):,} slices"] if lossy else []
 
 
 def _count(names: list[str], one: str, several: str) -> str:
@@ -161,6 +181,15 @@ def _collect(items: Sequence[tuple], function: Callable) -> list[Any]:
             problems += error.problems
     raise_all(problems)
     return results
+
+
+def _check_direction(slices: list[SliceHeader], name: str) -> None:
+    """Refuse slices in several planes of the body, in one sentence instead of one for each."""
+    normals = [np.cross(*item.axes.reshape(2, 3)) for item in slices]
+    planes = sorted({_PLANES[int(np.abs(normal).argmax())] for normal in normals})
+    if planes[1:] and min(abs(float(normals[0] @ normal)) for normal in normals) < CROSSING:
+        told = f"holds {len(slices):,} slices in several directions ({', '.join(planes)}), as a localizer does"
+        raise DataError(name, told, "leave it out, or keep one stack per folder")
 
 
 def _check_alike(slices: list[SliceHeader], *, each_its_own: bool) -> None:
@@ -221,7 +250,7 @@ def _find_others(kind: str, differs: list[bool], slices: list[SliceHeader]) -> l
         return []
     usual = next((item for item, other in zip(slices, differs, strict=True) if not other), slices[-1])
     more = f", as are {len(others) - 1:,} more" if others[1:] else ""
-    return [Problem(others[0].label, f"is of another {kind} than {usual.path.name}{more}", _SEPARATE)]
+    return [Problem(others[0].label, f"is of another {kind} than {usual.name}{more}", _SEPARATE)]
 
 
 def _drop_copies(slices: list[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:
@@ -243,7 +272,23 @@ def _drop_copies(slices: list[SliceHeader]) -> tuple[list[SliceHeader], list[str
 
 
 def _same_values(a: SliceHeader, b: SliceHeader) -> bool:
-    return a.rescale == b.rescale and np.array_equal(dicom_slice.read_pixels(a), dicom_slice.read_pixels(b))
+    """Whether two files hold the same slice. Frames of one place are taken as different: each costs the whole file."""
+    too_large = a.size[0] * a.size[1] > volumes.MAX_SIDE**2  # to be refused, unread
+    if too_large or a.frames > 1 or b.frames > 1 or a.rescale != b.rescale:
+        return False
+    [ours], [theirs] = dicom_pixels.read_pixels([a]), dicom_pixels.read_pixels([b])
+    return np.array_equal(ours, theirs)
+
+
+def _read_pixels(ordered: list[SliceHeader]) -> np.ndarray:
+    """``(slices, rows, columns)``. Each file is read once."""
+    by_file = defaultdict(list)
+    for item in ordered:
+        by_file[item.path].append(item)
+    read = _collect([(items,) for items in by_file.values()], dicom_pixels.read_pixels)
+    found = {(path, item.frame): pixels for (path, items), own in zip(by_file.items(), read, strict=True)
+             for item, pixels in zip(items, own, strict=True)}  # fmt: skip
+    return np.stack([found[item.path, item.frame] for item in ordered])
 
 
 def _find_plane(geometry: Geometry, name: str) -> list[str]:
@@ -295,12 +340,12 @@ def _check_even(ordered: list[SliceHeader], heights: np.ndarray) -> None:
     steps = np.diff(heights)
     nearest = int(steps.argmin())
     if steps[nearest] < volumes.MIN_SPACING:
-        what = f"lies in the same place as {ordered[nearest].path.name}"
+        what = f"lies in the same place as {ordered[nearest].name}"
         raise DataError(ordered[nearest + 1].label, what, "keep one echo, time point and weighting per folder")
     even = np.linspace(heights[0], heights[-1], len(heights))
     if np.abs(heights - even).max() > SLACK * steps.mean():
         odd = int(np.abs(steps - np.median(steps)).argmax())
-        what = f"lies {steps[odd]:.4g} mm from {ordered[odd].path.name}, most neighbours {np.median(steps):.4g} mm"
+        what = f"lies {steps[odd]:.4g} mm from {ordered[odd].name}, most neighbours {np.median(steps):.4g} mm"
         raise DataError(ordered[odd + 1].label, what, "add the missing slices, or resample it to equal distances")
 
 
@@ -312,3 +357,25 @@ def _rescale(pixels: np.ndarray, ordered: list[SliceHeader]) -> np.ndarray:
     for n, item in enumerate(ordered):
         values[n] = pixels[n] * np.float64(item.rescale[0]) + item.rescale[1]
     return values
+
+
+def _find_padding(pixels: np.ndarray, ordered: list[SliceHeader]) -> np.ndarray | None:
+    """Where pixels ``(slices, rows, columns)`` only fill the place outside the image; None if no header names such."""
+    if all(item.padding is None for item in ordered):
+        return None
+    outside = np.zeros(pixels.shape, bool)
+    for n, item in enumerate(ordered):
+        if item.padding is not None:
+            outside[n] = (pixels[n] >= item.padding[0]) & (pixels[n] <= item.padding[1])
+    return outside
+
+
+def _fill(values: np.ndarray, outside: np.ndarray | None) -> list[str]:
+    """Give padding the least value of the image, in place; and a remark, if that changes any."""
+    if outside is None or not outside.any() or outside.all():
+        return []
+    least = values[~outside].min()
+    if values[outside].min() >= 0 and values[outside].max() <= least:  # a background of 0, as usual
+        return []
+    values[outside] = least
+    return [f"padding ({np.count_nonzero(outside):,} pixels) was given the least value of the image"]

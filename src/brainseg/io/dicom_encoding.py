@@ -15,6 +15,17 @@ IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED = (
     "1.2.840.10008.1.2.2",
     "1.2.840.10008.1.2.1.99",
 )
+JPEG_EXTENDED, JPEG_LOSSLESS, RLE = "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.5"
+COMPRESSED = (
+    "1.2.840.10008.1.2.4.50",  # JPEG baseline
+    JPEG_EXTENDED,
+    JPEG_LOSSLESS,
+    "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
+    *("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"),  # JPEG-LS: lossless, near-lossless
+    *("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"),  # JPEG 2000: lossless, lossy
+    *("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"),  # high-throughput JPEG 2000
+    RLE,
+)
 HEAD = 1024  # bytes of a file that are enough for ``is_dicom``
 
 _PREAMBLE = 128  # bytes before the letters DICM

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
-from brainseg.io import dicom, dicom_encoding, dicom_slice, itk, nifti, pictures, scans, zips
+from brainseg.io import dicom, dicom_encoding, dicom_frames, dicom_slice, itk, nifti, pictures, scans, zips
 from brainseg.io.folders import PassedOver, Walk
 
 ENDINGS = (*scans.SUFFIXES, *pictures.SUFFIXES)
@@ -304,7 +304,7 @@ def _is_one_stack(inside: list[File], scratch: Path) -> bool:
     try:
         for file in inside:
             with file.on_disk(scratch) as path:
-                headers.append(dicom_slice.read_header(path, file.label))
+                headers += dicom_frames.read_headers(path, file.label)[0]
     except BrainsegError:
         return False
     return dicom.is_one_stack(headers)

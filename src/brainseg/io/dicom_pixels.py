@@ -1,0 +1,108 @@
+"""The pixels of DICOM files, also compressed ones.
+
+Compressed frames are decoded by what pydicom finds installed. Nothing is decoded before the number of frames, and the
+size that each frame says of itself, are those of the header, which was checked against the limits. What a decoder
+raises is told as the name of the transfer syntax alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from brainseg.errors import DataError, guard
+from brainseg.io import dicom_codestream, dicom_slice
+from brainseg.io.dicom_encoding import JPEG_EXTENDED, JPEG_LOSSLESS, RLE
+from brainseg.io.dicom_slice import DECOMPRESS, RESTORE, TAGS, SliceHeader
+
+_DECODERS = ("pylibjpeg", "pyjpegls", "pillow", "gdcm", "pydicom")  # the names of pydicom, the preferred one first
+_MOST = 2  # times the bytes of a frame that its compressed form may have, and a header
+_HEAD = 2**16
+_JPEG_BITS = 8  # more are in values of 16 bits
+
+
+def read_pixels(items: Sequence[SliceHeader]) -> list[np.ndarray]:
+    """The pixels of slices of one file, each ``(rows, columns)``, uint8, uint16 or int16, not rescaled.
+
+    MONOCHROME1 is inverted.
+
+    Raises:
+        DataError: no pixels, too few or too many bytes, or a codec that is missing or fails.
+    """
+    first = items[0]
+    inverted, allocated, stored, signed = first.kind
+    dataset, _ = dicom_slice.read_dataset(first.path, first.file_label, (*TAGS, "PixelData"))
+    with guard(first.file_label, RESTORE):
+        if "PixelData" not in dataset:
+            raise DataError(first.file_label, "holds no pixels", dicom_slice.EXPORT)
+        read = _decode if dataset.file_meta.TransferSyntaxUID.is_encapsulated else _copy
+        found = read(dataset, items)
+    if inverted:
+        found = [(-1 if signed else 2**stored - 1) - pixels.astype(np.int32) for pixels in found]
+    return [pixels.astype(np.int16 if signed else f"u{allocated // 8}") for pixels in found]
+
+
+def _copy(dataset: Any, items: Sequence[SliceHeader]) -> list[np.ndarray]:
+    """Pixels that are not compressed."""
+    first = items[0]
+    if dataset["PixelData"].is_undefined_length:
+        what = "has encapsulated pixels, but names an uncompressed transfer syntax"
+        raise DataError(first.file_label, what, dicom_slice.EXPORT)
+    size = first.frames * first.size[0] * first.size[1] * first.kind[1] // 8
+    if len(dataset.PixelData) not in (size, size + size % 2):
+        what = f"holds {len(dataset.PixelData):,} of {size:,} bytes of pixels"
+        raise DataError(first.file_label, what, RESTORE)
+    pixels = dataset.pixel_array.reshape(first.frames, *first.size)
+    return [pixels[item.frame] for item in items]
+
+
+def _decode(dataset: Any, items: Sequence[SliceHeader]) -> list[np.ndarray]:
+    first = items[0]
+    name = dicom_slice.uid_name(dataset.file_meta.TransferSyntaxUID)
+    if not dataset["PixelData"].is_undefined_length:
+        what = f"names the transfer syntax {name}, but its pixels are not encapsulated"
+        raise DataError(first.file_label, what, dicom_slice.EXPORT)
+    syntax = _check_frames(dataset, first, name)
+    pydicom = dicom_slice.load_pydicom()
+    decoder = pydicom.pixels.get_decoder(syntax)
+    installed = [plugin for plugin in _DECODERS if plugin in decoder.available_plugins]
+    if not installed:
+        what = f"is encoded as {name}, for which no decoder is installed"
+        raise DataError(first.file_label, what, f"pip install '.[medical]' in a clone of the project, or {DECOMPRESS}")
+    dataset.file_meta.TransferSyntaxUID = syntax
+    wanted = {item.frame for item in items}
+    for plugin in installed:
+        try:
+            read = enumerate(decoder.iter_array(dataset, raw=True, decoding_plugin=plugin))
+            found = {n: pixels for n, (pixels, _) in read if n in wanted}
+            return [found[item.frame].reshape(item.size) for item in items]
+        except MemoryError:
+            raise
+        except Exception:  # a codec raises anything, in words that may quote the file
+            continue
+    raise DataError(first.file_label, f"cannot be decoded as {name}", f"restore it, or {DECOMPRESS}")
+
+
+def _check_frames(dataset: Any, first: SliceHeader, name: str) -> Any:
+    """Refuse frames whose number or own size differs from the header. Return the syntax to decode them by."""
+    encaps, syntax = dicom_slice.load_pydicom().encaps, dataset.file_meta.TransferSyntaxUID
+    tables = [dataset.get(keyword) for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+    offsets = (tables[0], tables[1]) if all(tables) else None
+    data, count, bits = dataset.PixelData, 0, 0
+    raw = first.size[0] * first.size[1] * first.kind[1] // 8
+    for frame in encaps.generate_frames(data, number_of_frames=first.frames, extended_offsets=offsets):
+        count += 1
+        own = None if syntax == RLE else dicom_codestream.read(frame)
+        if len(frame) > _MOST * raw + _HEAD or (syntax != RLE and not own):
+            raise DataError(first.file_label, f"has pixels that are not {name}", RESTORE)
+        if own and (own.rows, own.columns, own.samples) != (*first.size, 1):
+            what = f"has compressed pixels of {own.columns} x {own.rows} x {own.samples}, its header says "
+            raise DataError(first.file_label, what + f"{first.size[1]} x {first.size[0]} x 1", RESTORE)
+        bits = max(bits, own.bits if own else 0)
+    if count != first.frames:
+        raise DataError(first.file_label, f"holds {count:,} of {first.frames:,} frames", RESTORE)
+    if bits > first.kind[1]:
+        what = f"has compressed pixels of {bits} bits, its header says {first.kind[1]}"
+        raise DataError(first.file_label, what, RESTORE)
+    # pydicom refuses these, but GDCM reads them: it goes by the frame, not by the syntax.
+    return type(syntax)(JPEG_LOSSLESS) if syntax == JPEG_EXTENDED and bits > _JPEG_BITS else syntax
