@@ -17,7 +17,6 @@ ROLES = {"pre": "pre-contrast", "flair": "FLAIR", "post": "post-contrast"}
 _CONVERT = {
     ".mnc": "make it NIfTI: mri_convert IN OUT.nii.gz (FreeSurfer)",
     **dict.fromkeys((".raw", ".zraw"), "name its header, .mhd or .nhdr, which says how the voxels are stored"),
-    "dicomdir": "name the folder that it lies in",
 }
 
 

@@ -279,7 +279,7 @@ def check_image(dataset: Any, label: str) -> None:
     if name in (UNKNOWN, *planar) or read_numbers(dataset, "ImagePositionPatient", 3) is not None:
         return
     other = name.removesuffix(" Storage")
-    raise NoSliceError(label, f"holds no slice with a place in the body, but a {other}", f"no slices ({other})")
+    raise NoSliceError(label, f"holds no slice with a place in the body, but a {other}", f"of another kind ({other})")
 
 
 def _check_kind(dataset: Any, label: str) -> None:

@@ -31,7 +31,8 @@ from brainseg.predict.discover import Source
 from brainseg.predict.output import Record, ResultFolder
 
 SUMMARY_EVERY = 5  # seconds between two writes of summary.csv; the journal is always up to date
-NAMED = 3  # of what is passed over, without --verbose
+TOLD = ("link", discover.NO_SLICES, discover.MISSING)  # kinds of what is passed over that are named at once,
+NAMED = 3  # so many of each, without --verbose
 DECODE_SECONDS = 60.0  # time limit for a tiny file
 DECODE_RATE = 2 * 2**20  # each such number of bytes adds a second: the file may lie on a slow disk
 
@@ -106,7 +107,7 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, wanted: Wanted | None
 
     Args:
         wanted: the default is the model's rule and no maps.
-        verbose: print a line for each file and folder that is passed over; else for the first links alone.
+        verbose: print a line for each file and folder that is passed over; else for the first of some kinds alone.
 
     Raises:
         DataError: names every path and case that failed, after all others were done.
@@ -122,8 +123,12 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, wanted: Wanted | None
         _print_problems(problems)
         for problem in problems:
             folder.fail(case_files.make_failed_row(case_files.to_cell(problem.path), problem.path, [problem]))
-        links = [each for each in passed if each.kind == "link"]
-        for each in passed if verbose else links[:NAMED]:
+        for each in passed:
+            if each.kind == discover.NO_SLICES:
+                problem = Problem(each.label, each.why, "")
+                folder.fail(case_files.make_failed_row(case_files.to_cell(each.label), each.label, [problem]))
+        first = [each for kind in TOLD for each in [one for one in passed if one.kind == kind][:NAMED]]
+        for each in passed if verbose else first:
             _print_line(f"passed over {errors.printable(each.label)}: {errors.printable(each.why)}")
         try:
             done = _process_all(jobs, folder, predictor, scratch, wanted.maps)._replace(passed=passed)
@@ -174,7 +179,7 @@ def _process_all(
     kept, written = 0, time.monotonic()
     kind: type[BrainsegError] = DataError
     key = _model_key(predictor.facts)
-    with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar, _open_reader(len(jobs)) as reader:
+    with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar, _open_reader(jobs) as reader:
 
         def find_kept(name: str, digest: str) -> Record | None:
             record = folder.kept(name, key, digest)
@@ -209,9 +214,12 @@ def _process_all(
 
 
 @contextmanager
-def _open_reader(jobs: int) -> Iterator[Reader]:
-    """What decodes files: a process of its own, unless there is one case alone, with which no other can be lost."""
-    if jobs < 2:
+def _open_reader(jobs: list[Job]) -> Iterator[Reader]:
+    """What decodes files: a process of its own, unless there is one case alone, with which no other can be lost.
+
+    Of DICOM a single one, too: a decoder of compressed pixels that crashes would end the command without a word.
+    """
+    if len(jobs) < 2 and not any(source.form == "series" for job in jobs for source in job.parts.values()):
         yield cases.read
         return
     made: list[Decoders] = []

@@ -62,7 +62,7 @@ def segment(
         case.voxels, case.pixel, numbers=slice_numbers(source, case), name=case.name, progress=progress
     )
     phantom = [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts)
-    return answer, [*phantom, *chosen_rule.remarks(predictor.facts), *case.remarks, *marks]
+    return answer, [*phantom, *chosen_rule.remarks(predictor.facts), *source.remarks, *case.remarks, *marks]
 
 
 def write(

@@ -1,7 +1,7 @@
 """Find the cases in files, folders, zips, and patterns of them.
 
 - A volume (NIfTI, NRRD, MetaImage, MGH), in one file or in two, and a TIF of several pages, is a case.
-- The DICOM files of a folder are one case for each series among them.
+- The DICOM files of a folder are one case for each series among them. A DICOMDIR is its folder.
 - Pictures of one folder whose names differ only in the number at their end, such as ``NAME_1.tif`` to ``NAME_24.tif``,
   are the slices of one volume, in the order of their numbers. Any other picture is a case of its own.
 - ``*_mask.*`` and ``*_seg.*`` are masks and no inputs.
@@ -22,10 +22,11 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
-from brainseg.io import dicom, dicom_encoding, dicom_frames, dicom_slice, itk, nifti, pictures, scans, zips
+from brainseg.io import dicom, dicom_encoding, dicom_frames, dicom_slice, dicomdir, itk, nifti, pictures, scans, zips
 from brainseg.io.folders import PassedOver, Walk
 
 ENDINGS = (*scans.SUFFIXES, *pictures.SUFFIXES)
+NO_SLICES, MISSING = "DICOM without slices", "missing file"  # kinds of what is passed over
 _NOT_DICOM = (*dicom.OTHER_SUFFIXES, *itk.SUFFIXES, ".zip")
 _MASK = re.compile(r"[_.](mask|seg)$", re.IGNORECASE)  # 3D Slicer writes X.seg.nrrd
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
@@ -87,6 +88,7 @@ class Source(NamedTuple):
     form: str  # "file", "slices" (pictures of one volume) or "series" (DICOM)
     files: tuple[File, ...]  # slices in order; a header and its voxels
     numbers: tuple[int, ...] = ()  # for slices: the numbers in their names
+    remarks: tuple[str, ...] = ()  # for the reader of the answer
 
     def digest(self, scratch: Path) -> str:
         """SHA-256 over the bytes of all files, in order."""
@@ -117,7 +119,7 @@ def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_
     problems: list[Problem] = []
     walk = Walk(skip)
     folders: dict[PurePosixPath, dict[str, File]] = defaultdict(dict)
-    expanded = list(_expand(paths, problems))
+    expanded = [(_to_folder(path), is_named) for path, is_named in _expand(paths, problems)]
     alone = {path for path, is_named in expanded if is_named}
     first: dict[tuple[str, str], File] = {}  # real folder and name → where the file was found first
     for file in _list_files([path for path, _ in expanded], walk, problems):
@@ -128,17 +130,43 @@ def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_
             walk.passed.append(PassedOver(file.label, "link", f"is the same file as {own.label}, which is read"))
     named = {file for inside in folders.values() for file in inside.values() if not file.member and file.path in alone}
     sources: list[Source] = []
-    for _, inside in sorted(folders.items()):
+    missing = _find_missing(folders)
+    for place, inside in sorted(folders.items()):
         stems = {file.stem for file in inside.values()}
         answers = {file for file in inside.values() if _is_mask(file, file in named, stems)}
         rest = [file for _, file in sorted(inside.items()) if file not in answers]
-        found = list(_group_cases(rest, named, scratch, each_picture, problems))
+        told: dict[File, PassedOver] = {}
+        found = list(_group_cases(rest, named, scratch, each_picture, problems, told))
+        if any(source.form == "series" for source in found):
+            found = [_remark(source, missing.get(place, "")) for source in found]
+            missing.pop(place, None)
         used = {file for source in found for file in source.files}
         walk.passed += [PassedOver(file.label, "mask", "is a mask, by its name") for file in sorted(answers)]
-        walk.passed += [PassedOver(file.label, "other file", "is no image") for file in rest if file not in used]
+        others = (told.get(file) or PassedOver(file.label, "other file", "is no image") for file in rest)
+        walk.passed += [each for file, each in zip(rest, others, strict=True) if file not in used]
         sources += found
+    walk.passed += [PassedOver(str(place), MISSING, why) for place, why in missing.items()]
     passed = list(dict.fromkeys(walk.passed))  # a folder that was named twice is listed twice
     return FoundCases(sorted(sources, key=lambda source: (source.place, source.label)), problems, passed)
+
+
+def _to_folder(path: Path) -> Path:
+    """The folder of a DICOMDIR, any other path itself."""
+    return path.parent if dicomdir.is_one(path) and os.path.isfile(path) else path
+
+
+def _find_missing(folders: dict[PurePosixPath, dict[str, File]]) -> dict[PurePosixPath, str]:
+    """By folder, what a DICOMDIR in it or above it names and that is not there."""
+    lists = [file for inside in folders.values() for file in inside.values() if dicomdir.is_one(file.path)]
+    found: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for file in lists:
+        for path in dicomdir.find_missing(file.path):
+            found[File(path).folder].append(path.name)
+    return {place: f"lacks {dicom.count_files(names, 'named in DICOMDIR')}" for place, names in found.items()}
+
+
+def _remark(source: Source, remark: str) -> Source:
+    return source._replace(remarks=(remark,)) if remark and source.form == "series" else source
 
 
 def _expand(paths: Sequence[str], problems: list[Problem]) -> Iterator[tuple[Path, bool]]:
@@ -201,17 +229,22 @@ def _is_mask(file: File, is_named: bool, stems: set[str]) -> bool:
 
 
 def _group_cases(
-    inside: list[File], named: set[File], scratch: Path, each_picture: bool, problems: list[Problem]
+    inside: list[File],
+    named: set[File],
+    scratch: Path,
+    each_picture: bool,
+    problems: list[Problem],
+    told: dict[File, PassedOver],
 ) -> Iterator[Source]:
-    """Group the files of one folder into cases."""
+    """Group the files of one folder into cases. ``told`` receives the DICOM files that are none, and why."""
     halves = {file: _find_other_half(file, inside, scratch) for file in inside if file.ending in scans.IN_TWO_SUFFIXES}
     voxels = {other for file, other in halves.items() if other and file.ending in itk.DETACHED_SUFFIXES}
     paired = {file for file, other in halves.items() if other} | voxels
     others = [file for file in inside if not file.name.lower().endswith(_NOT_DICOM) and file not in paired]
-    series = [file for file in others if file.name.upper() != "DICOMDIR"]
+    series = [file for file in others if not dicomdir.is_one(Path(file.name))]
     marked = {file for file in series if _is_dicom(file, scratch, problems)}
     if marked:
-        yield from _group_series(series, scratch)
+        yield from _group_series(series, named, scratch, told)
     images = [file for file in inside if file.ending in pictures.SUFFIXES]
     stacks = [] if each_picture else list(_group_slices(images, scratch))
     yield from stacks
@@ -254,18 +287,27 @@ def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
     return False
 
 
-def _group_series(inside: list[File], scratch: Path) -> Iterator[Source]:
+def _group_series(
+    inside: list[File], named: set[File], scratch: Path, told: dict[File, PassedOver]
+) -> Iterator[Source]:
     """One case for each series among the files of a folder, in the order of their first files.
 
     Slices that each name a series of their own, but are numbered as one and lie in one stack, are one series. Files
     that name no series belong to the only series, or make a case of their own if there are several. The reader
-    refuses both. Files that are no slices go with the first series; the reader passes them over and says so.
+    refuses both. Files that are no slices go with the first series; the reader passes them over and says so. Where
+    there is no series, they are told here.
     """
     found: dict[str, list[File]] = defaultdict(list)
-    strangers: list[File] = []
+    strangers: dict[File, dicom_slice.StrangerError] = {}
     for file in inside:
         uid = _read_series_uid(file, scratch)
-        (strangers if uid is None else found[uid]).append(file)
+        if isinstance(uid, str):
+            found[uid].append(file)
+        else:
+            strangers[file] = uid
+    if not found and named.isdisjoint(strangers):
+        told |= _tell_strangers(strangers)
+        return
     unnamed = found.pop("", [])
     first = [own[0] for own in found.values()]
     if all(len(own) == 1 for own in found.values()) and _is_one_stack(first, scratch):
@@ -286,14 +328,29 @@ def _group_series(inside: list[File], scratch: Path) -> Iterator[Source]:
         yield Source(folder / name, f"{label} ({name}: {own[0].name}, ...)", "series", tuple(own))
 
 
-def _read_series_uid(file: File, scratch: Path) -> str | None:
-    """The UID of the series, empty if it cannot be read, None if the file is no slice of any."""
+def _tell_strangers(strangers: dict[File, dicom_slice.StrangerError]) -> dict[File, PassedOver]:
+    """One entry for all files of a folder that are of one kind."""
+    kinds: dict[str, list[File]] = defaultdict(list)
+    for file, stranger in strangers.items():
+        if isinstance(stranger, dicom_slice.NoSliceError):
+            kinds[stranger.kind].append(file)
+    told: dict[File, PassedOver] = {}
+    for kind, files_of_kind in kinds.items():
+        names = [file.name for file in files_of_kind]
+        label = files_of_kind[0].label[: -len(names[0])].rstrip("/:") or "."
+        entry = PassedOver(label, NO_SLICES, f"holds {dicom.count_files(names, kind)}")
+        told |= dict.fromkeys(files_of_kind, entry)
+    return told
+
+
+def _read_series_uid(file: File, scratch: Path) -> str | dicom_slice.StrangerError:
+    """The UID of the series, empty if it cannot be read; or why the file is no slice of any."""
     try:
         with file.on_disk(scratch) as path:
             return dicom_slice.read_series_uid(path, file.label)
     except dicom_slice.StrangerError as stranger:
         damaged = type(stranger) is dicom_slice.StrangerError and file.name.lower().endswith(dicom_slice.ENDINGS)
-        return "" if damaged else None
+        return "" if damaged else stranger
     except BrainsegError:
         return ""  # the reader reports the reason
 
