@@ -88,15 +88,15 @@ def summarise(params: config.Download) -> Summary:
 
 
 def _read_grid(root: Path, case: PairedFiles) -> Grid:
-    """The image's grid, empty where it is no NIfTI.
+    """The image's grid, empty where it is no NIfTI: the header of that alone is read without the voxels.
 
     Raises:
         DataError: a damaged header, or a mask of another shape.
     """
-    if not scans.is_volume(case.image):
+    if scans.kind_of(case.image) != "nifti":
         return Grid("", "", 0)
     image = nifti.read_geometry(root / case.image, str(root / case.image))
-    if scans.is_volume(case.mask):
+    if scans.kind_of(case.mask) == "nifti":
         mask = nifti.read_geometry(root / case.mask, str(root / case.mask))
         if volumes.axial_shape(mask) != volumes.axial_shape(image):
             what = f"is {_show(mask.shape)}, its image {_show(image.shape)}"
