@@ -97,6 +97,19 @@ FATES = {
 }
 
 
+def test_a_codec_that_dies_is_named_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT}")
+    name = b"1.2.840.10008.1.2.4.90"
+    (tmp_path / "kill").mkdir()
+    head = bytes(128) + b"DICM\x02\0\x10\0UI" + len(name).to_bytes(2, "little") + name
+    (tmp_path / "kill/1.dcm").write_bytes(head)
+    with one(module="tests.support.dying_worker") as decoders, pytest.raises(BrainsegError) as caught:
+        decoders.read(tmp_path / "kill", "his")
+    [problem] = caught.value.problems
+    assert (problem.path, caught.value.code) == ("his", 2) and "(JPEG 2000 Image Compression" in problem.what
+    assert "gdcmconv --raw IN OUT" in problem.fix
+
+
 def test_whatever_a_file_does_costs_it_alone(tmp_path, picture, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT}")
     hanging = 10 + picture.stat().st_size

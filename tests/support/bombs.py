@@ -345,3 +345,10 @@ def dicom_of_sequences_ten_thousand_deep():
 @bomb
 def dicom_compressed_as_jpeg_2000():
     return dicom(uid.JPEG2000Lossless, PixelData=pydicom.encaps.encapsulate([bytes(100)]))
+
+
+@bomb
+def dicom_whose_jpeg_2000_claims_4_gib():
+    size = struct.pack(">8I", 2**16, 2**16, 0, 0, 2**16, 2**16, 0, 0)
+    start = b"\xff\x4f\xff\x51" + struct.pack(">HH", 41, 0) + size + struct.pack(">H3B", 1, 7, 1, 1)
+    return dicom(uid.JPEG2000Lossless, PixelData=pydicom.encaps.encapsulate([start + bytes(100)]))

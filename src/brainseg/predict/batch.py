@@ -7,6 +7,7 @@ file that kills it or never ends costs that case alone.
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -123,10 +124,11 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, wanted: Wanted | None
         _print_problems(problems)
         for problem in problems:
             folder.fail(case_files.make_failed_row(case_files.to_cell(problem.path), problem.path, [problem]))
+        root = _common_folder([job.flair.place for job in jobs])
         for each in passed:
             if each.kind == discover.NO_SLICES:
-                problem = Problem(each.label, each.why, "")
-                folder.fail(case_files.make_failed_row(case_files.to_cell(each.label), each.label, [problem]))
+                name = case_files.to_cell(_shorten(each.label, root))
+                folder.fail(case_files.make_failed_row(name, each.label, [Problem(each.label, each.why, "")]))
         first = [each for kind in TOLD for each in [one for one in passed if one.kind == kind][:NAMED]]
         for each in passed if verbose else first:
             _print_line(f"passed over {errors.printable(each.label)}: {errors.printable(each.why)}")
@@ -257,6 +259,12 @@ def _common_folder(places: list[PurePosixPath]) -> PurePosixPath:
     above = [place.parent.parts for place in places]
     shared = next((n for n, parts in enumerate(zip(*above, strict=False)) if len(set(parts)) > 1), None)
     return PurePosixPath(*above[0][: min(map(len, above)) if shared is None else shared]) if above else PurePosixPath()
+
+
+def _shorten(label: str, root: PurePosixPath) -> str:
+    """A folder as the cases below ``root`` are named; any other as it is."""
+    place = PurePosixPath(os.path.abspath(label))
+    return str(place.relative_to(root)) if root in place.parents else label
 
 
 def _load(
