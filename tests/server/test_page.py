@@ -1,5 +1,6 @@
 """The viewer page in a real browser, with a server that gives made-up answers."""
 
+import csv
 import gzip
 import io
 import re
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainseg.inference import lesions
 from tests.support.page_server import MODEL, PageServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
@@ -547,6 +549,103 @@ def test_examples_are_listed_and_opened(page, server):
     assert text(page, "#file-name") == "Phantom 2, 20 slices"
 
 
+# -- lesions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_of_the_table_leads_to_the_slice_of_its_lesion(page):
+    show(page, VOLUME)
+    rows = page.locator("#lesions tbody tr")
+    assert text(page, "#lesions-title").lower() == "2 lesions" and rows.count() == 2
+    shown = text(page, "#lesions tbody")
+    for part in ("55.8 ml", "60 mm", "8–16", "86 %", "1.35 ml", "17"):  # noqa: RUF001 - a dash for a range
+        assert part in shown
+    rows.nth(1).locator("td").first.click()
+    assert number(page) == 17
+    page.locator("#lesions button").first.focus()
+    page.keyboard.press("Enter")
+    assert number(page) == LARGEST
+    assert page.get_attribute("#lesions tr:nth-child(2) button", "aria-label") == "Lesion 2, go to slice 17"
+
+
+def test_the_lesions_of_the_slice_are_marked(page):
+    show(page, VOLUME)
+    for slice_, marked in ((16, ["1"]), (17, ["2"]), (18, [])):
+        set_value(page, "#slice", slice_)
+        assert page.locator("#lesions tr.now button").all_inner_texts() == marked
+
+
+def test_without_a_lesion_there_is_no_table(page):
+    show(page, "empty.nii.gz")
+    assert not page.is_visible("#lesions") and not page.is_visible("#save-lesions")
+    show(page, PICTURE)
+    assert "px" in text(page, "#lesions tbody") and "mm" not in text(page, "#lesions tbody")
+
+
+def test_the_table_of_lesions_is_saved_as_predict_writes_it(page):
+    show(page, VOLUME)
+    with page.expect_download() as waiting:
+        page.click("#save-lesions")
+    assert waiting.value.suggested_filename == "patient-flair-lesions.csv"
+    with open(waiting.value.path(), newline="", encoding="utf-8") as file:
+        first, second = csv.DictReader(file, strict=True)
+    assert tuple(first) == ("case", *lesions.COLUMNS)
+    assert (first["case"], first["lesion"], second["lesion"]) == ("patient-flair", "1", "2")
+    assert (first["centroid_i"], first["centroid_x_mm"], second["first_slice"]) == ("3.0", "", "17")
+    assert re.fullmatch(r"55\.\d{3}", first["volume_ml"]) and re.fullmatch(r"0\.\d{3}", first["mean_probability"])
+
+
+# -- another rule ---------------------------------------------------------------------------------------------------
+
+
+def test_another_threshold_is_asked_for_told_and_taken_back(page, server):
+    show(page, VOLUME)
+    set_value(page, "#slice", 9)
+    assert not page.is_visible("#threshold")
+    page.click("#advanced summary")
+    assert "0.55" in text(page, "#rule-own-values") and page.is_disabled("#rule-own")
+    before = text(page, "#numbers dd")
+    page.fill("#threshold", "0.2")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#warnings:has-text('Threshold 0.2')")
+    shown(page)
+    assert server.requests[-1]["path"] == "/v1/segment?volumes=true&threshold=0.2"
+    assert text(page, "#numbers dd") != before and number(page) == 9
+    page.wait_for_selector("#threshold:focus")
+    with page.expect_download():
+        page.click("#save-mask")
+    assert server.requests[-1]["path"] == "/v1/segment?threshold=0.2"  # the mask is the one that is seen
+    page.fill("#min-component", "3")
+    page.click("#rule-form .primary")
+    page.wait_for_selector("#threshold:focus")
+    assert server.requests[-1]["path"] == "/v1/segment?volumes=true&threshold=0.2&min_component=3"
+    page.click("#rule-own")
+    page.wait_for_selector("#warnings:empty", state="attached")
+    shown(page)
+    assert server.requests[-1]["path"] == "/v1/segment?volumes=true"
+    assert text(page, "#numbers dd") == before and page.input_value("#threshold") == "0.55"
+
+
+@pytest.mark.parametrize(("field", "value"), [("threshold", "0"), ("threshold", "1.5"), ("min-component", "-1")])
+def test_a_rule_out_of_range_is_not_sent(page, server, field, value):
+    show(page, VOLUME)
+    page.click("#advanced summary")
+    sent = len(server.requests)
+    page.fill(f"#{field}", value)
+    page.click("#rule-form .primary")
+    page.wait_for_timeout(200)
+    assert len(server.requests) == sent and page.is_visible(f"#{field}:invalid")
+
+
+def test_another_file_is_asked_for_with_the_models_own_rule(page, server):
+    show(page, VOLUME)
+    page.click("#advanced summary")
+    page.fill("#threshold", "0.2")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#warnings:has-text('Threshold 0.2')")
+    show(page, PICTURE)
+    assert server.requests[-1]["path"] == "/v1/segment?volumes=true" and page.input_value("#threshold") == "0.55"
+
+
 # -- downloads ------------------------------------------------------------------------------------------------------
 
 
@@ -559,6 +658,16 @@ def test_the_mask_is_asked_for_in_the_files_own_geometry(page, server):
     assert server.requests[-1]["accept"] == "application/x-nifti"
     assert server.requests[-1]["parts"] == [("file", VOLUME)]
     page.wait_for_selector("text=Mask saved")
+
+
+def test_the_probability_map_is_asked_for_in_the_files_own_geometry(page, server):
+    show(page, VOLUME)
+    with page.expect_download() as waiting:
+        page.click("#save-probability")
+    assert waiting.value.suggested_filename == "patient-flair-probability.nii.gz"
+    assert server.requests[-1]["path"] == "/v1/segment?probability=true"
+    assert server.requests[-1]["accept"] == "application/x-nifti"
+    page.wait_for_selector("text=Probability map saved")
 
 
 def test_the_overlay_is_what_is_seen_and_says_what_it_is_for(page):

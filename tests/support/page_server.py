@@ -12,6 +12,7 @@ import email.policy
 import gzip
 import json
 import threading
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,11 +29,17 @@ EXAMPLES = [
     {"id": "phantom-1", "title": "Phantom 1, 20 slices", "kind": "tif"},
     {"id": "phantom-2", "title": "Phantom 2, 20 slices", "kind": "tif"},
 ]
+LESION = (
+    *("lesion", "voxels", "volume_ml", "area_mm2", "extent_x_mm", "extent_y_mm", "extent_z_mm", "max_diameter_mm"),
+    *("centroid_i", "centroid_j", "centroid_k", "centroid_x_mm", "centroid_y_mm", "centroid_z_mm", "first_slice"),
+    *("last_slice", "largest_slice", "mean_probability", "max_probability"),
+)
 MODEL = {
     "weights_sha256": "ab" * 32,
     "variant": "float32",
     "source": "kaggle",
     "marks": [],
+    "rule": {"threshold": 0.55, "min_component": 20, "mirror": True},
     "numbers": {"volume": {"dice": {"mean": 0.847, "median": 0.893, "lo": 0.771, "hi": 0.878}}},
     "protocol": {"source": "kaggle", "unit": "patient", "grid": 256, "patients": {"train": 77, "val": 11, "test": 22}},
     "card_markdown": "# Model card\n\n**Intended use.** Research.\n\n| task | numbers |\n| --- | --- |\n"
@@ -95,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
         accept = self.headers["Accept"]
         self.server.requests.append({"path": self.path, "accept": accept, "parts": parts})
         name = parts[0][1]
+        query = dict(urllib.parse.parse_qsl(self.path.partition("?")[2]))
+        rule = {key: float(query[key]) for key in ("threshold", "min_component") if key in query}
         if name.endswith(".pdf"):
             what = "file: is a PDF, no picture that can be outlined"
             self._json(415, {"error": {"code": 2, "what": what, "fix": "send PNG, TIF, JPEG, NIfTI or DICOM"}})
@@ -103,11 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"code": 5, "what": "too many are waiting", "fix": "wait a little"}
             self._json(503, {"error": error}, {"Retry-After": "3"})
         elif accept == "application/x-nifti":
-            self._send(200, "application/x-nifti", base64.b64decode(answer(name)["volumes"]["mask"]))
+            kind = "probability" if "probability" in query else "mask"
+            self._send(200, "application/x-nifti", base64.b64decode(answer(name, **rule)["volumes"][kind]))
         else:
             if "slow" in name:
                 self.server.released.wait(30)
-            self._json(200, answer(name))
+            self._json(200, answer(name, **rule))
 
     def _json(self, status: int, value: object, more: dict[str, str] | None = None) -> None:
         self._send(status, "application/json", json.dumps(value).encode(), more)
@@ -156,11 +166,31 @@ def packed(voxels: np.ndarray, spacing: tuple[float, float, float] | None, upwar
     return base64.b64encode(gzip.compress(nib.Nifti1Image(array, affine).to_bytes(), 1)).decode()
 
 
-def answer(name: str) -> dict:
-    """What the server would say of a file of this name."""
+def lesions(mask: np.ndarray, probability: np.ndarray, spacing: tuple[float, float, float] | None) -> list[dict]:
+    """Two lesions, as if the last slice with tumour were one by itself."""
+    (there,) = np.nonzero(mask.any(axis=(1, 2)))
+    found = []
+    for number, part in enumerate([part for part in (there[:-1], there[-1:]) if len(part)], 1):
+        inside = mask[part] > 0
+        counts, box = inside.sum(axis=(1, 2)), spacing or (None,) * 3
+        area = spacing and spacing[0] * spacing[1]
+        known = {"volume_ml": round(counts.sum() * area * spacing[2] / 1000, 3),
+                 "area_mm2": round(counts.max() * area, 1), "max_diameter_mm": 60.4} if spacing else {}  # fmt: skip
+        row = dict.fromkeys(LESION)
+        row |= {"lesion": number, "voxels": int(counts.sum()), "extent_x_mm": box[0], "centroid_i": 3.0,
+                "centroid_j": 2.0, "centroid_k": 1.5, "first_slice": int(part[0]) + 1, "last_slice": int(part[-1]) + 1,
+                "largest_slice": int(part[counts.argmax()]) + 1, "max_probability": 0.99,
+                "mean_probability": round(float(probability[part][inside].mean()) / 255, 3)} | known  # fmt: skip
+        found.append(row)
+    return found
+
+
+def answer(name: str, threshold: float = 0.55, min_component: float = 20) -> dict:
+    """What the server would say of a file of this name, and of this rule."""
     picture = name.endswith(".png")
     slices = 1 if picture else 20
     image, mask, probability = head(slices)
+    mask = (probability > 255 * threshold).astype(np.uint8)
     if "empty" in name:
         mask[:] = 0
     if "colour" in name:
@@ -177,6 +207,8 @@ def answer(name: str) -> dict:
     volumes = {key: packed(value, spacing, upward)
                for key, value in (("image", image), ("mask", mask), ("probability", probability))}  # fmt: skip
     warnings = ["does not look like an axial brain slice (no head against a dark background)"] if "odd" in name else []
+    own = (threshold, min_component) == (0.55, 20)
+    warnings += [] if own else [f"threshold {threshold:g} (the model's: 0.55)"]
     rows = []
     for i, n in enumerate(counts):
         mean = float(probability[i][mask[i] > 0].mean()) / 255 if n else None
@@ -197,5 +229,7 @@ def answer(name: str) -> dict:
             "mean_probability": float(probability[mask > 0].mean()) / 255 if any(counts) else None, "seconds": 0.42,
         },
         "slices": rows,
+        "rule": {"threshold": threshold, "min_component": int(min_component), "of_the_model": own},
+        "lesions": lesions(mask, probability, spacing),
         "volumes": volumes,
     }  # fmt: skip

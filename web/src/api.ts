@@ -28,6 +28,8 @@ export interface Answer {
     seconds: number;
   };
   slices: SliceFacts[];
+  rule: Rule & { of_the_model: boolean };
+  lesions: Lesion[];
   volumes: { image: string; mask: string; probability: string };
 }
 
@@ -38,11 +40,41 @@ export interface SliceFacts {
   mean_probability: number | null;
 }
 
+/** Tumour is what has at least this probability, in components of at least so many voxels. */
+export interface Rule {
+  threshold: number;
+  min_component: number;
+}
+
+/** In the order of the columns of lesions.csv; null is what is not known. */
+export interface Lesion {
+  lesion: number;
+  voxels: number;
+  volume_ml: number | null;
+  area_mm2: number | null;
+  extent_x_mm: number | null;
+  extent_y_mm: number | null;
+  extent_z_mm: number | null;
+  max_diameter_mm: number | null;
+  centroid_i: number;
+  centroid_j: number;
+  centroid_k: number;
+  centroid_x_mm: number | null;
+  centroid_y_mm: number | null;
+  centroid_z_mm: number | null;
+  first_slice: number;
+  last_slice: number;
+  largest_slice: number;
+  mean_probability: number;
+  max_probability: number;
+}
+
 export interface Model {
   weights_sha256?: string;
   variant?: string;
   source?: string;
   marks?: string[];
+  rule?: Rule;
   numbers?: Record<string, unknown>;
   protocol?: Record<string, unknown>;
   card_markdown?: string;
@@ -54,9 +86,10 @@ export interface Example {
   kind: Kind;
 }
 
-/** What is sent: one file, the files of one DICOM series, or one file for each sequence. */
+/** What is sent: one file, the files of one DICOM series, or one file for each sequence; and a rule in place of the model's. */
 export interface Given {
   name: string;
+  rule?: Partial<Rule>;
   parts: { role: "file" | "pre" | "flair" | "post"; file: File }[];
 }
 
@@ -72,7 +105,7 @@ export class Refusal extends Error {
 }
 
 export async function segment(given: Given, signal: AbortSignal): Promise<Answer> {
-  const response = await post(given, "application/json", signal);
+  const response = await post(given, "application/json", { volumes: true }, signal);
   try {
     return (await response.json()) as Answer;
   } catch (error) {
@@ -81,9 +114,9 @@ export async function segment(given: Given, signal: AbortSignal): Promise<Answer
   }
 }
 
-/** The mask in the input's own geometry: the answer's volumes are axial, which the input need not be. */
-export async function mask(given: Given, signal: AbortSignal): Promise<Blob> {
-  return (await post(given, "application/x-nifti", signal)).blob();
+/** In the input's own geometry: the answer's volumes are axial, which the input need not be. */
+export async function nifti(given: Given, kind: "mask" | "probability", signal: AbortSignal): Promise<Blob> {
+  return (await post(given, "application/x-nifti", kind === "probability" ? { probability: true } : {}, signal)).blob();
 }
 
 export async function model(): Promise<Model> {
@@ -101,11 +134,12 @@ export async function example(chosen: Example, signal: AbortSignal): Promise<Fil
   return new File([body], chosen.id + (ENDINGS[chosen.kind] ?? ""));
 }
 
-async function post(given: Given, accept: string, signal: AbortSignal): Promise<Response> {
+async function post(given: Given, accept: string, options: Record<string, boolean>, signal: AbortSignal): Promise<Response> {
   const body = new FormData();
   for (const { role, file } of given.parts) body.append(role, file, file.name);
-  const query = accept === "application/json" ? "?volumes=true" : "";
-  return checked(() => fetch(`v1/segment${query}`, { method: "POST", body, signal, headers: { Accept: accept } }));
+  const asked = Object.entries({ ...options, ...given.rule }).map(([name, value]) => [name, String(value)]);
+  const query = new URLSearchParams(asked).toString();
+  return checked(() => fetch(`v1/segment${query && `?${query}`}`, { method: "POST", body, signal, headers: { Accept: accept } }));
 }
 
 function get(address: string, signal?: AbortSignal): Promise<Response> {

@@ -5,9 +5,11 @@ import { area, Bars, stepped } from "./bars";
 import * as card from "./card";
 import { listen } from "./gestures";
 import * as intake from "./intake";
+import * as lesions from "./lesions";
 import * as nifti from "./nifti";
 import { announce, element, sentence, show, words } from "./page";
 import * as results from "./results";
+import * as rule from "./rule";
 import * as theme from "./theme";
 import { Viewer, type Fill } from "./viewer";
 
@@ -87,7 +89,7 @@ function state(name: "empty" | "waiting" | "result"): void {
   document.body.dataset.state = name;
   show("open", name === "empty");
   show("waiting", name === "waiting");
-  for (const id of ["stage", "results", "display", "downloads"]) show(id, name === "result");
+  for (const id of ["stage", "results", "display", "advanced", "downloads"]) show(id, name === "result");
   show("strip", false);
 }
 
@@ -95,6 +97,8 @@ function present(name: string, answer: api.Answer, channels: number): void {
   const known = answer.input.orientation === "known";
   results.warn(answer.warnings);
   results.present(answer, name);
+  lesions.present(answer.lesions, answer.input.slices, go);
+  rule.present(answer);
   show("strip", answer.input.slices > 1);
   bars.show(answer.slices);
   input("slice").max = String(answer.input.slices);
@@ -159,6 +163,7 @@ function go(wanted: number): void {
   const facts = shown.answer.slices[slice - 1]!;
   viewer?.go(slice);
   bars.at(slice);
+  lesions.at(slice);
   const slider = input("slice");
   slider.value = String(slice);
   slider.setAttribute("aria-valuetext", `Slice ${slice} of ${slices()}, ${area(facts)}`);
@@ -270,18 +275,25 @@ function key(name: string): boolean {
 
 // -- downloads ------------------------------------------------------------------------------------------------------
 
-async function saveMask(): Promise<void> {
+async function saveVolume(kind: "mask" | "probability"): Promise<void> {
   if (!shown) return;
   const { given } = shown;
   const note = element("download-note");
-  note.textContent = "Making the mask…";
+  const what = { mask: "mask", probability: "probability map" }[kind];
+  note.textContent = `Making the ${what}…`;
   try {
-    save(await api.mask(given, new AbortController().signal), `${stem(given.name)}-mask.nii.gz`);
-    if (shown?.given === given) note.textContent = "Mask saved, in the geometry of the file.";
+    save(await api.nifti(given, kind, new AbortController().signal), `${stem(given.name)}-${kind}.nii.gz`);
+    if (shown?.given === given) note.textContent = `${sentence(what).slice(0, -1)} saved, in the geometry of the file.`;
   } catch (error) {
     const told = error instanceof api.Refusal ? `${sentence(error.what)} ${sentence(error.fix)}` : String(error);
     if (shown?.given === given) note.textContent = told;
   }
+}
+
+function saveLesions(): void {
+  if (!shown) return;
+  const name = stem(shown.given.name);
+  save(new Blob([lesions.table(name, shown.answer.lesions)], { type: "text/csv" }), `${name}-lesions.csv`);
 }
 
 function saveOverlay(): void {
@@ -307,6 +319,19 @@ function save(blob: Blob, name: string): void {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// -- another rule ---------------------------------------------------------------------------------------------------
+
+/** Ask for the same files again; the slice on the page and the place of the keyboard stay. */
+async function outlineAgain(asked: Partial<api.Rule>): Promise<void> {
+  if (!shown) return;
+  const given = { ...shown.given, rule: asked };
+  const slice = current;
+  await open(() => given, given.name);
+  if (shown?.given !== given) return;
+  go(slice);
+  element("threshold").focus({ preventScroll: true });
 }
 
 // -- sequences, examples, the model ---------------------------------------------------------------------------------
@@ -375,7 +400,9 @@ function wire(): void {
   click("zoom-in", () => viewer?.zoom(1.25));
   click("zoom-out", () => viewer?.zoom(0.8));
   click("zoom-reset", () => viewer?.fit());
-  click("save-mask", () => void saveMask());
+  click("save-mask", () => void saveVolume("mask"));
+  click("save-probability", () => void saveVolume("probability"));
+  click("save-lesions", saveLesions);
   click("save-overlay", saveOverlay);
   click("show-sequences", () => assign({}));
   click("show-model", () => dialog("card"));
@@ -386,6 +413,11 @@ function wire(): void {
     event.preventDefault();
     element<HTMLDialogElement>("sequences").close();
     assigned();
+  });
+  click("rule-own", () => void outlineAgain({}));
+  element("rule-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    void outlineAgain(rule.chosen());
   });
   input("slice").addEventListener("input", () => go(Number(input("slice").value)));
   for (const id of ["centre", "width"]) input(id).addEventListener("input", takeWindow);
@@ -428,7 +460,10 @@ async function start(): Promise<void> {
   wire();
   drops();
   state("empty");
-  api.model().then(card.present, card.missing);
+  api.model().then((model) => {
+    card.present(model);
+    rule.model(model.rule);
+  }, card.missing);
   listExamples().catch(() => show("examples", false));
   try {
     viewer = await Viewer.attach(element<HTMLCanvasElement>("image"), element<HTMLCanvasElement>("lines"));
