@@ -48,6 +48,40 @@ def test_patient_folders_in_numeric_order(tmp_path):
     ]
 
 
+def test_dicom_segs_are_masks_where_there_is_nothing_else(tmp_path):
+    for name in ("scans/p1/1.dcm", "masks/p1.dcm", "answers/p1.dcm", "answers/p1.nii.gz"):
+        place(tmp_path, name)
+    series = {"images": "scans/*/", "patient": "each_volume"}
+    for pattern, mask in {
+        "masks/*.dcm": "masks/p1.dcm",
+        "masks/*": "masks/p1.dcm",
+        "answers/*": "answers/p1.nii.gz",
+    }.items():
+        assert found(tmp_path / "own", masks=pattern, **series) == [("p1", 1, "scans/p1", mask)]
+    assert "no TIF" in problems(tmp_path / "own", images="masks/*", masks="answers/*", patient="each_volume")["."]
+
+
+def test_a_dicom_seg_is_read_on_the_grid_of_its_series(tmp_path):
+    pytest.importorskip("highdicom")
+    from brainseg.inference import cases, seg_answers
+    from tests.support import dicom_study
+
+    stored = np.random.default_rng(0).integers(0, 4000, (4, 20, 24), np.uint16)
+    dicom_study.save(tmp_path / "scans/p1", stored, step=-5)
+    case = cases.read(tmp_path / "scans/p1", "p1")
+    mask = (case.voxels > 3000).astype(np.uint8)
+    facts = {"model": {"weights_sha256": "ab" * 32}, "variant": "float32"}
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/p1.dcm").write_bytes(seg_answers.encode_mask(mask, case, facts))
+    given = params(tmp_path, images="scans/*/", masks="masks/*", patient="each_volume")
+    read = [pictures.decode(pair.mask, pair.mask_name, lossless=True) for pair in folder.pairs(given)]
+    np.testing.assert_array_equal(read, mask)
+    (tmp_path / "scans/p1/3.dcm").write_bytes(b"no")
+    with pytest.raises(DataError) as caught:
+        list(folder.pairs(given))
+    assert {problem.path.split("/")[-1] for problem in caught.value.problems} == {"3.dcm"}  # not of the mask
+
+
 def test_flat_folders_with_a_regular_expression(tmp_path):
     root = place(tmp_path, *(f"{kind}/p{p}_z{n}.png" for kind in ("images", "masks") for p in (1, 2) for n in (1, 2)))
     flat = {"images": "images/*", "masks": "masks/*"}

@@ -5,7 +5,7 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -105,15 +105,15 @@ def _read_slice(root: Path, found: PairedFiles, place: tuple[str, str], rule: st
 def _read_volume(root: Path, found: PairedFiles, place: tuple[str, str], remarks: Remarks) -> Iterator[Pair]:
     """A volume's axial slices."""
     mask_path = root / found.mask
-    readers: list[Callable[[], scans.Scan]] = [
-        lambda: _read_channels(root, found),
-        lambda: scans.read_labels(mask_path, str(mask_path)),
-    ]
     read: list[scans.Scan] = []
     problems: list[Problem] = []
-    for reader in readers:
+    try:
+        read.append(_read_channels(root, found))
+    except DataError as error:
+        problems += error.problems
+    if read or not scans.is_dicom(mask_path):  # a SEG is placed on its image
         try:
-            read.append(reader())
+            read.append(scans.read_labels(mask_path, str(mask_path), read[0].volume if read else None))
         except DataError as error:
             problems += error.problems
     raise_all(problems)

@@ -1,7 +1,8 @@
 """Images and masks below a folder, paired by what their names share; all faults are reported at once.
 
 ``download.images`` and ``download.masks`` are patterns relative to ``download.path``: ``*`` matches any text, ``?`` one
-character, ``**/`` any folders; a pattern without an ending matches any of ENDINGS. What the wildcards match is the
+character, ``**/`` any folders; a pattern without an ending matches any of ENDINGS, and of masks DICOM where nothing
+else matches. What the wildcards match is the
 pair's key: with images ``images/*`` and masks ``masks/*``, or images ``**/*`` and masks ``**/*_mask.*``, the image
 ``a_7.png`` finds its mask by ``a_7``. An image pattern that ends in ``/`` matches folders, each one DICOM series.
 Ignored are hidden files, files with other endings, and all outside the folders that the patterns name.
@@ -22,6 +23,7 @@ from brainseg.io.folders import Walk
 
 SINGLE_PAGE = (".png", ".jpg", ".jpeg")  # formats that hold one page
 ENDINGS = (*pictures.SUFFIXES, *scans.SUFFIXES)
+SEG_ENDING = ".dcm"  # of masks alone: DICOM images are folders
 _MANY = 4  # files without a partner that are told in one line if none has one
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
@@ -76,14 +78,14 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
     fix = "write it relative to download.path, without .."
     raise_all([Problem(key, f"{each} leads out of download.path", fix) for key, each in outside.items()])
     names, folders, problems = _list_images(root, set(map(find_fixed_folder, patterns.values())))
-    masks = _match_names(names, params.masks)
-    others = _match_names(names, scope.no_images) if scope.no_images else {}
+    masks = _match_masks(names, params.masks)
+    others = _match_masks(names, scope.no_images) if scope.no_images else {}
     taken = {name for matched in (masks, others) for found in matched.values() for name in found}
     if params.images.endswith("/"):
         images, faults = _find_series(root, params.images, folders, taken)
         problems += faults
     else:
-        images = _match_names([name for name in names if name not in taken], params.images)
+        images = _match_names([name for name in _drop_segs(names) if name not in taken], params.images)
     if not images:
         kinds = "folder" if params.images.endswith("/") else "picture or volume"
         what = f"no {kinds} fits download.images ({params.images})"
@@ -100,7 +102,7 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
         number = 1 if whole or params.patient in ("each_image", "each_volume") else find_number(image)
         found.append(PairedFiles(patient, number, image, masks.get(key, [""])[0], whole))
     problems += check_identities(found, params.patient)
-    raise_all([problem._replace(path=str(root / problem.path)) for problem in problems])
+    raise_all([problem._replace(path=str(root / problem.path)) for problem in dict.fromkeys(problems)])
     return sorted(found)
 
 
@@ -172,7 +174,7 @@ def _find_series(
 
 def _may_hold_images(path: Path) -> bool:
     """Whether it has an image's ending or is a folder; a broken link counts, since its target may have been one."""
-    named = path.name.lower().endswith(ENDINGS)
+    named = path.name.lower().endswith((*ENDINGS, SEG_ENDING))
     return not path.name.startswith(".") and (named or os.path.isdir(path) or not os.path.exists(path))
 
 
@@ -221,6 +223,15 @@ def _drop_voxels(names: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def _match_masks(names: list[str], pattern: str) -> dict[Key, list[str]]:
+    """As ``_match_names``; of DICOM only if nothing else matches: `brainseg predict` writes a SEG beside NIfTI."""
+    return _match_names(_drop_segs(names), pattern) or _match_names(names, pattern)
+
+
+def _drop_segs(names: list[str]) -> list[str]:
+    return [name for name in names if not name.lower().endswith(SEG_ENDING)]
+
+
 def _list_series_folders(holders: list[str], pattern: str) -> list[str]:
     """Folders that may be a series: those that hold files; without ``**`` also their parents, but never the top."""
     if "**" in pattern:
@@ -230,8 +241,8 @@ def _list_series_folders(holders: list[str], pattern: str) -> list[str]:
 
 
 def split_name(name: str, *more: str) -> tuple[str, str]:
-    """A name without its ending, and the ending in lower case: the longest of ENDINGS and ``more``, or empty."""
-    ending = max((end for end in (*ENDINGS, *more) if name.lower().endswith(end)), key=len, default="")
+    """A name without its ending, and the ending in lower case: the longest of those read and ``more``, or empty."""
+    ending = max((end for end in (*ENDINGS, SEG_ENDING, *more) if name.lower().endswith(end)), key=len, default="")
     return name[: len(name) - len(ending)], ending
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, Problem, guard
-from brainseg.io import dicom, itk, mgh, nifti, pictures, spacing, volumes
+from brainseg.io import dicom, dicom_masks, dicom_slice, itk, mgh, nifti, pictures, spacing, volumes
 from brainseg.io.volumes import Volume
 
 READERS = {  # kind → what reads it, by the ending of the file's name
@@ -53,6 +53,11 @@ def find_other_half(path: Path, name: str) -> Path | None:
     return path.with_name(voxels) if voxels and path.with_name(voxels).is_file() else None
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its ending or its first bytes."""
+    return path.name.lower().endswith(dicom_slice.ENDINGS) or (not kind_of(path.name) and dicom_slice.is_dicom(path))
+
+
 def read_image(path: Path, name: str) -> Scan:
     """Read intensities: uint8, uint16, int16 or float32.
 
@@ -71,11 +76,16 @@ def read_image(path: Path, name: str) -> Scan:
         return Scan(pictures.decode_pages(path.read_bytes(), name), None)
 
 
-def read_labels(path: Path, name: str) -> Scan:
-    """Read a mask: uint8 or uint16 labels, of a TIF from all its pages. Errors as in ``read_image``."""
+def read_labels(path: Path, name: str, image: Volume | None = None) -> Scan:
+    """Read a mask: uint8 or uint16 labels, of a TIF from all its pages. Errors as in ``read_image``.
+
+    ``image``: what the mask was drawn on; a DICOM SEG is placed on its grid.
+    """
     if path.is_dir():
-        raise DataError(name, "is a folder, masks are files", "convert the DICOM segmentation to NIfTI")
+        raise DataError(name, "is a folder, masks are files", "name the file of the DICOM SEG, or a NIfTI mask")
     with guard(name):
+        if is_dicom(path):
+            return _to_scan(dicom_masks.read_labels(path, name, image))
         if kind := kind_of(path.name):
             return _to_scan(READERS[kind][0].read_labels(path, name))
         return Scan(pictures.decode_pages(path.read_bytes(), name), None)
