@@ -88,15 +88,15 @@ def summarise(params: config.Download) -> Summary:
 
 
 def _read_grid(root: Path, case: PairedFiles) -> Grid:
-    """The image's grid, empty where it is no NIfTI: the header of that alone is read without the voxels.
+    """The image's grid, empty where it is no NIfTI.
 
     Raises:
         DataError: a damaged header, or a mask of another shape.
     """
-    if scans.kind_of(case.image) != "nifti":
+    if not _is_nifti(case.image):
         return Grid("", "", 0)
     image = nifti.read_geometry(root / case.image, str(root / case.image))
-    if scans.kind_of(case.mask) == "nifti":
+    if _is_nifti(case.mask):
         mask = nifti.read_geometry(root / case.mask, str(root / case.mask))
         if volumes.axial_shape(mask) != volumes.axial_shape(image):
             what = f"is {_show(mask.shape)}, its image {_show(image.shape)}"
@@ -104,6 +104,10 @@ def _read_grid(root: Path, case: PairedFiles) -> Grid:
     sides = np.linalg.norm(image.affine[:3, :3], axis=0)
     shown = (f"{side:.3g}" for side in sides)
     return Grid(_show(image.shape), " x ".join(shown), volumes.axial_shape(image)[0])
+
+
+def _is_nifti(name: str) -> bool:
+    return name.lower().endswith((*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES))
 
 
 def _show(shape: tuple[int, ...]) -> str:

@@ -164,6 +164,23 @@ def test_the_misnamed_mask_of_brats_2020(tmp_path):
     assert read(root)[-1].mask_file.endswith("W39_1998.09.19_Segm.nii.gz")
 
 
+def test_sequences_named_alone_in_the_folder_of_a_case(tmp_path):
+    for kind in ("flair", "t1", "t2"):
+        own_layouts.sequence(tmp_path / f"North/p1/{kind}.nii.gz", kind)
+    own_layouts.mask(tmp_path / "North/p1/mask.nii.gz", (1,))
+    own_layouts.mask(tmp_path / "North/p1/brain_mask.nii.gz", (1,))
+    found = read(tmp_path)
+    assert {pair.patient for pair in found} == {"p1"} and channels(found[0]) == [THREE[0], ALONE, ALONE]
+    assert found[0].mask_file == "North/p1/mask.nii.gz" and found[0].mask_name.endswith("_mask.npy")
+
+
+def test_a_mask_of_the_brain_is_no_tumour(tmp_path):
+    root = own_layouts.brats(tmp_path, ["BraTS20_Training_001"])
+    path = root / "BraTS20_Training_001/BraTS20_Training_001_seg.nii.gz"
+    path.rename(path.with_name("BraTS20_Training_001_brain_mask.nii.gz"))
+    assert next(iter(problems(root).values())).startswith("has no mask")
+
+
 @pytest.mark.parametrize("name", ["brats", "nnunet", "decathlon", "bids"])
 def test_a_case_without_mask_is_named(name, tmp_path):
     root = getattr(own_layouts, name)(tmp_path)
@@ -186,6 +203,26 @@ def test_a_table_without_patients_names_them_by_file(tmp_path):
     assert [pair.patient for pair in read(root)][::SLICES] == ["flair", "t1"]
 
 
+def test_a_table_of_slices_is_in_the_order_of_their_numbers_or_lines(tmp_path):
+    own_layouts.folders(tmp_path, ["z_9", "z_10"])
+    for named, order in (("z_10,z_9", [9, 10]), ("b,a", [2, 3])):
+        names = named.split(",")
+        for old, new in zip(("z_10", "z_9"), names, strict=True):
+            for kind in ("images", "masks"):
+                (tmp_path / kind / f"{new}.tif").write_bytes((tmp_path / kind / f"{old}.tif").read_bytes())
+        lines = [f"images/{name}.tif,masks/{name}.tif,p" for name in names]
+        (tmp_path / "pairs.csv").write_text("\n".join(["image,mask,patient", *lines]))
+        assert [pair.slice for pair in read(tmp_path / "pairs.csv")] == order
+
+
+def test_other_tables_are_no_pairs(tmp_path):
+    root = own_layouts.brats(tmp_path)
+    (root / "name.csv").write_text("name\nx\n")
+    (root / "empty.csv").write_text("")
+    (root / "bytes.csv").write_bytes(bytes(range(256)))
+    assert recognition.find(params(root)).layout == "brats"
+
+
 def test_faults_of_a_table_name_the_line(tmp_path):
     root = own_layouts.table(tmp_path)
     (root / "pairs.csv").write_text("image,mask\n../x/flair.nii.gz,\n../z.nii.gz,../x/m.nii.gz\n")
@@ -202,6 +239,23 @@ def test_two_folders_of_slices(end, tmp_path, capsys):
     assert [(pair.patient, pair.slice) for pair in found] == [("p1", 1), ("p1", 2), ("p2", 1), ("p2", 2)]
     assert [channels(pair) for pair in found] == [0, 1, 2, 3] and labels(found[1]) == [255]
     assert "4 images in images/, 4 files in masks/" in capsys.readouterr().err
+
+
+def test_two_folders_within_another_and_names_that_begin_with_the_kind(tmp_path):
+    root = own_layouts.folders(tmp_path / "own/data", ["image_p1_1", "image_p1_2", "image_p2_1", "image_p2_2"])
+    for path in list((root / "masks").iterdir()):
+        path.rename(path.with_name(path.name.replace("image_", "mask_")))
+    (root / "masks").rename(root / "Segmentations")
+    found = read(tmp_path / "own")
+    assert [(pair.patient, pair.slice) for pair in found] == [("p1", 1), ("p1", 2), ("p2", 1), ("p2", 2)]
+    assert found[0].mask_file == "data/Segmentations/mask_p1_1.tif"
+
+
+def test_train_and_test_folders_are_not_mixed_up(tmp_path):
+    for part in ("train", "test"):
+        own_layouts.folders(tmp_path / part)
+    with pytest.raises(DataError, match="has none of the layouts"):
+        read(tmp_path)
 
 
 def test_faults_of_the_pixels_name_the_users_own_file(tmp_path):

@@ -62,7 +62,7 @@ def _group(listing: Listing) -> tuple[dict[tuple[str, str], _Scans], dict[str, s
     """Subject and session → files; and what is passed over with its reason."""
     sessions: dict[tuple[str, str], _Scans] = defaultdict(lambda: _Scans({}, []))
     passed = {}
-    for name in filter(finding.is_nifti, listing.names):
+    for name in filter(finding.is_volume, listing.names):
         match = _NAME.fullmatch(finding.stem(name))
         if not match:
             continue
@@ -90,7 +90,7 @@ def _lend_masks(sessions: dict[tuple[str, str], _Scans]) -> dict[tuple[str, str]
 
 
 def _is_image(name: str) -> bool:
-    match = _NAME.fullmatch(finding.stem(name)) if finding.is_nifti(name) else None
+    match = _NAME.fullmatch(finding.stem(name)) if finding.is_volume(name) else None
     if not match or match["suffix"] not in _SUFFIXES or "derivatives" in name.split("/"):
         return False
     return re.search(rf"(^|/){re.escape(match['patient'])}/(ses-[^/]+/)?anat/[^/]+$", name) is not None

@@ -1,4 +1,8 @@
-"""BraTS: the sequences and the mask of a case side by side, ``CASE_flair.nii.gz`` or ``CASE-t2f.nii.gz``."""
+"""BraTS: the sequences and the mask of a case side by side, ``CASE_flair.nii.gz`` or ``CASE-t2f.nii.gz``.
+
+Also in a folder of the case without its name, ``CASE/flair.nii.gz``. Each label above 0 is tumour, except in a file
+that is named a mask.
+"""
 
 import re
 from collections import defaultdict
@@ -8,11 +12,12 @@ from brainseg import config
 from brainseg.data.layouts import finding
 from brainseg.data.layouts.finding import Found, Listing
 
-_MASKS = ("seg", "segm", "segmentation", "tumor_segmentation")
+_MASKS = ("seg", "segm", "segmentation", "tumor_segmentation", "mask")
 _NAME = re.compile(
-    rf"(?P<case>.+?)[-_](?P<word>flair|t1|t1ce|t1c|t1gd|t1n|t2|t2w|t2f|{'|'.join(_MASKS)})", re.IGNORECASE
+    rf"(?:(?P<case>.+?)[-_])?(?P<word>flair|t1|t1ce|t1c|t1gd|t1n|t2|t2w|t2f|{'|'.join(_MASKS)})", re.IGNORECASE
 )
 _TIME_POINT = re.compile(r"(BraTS-[A-Z]+-[0-9]+)-[0-9]+", re.IGNORECASE)
+_SEGMENTED = re.compile(r"segm?\.nii(\.gz)?$", re.IGNORECASE)
 _MASK = "mask"
 
 Cases = dict[tuple[str, str], dict[str, str]]  # folder and case → sequence or _MASK → file
@@ -39,17 +44,19 @@ def read(listing: Listing, params: config.Download) -> Found:
             continue
         passed |= {name: "T2 is not used" for key, name in files.items() if key == finding.T2}
         mask = files.pop(_MASK, "")
-        built.append(finding.build_case(case, files, mask, f"{folder}/{case}".lstrip("/"), any_label=True))
+        labels = not finding.stem(mask).lower().endswith("mask")
+        built.append(finding.build_case(case, files, mask, f"{folder}/{case}".lstrip("/"), any_label=labels))
     return finding.sort_out(listing, built, passed)
 
 
 def _group(listing: Listing) -> Cases:
     cases: Cases = defaultdict(dict)
-    for name in filter(finding.is_nifti, listing.names):
+    for name in filter(finding.is_volume, listing.names):
         if match := _NAME.fullmatch(finding.stem(name)):
             word = match["word"].lower()
             kind = _MASK if word in _MASKS else finding.name_sequence(word)
-            cases[name.rpartition("/")[0], match["case"]].setdefault(kind, name)
+            folder = name.rpartition("/")[0]
+            cases[folder, match["case"] or PurePosixPath(folder).name].setdefault(kind, name)
     _join_misnamed(cases)
     return cases
 
@@ -60,7 +67,7 @@ def _join_misnamed(cases: Cases) -> None:
     for key in cases:
         folders[key[0]].append(key)
     for keys in folders.values():
-        masks = [key for key in keys if set(cases[key]) == {_MASK}]
+        masks = [key for key in keys if set(cases[key]) == {_MASK} and _SEGMENTED.search(cases[key][_MASK])]
         others = [key for key in keys if key not in masks and _MASK not in cases[key]]
         if len(keys) == 2 and len(masks) == len(others) == 1:
             cases[others[0]] |= cases.pop(masks[0])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from brainseg.data import pairing
 from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
-from brainseg.io import nifti
+from brainseg.io import scans
 from brainseg.io.folders import Walk
 from brainseg.io.sequences import CHANNELS
 
@@ -53,8 +53,9 @@ def list_files(root: Path) -> Listing:
     return Listing(root, sorted(names), problems)
 
 
-def is_nifti(name: str) -> bool:
-    return name.lower().endswith(nifti.SUFFIXES)
+def is_volume(name: str) -> bool:
+    """Whether it is a volume by its name; of a pair of files the header."""
+    return scans.is_volume(name) and not name.lower().endswith((".img", ".img.gz"))
 
 
 def stem(name: str) -> str:

@@ -11,9 +11,10 @@ from brainseg.data.layouts.finding import Found, Listing
 from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
 
-IMAGES = ("images", "image", "imgs")
-MASKS = ("masks", "mask", "labels")
+IMAGES = ("images", "image", "imgs", "img", "scans", "volumes")
+MASKS = ("masks", "mask", "labels", "label", "segmentations", "segmentation", "seg", "annotations", "gt")
 _MASK_END = re.compile(r"[-_ .]?(mask|masks|seg|segmentation|label|labels|gt)$", re.IGNORECASE)
+_START = re.compile(r"(^|/)(image|img|scan|mask|seg|segmentation|label|gt)[-_ .]?(?=[^/]+$)", re.IGNORECASE)
 _SLICE = re.compile(r"(?P<patient>.*?)[-_ .]*(?:(?:slice|img|z|s)[-_ .]*)?(?P<number>[0-9]{1,18})", re.IGNORECASE)
 
 
@@ -32,10 +33,9 @@ def read(listing: Listing, params: config.Download) -> Found:
     if not tops:
         raise DataError(listing.root, "holds no folders images/ and masks/", "set download.path to where they are")
     images, masks = (_list(listing, top) for top in tops)
-    if images and not set(images) & set(masks):
-        masks = {_MASK_END.sub("", key): name for key, name in masks.items()}
-    else:  # both ways of naming in one folder
-        masks = {(key if key in images else _MASK_END.sub("", key)): name for key, name in masks.items()}
+    if images and not any(key in images or _MASK_END.sub("", key) in images for key in masks):  # image_1 and mask_1
+        images, masks = ({_START.sub(r"\1", key): name for key, name in files.items()} for files in (images, masks))
+    masks = {(key if key in images else _MASK_END.sub("", key)): name for key, name in masks.items()}
     volumes = {key for key, name in images.items() if pairing.is_volume(listing.root, name)}
     patients = _name_patients(listing, images, volumes, params.patient)
     built: list[PairedFiles | Problem] = []
@@ -54,10 +54,21 @@ def _build(image: str, mask: str, patient: str, order: int, is_volume: bool) -> 
 
 
 def _find_tops(listing: Listing) -> tuple[str, str] | None:
-    """The two folders at the top; None unless there is one of each."""
-    tops = {name.split("/")[0] for name in listing.names if "/" in name}
-    images, masks = ([top for top in tops if top.lower() in names] for names in (IMAGES, MASKS))
-    return (images[0], masks[0]) if len(images) == len(masks) == 1 else None
+    """The two folders, side by side; None unless there is one of each, and at one place."""
+    folders = {str(PurePosixPath(*parts[:end])) for parts in _list_parts(listing) for end in range(1, len(parts))}
+    homes: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for each in sorted(folders):
+        home, _, name = each.rpartition("/")
+        for kind, words in enumerate((IMAGES, MASKS)):
+            homes[home][kind].extend([each] if name.lower() in words else [])
+    both = [found for found in homes.values() if all(found)]
+    if len(both) != 1 or any(len(kind) > 1 for kind in both[0]):
+        return None
+    return both[0][0][0], both[0][1][0]
+
+
+def _list_parts(listing: Listing) -> set[tuple[str, ...]]:
+    return {PurePosixPath(name).parts for name in listing.names}
 
 
 def _list(listing: Listing, top: str) -> dict[str, str]:
@@ -84,5 +95,5 @@ def _name_patients(listing: Listing, images: dict[str, str], volumes: set[str], 
     if flat and ("" in numbers or len(numbers) < 2 or len(numbers) == len(flat)):
         what = f"holds slices whose names do not say which are of one patient, such as {' and '.join(flat[:2])}"
         fix = "set download.patient: each_image if each is of another patient, or a regular expression with one group"
-        raise DataError(listing.root / PurePosixPath(images[flat[0]]).parts[0], what, fix)
+        raise DataError(listing.root / PurePosixPath(images[flat[0]]).parent, what, fix)
     return found | {key: patient for patient, keys in numbers.items() for key in keys}

@@ -91,7 +91,7 @@ def _match(listing: Listing) -> list[tuple[str, str]]:
 
 def _list(listing: Listing, folder: str) -> dict[str, str]:
     """Name without ending → file, of the NIfTI files right in a folder."""
-    names = (name for name in listing.names if name.rpartition("/")[0] == folder and finding.is_nifti(name))
+    names = (name for name in listing.names if name.rpartition("/")[0] == folder and finding.is_volume(name))
     return {finding.stem(name): name for name in names}
 
 

@@ -1,5 +1,6 @@
 """A CSV of pairs: columns image and mask, and as wanted pre, post, patient, institution; files relative to the CSV."""
 
+import csv
 from collections import Counter
 from pathlib import PurePosixPath
 
@@ -62,7 +63,7 @@ def _read_columns(path: str, rows: int | None = None) -> pd.DataFrame:
     """The table as text; with ``rows`` 0 its head, which is empty where it is no CSV."""
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=rows, sep=None, engine="python")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         if rows == 0:
             return pd.DataFrame()
         raise DataError(path, f"cannot be read ({error})", "write a CSV of image, mask and patient") from None
@@ -105,6 +106,7 @@ def _build(listing: Listing, row: dict[str, str], patient: str, number: int) -> 
     if not is_volume and (row[PRE] or row[POST]):
         return Problem(row[_IMAGE], "is a slice, and has further sequences", "save its three channels as one picture")
     order = 1 if is_volume else pairing.find_number(row[_IMAGE])
+    order = number if order < 0 else order
     further = row[PRE], row[POST]
     return PairedFiles(
         patient, order, row[_IMAGE].rstrip("/"), row[_MASK], is_volume, *further, institution=row[_INSTITUTION]

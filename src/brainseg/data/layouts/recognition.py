@@ -12,6 +12,7 @@ from brainseg.data.pairing import Scope
 from brainseg.errors import DataError, Problem
 
 PATTERNS = "patterns"
+_NONE = "no layout is recognised"
 _UNSET = ("**/*", "**/*_mask.*")  # images and masks of params.yaml where nobody has named patterns
 
 
@@ -59,7 +60,12 @@ def find(params: config.Download, scope: Scope = pairing.ALL) -> Recognised:
     listing = _list(root, Path(params.path or ""))
     name, why = (params.layout, "download.layout") if params.layout != "auto" else _choose(listing, params)
     if name == PATTERNS:
-        return Recognised(name, PATTERNS_TITLE, why, root, _find_by_patterns(root, params, scope))
+        try:
+            return Recognised(name, PATTERNS_TITLE, why, root, _find_by_patterns(root, params, scope))
+        except DataError as error:
+            if why != _NONE:
+                raise
+            raise DataError("", problems=[_describe_unknown(root), *error.problems]) from None
     layout = LAYOUTS[name]
     found = layout.read(listing, params)
     return Recognised(name, layout.title, why, root, _check(listing, found, params, name))
@@ -102,7 +108,13 @@ def _choose(listing: Listing, params: config.Download) -> tuple[str, str]:
         what = f"could be read as {len(reasons)} layouts: {shown}"
         lines = " or ".join(f"layout: {name}" for name in reasons)
         raise DataError(listing.root, what, f"write one line below download in params.yaml: {lines}")
-    return next(iter(reasons.items()), (PATTERNS, "no other layout is recognised"))
+    return next(iter(reasons.items()), (PATTERNS, _NONE))
+
+
+def _describe_unknown(root: Path) -> Problem:
+    what = f"has none of the layouts {', '.join(LAYOUTS)}"
+    fix = "set download.images and download.masks, or set download.path to a CSV of pairs (image, mask, patient)"
+    return Problem(str(root), what, fix)
 
 
 def _title(name: str) -> str:
