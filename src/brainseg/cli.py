@@ -452,15 +452,16 @@ def track(debug: Debug = False) -> None:
     from brainseg.tracking import mlflow_runs
 
     inputs.verify_all()  # what is logged are the numbers that the stages made
-    done, seconds = [], mlflow_runs.TRACK_SECONDS
-    if Path("metrics/training.csv").exists():
-        done.append(mlflow_runs.log_training(once=True, seconds=seconds))
-    if Path("metrics/evaluation.json").exists():
-        done.append(mlflow_runs.log_evaluation(once=True, seconds=seconds))
-    if Path("metrics/report.html").exists():
-        done.append(mlflow_runs.log_figures(seconds=seconds))
-    if Path("metrics/cross_validation/summary.json").exists():
-        done.append(mlflow_runs.log_cross_validation(seconds=seconds))
+    logs: dict[str, Callable[..., bool]] = {
+        "metrics/training.csv": functools.partial(mlflow_runs.log_training, once=True),
+        "metrics/evaluation.json": functools.partial(mlflow_runs.log_evaluation, once=True),
+        "metrics/report.html": mlflow_runs.log_figures,
+        "metrics/cross_validation/summary.json": mlflow_runs.log_cross_validation,
+    }
+    there = [log for path, log in logs.items() if Path(path).exists()]
+    if there:
+        mlflow_runs.check_store(mlflow_runs.TRACK_SECONDS)
+    done = [log(seconds=mlflow_runs.TRACK_SECONDS) for log in there]
     if not all(done):
         what, fix = "some results could not be logged", "read the warning above and try again"
         raise errors.MachineError(mlflow_runs.store_name(), what, fix)

@@ -710,7 +710,7 @@ def test_a_phantom_model_is_under_a_banner(page, opened, browser):
     with PageServer(PAGE, model=marks) as other:
         phantom = opened(url=other.url)
         phantom.wait_for_selector("#banner:visible")
-        assert "phantoms" in text(phantom, "#banner") and "make pull" in text(phantom, "#banner")
+        assert "phantoms" in text(phantom, "#banner") and "make pull, then make serve" in text(phantom, "#banner")
         show(phantom, VOLUME)
         assert phantom.is_visible("#banner")
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from brainseg import config, files
+from brainseg.errors import DataError, MachineError
 from brainseg.models import networks
 from brainseg.tracking import mlflow_runs
 from tests.support import run_files
@@ -178,6 +180,38 @@ def test_a_run_is_named_after_the_experiment_or_the_commit(tree, client, monkeyp
     mlflow_runs.log_evaluation(tree)
     assert {run.info.run_name for run in runs(client, "evaluate")} == {commit[:7], "jaccard-20"}
     assert {run.data.tags["mlflow.source.git.commit"] for run in runs(client, "evaluate")} == {commit}
+
+
+def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tree, client, monkeypatch, capsys):
+    from click.testing import CliRunner
+    from mlflow.cli import cli as mlflow_cli
+
+    own = client.create_experiment("brainseg")
+    client.delete_experiment(own)
+    with pytest.raises(DataError) as caught:
+        mlflow_runs.check_store(60)
+    (problem,) = caught.value.problems
+    assert mlflow_runs.log_evaluation(tree) is False
+    warned = capsys.readouterr().err
+    assert warned.count("WARNING") == 1 and f"Fix: {problem.fix}" in warned
+    setting, *command = shlex.split(problem.fix.partition(", or ")[0])
+    name, _, uri = setting.partition("=")
+    assert name == "MLFLOW_TRACKING_URI" and command[0] == "mlflow"
+    assert CliRunner(env={name: uri}).invoke(mlflow_cli, command[1:]).exit_code == 0
+    mlflow_runs.check_store(60)
+    assert mlflow_runs.log_evaluation(tree) is True
+
+
+def test_another_name_goes_round_a_deleted_experiment(client, monkeypatch):
+    client.delete_experiment(client.create_experiment("brainseg"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    mlflow_runs.check_store(60)
+
+
+def test_a_store_that_is_none_is_told(project_root):
+    (project_root / "mlflow.db").write_text("no database, but more than a hundred bytes of something else" * 3)
+    with pytest.raises(MachineError, match="DatabaseError"):
+        mlflow_runs.check_store(60)
 
 
 def test_settings_of_the_user_win(tree, tmp_path, empty_store, monkeypatch):

@@ -51,7 +51,7 @@ function banner(): void {
   text.append(
     words("strong", "This model has only ever seen drawn phantoms."),
     " It answers the phantom examples alone; of real scans it knows nothing. For the real model, stop the server and type ",
-    command("make pull"), ", then ", command("dvc repro export"), " and ", command("make serve"), ".",
+    command("make pull"), ", then ", command("make serve"), ".",
   ); // prettier-ignore
   box.replaceChildren(text);
   show("banner", true);

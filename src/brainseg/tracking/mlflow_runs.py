@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -27,6 +28,7 @@ import pandas as pd
 from filelock import FileLock
 
 from brainseg import config, errors, files
+from brainseg.errors import BrainsegError, DataError, MachineError
 from brainseg.evaluation import results
 from brainseg.models import manifest
 
@@ -60,15 +62,38 @@ def _optional(log: Callable[..., None]) -> Callable[..., bool]:
                 errors.limit(left, functools.partial(log, *args, **kwargs))
             return True
         except Exception as error:
-            reason = " ".join(errors.redact(str(error)).split())[:200]
             print(
-                f"WARNING MLflow ({store_name()}): {type(error).__name__}: {reason}. "
+                f"WARNING MLflow ({store_name()}): {_describe_fault(error)}. "
                 "The results are complete; to log them later: brainseg track",
                 file=sys.stderr,
             )
             return False
 
     return guarded
+
+
+def _describe_fault(error: Exception) -> str:
+    """What is wrong, in one line, and what to do if that is known."""
+    if isinstance(error, BrainsegError):
+        told = (f"{problem.path}: {problem.what}. Fix: {problem.fix}" for problem in error.problems)
+        return errors.printable("; ".join(told))
+    return f"{type(error).__name__}: {' '.join(errors.redact(str(error)).split())[:200]}"
+
+
+def check_store(seconds: float) -> None:
+    """Open the store, so that what is wrong with it is told once and not for each result.
+
+    Raises:
+        DataError: its experiment is deleted. MachineError: it does not answer within ``seconds``, or is no store.
+    """
+    try:
+        with reach_store(seconds) as left:
+            errors.limit(left, RunStore)
+    except BrainsegError:
+        raise
+    except Exception as error:
+        fix = "check that it answers (MLFLOW_TRACKING_URI names it), then: brainseg track"
+        raise MachineError(f"MLflow ({store_name()})", _describe_fault(error), fix) from error
 
 
 @_optional
@@ -223,6 +248,12 @@ class RunStore:
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
+        if found.lifecycle_stage == "deleted":
+            uri = store_uri()  # not shown with a password, with which it is in the reader's environment
+            where = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if uri == store_name() else ""
+            fix = f"{where}mlflow experiments restore --experiment-id {found.experiment_id}, "
+            fix += "or set MLFLOW_EXPERIMENT_NAME to another name"
+            raise DataError(f"MLflow ({store_name()})", f"its experiment {name} is deleted", fix)
         return found.experiment_id
 
     def find(self, tags: dict[str, str]) -> str | None:
