@@ -55,7 +55,7 @@ def list_files(root: Path) -> Listing:
 
 def is_volume(name: str) -> bool:
     """Whether it is a volume by its name; of a pair of files the header."""
-    return scans.is_volume(name) and not name.lower().endswith((".img", ".img.gz"))
+    return bool(scans.kind_of(name)) and not name.lower().endswith((".img", ".img.gz"))
 
 
 def stem(name: str) -> str:
