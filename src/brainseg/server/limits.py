@@ -11,9 +11,7 @@ RETRY_AFTER = 2  # seconds that a refused client is told to wait
 
 MEMORY = 256 * 2**20  # bytes that decoding one file may use, on top of the libraries
 DECODE_SECONDS = 1.8  # time limit for a tiny file; decompression bombs are small
-DECODE_RATE = (
-    2**20
-)  # each such number of bytes adds a second; JPEG 2000, the slowest, is decoded at three times as many
+DECODE_RATE = 2**20  # each such number of bytes adds a second; JPEG 2000 is decoded three times as fast
 JOB_SECONDS = 120.0  # from the end of the upload to its answer, including the queue
 
 SILENT_SECONDS = 12.0  # an upload may be silent or slow for this long
