@@ -12,8 +12,10 @@ from brainseg.predict import batch
 
 pytest.importorskip("pydicom")
 pytest.importorskip("gdcm")
+from pydicom import uid
 
 from tests.support import tcia_download
+from tests.support.dicom_compressed import compress
 from tests.support.dicom_series import save, save_series
 from tests.support.fake_outliner import Fake, heads
 
@@ -85,7 +87,7 @@ def test_a_damaged_dicomdir_hinders_nothing(tmp_path, capsys):
     assert "1 case answered" in run(tmp_path / "cd/DICOMDIR", tmp_path / "out", capsys)
 
 
-def test_a_single_series_is_decoded_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
-    save(tmp_path / "in", tcia_download.stack(2, heads(4)))
+def test_a_single_compressed_series_is_decoded_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    compress(save(tmp_path / "in", tcia_download.stack(2, heads(4))), uid.RLELossless)
     monkeypatch.setattr(batch.cases, "read", None)
     assert "1 case answered" in run(tmp_path / "in", tmp_path / "out", capsys)

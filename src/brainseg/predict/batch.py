@@ -25,6 +25,7 @@ from brainseg.inference import cases, chosen_rule, lesions, overlays
 from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.inference.outlining import Outliner
+from brainseg.io import dicom_slice
 from brainseg.io.folders import PassedOver
 from brainseg.predict import case_files, discover, output
 from brainseg.predict.case_files import Reader
@@ -219,9 +220,9 @@ def _process_all(
 def _open_reader(jobs: list[Job]) -> Iterator[Reader]:
     """What decodes files: a process of its own, unless there is one case alone, with which no other can be lost.
 
-    Of DICOM a single one, too: a decoder of compressed pixels that crashes would end the command without a word.
+    A single one of compressed DICOM has it, too: a codec that crashes would end the command without a word.
     """
-    if len(jobs) < 2 and not any(source.form == "series" for job in jobs for source in job.parts.values()):
+    if len(jobs) < 2 and not any(_is_compressed(source) for job in jobs for source in job.parts.values()):
         yield cases.read
         return
     made: list[Decoders] = []
@@ -236,6 +237,13 @@ def _open_reader(jobs: list[Job]) -> Iterator[Reader]:
     finally:
         for decoders in made:
             decoders.close()
+
+
+def _is_compressed(source: Source) -> bool:
+    """Whether a codec may be needed. Members of a zip are not looked at."""
+    return source.form == "series" and any(
+        file.member or dicom_slice.name_compression(file.path) for file in source.files
+    )
 
 
 def _read_ahead(
