@@ -22,7 +22,7 @@ from brainseg.io import pictures, scans
 from brainseg.io.volumes import Geometry, Volume
 from brainseg.server import access, app, examples, openapi, serve
 from brainseg.server.refusals import Refusal
-from tests.support import bombs, itk_files, onnx_toy, phantom_examples
+from tests.support import bombs, dicom_study, itk_files, onnx_toy, phantom_examples
 from tests.support.server_fixture import FACTS, Model, encoded, head, serving
 
 PICTURE = encoded(head())
@@ -137,6 +137,24 @@ def test_very_many_lesions_are_cut_and_that_is_said(served, monkeypatch):
     dots[::4, ::4] = 255
     body = served.segment(encoded(dots)).json()
     assert len(body["lesions"]) == 3 and "only the 3 largest" in " ".join(body["warnings"])
+
+
+def test_a_complete_dicom_series_can_be_had_back_as_seg(served, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    paths = dicom_study.save(tmp_path / "s", np.stack([head(), head(), head(tumour=False)]).astype(np.uint16))
+    files = [path.read_bytes() for path in paths]
+    assert served.segment(*files).json()["seg"] is True
+    answer = served.segment(*files, headers={"Accept": "application/dicom"})
+    assert answer.headers["content-type"] == "application/dicom"
+    seg = pydicom.dcmread(io.BytesIO(answer.content))
+    assert seg.pixel_array.sum() == 2 * 256
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == dicom_study.STUDY["SeriesInstanceUID"]
+
+
+def test_of_anything_else_no_seg_can_be_had(served):
+    assert served.segment(PICTURE).json()["seg"] is False
+    refused = served.segment(PICTURE, headers={"Accept": "application/dicom"})
+    assert refused.status_code == 422 and "no DICOM series" in refused.json()["error"]["what"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -16,6 +16,8 @@ export interface Answer {
     orientation: "known" | "unknown";
     channels: string[];
   };
+  /** Whether the mask can be had as DICOM SEG. */
+  seg?: boolean;
   warnings: string[];
   summary: {
     tumour_pixels: number;
@@ -114,9 +116,15 @@ export async function segment(given: Given, signal: AbortSignal): Promise<Answer
   }
 }
 
+const FILES = {
+  mask: { accept: "application/x-nifti", query: {} },
+  probability: { accept: "application/x-nifti", query: { probability: true } },
+  seg: { accept: "application/dicom", query: {} },
+};
+
 /** In the input's own geometry: the answer's volumes are axial, which the input need not be. */
-export async function nifti(given: Given, kind: "mask" | "probability", signal: AbortSignal): Promise<Blob> {
-  return (await post(given, "application/x-nifti", kind === "probability" ? { probability: true } : {}, signal)).blob();
+export async function file(given: Given, kind: keyof typeof FILES, signal: AbortSignal): Promise<Blob> {
+  return (await post(given, FILES[kind].accept, FILES[kind].query, signal)).blob();
 }
 
 export async function model(): Promise<Model> {

@@ -275,14 +275,15 @@ function key(name: string): boolean {
 
 // -- downloads ------------------------------------------------------------------------------------------------------
 
-async function saveVolume(kind: "mask" | "probability"): Promise<void> {
+async function saveFile(kind: "mask" | "probability" | "seg"): Promise<void> {
   if (!shown) return;
   const { given } = shown;
   const note = element("download-note");
-  const what = { mask: "mask", probability: "probability map" }[kind];
+  const what = { mask: "mask", probability: "probability map", seg: "DICOM SEG" }[kind];
   note.textContent = `Making the ${what}…`;
   try {
-    save(await api.nifti(given, kind, new AbortController().signal), `${stem(given.name)}-${kind}.nii.gz`);
+    const name = `${stem(given.name)}-${kind}${kind === "seg" ? ".dcm" : ".nii.gz"}`;
+    save(await api.file(given, kind, new AbortController().signal), name);
     if (shown?.given === given) note.textContent = `${sentence(what).slice(0, -1)} saved, in the geometry of the file.`;
   } catch (error) {
     const told = error instanceof api.Refusal ? `${sentence(error.what)} ${sentence(error.fix)}` : String(error);
@@ -400,8 +401,9 @@ function wire(): void {
   click("zoom-in", () => viewer?.zoom(1.25));
   click("zoom-out", () => viewer?.zoom(0.8));
   click("zoom-reset", () => viewer?.fit());
-  click("save-mask", () => void saveVolume("mask"));
-  click("save-probability", () => void saveVolume("probability"));
+  click("save-mask", () => void saveFile("mask"));
+  click("save-probability", () => void saveFile("probability"));
+  click("save-seg", () => void saveFile("seg"));
   click("save-lesions", saveLesions);
   click("save-overlay", saveOverlay);
   click("show-sequences", () => assign({}));

@@ -33,6 +33,7 @@ export function present(answer: Answer, name: string): void {
   rows.push(names.length === 1 ? ["Sequences", `taken as ${names[0]}`] : ["Sequences", `${names.length} of 3`, names.join(", ")]);
   rows.push(["Time", `${number(summary.seconds, 2)} s`]);
   list("numbers", rows);
+  show("save-seg", answer.seg === true);
   show("jumps", found && input.slices > 1);
   const warned = answer.warnings.length ? ` Warning: ${answer.warnings.join(" ")}` : "";
   announce(`${verdict}. ${rows.slice(0, 2).map(([label, value]) => `${label} ${value}`).join(", ")}.${warned}`);

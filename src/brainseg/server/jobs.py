@@ -19,7 +19,7 @@ from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.server import limits, responses, uploads
 from brainseg.server.refusals import Refusal, busy
-from brainseg.server.responses import JSON, NIFTI, PNG, OutlinedCase
+from brainseg.server.responses import DICOM, JSON, NIFTI, PNG, OutlinedCase
 from brainseg.server.uploads import FILE, Part
 
 NO_CHOICE = RuleChoice()
@@ -56,11 +56,11 @@ class AnswerBuilder:
         self, parts: dict[str, Part], kind: str, number: int | None, with_volumes: bool, cancelled: Callable[[], bool],
         choice: RuleChoice = NO_CHOICE, with_probability: bool = False,
     ) -> bytes | dict[str, Any]:  # fmt: skip
-        """The bytes of a PNG or a NIfTI file, or a dict for JSON.
+        """The bytes of a PNG, NIfTI or DICOM file, or a dict for JSON.
 
         Args:
             parts: the upload's parts by role.
-            kind: JSON, PNG or NIFTI.
+            kind: JSON, PNG, NIFTI or DICOM.
             number: the slice that a PNG shows, counted from 1.
             with_volumes: whether JSON contains the volumes for a viewer.
             cancelled: returns True once nobody waits for the answer.
@@ -90,6 +90,8 @@ class AnswerBuilder:
         if kind == NIFTI:
             with self._temporary_folder() as folder:
                 return responses.encode_nifti(given, folder, with_probability)
+        if kind == DICOM:
+            return responses.encode_seg(given)
         assert kind == JSON
         body = responses.build_summary(given)
         return body | {"volumes": responses.encode_volumes(given)} if with_volumes else body

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from brainseg.inference.overlays import DISCLAIMER
-from brainseg.server.responses import JSON, NIFTI, PNG, marks
+from brainseg.server.responses import DICOM, JSON, NIFTI, PNG, marks
 
 ABOUT = f"""Outlines lower-grade gliomas on axial brain MRI. {DISCLAIMER}
 
@@ -59,8 +59,9 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "the Accept header chooses: JSON has the numbers and the lesions, PNG one slice with its "
-        "outline, NIfTI the mask, or the probabilities, in the geometry of the file that was sent",
-        "content": {JSON: {}, PNG: {}, NIFTI: {}},
+        "outline, NIfTI the mask, or the probabilities, in the geometry of the file that was sent, DICOM the mask as "
+        "DICOM SEG where seg is true in the JSON",
+        "content": {JSON: {}, PNG: {}, NIFTI: {}, DICOM: {}},
     },
     **_refusals(400, 401, 403, 406, 408, 413, 415, 422, 503),
 }

@@ -1,4 +1,4 @@
-"""The answers about one case: a JSON summary, an overlay as PNG, a mask as NIfTI."""
+"""The answers about one case: a JSON summary, an overlay as PNG, a mask as NIfTI or DICOM SEG."""
 
 import base64
 import io
@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg.inference import chosen_rule, lesions, measurements, nifti_answers, overlays
+from brainseg.inference import chosen_rule, lesions, measurements, nifti_answers, overlays, seg_answers
 from brainseg.inference.cases import Case
 from brainseg.inference.overlays import DISCLAIMER
+from brainseg.io.dicom_seg import NoSegError
 from brainseg.server.limits import MAX_LESIONS
 from brainseg.server.refusals import Refusal
 
-JSON, PNG, NIFTI = "application/json", "image/png", "application/x-nifti"
+JSON, PNG, NIFTI, DICOM = "application/json", "image/png", "application/x-nifti", "application/dicom"
 
 
 class OutlinedCase(NamedTuple):
@@ -36,10 +37,10 @@ def choose_kind(accept: str) -> str:
         quality = next((setting[2:] for setting in settings if setting.startswith("q=")), "1")
         share = float(quality) if quality.replace(".", "", 1).isdecimal() else 0.0
         matching = {"*/*": JSON, "application/*": JSON, "image/*": PNG}.get(kind, kind)
-        if matching in (JSON, PNG, NIFTI) and share > best[0]:
+        if matching in (JSON, PNG, NIFTI, DICOM) and share > best[0]:
             best = (share, matching)
     if not best[1]:
-        raise Refusal(406, "no such kind of answer", f"accept {JSON}, {PNG} or {NIFTI}")
+        raise Refusal(406, "no such kind of answer", f"accept {JSON}, {PNG}, {NIFTI} or {DICOM}")
     return best[1]
 
 
@@ -63,6 +64,7 @@ def build_summary(given: OutlinedCase) -> dict[str, Any]:
         "input": {"kind": case.kind, "slices": mask.shape[0], "height": mask.shape[1], "width": mask.shape[2],
                   "spacing_mm": [round(side, 6) for side in spacing] if spacing else None,
                   "orientation": "known" if case.volume else "unknown", "channels": list(case.channels)},
+        "seg": case.origin is not None,
         "warnings": [*given.warnings, *cut],
         "summary": {"tumour_pixels": sum(read.pixels), "slices_with_tumour": int(np.count_nonzero(read.pixels)),
                     "largest_slice": None if read.largest is None else read.largest + 1,
@@ -121,6 +123,18 @@ def encode_nifti(given: OutlinedCase, folder: Path, with_probability: bool = Fal
     """The mask, or the probabilities as float32 from 0 to 1, as .nii.gz, in the geometry of the file that was sent."""
     voxels = given.probability / np.float32(255) if with_probability else given.mask
     return nifti_answers.encode_file_order(voxels, given.case, folder)
+
+
+def encode_seg(given: OutlinedCase) -> bytes:
+    """The mask as DICOM SEG on the series that was sent. Raises Refusal: it was none, or lacks what a SEG needs."""
+    try:
+        encoded = seg_answers.encode_mask(given.mask, given.case, given.facts)
+    except NoSegError as error:
+        raise Refusal(422, f"no DICOM SEG can be made: {error}", f"accept {NIFTI}") from None
+    if encoded is None:
+        why = next((remark for remark in given.warnings if "DICOM SEG" in remark), "what was sent is no DICOM series")
+        raise Refusal(422, f"no DICOM SEG can be made: {why.removeprefix('no DICOM SEG: ')}", f"accept {NIFTI}")
+    return encoded
 
 
 def _round(value: float | None, digits: int = 3) -> float | None:
