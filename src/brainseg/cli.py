@@ -316,6 +316,12 @@ def repro(
     check: Annotated[
         bool, Option("--check", help="Read every file again; without, a large one only if its size or times changed.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        Option(
+            "--set", "-S", metavar="KEY=VALUE", help="Set a parameter, as DVC's -S; its name and value are checked."
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Run the pipeline: dvc repro, safe after a killed run.
@@ -325,7 +331,7 @@ def repro(
     """
     from brainseg.experiments import repro
 
-    repro.run(recipe, check=check)
+    repro.run(recipe, check=check, settings=settings or [])
 
 
 @_command("compare")

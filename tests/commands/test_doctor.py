@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 from collections import namedtuple
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 
 from brainseg import config, files
 from brainseg.commands import doctor, timing
+from brainseg.errors import DataError
 from tests.support import run_files, toy_pipeline
 from tests.support.engine import THREADS
 
@@ -24,6 +26,7 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         text = (toy_pipeline.PROJECT / name).read_text()
         (tmp_path / name).write_text(text)
+    (tmp_path / ".git").mkdir()
     (tmp_path / "models").mkdir()
     weights = tmp_path / "models/unet.weights.h5"
     weights.write_bytes(b"weights")
@@ -48,7 +51,7 @@ def lines(folder):
 def test_a_sound_machine(folder, monkeypatch):
     monkeypatch.setattr(doctor, "remotes", REMOTES)
     found = lines(folder)
-    assert list(found) == ["python", "machine", "engine", "disk", "remotes", "tracking", "model"]
+    assert list(found) == ["python", "machine", "engine", "disk", "git", "remotes", "tracking", "model"]
     assert found["python"].startswith("PASS")
     assert "tensorflow on cpu" in found["engine"] and "keras 3." in found["engine"]
     assert "weights" in found["remotes"]
@@ -68,6 +71,15 @@ def test_no_model_and_a_changed_one(folder):
     assert lines(folder)["model"].startswith("WARN") and "sha256" in lines(folder)["model"]
     (folder / "models/unet.json").unlink()
     assert "make pull" in lines(folder)["model"]
+
+
+def test_a_folder_without_git_is_told_with_the_command_that_helps(folder):
+    (folder / ".git").rmdir()
+    with pytest.raises(DataError) as caught:
+        doctor.git(folder)
+    (problem,) = caught.value.problems
+    subprocess.run(problem.fix.split(), cwd=folder, check=True, capture_output=True)
+    assert not doctor.git(folder).fix
 
 
 def test_a_tracking_server_that_is_down(folder, monkeypatch):

@@ -30,6 +30,39 @@ def test_flags_are_what_dvc_takes():
     ]
 
 
+@pytest.fixture
+def handed_over(tmp_path, monkeypatch):
+    """A folder with params.yaml, and what DVC is called with from there."""
+    shutil.copy(toy_pipeline.PROJECT / "params.yaml", tmp_path)
+    (tmp_path / ".git").mkdir()
+    called: list[str] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(repro, "clean_up", lambda root: None)
+    monkeypatch.setattr(os, "execve", lambda program, command, environment: called.extend(command[3:]))
+    return called
+
+
+@pytest.mark.parametrize(("setting", "fix"), [
+    ("train.los=jaccard", "write loss"), ("trian.loss=jaccard", "write train"), ("train.loss=jacard", "write jaccard"),
+    ("train.loss", "write -S train.loss=jaccard"),
+])  # fmt: skip
+def test_a_misspelt_setting_is_refused_with_the_nearest_name(handed_over, setting, fix):
+    with pytest.raises(DataError) as caught:
+        repro.run(None, settings=[setting])
+    assert caught.value.problems[0].fix == fix and not handed_over
+
+
+def test_settings_are_handed_to_dvc(handed_over):
+    repro.run(None, settings=["train.loss=jaccard", "train.seed=2"])
+    assert handed_over == ["exp", "run", "-S", 'train.loss="jaccard"', "-S", "train.seed=2"]
+
+
+def test_without_git_nothing_runs(handed_over, tmp_path):
+    (tmp_path / ".git").rmdir()
+    with pytest.raises(DataError, match="in no Git repository"):
+        repro.run(None)
+
+
 def test_an_unknown_recipe_names_those_there_are(tmp_path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/fast.yaml").write_text("train: {epochs: 1}\n")

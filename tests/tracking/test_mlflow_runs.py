@@ -191,7 +191,7 @@ def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tree, cl
     with pytest.raises(DataError) as caught:
         mlflow_runs.check_store(60)
     (problem,) = caught.value.problems
-    assert mlflow_runs.log_evaluation(tree) is False
+    assert mlflow_runs.log_evaluation(tree, seconds=60) is False
     warned = capsys.readouterr().err
     assert warned.count("WARNING") == 1 and f"Fix: {problem.fix}" in warned
     setting, *command = shlex.split(problem.fix.partition(", or ")[0])
@@ -199,7 +199,7 @@ def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tree, cl
     assert name == "MLFLOW_TRACKING_URI" and command[0] == "mlflow"
     assert CliRunner(env={name: uri}).invoke(mlflow_cli, command[1:]).exit_code == 0
     mlflow_runs.check_store(60)
-    assert mlflow_runs.log_evaluation(tree) is True
+    assert mlflow_runs.log_evaluation(tree, seconds=60) is True
 
 
 def test_another_name_goes_round_a_deleted_experiment(client, monkeypatch):

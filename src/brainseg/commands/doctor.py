@@ -44,7 +44,7 @@ def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -
     """
     checks: list[Callable[[Path], Finding]] = [python, machine, partial(compute, recipe=recipe)]
     checks += [partial(training_time, recipe=recipe)] if time else []
-    checks += [disk, remotes, runs, model]
+    checks += [disk, git, remotes, runs, model]
     findings = []
     for check in checks:
         try:
@@ -116,6 +116,11 @@ def _load_params(root: Path, recipe: str | None) -> config.Params:
 def disk(root: Path) -> Finding:
     free = files.free_bytes(root) / GIB
     return Finding("disk", f"{free:.1f} GiB free", "" if free > 5 else "free some space; the real data take 5 GiB")
+
+
+def git(root: Path) -> Finding:
+    repro.check_git(root)
+    return Finding("git", "this folder is in a repository")
 
 
 def remotes(root: Path) -> Finding:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +24,53 @@ DVC = "brainseg.experiments.run_dvc"
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
-def run(recipe: str | None, root: Path = Path(), *, check: bool = False) -> None:
-    """Replace this process by ``dvc repro``, or by ``dvc exp run`` with a recipe's overrides. Does not return.
+def run(recipe: str | None, root: Path = Path(), *, check: bool = False, settings: Sequence[str] = ()) -> None:
+    """Replace this process by ``dvc repro``, or by ``dvc exp run`` with overrides. Does not return.
 
-    ``check``: read every file again, also a large one whose size and times are as before.
+    Args:
+        recipe: its overrides. settings: more of them, ``train.loss=jaccard``.
+        check: read every file again, also a large one whose size and times are as before.
+
+    Raises:
+        DataError: no Git repository, no such recipe, or a setting that is none, with the nearest name.
+        MachineError: see clean_up.
     """
+    overrides = load_recipe(recipe, root) if recipe else {}
+    if settings:
+        from brainseg.experiments import revision  # imports pandas, which takes half a second
+
+        overrides = revision.merge(overrides, read_settings(settings))
+        path = root / "params.yaml"
+        config.check(revision.merge(config.read_yaml(path), overrides), path)
+    check_git(root)
     clean_up(root)
-    command = ["exp", "run", *options(load_recipe(recipe, root))] if recipe else ["repro"]
+    command = ["exp", "run", *options(overrides)] if overrides else ["repro"]
     print("+", shlex.join(["dvc", *command]), file=sys.stderr, flush=True)
     os.chdir(root)
     more = {inputs.ALL: "1"} if check else {}
     os.execve(sys.executable, [sys.executable, "-m", DVC, *command], environment() | more)
+
+
+def check_git(root: Path) -> None:
+    """Refuse a folder in no Git repository, where DVC does nothing: the download of a zip has none."""
+    if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
+        raise DataError(root.resolve(), "is in no Git repository, which DVC needs", "git init")
+
+
+def read_settings(settings: Sequence[str]) -> dict:
+    """``["train.epochs=3"]`` → ``{"train": {"epochs": 3}}``.
+
+    Raises:
+        DataError: one has another form.
+    """
+    found: dict[str, dict] = {}
+    for setting in settings:
+        name, is_set, value = setting.partition("=")
+        block, _, key = name.partition(".")
+        if not (is_set and block and key):
+            raise DataError(f"-S {setting}", "is no parameter with its value", "write -S train.loss=jaccard")
+        found.setdefault(block, {})[key] = config.parse_yaml(f"value: {value}", f"-S {setting}")["value"]
+    return found
 
 
 def environment() -> dict[str, str]:
