@@ -86,8 +86,8 @@ def _print_version(is_wanted: bool) -> None:
 
 def _check_labels(text: str | None) -> str | None:
     parts = [part.strip() for part in text.split(",")] if text is not None else []
-    if not all(part.isdecimal() and 1 <= int(part) <= 255 for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a list of labels from 1 to 255, for example 1,2,4")
+    if not all(part.isdecimal() and 1 <= int(part) <= 65535 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a list of labels from 1 to 65535, for example 1,2,4")
     return text
 
 
@@ -287,7 +287,7 @@ def evaluate(
             "--foreground",
             metavar="1,2,4",
             callback=_check_labels,
-            help="The labels of the masks that count as tumour. Default: masks hold 0 and 1, or 0 and 255.",
+            help="The labels of the masks that count as tumour. Default: all above 0.",
         ),
     ] = None,
     predicted_foreground: Annotated[

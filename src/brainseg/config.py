@@ -80,7 +80,7 @@ class Phantom(ParamsBlock):
 class Preprocess(ParamsBlock):
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
     channels: Literal["all", "flair", "gray"]
-    foreground: Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(min_length=1)] | None
+    foreground: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1)] | None
     window: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_check_ascending)]
 
 

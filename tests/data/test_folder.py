@@ -137,6 +137,17 @@ def test_patterns_by_which_nothing_is_paired_are_one_fault(tmp_path):
     )
 
 
+def test_masks_in_colours_are_one_fault_with_the_names_of_the_users_files(tmp_path):
+    place(tmp_path, *(f"i/p{n}.tif" for n in range(9)))
+    colours = tif(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+    write_folder(tmp_path / "own", {f"m/p{n}.tif": colours for n in range(9)})
+    with pytest.raises(DataError) as caught:
+        list(folder.pairs(params(tmp_path, images="own/i/*", masks="own/m/*", patient="(p)")))
+    (problem,) = caught.value.problems
+    assert problem.path == str(tmp_path / "own/m/p0.tif") and "colours beside black" in problem.what
+    assert problem.what.endswith(f"in 8 more: {tmp_path}/own/m/p1.tif, {tmp_path}/own/m/p2.tif, ...")
+
+
 def test_a_header_and_its_voxels_are_one_image(tmp_path):
     names = ("i/a.hdr", "i/a.img", "m/a.nhdr", "m/a.raw", "i/b.mgz", "m/b.HDR.GZ", "m/b.img.gz", "i/c.img", "i/c.hdr")
     place(tmp_path, *names, "m/c.mhd")

@@ -135,12 +135,6 @@ def test_pages_of_a_tif_are_slices(tmp_path, monkeypatch):
         pictures.decode_pages(several, "a")
 
 
-def test_a_mask_is_never_a_jpeg_whatever_its_name():
-    with pytest.raises(DataError, match=r"mask\.png: is a JPEG"):
-        pictures.decode(encode(GRAY, "JPEG"), "mask.png", lossless=True)
-    assert pictures.decode(encode(GRAY, "PNG"), "mask.png", lossless=True).shape == GRAY.shape
-
-
 def test_deep_pictures_show_by_their_header():
     deep = [encode(GRAY.astype(np.uint16)), encode(GRAY.astype(np.float32)), encode(GRAY.astype(np.uint16), "PNG")]
     assert [pictures.is_deep(data) for data in (*deep, encode(GRAY), encode(RGB, "PNG"), b"II*\0")] == [True] * 3 + [

@@ -1,6 +1,9 @@
 """Own volumes, from a folder to slices: NIfTI in any orientation, DICOM series, TIFs of several pages."""
 
 import io
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from brainseg import config
 from brainseg.data import archive, folder, preprocessing
 from brainseg.data.phantom import cohort
 from brainseg.errors import DataError
-from brainseg.io import pictures, volumes
+from brainseg.io import pictures, scans, volumes
 
 nibabel = pytest.importorskip("nibabel")
 from tests.support.nifti_files import ORIENTATIONS, nifti  # noqa: E402
@@ -139,6 +142,23 @@ def test_everything_wrong_with_volumes_is_one_list(tmp_path):
     assert "one with a place in space and one without" in found["masks/unplaced.tif"]
     assert "NaN" in found["images/wrong.nii"]
     assert len(found) == 4 and not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_the_command_for_a_mask_whose_header_was_lost_gives_it_the_place_of_its_image(tmp_path, orientation, dtype):
+    nifti(tmp_path / "images/it's 1.nii", head(0, slices=9), orientation)
+    expected = nifti(tmp_path / "expected.nii", outline((9, 12, 10), 1), orientation)
+    lost = nibabel.Nifti1Image(np.asarray(nibabel.load(expected).dataobj).astype(dtype), np.eye(4), dtype=dtype)
+    (tmp_path / "masks").mkdir()
+    nibabel.save(lost, tmp_path / "masks/it's 1.nii")
+    with pytest.raises(DataError, match="its header was lost") as caught:
+        slices_of(tmp_path)
+    command = "python -c " + caught.value.problems[0].fix.partition("python -c ")[2]
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
+    assert stacked(slices_of(tmp_path), "mask").sum() == outline((9, 12, 10), 1).sum()
+    found, wanted = (scans.read_labels(path, "a") for path in (tmp_path / "masks/it's 1.nii", expected))
+    np.testing.assert_array_equal(found.voxels, wanted.voxels)
 
 
 def test_a_patient_has_one_volume_and_nothing_beside_it(tmp_path):

@@ -130,7 +130,7 @@ def _count_empty(root: Path, cases: list[PairedFiles]) -> tuple[int, int, list[P
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    return pictures.decode(path.read_bytes(), str(path), lossless=True)
+    return pictures.decode_labels(path.read_bytes(), str(path))
 
 
 def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str, str]:

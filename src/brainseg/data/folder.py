@@ -92,6 +92,7 @@ def _read_slice(root: Path, found: PairedFiles, place: tuple[str, str], rule: st
     mask_name = mask.name if mask.name != image.name else f"{mask.stem}_mask{mask.suffix}"
     data = _read_bytes(root / image), _read_bytes(root / mask)
     pair = Pair(*place, found.number, image.name, mask_name, *data, image_file=found.image, mask_file=found.mask)
+    pictures.decode_labels(pair.mask, str(root / mask))  # preprocess would name the archive's member
     if rule == "each_volume":
         pictures.decode(pair.image, str(root / image))  # a damaged file is reported as damaged
         fix = "set download.patient: folder, a regular expression, or each_image"

@@ -29,6 +29,7 @@ from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, r
 from brainseg.io import grid, intensity, pictures, spacing, untrusted_zip
 from brainseg.io.grid import SQUARE, PixelSize
 
+MAX_LABELS = 8  # with more values, a mask without named labels is taken for a grey picture or a map of the whole brain
 _ANY_LABEL = "_labels.npy"  # end of a mask of which ``folder`` knows that each label above 0 is tumour
 _VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask|_labels)?\.npy")  # a member that ``folder`` made from a volume
 
@@ -38,7 +39,7 @@ class PreparedSlice(NamedTuple):
 
     ``image`` (S, S, 3) uint8; of more than 8 bits it keeps its type and size until its volume's window is known;
     ``mask`` (S, S) uint8 in {0, 1}; ``digest`` of the original pixels; ``extent``: length of the longer side, in mm
-    where the spacing is known; ``labels``: the values of the original mask except 0.
+    where the spacing is known; ``labels``: the values of the original mask except 0; ``jpeg``: the mask was one.
     """
 
     image: np.ndarray
@@ -47,6 +48,7 @@ class PreparedSlice(NamedTuple):
     constant: bool
     extent: float
     labels: frozenset[int]
+    jpeg: bool
 
 
 def run(path: Path, params: config.Preprocess, out: Path) -> str:
@@ -136,11 +138,6 @@ def _prepare_patient(
     if not read:
         return outcomes
     first = next(iter(read))
-    if params.foreground is None and len(frozenset().union(*(each.labels for each in read.values()))) > 1:
-        what = "and other masks of the patient differ: tumour is 1 in some and 255 in others"
-        outcomes[first] = DataError(
-            members[first][1], what, "save all with the same value, or name the labels: preprocess.foreground"
-        )
     if all(each.image.dtype == np.uint8 for each in read.values()):
         return outcomes
     kinds = {_describe_pixels(each.image) for each in read.values()}
@@ -189,10 +186,13 @@ def prepare_slice(
         IntegrityError: the same, if the archive was changed.
     """
     decoded: list[np.ndarray] = []
+    is_jpeg = False
     faults: list[BrainsegError] = []
     for name in (image_name, mask_name):
         try:
-            decoded.append(pictures.decode(_read_member(source, name), name, lossless=name == mask_name))
+            data = _read_member(source, name)
+            is_jpeg = pictures.is_jpeg(data)  # at last, of the mask
+            decoded.append(pictures.decode_labels(data, name) if name == mask_name else pictures.decode(data, name))
         except (DataError, IntegrityError) as error:
             faults.append(error)
     _raise_faults(faults)
@@ -201,36 +201,37 @@ def prepare_slice(
         mask = (mask > 0).view(np.uint8)
     raise_all(check_pair(image, mask, mask_name, params.foreground))
     digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-    if params.foreground is None:
-        labels = frozenset({int(mask.max())} - {0})
-    else:
-        labels = frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0}
+    labels = frozenset(_find_labels(mask))
+    if params.foreground is not None:
         mask = np.isin(mask, params.foreground).view(np.uint8)
     constant, extent = bool(image.min() == image.max()), float(max(np.multiply(mask.shape, pixel)))
     shown = grid.select_channels(image, params.channels)
     shown = grid.resize_image(shown, params.size, pixel) if shown.dtype == np.uint8 else shown
-    return PreparedSlice(shown, grid.resize_mask(mask, params.size, pixel), digest, constant, extent, labels)
+    return PreparedSlice(shown, grid.resize_mask(mask, params.size, pixel), digest, constant, extent, labels, is_jpeg)
 
 
 def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[int] | None = None) -> list[Problem]:
-    """Faults of a mask: another shape than its image, or values that are not binary and not named by ``foreground``."""
-    if mask.ndim != 2:
-        return [Problem(name, f"the mask has shape {mask.shape}, must have one channel", "save it as grayscale")]
+    """Faults of a mask: another shape than its image; where no labels are named, values that can be none."""
     if mask.shape != image.shape[:2]:
         what = f"the mask has shape {mask.shape}, its image {image.shape}"
         return [Problem(name, what, "pair each image with the mask drawn on it")]
-    if not np.issubdtype(mask.dtype, np.integer) or mask.min() < 0:
-        return [Problem(name, f"the mask holds {mask.dtype} numbers", "save it with whole numbers from 0 up")]
-    if foreground is not None:
+    labels = _find_labels(mask)
+    has_background = bool(np.count_nonzero(mask) < mask.size)
+    if foreground is not None or (has_background and len(labels) <= MAX_LABELS) or labels in ([1], [255], [65535]):
         return []
-    top = mask.max()
-    if top in (0, 1, 255) and np.count_nonzero(mask == top) == (np.count_nonzero(mask) or mask.size):
-        return []
-    values = np.unique(mask)
+    values = ([0] if has_background else []) + labels
     shown = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
-    what = f"the mask holds {len(values)} values ({shown}), must hold 0 and 1 or 0 and 255"
-    fix = "threshold it and save it in a lossless format, or name its labels: preprocess.foreground"
-    return [Problem(name, what, fix)]
+    what = f"the mask holds {len(values)} values ({shown}), "
+    what += f"more than {MAX_LABELS} labels beside 0" if has_background else "and none is 0, the background"
+    return [Problem(name, what, "name the labels that are tumour: preprocess.foreground; threshold a grey picture")]
+
+
+def _find_labels(mask: np.ndarray) -> list[int]:
+    """The values of a mask except 0, ascending."""
+    top = int(mask.max())
+    if np.count_nonzero(mask == top) == np.count_nonzero(mask):  # most masks have one, and this is fast
+        return [top] if top else []
+    return (np.flatnonzero(np.bincount(mask.ravel())[1:]) + 1).tolist()
 
 
 def _describe_pixels(pixels: np.ndarray) -> str:
@@ -286,8 +287,14 @@ def _warn(slices: pd.DataFrame, foreground: list[int]) -> None:
     of_volume = blank["image"].str.fullmatch(_VOLUME_MEMBER.pattern)
     for patient, count in blank[of_volume]["patient"].value_counts(sort=False).items():
         print(f"WARNING {patient}: every pixel has the same value in {count} slices", file=sys.stderr)
+    labels = slices.groupby("patient")["labels"].agg(lambda found: frozenset().union(*found))
+    if several := [sorted(found) for found in labels if len(found) > 1 and not foreground]:
+        shown = ", ".join(map(str, sorted(set().union(*several))[:MAX_LABELS]))
+        what = f"masks of {len(several):,} patients hold several values above 0 ({shown}), all were taken as tumour"
+        print(f"WARNING preprocess.foreground: {what}", file=sys.stderr)
+    if count := int(slices["jpeg"].sum()):
+        print(f"WARNING {count:,} masks are JPEG, taken as black and white: save masks as PNG or TIF", file=sys.stderr)
     if foreground:
-        labels = slices.groupby("patient")["labels"].agg(lambda found: frozenset().union(*found))
         for label in sorted(set(foreground).difference(*labels)):
             print(f"WARNING preprocess.foreground: no mask holds {label}", file=sys.stderr)
         for patient in labels.index[[bool(found) and not found & set(foreground) for found in labels]]:

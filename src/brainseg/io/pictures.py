@@ -17,7 +17,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -27,12 +27,14 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from brainseg.errors import DataError, guard
+from brainseg.io import values
 
 MIN_SIDE = 8
 MAX_SIDE = 4096
 MAX_PAGES = 1024
 MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # the largest picture, uncompressed and with alpha, and 1 MiB for tags
 MAX_VALUES = 2**27  # of all pages and channels of one file together, the limit of a volume
+JPEG_NOISE = 16  # grey levels by which JPEG of good quality changes black and white
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 Image.MAX_IMAGE_PIXELS = MAX_SIDE**2
@@ -58,13 +60,12 @@ _KINDS_READ = "8-bit or unsigned 16-bit grayscale, 32-bit floating point, or RGB
 _stderr = threading.Lock()  # one thread at a time redirects it
 
 
-def decode(data: bytes, name: str, *, lossless: bool = False) -> np.ndarray:
+def decode(data: bytes, name: str) -> np.ndarray:
     """Decode one picture.
 
     Args:
         data: the bytes of the file, or of a slice that ``encode`` made.
         name: what errors call it.
-        lossless: refuse JPEG, which changes values.
 
     Returns:
         ``(H, W)`` or ``(H, W, 3)``, uint8, uint16, int16 or float32, channels in file order.
@@ -77,12 +78,40 @@ def decode(data: bytes, name: str, *, lossless: bool = False) -> np.ndarray:
     with _open(data, name) as image:
         if _seek(image, 1):
             raise DataError(name, "holds more than one page", "save one slice per file")
-        if lossless and image.format == "JPEG":
-            raise DataError(name, "is a JPEG, which changes a mask's values", "save masks as PNG or TIF")
         return _page(image, name)
 
 
-def decode_pages(data: bytes, name: str) -> np.ndarray:
+def decode_labels(data: bytes, name: str) -> np.ndarray:
+    """Decode a mask: labels, ``(H, W)``, uint8 or uint16. Arguments and errors as in ``decode``.
+
+    A palette's indices are the labels, unless it only gives the greys another order. Three equal channels are one; of a
+    single colour on black, it is the label. Of a JPEG, what is within JPEG_NOISE of 0 or 255 is taken as that.
+
+    Raises:
+        DataError: also several colours, fractions, and a JPEG with other values.
+    """
+    if data.startswith(_NUMPY):
+        return _to_labels(_decode_slice(data, name), name)
+    with _open(data, name) as image:
+        if _seek(image, 1):
+            raise DataError(name, "holds more than one page", "save one slice per file")
+        labels = _to_labels(_label_page(image, name), name)
+        return _restore_jpeg(labels, name) if image.format == "JPEG" else labels
+
+
+def decode_label_pages(data: bytes, name: str) -> np.ndarray:
+    """Decode all pages of a TIF as labels, (S, H, W); see ``decode_labels`` and ``decode_pages``."""
+    return _to_labels(decode_pages(data, name, _label_page), name)
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether a picture is a JPEG, whatever its name says."""
+    return data.startswith(b"\xff\xd8")
+
+
+def decode_pages(
+    data: bytes, name: str, decode_page: Callable[[ImageFile, str], np.ndarray] | None = None
+) -> np.ndarray:
     """Decode all pages of a TIF, each as ``decode`` does: (S, H, W) or (S, H, W, 3).
 
     Raises:
@@ -98,7 +127,7 @@ def decode_pages(data: bytes, name: str) -> np.ndarray:
             if len(found) == MAX_PAGES or values > MAX_VALUES:
                 what = f"holds more than {MAX_PAGES:,} pages or {MAX_VALUES:,} values"
                 raise DataError(name, what, "split it into one file per patient, or resize it")
-            found.append(_page(image, name))
+            found.append((decode_page or _page)(image, name))
     kinds = {(page.shape, page.dtype.name) for page in found}
     if len(kinds) > 1:
         shown = ", ".join(f"{shape} {kind}" for shape, kind in sorted(kinds))
@@ -218,6 +247,55 @@ def _page(image: ImageFile, name: str) -> np.ndarray:
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise DataError(name, "holds NaN or infinity", "replace them, or remove the slice")
     return pixels
+
+
+def _label_page(image: ImageFile, name: str) -> np.ndarray:
+    """Decode the current page; of one with a palette the indices, where they are the labels."""
+    if image.mode != "P":
+        return _page(image, name)
+    _check_header(image, name)
+    image.load()
+    indices, colours = np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    if indices.max() >= len(colours):
+        return indices
+    used = colours[np.unique(indices)].astype(int)
+    if (used == used[:, :1]).all() and (np.diff(used[:, 0]) < 0).any():  # black is not the first: a grey picture
+        return colours[indices][..., 0]
+    return indices
+
+
+def _to_labels(pixels: np.ndarray, name: str) -> np.ndarray:
+    """(..., H, W) or (..., H, W, 3) to labels (..., H, W)."""
+    if pixels.shape[-1] == 3 and pixels.ndim > 2:
+        pixels = _merge_colours(pixels, name)
+    if pixels.dtype.kind in "ui" and pixels.min() >= 0:
+        return pixels
+    return values.to_labels(pixels[..., None], values.Scaling(), name)[..., 0]
+
+
+def _merge_colours(pixels: np.ndarray, name: str) -> np.ndarray:
+    """Three equal channels as one; one colour on black as its largest value."""
+    if (pixels == pixels[..., :1]).all():
+        return pixels[..., 0]
+    colours = np.unique(pixels.reshape(-1, 3), axis=0)
+    tumour = colours[colours.any(axis=1)]
+    if len(tumour) == 1:
+        return pixels.max(axis=-1)
+    shown = ", ".join(str(tuple(map(int, colour))) for colour in tumour[:3]) + (", ..." if len(tumour) > 3 else "")
+    what = f"is a mask in {len(tumour)} colours beside black ({shown}), so its labels are unknown"
+    raise DataError(name, what, "save it in one channel, each label a number; or black and white")
+
+
+def _restore_jpeg(labels: np.ndarray, name: str) -> np.ndarray:
+    """0 and 255 of a mask that was saved as JPEG, if nothing lies between."""
+    between = labels[(labels > JPEG_NOISE) & (labels < 255 - JPEG_NOISE)]
+    if between.size:
+        shown = ", ".join(map(str, np.unique(between)[:5]))
+        what = (
+            f"is a JPEG, which changed the mask's values: {between.size:,} pixels are neither black nor white ({shown})"
+        )
+        raise DataError(name, what, "save the mask as PNG or TIF from where it was drawn; or threshold it at 128")
+    return (labels > 127) * np.uint8(255)
 
 
 @contextmanager

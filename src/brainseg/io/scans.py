@@ -1,5 +1,7 @@
 """Volumes on disk in every accepted form: files that know their place in space, DICOM series, TIFs of several pages."""
 
+import json
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +90,7 @@ def read_labels(path: Path, name: str, image: Volume | None = None) -> Scan:
             return _to_scan(dicom_masks.read_labels(path, name, image))
         if kind := kind_of(path.name):
             return _to_scan(READERS[kind][0].read_labels(path, name))
-        return Scan(pictures.decode_pages(path.read_bytes(), name), None)
+        return Scan(pictures.decode_label_pages(path.read_bytes(), name), None)
 
 
 def _find_files(folder: Path, name: str) -> list[Path]:
@@ -105,8 +107,11 @@ def _to_scan(volume: Volume) -> Scan:
 
 
 def find_problems(image: Scan, mask: Scan, name: str) -> list[Problem]:
-    """Why the mask ``name`` does not fit the image: another shape, another position, or only one has a position."""
+    """Why the mask ``name``, a path, does not fit the image: another shape or place, or only one has a place."""
     fix = "draw it on this image, or resample it to the image's grid (nearest neighbour)"
+    if image.volume and mask.volume and _has_lost_header(image.volume, mask.volume):
+        what = "lies elsewhere in space than its image: its orientation is the identity, so its header was lost"
+        return [Problem(name, what, _describe_affine_copy(image.volume, name))]
     if mask.voxels.shape[:3] != image.voxels.shape[:3]:
         shapes = (" x ".join(map(str, scan.voxels.shape[:3])) for scan in (mask, image))
         what = "has {} axial slices, rows and columns, its image {}".format(*shapes)
@@ -117,3 +122,23 @@ def find_problems(image: Scan, mask: Scan, name: str) -> list[Problem]:
     if image.volume and mask.volume and not volumes.same_place(image.volume, mask.volume):
         return [Problem(name, "lies elsewhere in space than its image: their orientation matrices differ", fix)]
     return []
+
+
+def _has_lost_header(image: Volume, mask: Volume) -> bool:
+    """Whether a mask of the image's shape has the orientation of no header: the identity, or voxel sizes alone."""
+    affine = mask.geometry.affine
+    plain = np.array_equal(affine, np.diag([*np.abs(np.diag(affine))[:3], 1.0]))
+    return plain and mask.geometry.shape == image.geometry.shape and not volumes.same_place(image, mask)
+
+
+def _describe_affine_copy(image: Volume, name: str) -> str:
+    """What gives the mask ``name`` the image's orientation, as a command where nibabel writes its format."""
+    fix = "if it was drawn on this image, copy the image's affine"
+    if kind_of(name) not in ("nifti", "mgh"):
+        return f"{fix}: with SimpleITK, mask.CopyInformation(image)"
+    rows = [[float(f"{value:.9g}") for value in row] for row in image.geometry.affine]
+    code = (
+        f"import nibabel, numpy; path = {json.dumps(name, ensure_ascii=False)}; mask = nibabel.load(path); "
+        f"nibabel.save(type(mask)(numpy.array(mask.dataobj), numpy.array({rows}), mask.header), path)"
+    )
+    return f"{fix}: python -c {shlex.quote(code)}"
