@@ -63,7 +63,8 @@ def test_dicom_segs_are_masks_where_there_is_nothing_else(tmp_path):
 
 def test_a_dicom_seg_is_read_on_the_grid_of_its_series(tmp_path):
     pytest.importorskip("highdicom")
-    from brainseg.inference import cases, seg_answers
+    from brainseg.inference import cases
+    from brainseg.inference.answers import seg_files
     from tests.support import dicom_study
 
     stored = np.random.default_rng(0).integers(0, 4000, (4, 20, 24), np.uint16)
@@ -72,7 +73,7 @@ def test_a_dicom_seg_is_read_on_the_grid_of_its_series(tmp_path):
     mask = (case.voxels > 3000).astype(np.uint8)
     facts = {"model": {"weights_sha256": "ab" * 32}, "variant": "float32"}
     (tmp_path / "masks").mkdir()
-    (tmp_path / "masks/p1.dcm").write_bytes(seg_answers.encode_mask(mask, case, facts))
+    (tmp_path / "masks/p1.dcm").write_bytes(seg_files.encode_mask(mask, case, facts))
     given = params(tmp_path, images="scans/*/", masks="masks/*", patient="each_volume")
     read = [pictures.decode(pair.mask, pair.mask_name, lossless=True) for pair in folder.pairs(given)]
     np.testing.assert_array_equal(read, mask)

@@ -107,13 +107,13 @@ def test_pairs_of_png_slices(tmp_path):
 
 def test_dicom_series_with_nifti_masks(tmp_path):
     pytest.importorskip("pydicom")
-    from brainseg.io import dicom
     from brainseg.io import nifti as files
+    from brainseg.io.dicom import series_reader
     from tests.support.dicom_series import save_series
 
     for name, (flair, labels) in heads(10).items():
         paths = save_series(tmp_path / f"own/scans/{name}", flair.astype(np.uint16) * 5)
-        volume = dicom.read_series(paths, name)
+        volume = series_reader.read_series(paths, name)
         (tmp_path / "own/masks").mkdir(exist_ok=True)
         files.write(tmp_path / f"own/masks/{name}.nii.gz", labels, volume.geometry)
         np.testing.assert_array_equal(volume.voxels, flair.astype(np.uint16) * 5)

@@ -105,12 +105,12 @@ def test_pages_of_a_tif_are_a_volume_without_a_place(tmp_path):
 
 def test_a_dicom_series_with_a_nifti_mask(tmp_path):
     pytest.importorskip("pydicom")
-    from brainseg.io import dicom
     from brainseg.io import nifti as files
+    from brainseg.io.dicom import series_reader
     from tests.support.dicom_series import save, series
 
     (tmp_path / "scans").mkdir()
-    volume = dicom.read_series(save(tmp_path / "scans/p1", series()), "p1")
+    volume = series_reader.read_series(save(tmp_path / "scans/p1", series()), "p1")
     labels = (volume.voxels > np.median(volume.voxels)).astype(np.uint8)
     (tmp_path / "masks").mkdir()
     files.write(tmp_path / "masks/p1.nii.gz", labels, volume.geometry)

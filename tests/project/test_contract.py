@@ -228,15 +228,15 @@ WALLS = {
     "mlflow": {"tracking.registry", "tracking.mlflow_runs"},
     "tensorflow": {"models.backend"},
     "jax": {"models.backend"},
-    "nibabel": {"io.volumes", "inference.nifti_answers", "inference.decoding_worker"},
-    "pydicom": {"io.dicom_slice", "io.dicom_seg", "inference.decoding_worker"},
-    "highdicom": {"io.dicom_seg"},
+    "nibabel": {"io.volumes", "inference.answers.nifti_files", "inference.decoding_worker"},
+    "pydicom": {"io.dicom.slice_header", "io.dicom.seg_writer", "inference.decoding_worker"},
+    "highdicom": {"io.dicom.seg_writer"},
     "fastapi": SERVER,
     "starlette": SERVER,
     "uvicorn": SERVER,
     "onnx": {"export.onnx_files"},
     "onnxruntime": {"export.onnx_files", "inference.onnx_session"},
-    "cc3d": {"inference.postprocessing"},
+    "cc3d": {"inference.postprocessing", "inference.answers.lesions"},
     "keras": room("models") | room("training") | room("export") | {"commands.timing"},
 }
 
@@ -311,7 +311,7 @@ def test_no_catch_all_modules():
 
 def test_no_room_is_too_full():
     folders = {path.parent for path in MODULES.values()}
-    assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 17  # 16 modules and the docstring
+    assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 15  # 14 modules and the docstring
     assert len(list(PACKAGE.glob("*.py"))) <= 6
 
 

@@ -484,12 +484,12 @@ def test_the_command_line(monkeypatch):
 
 def test_the_axial_affine_is_that_of_the_volume():
     """Axes: columns, rows, slices. The last voxel is at the same place in the viewer's grid and in the volume."""
-    from brainseg.inference import nifti_answers
+    from brainseg.inference.answers import nifti_files
     from brainseg.inference.cases import Case
     from brainseg.io import volumes
 
     volume: Volume = volumes.to_axial(VOXELS, TILTED)
     assert volume.geometry == Geometry(volume.geometry.affine, VOXELS.shape)
-    image = loaded(nifti_answers.encode_axial(volume.voxels, Case("a", "nifti", volume.voxels, volume, [])))
+    image = loaded(nifti_files.encode_axial(volume.voxels, Case("a", "nifti", volume.voxels, volume, [])))
     last = np.array(volume.voxels.shape) - 1
     assert np.allclose(image.affine @ [*last[::-1], 1], volumes.axial_affine(volume) @ [*last, 1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg.inference import lesions
+from brainseg.inference.answers import lesions
 from tests.support.page_server import MODEL, PageServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")

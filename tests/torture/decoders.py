@@ -16,7 +16,8 @@ from brainseg.errors import BrainsegError
 from brainseg.evaluation import results
 from brainseg.experiments import revision
 from brainseg.inference import cases
-from brainseg.io import dicom_frames, dicom_pixels, dicom_slice, nifti, pictures, scans, untrusted_zip, zips
+from brainseg.io import nifti, pictures, scans, untrusted_zip, zips
+from brainseg.io.dicom import multiframe, pixel_data, slice_header
 from brainseg.models import manifest
 from brainseg.predict import case_files, discover, output
 from tests.torture import corpus
@@ -67,8 +68,8 @@ def _pictures(data: bytes, folder: Path) -> None:
 
 
 def _dicom_file(path: Path) -> None:
-    headers, _ = dicom_frames.read_headers(path, "x")
-    dicom_pixels.read_pixels(headers)
+    headers, _ = multiframe.read_headers(path, "x")
+    pixel_data.read_pixels(headers)
 
 
 def _zip(path: Path) -> None:
@@ -130,7 +131,7 @@ def _any_scan() -> Iterator[bytes]:
 ALL = (
     Decoder("pictures", corpus.pictures, _pictures, 5),
     Decoder("NIfTI", corpus.nifti, on_disk("x.nii", *map(_named, (nifti.read_image, nifti.read_labels))), 5),
-    Decoder("DICOM file", corpus.dicom, on_disk("x.dcm", _dicom_file, _named(dicom_slice.read_series_uid)), 5),
+    Decoder("DICOM file", corpus.dicom, on_disk("x.dcm", _dicom_file, _named(slice_header.read_series_uid)), 5),
     Decoder("DICOM series", corpus.dicom, on_disk("x/x.dcm", lambda path: scans.read_image(path.parent, "x")), 2),
     Decoder("zip of scans", corpus.zips, on_disk("x.zip", _zip), 4),
     Decoder("zip of slices", corpus.zips, on_disk("x.zip", _slices), 3),

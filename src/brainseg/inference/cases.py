@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, guard
-from brainseg.io import dicom_seg, pictures, scans, volumes
-from brainseg.io.dicom_seg import NoSegError, Origin
+from brainseg.io import pictures, scans, volumes
+from brainseg.io.dicom import seg_writer
+from brainseg.io.dicom.seg_writer import NoSegError, Origin
 from brainseg.io.grid import SQUARE, PixelSize
 from brainseg.io.sequences import CHANNELS
 from brainseg.io.volumes import Volume
@@ -75,7 +76,7 @@ def _add_origin(case: Case) -> Case:
     """A DICOM series with what a SEG refers to, or with the remark why there will be none."""
     assert case.volume is not None
     try:
-        return case._replace(origin=dicom_seg.pick_origin(case.volume.frames, case.name))
+        return case._replace(origin=seg_writer.pick_origin(case.volume.frames, case.name))
     except NoSegError as error:
         return case._replace(remarks=(*case.remarks, f"no DICOM SEG: {error}"))
 

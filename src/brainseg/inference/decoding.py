@@ -16,8 +16,9 @@ import numpy as np
 
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, guard
 from brainseg.inference.cases import Case
-from brainseg.io import dicom_slice, itk, scans
-from brainseg.io.dicom_seg import Origin
+from brainseg.io import itk, scans
+from brainseg.io.dicom import slice_header
+from brainseg.io.dicom.seg_writer import Origin
 from brainseg.io.volumes import Geometry, Volume
 
 # Why not pebble.ProcessPool (5.1.3): a worker that dies while all are idle breaks the whole pool. Results are pickles:
@@ -152,8 +153,8 @@ class Decoders:
             head, voxels = worker.ask({"path": str(path), "kind": kind, "name": name}, seconds)
         except WorkerLostError:
             self._replace_in_background(worker)
-            codec = dicom_slice.name_compression(path)
-            fix = dicom_slice.DECOMPRESS if codec else "save it again, smaller or uncompressed"
+            codec = slice_header.name_compression(path)
+            fix = slice_header.DECOMPRESS if codec else "save it again, smaller or uncompressed"
             encoded = f" ({codec})" if codec else ""
             if time.monotonic() - started >= seconds:
                 raise RunError(name, f"takes more than {seconds:.1f} s to decode{encoded}", fix) from None

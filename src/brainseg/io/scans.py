@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, Problem, guard
-from brainseg.io import dicom, dicom_masks, dicom_slice, itk, mgh, nifti, pictures, spacing, volumes
+from brainseg.io import itk, mgh, nifti, pictures, spacing, volumes
+from brainseg.io.dicom import seg_reader, series_reader, slice_header
 from brainseg.io.volumes import Volume
 
 READERS = {  # kind → what reads it, by the ending of the file's name
@@ -57,7 +58,7 @@ def find_other_half(path: Path, name: str) -> Path | None:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM, by its ending or its first bytes."""
-    return path.name.lower().endswith(dicom_slice.ENDINGS) or (not kind_of(path.name) and dicom_slice.is_dicom(path))
+    return path.name.lower().endswith(slice_header.ENDINGS) or (not kind_of(path.name) and slice_header.is_dicom(path))
 
 
 def read_image(path: Path, name: str) -> Scan:
@@ -72,7 +73,7 @@ def read_image(path: Path, name: str) -> Scan:
     """
     with guard(name):
         if path.is_dir():
-            return _to_scan(dicom.read_series(_find_files(path, name), name))
+            return _to_scan(series_reader.read_series(_find_files(path, name), name))
         if kind := kind_of(path.name):
             return _to_scan(READERS[kind][0].read_image(path, name))
         return Scan(pictures.decode_pages(path.read_bytes(), name), None)
@@ -87,7 +88,7 @@ def read_labels(path: Path, name: str, image: Volume | None = None) -> Scan:
         raise DataError(name, "is a folder, masks are files", "name the file of the DICOM SEG, or a NIfTI mask")
     with guard(name):
         if is_dicom(path):
-            return _to_scan(dicom_masks.read_labels(path, name, image))
+            return _to_scan(seg_reader.read_labels(path, name, image))
         if kind := kind_of(path.name):
             return _to_scan(READERS[kind][0].read_labels(path, name))
         return Scan(pictures.decode_label_pages(path.read_bytes(), name), None)
@@ -95,7 +96,7 @@ def read_labels(path: Path, name: str, image: Volume | None = None) -> Scan:
 
 def _find_files(folder: Path, name: str) -> list[Path]:
     """The files of the only series at or below a folder."""
-    found = dicom.find_series(folder, name)
+    found = series_reader.find_series(folder, name)
     if len(found) > 1:
         what = f"holds {len(found)} folders of DICOM files, a volume is one series"
         raise DataError(name, what, "name the folder of the one that the mask was drawn on")

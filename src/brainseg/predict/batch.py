@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from brainseg import __version__, errors, files
 from brainseg.errors import BrainsegError, DataError, MachineError, Problem, RunError
-from brainseg.inference import cases, chosen_rule, lesions, overlays
+from brainseg.inference import cases, chosen_rule
+from brainseg.inference.answers import lesions, overlays
 from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.inference.outlining import Outliner
-from brainseg.io import dicom_slice
+from brainseg.io.dicom import slice_header
 from brainseg.io.folders import PassedOver
 from brainseg.predict import case_files, discover, output
 from brainseg.predict.case_files import Reader
@@ -242,7 +243,7 @@ def _open_reader(jobs: list[Job]) -> Iterator[Reader]:
 def _is_compressed(source: Source) -> bool:
     """Whether a codec may be needed. Members of a zip are not looked at."""
     return source.form == "series" and any(
-        file.member or dicom_slice.name_compression(file.path) for file in source.files
+        file.member or slice_header.name_compression(file.path) for file in source.files
     )
 
 

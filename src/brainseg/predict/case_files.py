@@ -10,11 +10,12 @@ from PIL import Image
 
 from brainseg import errors, files
 from brainseg.errors import DataError, Problem
-from brainseg.inference import cases, chosen_rule, measurements, overlays, plausibility, seg_answers
+from brainseg.inference import cases, chosen_rule, plausibility
+from brainseg.inference.answers import measurements, overlays, seg_files
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.io import itk, nifti
-from brainseg.io.dicom_seg import NoSegError
+from brainseg.io.dicom.seg_writer import NoSegError
 from brainseg.predict import probability_maps
 from brainseg.predict.discover import Source
 from brainseg.predict.output import ResultFolder
@@ -195,7 +196,7 @@ def _write_seg(
 ) -> list[str]:
     """Write the outline of a DICOM series as SEG, its name into ``row``, or why there is none into its warnings."""
     try:
-        encoded = seg_answers.encode_mask(mask, case, facts)
+        encoded = seg_files.encode_mask(mask, case, facts)
     except NoSegError as error:
         row["warnings"] = "; ".join(filter(None, [row["warnings"], f"no DICOM SEG: {error}"]))
         return []

@@ -22,12 +22,13 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
-from brainseg.io import dicom, dicom_encoding, dicom_frames, dicom_slice, dicomdir, itk, nifti, pictures, scans, zips
+from brainseg.io import itk, nifti, pictures, scans, zips
+from brainseg.io.dicom import dicomdir, multiframe, series_reader, slice_header, transfer_syntax
 from brainseg.io.folders import PassedOver, Walk
 
 ENDINGS = (*scans.SUFFIXES, *pictures.SUFFIXES)
 NO_SLICES, MISSING = "DICOM without slices", "missing file"  # kinds of what is passed over
-_NOT_DICOM = (*dicom.OTHER_SUFFIXES, *itk.SUFFIXES, ".zip")
+_NOT_DICOM = (*series_reader.OTHER_SUFFIXES, *itk.SUFFIXES, ".zip")
 _MASK = re.compile(r"[_.](mask|seg)$", re.IGNORECASE)  # 3D Slicer writes X.seg.nrrd
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
@@ -162,7 +163,7 @@ def _find_missing(folders: dict[PurePosixPath, dict[str, File]]) -> dict[PurePos
     for file in lists:
         for path in dicomdir.find_missing(file.path):
             found[File(path).folder].append(path.name)
-    return {place: f"lacks {dicom.count_files(names, 'named in DICOMDIR')}" for place, names in found.items()}
+    return {place: f"lacks {series_reader.count_files(names, 'named in DICOMDIR')}" for place, names in found.items()}
 
 
 def _remark(source: Source, remark: str) -> Source:
@@ -277,11 +278,11 @@ def _find_other_half(file: File, inside: list[File], scratch: Path) -> File | No
 
 def _is_dicom(file: File, scratch: Path, problems: list[Problem]) -> bool:
     """By how the file begins, or by its name, so that a damaged file is reported."""
-    if file.name.lower().endswith(dicom_slice.ENDINGS):
+    if file.name.lower().endswith(slice_header.ENDINGS):
         return True
     try:
         with file.on_disk(scratch) as path, path.open("rb") as handle:
-            return dicom_encoding.is_dicom(handle.read(dicom_encoding.HEAD))
+            return transfer_syntax.is_dicom(handle.read(transfer_syntax.HEAD))
     except BrainsegError as error:
         problems += error.problems
     return False
@@ -298,7 +299,7 @@ def _group_series(
     there is no series, they are told here.
     """
     found: dict[str, list[File]] = defaultdict(list)
-    strangers: dict[File, dicom_slice.StrangerError] = {}
+    strangers: dict[File, slice_header.StrangerError] = {}
     for file in inside:
         uid = _read_series_uid(file, scratch)
         if isinstance(uid, str):
@@ -328,28 +329,28 @@ def _group_series(
         yield Source(folder / name, f"{label} ({name}: {own[0].name}, ...)", "series", tuple(own))
 
 
-def _tell_strangers(strangers: dict[File, dicom_slice.StrangerError]) -> dict[File, PassedOver]:
+def _tell_strangers(strangers: dict[File, slice_header.StrangerError]) -> dict[File, PassedOver]:
     """One entry for all files of a folder that are of one kind."""
     kinds: dict[str, list[File]] = defaultdict(list)
     for file, stranger in strangers.items():
-        if isinstance(stranger, dicom_slice.NoSliceError):
+        if isinstance(stranger, slice_header.NoSliceError):
             kinds[stranger.kind].append(file)
     told: dict[File, PassedOver] = {}
     for kind, files_of_kind in kinds.items():
         names = [file.name for file in files_of_kind]
         label = files_of_kind[0].label[: -len(names[0])].rstrip("/:") or "."
-        entry = PassedOver(label, NO_SLICES, f"holds {dicom.count_files(names, kind)}")
+        entry = PassedOver(label, NO_SLICES, f"holds {series_reader.count_files(names, kind)}")
         told |= dict.fromkeys(files_of_kind, entry)
     return told
 
 
-def _read_series_uid(file: File, scratch: Path) -> str | dicom_slice.StrangerError:
+def _read_series_uid(file: File, scratch: Path) -> str | slice_header.StrangerError:
     """The UID of the series, empty if it cannot be read; or why the file is no slice of any."""
     try:
         with file.on_disk(scratch) as path:
-            return dicom_slice.read_series_uid(path, file.label)
-    except dicom_slice.StrangerError as stranger:
-        damaged = type(stranger) is dicom_slice.StrangerError and file.name.lower().endswith(dicom_slice.ENDINGS)
+            return slice_header.read_series_uid(path, file.label)
+    except slice_header.StrangerError as stranger:
+        damaged = type(stranger) is slice_header.StrangerError and file.name.lower().endswith(slice_header.ENDINGS)
         return "" if damaged else stranger
     except BrainsegError:
         return ""  # the reader reports the reason
@@ -361,10 +362,10 @@ def _is_one_stack(inside: list[File], scratch: Path) -> bool:
     try:
         for file in inside:
             with file.on_disk(scratch) as path:
-                headers += dicom_frames.read_headers(path, file.label)[0]
+                headers += multiframe.read_headers(path, file.label)[0]
     except BrainsegError:
         return False
-    return dicom.is_one_stack(headers)
+    return series_reader.is_one_stack(headers)
 
 
 def _group_slices(images: list[File], scratch: Path) -> Iterator[Source]:

@@ -22,7 +22,7 @@ import filelock
 
 from brainseg import files
 from brainseg.errors import DataError, MachineError, RunError
-from brainseg.inference import lesions
+from brainseg.inference.answers import lesions
 
 COLUMNS = (
     *("case", "source", "kind", "channels", "slices", "slices_with_tumour", "largest_slice", "area_mm2", "area_pixels"),

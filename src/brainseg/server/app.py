@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 import brainseg
 from brainseg import files
-from brainseg.inference import measurements
+from brainseg.inference.answers import measurements
 from brainseg.inference.chosen_rule import MAX_COMPONENT, RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.server import openapi, refusals, responses, uploads

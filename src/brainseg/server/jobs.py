@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from brainseg.errors import MachineError, RunError
-from brainseg.inference import cases, chosen_rule, measurements
+from brainseg.inference import cases, chosen_rule
+from brainseg.inference.answers import measurements
 from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.server import limits, responses, uploads

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from brainseg.inference.overlays import DISCLAIMER
+from brainseg.inference.answers.overlays import DISCLAIMER
 from brainseg.server.responses import DICOM, JSON, NIFTI, PNG, marks
 
 ABOUT = f"""Outlines lower-grade gliomas on axial brain MRI. {DISCLAIMER}

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg.inference import chosen_rule, lesions, measurements, nifti_answers, overlays, seg_answers
+from brainseg.inference import chosen_rule
+from brainseg.inference.answers import lesions, measurements, nifti_files, overlays, seg_files
+from brainseg.inference.answers.overlays import DISCLAIMER
 from brainseg.inference.cases import Case
-from brainseg.inference.overlays import DISCLAIMER
-from brainseg.io.dicom_seg import NoSegError
+from brainseg.io.dicom.seg_writer import NoSegError
 from brainseg.server.limits import MAX_LESIONS
 from brainseg.server.refusals import Refusal
 
@@ -85,9 +86,7 @@ def marks(facts: Mapping[str, Any]) -> list[str]:
 def encode_volumes(given: OutlinedCase) -> dict[str, str]:
     """Image, mask and probability for a viewer: base64 of .nii.gz files on one axial grid."""
     grids = {"image": to_display(given.case.voxels), "mask": given.mask, "probability": given.probability}
-    return {
-        name: base64.b64encode(nifti_answers.encode_axial(grid, given.case)).decode() for name, grid in grids.items()
-    }
+    return {name: base64.b64encode(nifti_files.encode_axial(grid, given.case)).decode() for name, grid in grids.items()}
 
 
 def to_display(voxels: np.ndarray) -> np.ndarray:
@@ -122,13 +121,13 @@ def draw_slice(given: OutlinedCase, number: int | None) -> bytes:
 def encode_nifti(given: OutlinedCase, folder: Path, with_probability: bool = False) -> bytes:
     """The mask, or the probabilities as float32 from 0 to 1, as .nii.gz, in the geometry of the file that was sent."""
     voxels = given.probability / np.float32(255) if with_probability else given.mask
-    return nifti_answers.encode_file_order(voxels, given.case, folder)
+    return nifti_files.encode_file_order(voxels, given.case, folder)
 
 
 def encode_seg(given: OutlinedCase) -> bytes:
     """The mask as DICOM SEG on the series that was sent. Raises Refusal: it was none, or lacks what a SEG needs."""
     try:
-        encoded = seg_answers.encode_mask(given.mask, given.case, given.facts)
+        encoded = seg_files.encode_mask(given.mask, given.case, given.facts)
     except NoSegError as error:
         raise Refusal(422, f"no DICOM SEG can be made: {error}", f"accept {NIFTI}") from None
     if encoded is None:

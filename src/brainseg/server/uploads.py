@@ -15,7 +15,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from brainseg.errors import DataError
 from brainseg.inference.cases import ROLES
-from brainseg.io import dicom_encoding, itk, mgh
+from brainseg.io import itk, mgh
+from brainseg.io.dicom import transfer_syntax
 from brainseg.server.limits import MAX_BODY, MAX_PARTS
 from brainseg.server.refusals import Refusal
 
@@ -154,7 +155,7 @@ def detect_kind(head: bytes, label: str) -> str:
         found.add("nrrd" if itk.is_nrrd(head) else "metaimage")
     if mgh.is_mgh(head):
         found.add("mgh")
-    if dicom_encoding.is_dicom(head):
+    if transfer_syntax.is_dicom(head):
         found.add(DICOM)
     other = next((name for magic, name in _OTHERS.items() if head.lstrip().startswith(magic)), "")
     if len(found) == 1 and not other:

@@ -9,7 +9,8 @@ from pathlib import Path
 from brainseg.errors import DataError, IntegrityError, Problem
 from brainseg.inference import cases, decoding_worker
 from brainseg.inference.cases import Case
-from brainseg.io import dicom_encoding, dicom_slice, mgh, pictures, untrusted_zip
+from brainseg.io import mgh, pictures, untrusted_zip
+from brainseg.io.dicom import slice_header, transfer_syntax
 from brainseg.server.limits import MAX_BODY, MAX_PARTS, MEMORY
 
 _ZIP_FIX = "zip the files of one DICOM series, at most 96 MiB of them, or send the files themselves"
@@ -20,7 +21,7 @@ def main() -> None:
     # A zip may hold what could be sent without it. The limits for data archives are different.
     untrusted_zip.MAX_MEMBERS, untrusted_zip.MAX_MEMBER_BYTES, untrusted_zip.MAX_TOTAL_BYTES = (
         MAX_PARTS,
-        dicom_slice.MAX_BYTES,
+        slice_header.MAX_BYTES,
         MAX_BODY,
     )
     decoding_worker.run(_decode, MEMORY)
@@ -70,8 +71,8 @@ def _unpack(path: Path, name: str) -> Path:
         with closing(store):
             for number, member in enumerate(sorted(member for member in store.sizes if not _is_ignored(member)), 1):
                 data = store.read(member)
-                shape = dicom_slice.shape_of_name(member)
-                if dicom_encoding.is_dicom(data) or shape.endswith(dicom_slice.ENDINGS):
+                shape = slice_header.shape_of_name(member)
+                if transfer_syntax.is_dicom(data) or shape.endswith(slice_header.ENDINGS):
                     shapes.add(shape)
                 written[folder / f"{number:04d}"] = shape
                 (folder / f"{number:04d}").write_bytes(data)

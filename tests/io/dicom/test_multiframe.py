@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from brainseg.errors import DataError
-from brainseg.io import dicom, dicom_frames, dicom_pixels, volumes
+from brainseg.io import volumes
+from brainseg.io.dicom import multiframe, pixel_data, series_reader
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("gdcm")
@@ -22,12 +23,12 @@ def in_file_order(volume) -> np.ndarray:
 
 
 def read(tmp_path, dataset, syntax=uid.ExplicitVRLittleEndian):
-    return dicom.read_series(save(tmp_path / "s", [dataset], syntax), "p/s")
+    return series_reader.read_series(save(tmp_path / "s", [dataset], syntax), "p/s")
 
 
 @pytest.mark.parametrize("kind", [uid.EnhancedMRImageStorage, uid.LegacyConvertedEnhancedMRImageStorage])
 def test_frames_are_sorted_by_their_places(tmp_path, kind):
-    single = dicom.read_series(save(tmp_path / "single", slices()), "p/s")
+    single = series_reader.read_series(save(tmp_path / "single", slices()), "p/s")
     volume = read(tmp_path, enhanced([slices()[n] for n in MIXED], SOPClassUID=kind))
     np.testing.assert_array_equal(in_file_order(volume), STORED)
     np.testing.assert_allclose(volume.geometry.affine, single.geometry.affine, atol=1e-6)
@@ -37,7 +38,7 @@ def test_frames_are_sorted_by_their_places(tmp_path, kind):
 @pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
 def test_compressed_frames(tmp_path, syntax):
     paths = compress(save(tmp_path / "s", [enhanced([slices()[n] for n in MIXED])]), syntax)
-    np.testing.assert_array_equal(in_file_order(dicom.read_series(paths, "p/s")), STORED)
+    np.testing.assert_array_equal(in_file_order(series_reader.read_series(paths, "p/s")), STORED)
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian])
@@ -91,13 +92,13 @@ def test_a_single_frame_beside_a_stack_is_left_out(tmp_path):
 
 def test_too_many_frames_are_refused_before_pixels_are_read(tmp_path, monkeypatch):
     dataset = enhanced(slices())
-    monkeypatch.setattr(dicom_pixels, "read_pixels", None)
+    monkeypatch.setattr(pixel_data, "read_pixels", None)
     [path] = save(tmp_path / "s", [dataset])
     with pytest.raises(DataError, match="has 5,760 voxels, at most 5,759"):
-        dicom.read_series([path], "p/s", most=5759)
-    monkeypatch.setattr(dicom_frames, "MAX_FRAMES", 3)
+        series_reader.read_series([path], "p/s", most=5759)
+    monkeypatch.setattr(multiframe, "MAX_FRAMES", 3)
     with pytest.raises(DataError, match="has 4 places for 4 frames, 1 to 3"):
-        dicom.read_series([path], "p/s")
+        series_reader.read_series([path], "p/s")
 
 
 def test_frames_that_are_missing_are_refused(tmp_path):
@@ -121,7 +122,7 @@ def test_a_localizer_is_named_as_such(tmp_path):
     for own, frame in zip(single, frames, strict=True):
         own.ImageOrientationPatient = frame["PlaneOrientationSequence"]["ImageOrientationPatient"]
     with pytest.raises(DataError, match=told):
-        dicom.read_series(save(tmp_path / "single", single), "p/s")
+        series_reader.read_series(save(tmp_path / "single", single), "p/s")
 
 
 def test_several_slices_that_are_not_enhanced_mr_are_refused(tmp_path):

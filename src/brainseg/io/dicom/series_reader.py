@@ -1,7 +1,7 @@
 """A DICOM series of MR slices, in a file each or as the frames of one, to an axial volume.
 
 Accepted is one series of one size, orientation, pixel spacing and kind of pixels, with slices at equal distances
-along their normal; each as :mod:`brainseg.io.dicom_slice` accepts it. Files that are no slices, and copies, are
+along their normal; each as :mod:`brainseg.io.dicom.slice_header` accepts it. Files that are no slices, and copies, are
 passed over, which a remark says. A rescale slope and intercept that are not 1
 and 0 in every slice give float32. Without them, unsigned values stay uint8 or uint16, signed ones become int16.
 """
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from brainseg.errors import DataError, Problem, raise_all
-from brainseg.io import dicom_frames, dicom_pixels, dicom_slice, nifti, pictures, volumes
-from brainseg.io.dicom_slice import EXPORT, NoSliceError, SliceHeader, StrangerError
+from brainseg.io import nifti, pictures, volumes
+from brainseg.io.dicom import multiframe, pixel_data, slice_header
+from brainseg.io.dicom.slice_header import EXPORT, NoSliceError, SliceHeader, StrangerError
 from brainseg.io.folders import Walk
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
@@ -48,7 +49,7 @@ def find_series(folder: Path, name: str) -> dict[Path, list[Path]]:
     for place, _, names in walk.folders([folder]):
         seen = [name for name in names if name.upper() != "DICOMDIR"]
         paths = [place / name for name in seen if not name.lower().endswith(OTHER_SUFFIXES)]
-        if any(path.suffix.lower() in dicom_slice.ENDINGS or dicom_slice.is_dicom(path) for path in paths):
+        if any(path.suffix.lower() in slice_header.ENDINGS or slice_header.is_dicom(path) for path in paths):
             found[place] = paths
     fix = "check that it is there, and its permissions"
     unread = [(_rename(error.filename, folder, name), error.strerror) for error in walk.unread]
@@ -80,7 +81,7 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
         DataError: every file that does not fit, in one list.
         MachineError: pydicom or nibabel is not installed.
     """
-    dicom_slice.load_pydicom()
+    slice_header.load_pydicom()
     if not 0 < len(paths) <= MAX_FILES:
         raise DataError(name, f"holds {len(paths):,} files, 1 to {MAX_FILES:,} are accepted", _SEPARATE)
     slices, remarks = _read_headers([(path, f"{name}/{path.name}") for path in paths])
@@ -115,7 +116,7 @@ def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader],
 
     def read(path: Path, label: str) -> list[SliceHeader]:
         try:
-            found, told = dicom_frames.read_headers(path, label)
+            found, told = multiframe.read_headers(path, label)
         except StrangerError as stranger:
             strangers.append((path, stranger))
             return []
@@ -123,10 +124,10 @@ def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader],
         return found
 
     slices = [item for found in _collect(files, read) for item in found]
-    shapes = {dicom_slice.shape_of_name(item.path.name) for item in slices}
+    shapes = {slice_header.shape_of_name(item.path.name) for item in slices}
     problems, passed = [], defaultdict(list)
     for path, stranger in strangers:
-        damaged = path.suffix.lower() in dicom_slice.ENDINGS or dicom_slice.shape_of_name(path.name) in shapes
+        damaged = path.suffix.lower() in slice_header.ENDINGS or slice_header.shape_of_name(path.name) in shapes
         if not slices or (damaged and not isinstance(stranger, NoSliceError)):
             problems += stranger.problems
         passed[stranger.kind].append(path.name)
@@ -276,7 +277,7 @@ def _same_values(a: SliceHeader, b: SliceHeader) -> bool:
     too_large = a.size[0] * a.size[1] > volumes.MAX_SIDE**2  # to be refused, unread
     if too_large or a.frames > 1 or b.frames > 1 or a.rescale != b.rescale:
         return False
-    [ours], [theirs] = dicom_pixels.read_pixels([a]), dicom_pixels.read_pixels([b])
+    [ours], [theirs] = pixel_data.read_pixels([a]), pixel_data.read_pixels([b])
     return np.array_equal(ours, theirs)
 
 
@@ -285,7 +286,7 @@ def _read_pixels(ordered: list[SliceHeader]) -> np.ndarray:
     by_file = defaultdict(list)
     for item in ordered:
         by_file[item.path].append(item)
-    read = _collect([(items,) for items in by_file.values()], dicom_pixels.read_pixels)
+    read = _collect([(items,) for items in by_file.values()], pixel_data.read_pixels)
     found = {(path, item.frame): pixels for (path, items), own in zip(by_file.items(), read, strict=True)
              for item, pixels in zip(items, own, strict=True)}  # fmt: skip
     return np.stack([found[item.path, item.frame] for item in ordered])

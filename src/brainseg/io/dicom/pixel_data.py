@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from brainseg.errors import DataError, guard
-from brainseg.io import dicom_codestream, dicom_slice
-from brainseg.io.dicom_encoding import JPEG_EXTENDED, JPEG_LOSSLESS, RLE
-from brainseg.io.dicom_slice import DECOMPRESS, RESTORE, TAGS, SliceHeader
+from brainseg.io.dicom import codestream, slice_header
+from brainseg.io.dicom.slice_header import DECOMPRESS, RESTORE, TAGS, SliceHeader
+from brainseg.io.dicom.transfer_syntax import JPEG_EXTENDED, JPEG_LOSSLESS, RLE
 
 _DECODERS = ("pylibjpeg", "pyjpegls", "pillow", "gdcm", "pydicom")  # the names of pydicom, the preferred one first
 _MOST = 2  # times the bytes of a frame that its compressed form may have, and a header
@@ -31,10 +31,10 @@ def read_pixels(items: Sequence[SliceHeader]) -> list[np.ndarray]:
     """
     first = items[0]
     inverted, allocated, stored, signed = first.kind
-    dataset, _ = dicom_slice.read_dataset(first.path, first.file_label, (*TAGS, "PixelData"))
+    dataset, _ = slice_header.read_dataset(first.path, first.file_label, (*TAGS, "PixelData"))
     with guard(first.file_label, RESTORE):
         if "PixelData" not in dataset:
-            raise DataError(first.file_label, "holds no pixels", dicom_slice.EXPORT)
+            raise DataError(first.file_label, "holds no pixels", slice_header.EXPORT)
         read = _decode if dataset.file_meta.TransferSyntaxUID.is_encapsulated else _copy
         found = read(dataset, items)
     if inverted:
@@ -47,7 +47,7 @@ def _copy(dataset: Any, items: Sequence[SliceHeader]) -> list[np.ndarray]:
     first = items[0]
     if dataset["PixelData"].is_undefined_length:
         what = "has encapsulated pixels, but names an uncompressed transfer syntax"
-        raise DataError(first.file_label, what, dicom_slice.EXPORT)
+        raise DataError(first.file_label, what, slice_header.EXPORT)
     size = first.frames * first.size[0] * first.size[1] * first.kind[1] // 8
     if len(dataset.PixelData) not in (size, size + size % 2):
         what = f"holds {len(dataset.PixelData):,} of {size:,} bytes of pixels"
@@ -58,12 +58,12 @@ def _copy(dataset: Any, items: Sequence[SliceHeader]) -> list[np.ndarray]:
 
 def _decode(dataset: Any, items: Sequence[SliceHeader]) -> list[np.ndarray]:
     first = items[0]
-    name = dicom_slice.uid_name(dataset.file_meta.TransferSyntaxUID)
+    name = slice_header.uid_name(dataset.file_meta.TransferSyntaxUID)
     if not dataset["PixelData"].is_undefined_length:
         what = f"names the transfer syntax {name}, but its pixels are not encapsulated"
-        raise DataError(first.file_label, what, dicom_slice.EXPORT)
+        raise DataError(first.file_label, what, slice_header.EXPORT)
     syntax = _check_frames(dataset, first, name)
-    pydicom = dicom_slice.load_pydicom()
+    pydicom = slice_header.load_pydicom()
     decoder = pydicom.pixels.get_decoder(syntax)
     installed = [plugin for plugin in _DECODERS if plugin in decoder.available_plugins]
     if not installed:
@@ -85,14 +85,14 @@ def _decode(dataset: Any, items: Sequence[SliceHeader]) -> list[np.ndarray]:
 
 def _check_frames(dataset: Any, first: SliceHeader, name: str) -> Any:
     """Refuse frames whose number or own size differs from the header. Return the syntax to decode them by."""
-    encaps, syntax = dicom_slice.load_pydicom().encaps, dataset.file_meta.TransferSyntaxUID
+    encaps, syntax = slice_header.load_pydicom().encaps, dataset.file_meta.TransferSyntaxUID
     tables = [dataset.get(keyword) for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
     offsets = (tables[0], tables[1]) if all(tables) else None
     data, count, bits = dataset.PixelData, 0, 0
     raw = first.size[0] * first.size[1] * first.kind[1] // 8
     for frame in encaps.generate_frames(data, number_of_frames=first.frames, extended_offsets=offsets):
         count += 1
-        own = None if syntax == RLE else dicom_codestream.read(frame)
+        own = None if syntax == RLE else codestream.read(frame)
         if len(frame) > _MOST * raw + _HEAD or (syntax != RLE and not own):
             raise DataError(first.file_label, f"has pixels that are not {name}", RESTORE)
         if own and (own.rows, own.columns, own.samples) != (*first.size, 1):

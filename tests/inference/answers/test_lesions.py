@@ -4,7 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainseg.inference import cases, lesions
+from brainseg.inference import cases
+from brainseg.inference.answers import lesions
 from tests.support.nifti_files import ORIENTATIONS, nifti
 
 LEVEL = 204

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from brainseg.errors import DataError, guard
-from brainseg.io import dicom_slice
-from brainseg.io.dicom_slice import EXPORT, RESTORE, TAGS, SliceHeader
+from brainseg.io.dicom import slice_header
+from brainseg.io.dicom.slice_header import EXPORT, RESTORE, TAGS, SliceHeader
 
 MAX_FRAMES = 4096
 
@@ -50,16 +50,16 @@ def read_headers(path: Path, label: str) -> tuple[list[SliceHeader], list[str]]:
         DataError: no grayscale slices with a position, or several volumes.
         MachineError: pydicom is not installed.
     """
-    dataset, assumed = dicom_slice.read_dataset(path, label, TAGS)
+    dataset, assumed = slice_header.read_dataset(path, label, TAGS)
     with guard(label, RESTORE):
-        dicom_slice.check_image(dataset, label)
-        if str(dataset.get("SOPClassUID")) not in dicom_slice.ENHANCED:
+        slice_header.check_image(dataset, label)
+        if str(dataset.get("SOPClassUID")) not in slice_header.ENHANCED:
             if _count_frames(dataset) > 1:
                 what = "holds several slices in one file, but not as enhanced MR does"
                 raise DataError(label, what, "split it into single slices, or convert it to NIfTI with dcm2niix")
-            dicom_slice.check_bytes(path, label, dicom_slice.MAX_BYTES)
-            return [dicom_slice.make_header(dataset, path, label)._replace(assumed=assumed)], []
-        dicom_slice.check_bytes(path, label, dicom_slice.MAX_FRAMES_BYTES)
+            slice_header.check_bytes(path, label, slice_header.MAX_BYTES)
+            return [slice_header.make_header(dataset, path, label)._replace(assumed=assumed)], []
+        slice_header.check_bytes(path, label, slice_header.MAX_FRAMES_BYTES)
         groups, frames = dataset.get(_WHOLE[1]) or (), _count_frames(dataset)
         if not 0 < len(groups) == frames <= MAX_FRAMES:
             what = f"has {len(groups):,} places for {frames:,} frames, 1 to {MAX_FRAMES:,} of each are accepted"
@@ -67,14 +67,14 @@ def read_headers(path: Path, label: str) -> tuple[list[SliceHeader], list[str]]:
         shared: Any = next(iter(dataset.get(_WHOLE[0]) or ()), {})
         parts: dict[tuple[str, ...], list[SliceHeader]] = defaultdict(list)
         for n, flat in enumerate(_flatten(dataset, shared, groups)):
-            header = dicom_slice.make_header(flat, path, label, frame=n, frames=frames)
+            header = slice_header.make_header(flat, path, label, frame=n, frames=frames)
             key = tuple(_find(groups[n], shared, group, tag) for group, tag, _ in _PARTS)
             parts[key].append(header._replace(assumed=assumed))
         return _choose(parts, label)
 
 
 def _count_frames(dataset: Any) -> int:
-    count = dicom_slice.read_numbers(dataset, "NumberOfFrames", 1)
+    count = slice_header.read_numbers(dataset, "NumberOfFrames", 1)
     return 1 if count is None else int(count[0])
 
 
@@ -82,7 +82,7 @@ def _flatten(dataset: Any, shared: Any, groups: Any) -> Iterator[Any]:
     """For each frame, its tags in one data set, as a file of one slice has them."""
     common = [element for element in dataset if element.keyword not in _WHOLE]
     for own in groups:
-        flat = dicom_slice.load_pydicom().Dataset()
+        flat = slice_header.load_pydicom().Dataset()
         for element in common:
             flat.add(element)
         for group, tags in _PLACE.items():

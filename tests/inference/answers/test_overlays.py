@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from brainseg.inference import overlays
-from brainseg.inference.overlays import OverlayInput
+from brainseg.inference.answers import overlays
+from brainseg.inference.answers.overlays import OverlayInput
 from tests.support.fake_outliner import heads
 
 

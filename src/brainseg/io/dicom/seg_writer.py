@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainseg import __version__
-from brainseg.io import dicom_slice
+from brainseg.io.dicom import slice_header
 
 NOTE = "Research use only, not for clinical use"
 MAX_BYTES = 2**24  # of the headers of a series: 4 KiB for each of 4,096 files
@@ -68,7 +68,7 @@ def pick_origin(slices: Sequence[tuple[Path, int]], name: str) -> Origin:
     if find_spec("highdicom") is None:
         raise NoSegError("highdicom is not installed: pip install '.[medical]'")
     paths = list(dict.fromkeys(path for path, _ in slices))
-    headers = [_pick(dicom_slice.read_tags(path, f"{name}/{path.name}", _PICKED)) for path in paths]
+    headers = [_pick(slice_header.read_tags(path, f"{name}/{path.name}", _PICKED)) for path in paths]
     several = len(paths) == 1 and "NumberOfFrames" in headers[0] and "PerFrameFunctionalGroupsSequence" in headers[0]
     _check_complete(headers, _NEEDED if several else (*_NEEDED, *_PLACE))
     found = tuple(header.to_json_dict() for header in headers)

@@ -1,12 +1,12 @@
-"""One DICOM slice: its header, checked. Its pixels are read by :mod:`brainseg.io.dicom_pixels`.
+"""One DICOM slice: its header, checked. Its pixels are read by :mod:`brainseg.io.dicom.pixel_data`.
 
 Accepted are grayscale slices of 8 or 16 bits a value, uncompressed (implicit or explicit little endian, explicit big
-endian, deflated) or in a syntax of ``dicom_encoding.COMPRESSED``, also without preamble or name of the transfer syntax.
+endian, deflated) or in a syntax of ``transfer_syntax.COMPRESSED``, also without preamble or name of their syntax.
 MONOCHROME2 stays as it is. MONOCHROME1, where the smallest value is the brightest, is inverted within the range of its
 stored bits: ``smallest + largest - value``.
 
 Only the tags in ``TAGS`` are parsed, so that names, dates, ids and descriptions are not read; but for
-:mod:`brainseg.io.dicom_seg`, which must repeat some of them. No error holds a text
+:mod:`brainseg.io.dicom.seg_writer`, which must repeat some of them. No error holds a text
 of a header, nor of a library that read one. Limits are checked before any pixel is read.
 """
 
@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainseg.errors import DataError, MachineError, guard
-from brainseg.io import dicom_encoding, volumes
-from brainseg.io.dicom_encoding import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Encoding
+from brainseg.io import volumes
+from brainseg.io.dicom import transfer_syntax
+from brainseg.io.dicom.transfer_syntax import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Encoding
 
 MAX_BYTES = 2 * volumes.MAX_SIDE**2 + 2**22  # of one file, deflated or not: the largest slice and 4 MiB of header
 MAX_HEADER = 2**26  # bytes before the pixels; thousands of frames have tens of MiB
@@ -133,7 +134,7 @@ def is_dicom(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return dicom_encoding.is_dicom(file.read(dicom_encoding.HEAD))
+            return transfer_syntax.is_dicom(file.read(transfer_syntax.HEAD))
     except OSError:
         return True
 
@@ -192,8 +193,8 @@ def name_compression(path: Path) -> str:
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in inside:
         with suppress(OSError), file.open("rb") as handle:
-            syntax = dicom_encoding.find_encoding(handle.read(dicom_encoding.HEAD)).syntax
-            if syntax in dicom_encoding.COMPRESSED:
+            syntax = transfer_syntax.find_encoding(handle.read(transfer_syntax.HEAD)).syntax
+            if syntax in transfer_syntax.COMPRESSED:
                 return uid_name(load_pydicom().uid.UID(syntax))
     return ""
 
@@ -219,7 +220,7 @@ def read_dataset(path: Path, label: str, tags: Sequence[str]) -> tuple[Any, str]
         with path.open("rb") as file:
             data = file.read(MAX_FRAMES_BYTES if with_pixels else MAX_HEADER)
         _check_items(data, label)
-        encoding = dicom_encoding.find_encoding(data)
+        encoding = transfer_syntax.find_encoding(data)
         whole = _make_readable(data, encoding, label)
         plain = pydicom.dcmread(BytesIO(whole), stop_before_pixels=not with_pixels, specific_tags=list(tags))
         return plain, "" if encoding.named else _ASSUMED[encoding.syntax]
@@ -234,12 +235,12 @@ def check_bytes(path: Path, label: str, most: int) -> None:
 
 def _make_readable(data: bytes, encoding: Encoding, label: str) -> bytes:
     """The file as pydicom reads it within limits: with a preamble and a transfer syntax, not deflated."""
-    if encoding.syntax not in (*PLAIN_SYNTAXES, *dicom_encoding.COMPRESSED):
+    if encoding.syntax not in (*PLAIN_SYNTAXES, *transfer_syntax.COMPRESSED):
         what = f"is encoded as {uid_name(load_pydicom().uid.UID(encoding.syntax))}, which is not read"
         raise DataError(label, what, DECOMPRESS)
     if encoding.syntax != DEFLATED:
-        return dicom_encoding.add_preamble(data, encoding)
-    inflated = dicom_encoding.inflate(data, encoding, MAX_BYTES)
+        return transfer_syntax.add_preamble(data, encoding)
+    inflated = transfer_syntax.inflate(data, encoding, MAX_BYTES)
     if inflated is None:
         what = f"is cut short, or inflates to more than {MAX_BYTES:,} bytes"
         raise DataError(label, what, DECOMPRESS)

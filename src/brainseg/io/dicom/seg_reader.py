@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from brainseg.errors import DataError, guard
-from brainseg.io import dicom_slice, volumes
+from brainseg.io import volumes
+from brainseg.io.dicom import slice_header
 from brainseg.io.volumes import TOLERANCE, Volume
 
 _SEGS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # segmentation, label map segmentation
@@ -42,7 +43,7 @@ def read_labels(path: Path, name: str, image: Volume | None) -> Volume:
         DataError: no segmentation; of another frame of reference or grid; segments that overlap.
         MachineError: pydicom is not installed.
     """
-    pydicom = dicom_slice.load_pydicom()
+    pydicom = slice_header.load_pydicom()
     with guard(name):
         dataset = pydicom.dcmread(path, specific_tags=list(_TAGS))
         _check_kind(dataset, name)
@@ -70,7 +71,7 @@ def _check_reference(dataset: Any, name: str, image: Volume) -> None:
     if not image.frames:
         return
     path = image.frames[0][0]
-    theirs = dicom_slice.read_tags(path, str(path), ("FrameOfReferenceUID",)).get("FrameOfReferenceUID")
+    theirs = slice_header.read_tags(path, str(path), ("FrameOfReferenceUID",)).get("FrameOfReferenceUID")
     own = dataset.get("FrameOfReferenceUID")
     if own and theirs and own != theirs:
         raise DataError(name, "lies in another frame of reference (FrameOfReferenceUID) than its image", _GRID)

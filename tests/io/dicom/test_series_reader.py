@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from brainseg.errors import BrainsegError, DataError, MachineError
-from brainseg.io import dicom, dicom_pixels, dicom_slice, nifti, volumes
+from brainseg.io import nifti, volumes
+from brainseg.io.dicom import pixel_data, series_reader, slice_header
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom import uid  # noqa: E402
@@ -19,7 +20,7 @@ TILTED, SHIFTED = NORMAL + np.array([0.2, 0, 0]), (np.array([-69.8, 25.5, 90]) +
 
 
 def read(tmp_path, datasets, **options):
-    return dicom.read_series(save(tmp_path / "s", datasets), "p/s", **options)
+    return series_reader.read_series(save(tmp_path / "s", datasets), "p/s", **options)
 
 
 def in_file_order(volume) -> np.ndarray:
@@ -30,7 +31,7 @@ def in_file_order(volume) -> np.ndarray:
 def test_every_pixel_lies_where_the_standard_says(tmp_path):
     """PS3.3 C.7.6.2.1.1: position = ImagePositionPatient + column * row direction + row * column direction."""
     paths = save(tmp_path / "s", series())
-    volume = dicom.read_series(random.Random(2).sample(paths, COUNT), "p/s")
+    volume = series_reader.read_series(random.Random(2).sample(paths, COUNT), "p/s")
     assert volume.voxels.dtype == np.uint16 and volume.geometry.shape == (COLUMNS, ROWS, COUNT)
     np.testing.assert_array_equal(in_file_order(volume), STORED)
     np.testing.assert_allclose(volume.spacing, (0.75, 1.25, 3))  # the rows of the volume are the columns of the file
@@ -43,11 +44,11 @@ def test_every_pixel_lies_where_the_standard_says(tmp_path):
         np.testing.assert_allclose((affine @ [*at, 1])[:3], lps * (-1, -1, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("syntax", dicom_slice.PLAIN_SYNTAXES)
+@pytest.mark.parametrize("syntax", slice_header.PLAIN_SYNTAXES)
 def test_uncompressed_syntaxes_give_the_same(tmp_path, syntax):
     order = ">u2" if syntax == uid.ExplicitVRBigEndian else "<u2"
     datasets = [one(n, PixelData=STORED[n].astype(order).tobytes()) for n in range(COUNT)]
-    volume = dicom.read_series(save(tmp_path / "s", datasets, uid.UID(syntax)), "p/s")
+    volume = series_reader.read_series(save(tmp_path / "s", datasets, uid.UID(syntax)), "p/s")
     np.testing.assert_array_equal(in_file_order(volume), STORED)
 
 
@@ -167,13 +168,13 @@ def test_what_is_no_slice_is_passed_over_and_said(tmp_path):
             tmp_path / "other", [one(2, SOPClassUID=kind, SeriesInstanceUID="1.5", Rows=None, PixelData=None)]
         )
         path.rename(tmp_path / "s" / name)
-    volume = dicom.read_series(dicom.find_series(tmp_path / "s", "p/s")[tmp_path / "s"], "p/s")
+    volume = series_reader.read_series(series_reader.find_series(tmp_path / "s", "p/s")[tmp_path / "s"], "p/s")
     np.testing.assert_array_equal(in_file_order(volume), STORED)
     assert set(volume.remarks) == {
         "passed over 4 files that are not DICOM: LICENSE, Thumbs.db, VERSION and 1 more",
         "passed over 2 files that are DICOM without an image: 8.dcm, PR1",
     }
-    assert dicom.read_series(paths, "p/s").remarks == ()
+    assert series_reader.read_series(paths, "p/s").remarks == ()
 
 
 @pytest.mark.parametrize("name", ["IM0007", "cut.IMA"])
@@ -181,12 +182,12 @@ def test_a_damaged_file_that_is_named_as_a_slice_is_no_stranger(tmp_path, name):
     paths = [path.rename(path.with_name(f"IM{n}")) for n, path in enumerate(save(tmp_path / "s", series()))]
     (tmp_path / "s" / name).write_bytes(bytes(2000))
     with pytest.raises(DataError, match=f"p/s/{name}: is not DICOM"):
-        dicom.read_series([*paths, tmp_path / "s" / name], "p/s")
+        series_reader.read_series([*paths, tmp_path / "s" / name], "p/s")
 
 
 def test_copies_of_a_slice_count_once(tmp_path):
     paths = save(tmp_path / "s", [*series(), one(1), one(2, SOPInstanceUID=None)])
-    volume = dicom.read_series(paths, "p/s")
+    volume = series_reader.read_series(paths, "p/s")
     np.testing.assert_array_equal(in_file_order(volume), STORED)
     assert volume.remarks == ("passed over 2 files that are copies of others: 1.dcm, 8.dcm",)
 
@@ -234,8 +235,8 @@ def test_without_preamble_or_transfer_syntax_a_file_is_still_read(tmp_path, form
         start = 144 + int.from_bytes(whole[140:144], "little")
         path.write_bytes({"no preamble": whole[132:], "data set alone": whole[start:],
                           "no syntax": whole[:132] + whole[start:]}[form])  # fmt: skip
-    assert dicom.find_series(tmp_path / "s", "s") == {tmp_path / "s": sorted(paths)}
-    volume = dicom.read_series(paths, "p/s")
+    assert series_reader.find_series(tmp_path / "s", "s") == {tmp_path / "s": sorted(paths)}
+    volume = series_reader.read_series(paths, "p/s")
     np.testing.assert_array_equal(in_file_order(volume), STORED)
     kind = "implicit" if syntax == uid.ImplicitVRLittleEndian else "explicit"
     told = (
@@ -281,7 +282,7 @@ def refused(paths, what, capfd, caplog) -> None:
     """The error names the file and a fix; the error, the logs and the output hold nothing of any header."""
     caplog.clear()
     with pytest.raises(BrainsegError, match=f"^p/s(/|(?=:)){what}") as caught:
-        dicom.read_series(paths, "p/s")
+        series_reader.read_series(paths, "p/s")
     said = "\n".join(caught.value.lines()) + caplog.text + "".join(capfd.readouterr())
     assert caught.value.code == 2 and all(problem.fix for problem in caught.value.problems)
     assert not [text for text in ("DOE", "JANE", "1970", "1930", "1.2.") if text in said], said
@@ -340,20 +341,20 @@ def test_all_bad_files_are_listed(tmp_path):
 
 def test_p5_limits_hold_before_pixels_are_read(tmp_path, monkeypatch):
     paths = save(tmp_path / "s", series(), uid.DeflatedExplicitVRLittleEndian)
-    monkeypatch.setattr(dicom_pixels, "read_pixels", None)
+    monkeypatch.setattr(pixel_data, "read_pixels", None)
     with pytest.raises(DataError, match="has 360 voxels, at most 359"):
-        dicom.read_series(paths, "p/s", most=359)
+        series_reader.read_series(paths, "p/s", most=359)
     with pytest.raises(DataError, match="holds 0 files, 1 to 4,096"):
-        dicom.read_series([], "p/s")
+        series_reader.read_series([], "p/s")
     plain = save(tmp_path / "plain", series())
     for files, module, limit, value, what in (
-        (paths, dicom_slice, "MAX_BYTES", 20_000, "inflates to more than 20,000"),
-        (plain, dicom_slice, "MAX_BYTES", 99, "at most 99 are"),
-        (plain, dicom, "MAX_FILES", 3, "holds 4 files, 1 to 3"),
+        (paths, slice_header, "MAX_BYTES", 20_000, "inflates to more than 20,000"),
+        (plain, slice_header, "MAX_BYTES", 99, "at most 99 are"),
+        (plain, series_reader, "MAX_FILES", 3, "holds 4 files, 1 to 3"),
     ):
         monkeypatch.setattr(module, limit, value)
         with pytest.raises(DataError, match=what):
-            dicom.read_series(files, "p/s")
+            series_reader.read_series(files, "p/s")
 
 
 def test_p5_damaged_bytes_are_read_or_refused_but_never_crash(tmp_path, capfd):
@@ -365,7 +366,7 @@ def test_p5_damaged_bytes_are_read_or_refused_but_never_crash(tmp_path, capfd):
         damaged[rng.integers(128, len(damaged) - 180, 3)] = rng.integers(0, 256, 3)
         path.write_bytes(damaged.tobytes())
         try:
-            assert dicom.read_series([path], "p/s").voxels.size == ROWS * COLUMNS
+            assert series_reader.read_series([path], "p/s").voxels.size == ROWS * COLUMNS
         except DataError as error:
             assert error.problems[0].path.startswith("p/s") and "1970" not in str(error)
     assert capfd.readouterr() == ("", "")
@@ -377,23 +378,23 @@ def test_p9_series_are_found_and_what_is_no_file_is_refused(tmp_path):
     for name in ("a/mask.nii.gz", "a/.DS_Store", "a/notes.txt", "a/DICOMDIR", "a/5.dcm", "other"):
         (tmp_path / name).write_bytes(b"")
     a, b = tmp_path / "a", tmp_path / "b"
-    found = dicom.find_series(tmp_path, "top")
+    found = series_reader.find_series(tmp_path, "top")
     assert found == {a: [a / "0.dcm", a / "3.dcm", a / "5.dcm"], b: [b / "0.dcm", b / "3.dcm"]}
     with pytest.raises(DataError, match=r"a/5\.dcm: is empty"):  # leaving it out would shorten the stack
-        dicom.read_series(found[a], "a")
+        series_reader.read_series(found[a], "a")
     (b / "link.dcm").symlink_to("nowhere")
     with pytest.raises(DataError, match=r"b/a: is not a file; b/link\.dcm: is not a file"):
-        dicom.read_series([a, b / "link.dcm"], "b")
+        series_reader.read_series([a, b / "link.dcm"], "b")
     (tmp_path / "empty").mkdir()
     for name, what in (("empty", "holds no DICOM files"), ("none", "cannot be read")):
         with pytest.raises(DataError, match=f"^top: {what}"):
-            dicom.find_series(tmp_path / name, "top")
+            series_reader.find_series(tmp_path / name, "top")
     (tmp_path / "empty/junk.dcm").write_bytes(b"x" * 500)  # named by what reads it
-    assert dicom.find_series(tmp_path / "empty", "top") == {tmp_path / "empty": [tmp_path / "empty/junk.dcm"]}
+    assert series_reader.find_series(tmp_path / "empty", "top") == {tmp_path / "empty": [tmp_path / "empty/junk.dcm"]}
 
 
 def test_without_pydicom_the_fix_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(MachineError, match="DICOM: needs pydicom") as caught:
-        dicom.read_series([tmp_path / "a.dcm"], "a")
+        series_reader.read_series([tmp_path / "a.dcm"], "a")
     assert caught.value.problems[0].fix == "pip install '.[medical]' in a clone of the project"

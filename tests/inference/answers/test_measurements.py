@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainseg.inference import cases, measurements
+from brainseg.inference import cases
+from brainseg.inference.answers import measurements
 from brainseg.io import volumes
 
 

@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainseg.inference import cases, seg_answers
+from brainseg.inference import cases
+from brainseg.inference.answers import seg_files
 from brainseg.inference.decoding import _make_case
 from brainseg.inference.decoding_worker import _pack
 from brainseg.io import nifti
@@ -32,7 +33,7 @@ def read(tmp_path, stored=STORED, **changes) -> tuple[cases.Case, np.ndarray]:
 
 
 def encode(mask, case, facts=FACTS) -> pydicom.Dataset:
-    return pydicom.dcmread(BytesIO(seg_answers.encode_mask(mask, case, facts)))
+    return pydicom.dcmread(BytesIO(seg_files.encode_mask(mask, case, facts)))
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -115,8 +116,8 @@ def test_the_same_outline_gives_the_same_bytes_also_through_the_decoding_process
     case, mask = read(tmp_path)
     head, voxels = _pack(case)
     handed_on = _make_case(json.loads(json.dumps(head)), bytearray(voxels), "s")
-    whole = seg_answers.encode_mask(mask, case, FACTS)
-    assert whole == seg_answers.encode_mask(mask, handed_on, FACTS)
+    whole = seg_files.encode_mask(mask, case, FACTS)
+    assert whole == seg_files.encode_mask(mask, handed_on, FACTS)
     other = {**FACTS, "variant": "int8"}
     uids = {
         encode(mask, case).SOPInstanceUID,
@@ -139,7 +140,7 @@ def test_without_what_a_seg_needs_there_is_none_and_a_remark(what, tmp_path):
     case, mask = read(tmp_path, **LACKS[what])
     (remark,) = case.remarks
     assert what in remark and "DOE" not in remark
-    assert seg_answers.encode_mask(mask, case, FACTS) is None
+    assert seg_files.encode_mask(mask, case, FACTS) is None
 
 
 def test_a_header_that_is_not_as_the_standard_says_costs_nothing_else(tmp_path):
@@ -176,17 +177,17 @@ def enhanced(frames: int) -> pydicom.Dataset:
 
 
 def test_one_file_of_many_frames(tmp_path):
-    from brainseg.io import dicom_seg
+    from brainseg.io.dicom import seg_writer
 
     header = enhanced(6)
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     header.save_as(tmp_path / "e.dcm", enforce_file_format=True)
     upwards = tuple((tmp_path / "e.dcm", frame) for frame in (4, 3, 2, 1))
-    origin = dicom_seg.pick_origin(upwards, "e")
+    origin = seg_writer.pick_origin(upwards, "e")
     mask = np.zeros((4, 20, 24), np.uint8)
     mask[0, 2, 3] = mask[3, 5, 6] = 1
-    seg = pydicom.dcmread(BytesIO(dicom_seg.encode(mask, origin, "model")))
+    seg = pydicom.dcmread(BytesIO(seg_writer.encode(mask, origin, "model")))
     expected = [(-30 + 3 * 0.75, -40 + 2 * 1.25, -20), (-30 + 6 * 0.75, -40 + 5 * 1.25, -5)]
     assert same(pydicom_points(seg), np.array(expected))
 
@@ -196,6 +197,6 @@ def test_one_file_of_many_frames(tmp_path):
 @pytest.mark.parametrize("empty", [False, True])
 def test_the_checker_of_the_standard_finds_no_error(empty, changes, tmp_path):
     case, mask = read(tmp_path, **changes)
-    (tmp_path / "seg.dcm").write_bytes(seg_answers.encode_mask(mask * (not empty), case, FACTS))
+    (tmp_path / "seg.dcm").write_bytes(seg_files.encode_mask(mask * (not empty), case, FACTS))
     told = subprocess.run(["dciodvfy", tmp_path / "seg.dcm"], capture_output=True, text=True, check=False)
     assert "Error" not in told.stdout + told.stderr and "Segmentation" in told.stderr

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from brainseg.inference.cases import Case
-from brainseg.io import dicom_seg, volumes
+from brainseg.io import volumes
+from brainseg.io.dicom import seg_writer
 
 
 def encode_mask(mask: np.ndarray, case: Case, facts: Mapping[str, Any]) -> bytes | None:
     """Encode ``mask`` (S, H, W) as the bytes of a file; None for what is no DICOM series, or lacks what a SEG needs.
 
     Raises:
-        NoSegError: see dicom_seg.encode.
+        NoSegError: see seg_writer.encode.
     """
     if case.origin is None or case.volume is None:
         return None
     in_order = volumes.to_file_order(mask, case.volume.geometry).transpose(2, 1, 0)  # slices, rows, columns
     model = json.dumps([facts["model"]["weights_sha256"], facts["variant"], facts.get("rule")])
-    return dicom_seg.encode(in_order, case.origin, model)
+    return seg_writer.encode(in_order, case.origin, model)

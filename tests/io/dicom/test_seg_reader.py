@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainseg.errors import DataError
-from brainseg.io import dicom, dicom_masks
+from brainseg.io.dicom import seg_reader, series_reader
 from tests.support import dicom_study
 
 pydicom = pytest.importorskip("pydicom")
@@ -25,7 +25,7 @@ def describe(number: int) -> SegmentDescription:
 def study(tmp_path, **changes):
     """The image, and the headers of its slices in the order in which they were stored."""
     paths = dicom_study.save(tmp_path / "s", STORED, **changes)
-    return dicom.read_series(paths, "s"), [pydicom.dcmread(path) for path in paths]
+    return series_reader.read_series(paths, "s"), [pydicom.dcmread(path) for path in paths]
 
 
 def seg(tmp_path, sources, pixels, kind: str = "BINARY", segments: int = 1, **changes):
@@ -43,7 +43,7 @@ def seg(tmp_path, sources, pixels, kind: str = "BINARY", segments: int = 1, **ch
 def on_the_grid(tmp_path, image, drawn=DRAWN, axes=dicom_study.AXIAL, **place) -> np.ndarray:
     """What is expected: the same pixels, read as a series."""
     paths = dicom_study.save(tmp_path / "drawn", drawn.astype(np.uint16), axes, **place)
-    return dicom.read_series(paths, "drawn").voxels
+    return series_reader.read_series(paths, "drawn").voxels
 
 
 PLACES = {
@@ -57,7 +57,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_sparse_frames_are_placed(place, tmp_path):
     image, sources = study(tmp_path, **PLACES[place])
-    mask = dicom_masks.read_labels(seg(tmp_path, sources, DRAWN), "seg.dcm", image)
+    mask = seg_reader.read_labels(seg(tmp_path, sources, DRAWN), "seg.dcm", image)
     np.testing.assert_array_equal(mask.voxels, on_the_grid(tmp_path, image, **PLACES[place]))
     assert mask.voxels.sum() == DRAWN.sum() and mask.geometry.shape == image.geometry.shape
 
@@ -71,7 +71,7 @@ def test_frames_in_any_order(tmp_path):
     found.PerFrameFunctionalGroupsSequence = list(found.PerFrameFunctionalGroupsSequence)[::-1]
     found.PixelData = pydicom.pixels.pack_bits(frames)
     found.save_as(path)
-    np.testing.assert_array_equal(dicom_masks.read_labels(path, "seg.dcm", image).voxels, on_the_grid(tmp_path, image))
+    np.testing.assert_array_equal(seg_reader.read_labels(path, "seg.dcm", image).voxels, on_the_grid(tmp_path, image))
 
 
 def test_a_frame_that_is_stored_upside_down(tmp_path):
@@ -83,7 +83,7 @@ def test_a_frame_that_is_stored_upside_down(tmp_path):
     x, y, z = map(float, sources[0].ImagePositionPatient)
     place.ImagePositionPatient = [x, y + 18 * 1.25, z]
     found.save_as(path)
-    mask = dicom_masks.read_labels(path, "seg.dcm", image).voxels
+    mask = seg_reader.read_labels(path, "seg.dcm", image).voxels
     np.testing.assert_array_equal(mask[0], DRAWN[0])
     assert not mask[1:].any()
 
@@ -91,7 +91,7 @@ def test_a_frame_that_is_stored_upside_down(tmp_path):
 def test_a_fractional_one_holds_from_half_on(tmp_path):
     image, sources = study(tmp_path)
     share = np.random.default_rng(2).integers(0, 101, STORED.shape) / 100
-    mask = dicom_masks.read_labels(seg(tmp_path, sources, share, "FRACTIONAL"), "seg.dcm", image)
+    mask = seg_reader.read_labels(seg(tmp_path, sources, share, "FRACTIONAL"), "seg.dcm", image)
     np.testing.assert_array_equal(mask.voxels, on_the_grid(tmp_path, image, share >= 0.5))
 
 
@@ -99,13 +99,13 @@ def test_a_fractional_one_holds_from_half_on(tmp_path):
 def test_several_segments_are_labels(kind, tmp_path):
     image, sources = study(tmp_path)
     drawn = np.random.default_rng(3).integers(0, 4, STORED.shape).astype(np.uint8)
-    mask = dicom_masks.read_labels(seg(tmp_path, sources, drawn, kind, 3), "seg.dcm", image)
+    mask = seg_reader.read_labels(seg(tmp_path, sources, drawn, kind, 3), "seg.dcm", image)
     np.testing.assert_array_equal(mask.voxels, on_the_grid(tmp_path, image, drawn))
 
 
 def test_an_empty_one_is_a_mask(tmp_path):
     image, sources = study(tmp_path)
-    assert not dicom_masks.read_labels(seg(tmp_path, sources, DRAWN & False), "seg.dcm", image).voxels.any()
+    assert not seg_reader.read_labels(seg(tmp_path, sources, DRAWN & False), "seg.dcm", image).voxels.any()
 
 
 REFUSED = {
@@ -121,7 +121,7 @@ REFUSED = {
 def test_what_does_not_fit_is_refused(why, tmp_path):
     image, sources = study(tmp_path)
     with pytest.raises(DataError, match=why):
-        dicom_masks.read_labels(seg(tmp_path, sources, DRAWN, **REFUSED[why]), "seg.dcm", image)
+        seg_reader.read_labels(seg(tmp_path, sources, DRAWN, **REFUSED[why]), "seg.dcm", image)
 
 
 @pytest.mark.parametrize(("why", "shift"), [("another grid", [0.4, 0, 0]), ("outside", [0, 0, 50])])
@@ -130,16 +130,16 @@ def test_a_seg_of_another_place_is_refused(why, shift, tmp_path):
     for source in sources:
         source.ImagePositionPatient = list(np.array(source.ImagePositionPatient, float) + shift)
     with pytest.raises(DataError, match=why):
-        dicom_masks.read_labels(seg(tmp_path, sources, DRAWN), "seg.dcm", image)
+        seg_reader.read_labels(seg(tmp_path, sources, DRAWN), "seg.dcm", image)
 
 
 def test_segments_that_overlap_are_refused(tmp_path):
     image, sources = study(tmp_path)
     with pytest.raises(DataError, match="overlap"):
-        dicom_masks.read_labels(seg(tmp_path, sources, np.stack([DRAWN, DRAWN], -1), segments=2), "seg.dcm", image)
+        seg_reader.read_labels(seg(tmp_path, sources, np.stack([DRAWN, DRAWN], -1), segments=2), "seg.dcm", image)
 
 
 def test_an_image_without_a_place_has_none(tmp_path):
     _, sources = study(tmp_path)
     with pytest.raises(DataError, match="no place in space"):
-        dicom_masks.read_labels(seg(tmp_path, sources, DRAWN), "seg.dcm", None)
+        seg_reader.read_labels(seg(tmp_path, sources, DRAWN), "seg.dcm", None)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg.errors import DataError, guard
-from brainseg.io import dicom_slice
+from brainseg.io.dicom import slice_header
 
 NAME = "DICOMDIR"
 _PART = re.compile("[A-Z0-9_]{1,8}")  # of the name of a file, by the standard; other text is not shown
@@ -21,7 +21,7 @@ def find_missing(path: Path) -> list[Path]:
     """Files that a DICOMDIR names and that are not there; none if it cannot be read."""
     missing: list[Path] = []
     with suppress(DataError), guard(path):
-        dataset, _ = dicom_slice.read_dataset(path, str(path), ("DirectoryRecordSequence",))
+        dataset, _ = slice_header.read_dataset(path, str(path), ("DirectoryRecordSequence",))
         for record in dataset.get("DirectoryRecordSequence") or ():
             parts = _read_parts(record)
             if parts and not any(path.parent.joinpath(*names).exists() for names in (parts, [*map(str.lower, parts)])):
