@@ -228,7 +228,7 @@ WALLS = {
     "mlflow": {"tracking.registry", "tracking.mlflow_runs"},
     "tensorflow": {"models.backend"},
     "jax": {"models.backend"},
-    "nibabel": {"io.volumes", "inference.answers.nifti_files", "inference.decoding_worker"},
+    "nibabel": {"io.volumes", "io.mgh", "inference.answers.nifti_files", "inference.decoding_worker"},
     "pydicom": {"io.dicom.slice_header", "io.dicom.seg_writer", "inference.decoding_worker"},
     "highdicom": {"io.dicom.seg_writer"},
     "fastapi": SERVER,
