@@ -348,7 +348,9 @@ def test_labels_of_masks_and_of_predictions_are_said_apart(project):
     for path in (project / "own/predictions").rglob("*.png"):
         target = project / "own/labelled" / path.relative_to(project / "own/predictions")
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 7, 0).astype(np.uint8)).save(target)
+        labels = np.where(np.asarray(Image.open(path)) > 0, 7, 0).astype(np.uint8)
+        labels[30, 30] = 8
+        Image.fromarray(labels).save(target)
     out, model = project / "out", project / "models"
     assert "--foreground" in fault(given(project / "own"), model, out)
     external.run(given(project / "own", foreground=[2]), model, out)
@@ -356,7 +358,7 @@ def test_labels_of_masks_and_of_predictions_are_said_apart(project):
     assert first["pooled"]["recall"] == pytest.approx(8 / 20, abs=1e-6)
     labelled = given(project / "own", "labelled", foreground=[2])
     said = fault(labelled, model, out)
-    assert "--predicted-foreground" in said and "the prediction holds 2 values (0, 7)" in said
+    assert "--predicted-foreground" in said and "the prediction holds 3 values (0, 7, 8)" in said
     external.run(labelled._replace(predicted=[7]), model, out)
     assert read(out)["test"] == first
 

@@ -58,7 +58,10 @@ def test_dicom_segs_are_masks_where_there_is_nothing_else(tmp_path):
         "answers/*": "answers/p1.nii.gz",
     }.items():
         assert found(tmp_path / "own", masks=pattern, **series) == [("p1", 1, "scans/p1", mask)]
-    assert "no TIF" in problems(tmp_path / "own", images="masks/*", masks="answers/*", patient="each_volume")["."]
+    assert (
+        "no picture or volume"
+        in problems(tmp_path / "own", images="masks/*", masks="answers/*", patient="each_volume")["."]
+    )
 
 
 def test_a_dicom_seg_is_read_on_the_grid_of_its_series(tmp_path):
@@ -75,7 +78,7 @@ def test_a_dicom_seg_is_read_on_the_grid_of_its_series(tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/p1.dcm").write_bytes(seg_files.encode_mask(mask, case, facts))
     given = params(tmp_path, images="scans/*/", masks="masks/*", patient="each_volume")
-    read = [pictures.decode(pair.mask, pair.mask_name, lossless=True) for pair in folder.pairs(given)]
+    read = [pictures.decode_labels(pair.mask, pair.mask_name) for pair in folder.pairs(given)]
     np.testing.assert_array_equal(read, mask)
     (tmp_path / "scans/p1/3.dcm").write_bytes(b"no")
     with pytest.raises(DataError) as caught:
@@ -138,15 +141,15 @@ def test_patterns_by_which_nothing_is_paired_are_one_fault(tmp_path):
     )
 
 
-def test_masks_in_colours_are_one_fault_with_the_names_of_the_users_files(tmp_path):
+def test_masks_in_colours_are_named_by_the_users_files(tmp_path):
     place(tmp_path, *(f"i/p{n}.tif" for n in range(9)))
     colours = tif(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
     write_folder(tmp_path / "own", {f"m/p{n}.tif": colours for n in range(9)})
     with pytest.raises(DataError) as caught:
         list(folder.pairs(params(tmp_path, images="own/i/*", masks="own/m/*", patient="(p)")))
-    (problem,) = caught.value.problems
-    assert problem.path == str(tmp_path / "own/m/p0.tif") and "colours beside black" in problem.what
-    assert problem.what.endswith(f"in 8 more: {tmp_path}/own/m/p1.tif, {tmp_path}/own/m/p2.tif, ...")
+    first, *others = caught.value.problems
+    assert first.path == str(tmp_path / "own/m/p0.tif") and "colours beside black" in first.what
+    assert len(others) == 8
 
 
 def test_a_header_and_its_voxels_are_one_image(tmp_path):

@@ -164,15 +164,25 @@ def test_labels_are_merged(preprocess):
         np.testing.assert_array_equal(masks[0], np.isin(mask, labels))
 
 
-def test_without_named_labels_all_above_zero_is_tumour_and_that_is_told(preprocess, capsys):
+def test_without_named_labels_one_value_is_tumour_and_an_unusual_one_is_told(preprocess, capsys):
+    _, masks, _ = preprocess(pair(mask=square(value=4)), pair("B", mask=square()), pair("C", mask=square(value=1)))
+    np.testing.assert_array_equal(masks[0], square() > 0)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING preprocess")]
+    told = "WARNING preprocess.foreground: masks hold 4 as their only value above 0, which was taken as tumour"
+    assert warnings == [told]
+
+
+def test_several_values_are_refused_until_labels_are_named(preprocess):
     mask = square(value=4)
     mask[0, :2] = 1, 233
-    _, masks, _ = preprocess(pair(mask=mask), pair("B", mask=square()), pair("C", mask=square(value=1)))
-    np.testing.assert_array_equal(masks[0], mask > 0)
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING preprocess")]
-    assert warnings == [
-        "WARNING preprocess.foreground: masks of 1 patients hold several values above 0 (1, 4, 233), all were taken as "
-        "tumour"
+    assert "the mask holds 4 values (0, 1, 4, 233)" in faults(preprocess, pair(mask=mask))[0]
+    assert "preprocess.foreground" in str(fixes(preprocess, pair(mask=mask)))
+
+
+def test_masks_of_one_patient_mean_the_same(preprocess):
+    mixed = pair(mask=square(value=1)), pair(number=2, mask=square(value=255)), pair("B", mask=square(value=255))
+    assert faults(preprocess, *mixed) == [
+        "A/1_mask.png: and other masks of the patient hold different values above 0 (1, 255)"
     ]
 
 
@@ -334,9 +344,10 @@ def test_changed_archive_is_an_integrity_error(preprocess, tmp_path):
 def test_changed_bytes_bad_data_and_shared_images_are_one_list(preprocess, tmp_path):
     """A flipped byte, a mask that is not binary, two patients with one image: all at once, and code 4."""
     image, path = noise(), tmp_path / "slices.zip"
-    cohort = [pair(), pair(number=2, mask=square(value=7)), pair(number=3, image=image), pair("B", 1, image=image)]
+    grey = square(value=7) + np.eye(32, dtype=np.uint8)
+    cohort = [pair(), pair(number=2, mask=grey), pair(number=3, image=image), pair("B", 1, image=image)]
     shared = "A/3.png, B/1.png: are the same image in different patients"
-    binary = "A/2_mask.png: the mask holds 2 values (0, 7), must hold 0 and 1 or 0 and 255"
+    binary = "A/2_mask.png: the mask holds 4 values (0, 1, 7, 8), of which one may be tumour"
     assert faults(preprocess, *cohort) == [binary, shared]
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 10] ^= 1

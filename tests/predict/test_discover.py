@@ -433,7 +433,7 @@ def test_whatever_a_library_raises_hides_no_other_case(tmp_path, monkeypatch):
     (tmp_path / "in/IM1").write_bytes(bytes(128) + b"DICM")
     picture(tmp_path / "in/a_1.tif")
     picture(tmp_path / "in/a_2.tif")
-    for module, name in ((discover.dicom_slice, "read_series_uid"), (discover.pictures, "has_pages")):
+    for module, name in ((discover.slice_header, "read_series_uid"), (discover.pictures, "has_pages")):
         monkeypatch.setattr(module, name, foreign)
     assert places(find(tmp_path / "in", tmp_path=tmp_path), tmp_path) == {"in": ("series", 5), "in/a": ("slices", 2)}
     monkeypatch.setattr(discover.zips, "list_names", foreign)

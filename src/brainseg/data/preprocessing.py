@@ -29,7 +29,9 @@ from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, r
 from brainseg.io import grid, intensity, pictures, spacing, untrusted_zip
 from brainseg.io.grid import SQUARE, PixelSize
 
-MAX_LABELS = 8  # with more values, a mask without named labels is taken for a grey picture or a map of the whole brain
+USUAL = ({1}, {255}, {65535})  # labels of tumour in masks that have no other
+_SHOWN = 8  # values that a message names
+_NAME_LABELS = "name the labels that are tumour: preprocess.foreground; threshold a grey picture"
 _ANY_LABEL = "_labels.npy"  # end of a mask of which ``folder`` knows that each label above 0 is tumour
 _VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask|_labels)?\.npy")  # a member that ``folder`` made from a volume
 
@@ -138,6 +140,10 @@ def _prepare_patient(
     if not read:
         return outcomes
     first = next(iter(read))
+    labels = sorted(frozenset().union(*(each.labels for each in read.values())))
+    if params.foreground is None and len(labels) > 1:
+        what = f"and other masks of the patient hold different values above 0 ({_show(labels)})"
+        outcomes[first] = DataError(members[first][1], what, _NAME_LABELS)
     if all(each.image.dtype == np.uint8 for each in read.values()):
         return outcomes
     kinds = {_describe_pixels(each.image) for each in read.values()}
@@ -217,13 +223,16 @@ def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[
         return [Problem(name, what, "pair each image with the mask drawn on it")]
     labels = _find_labels(mask)
     has_background = bool(np.count_nonzero(mask) < mask.size)
-    if foreground is not None or (has_background and len(labels) <= MAX_LABELS) or labels in ([1], [255], [65535]):
+    if foreground is not None or (has_background and len(labels) <= 1) or set(labels) in USUAL:
         return []
     values = ([0] if has_background else []) + labels
-    shown = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
-    what = f"the mask holds {len(values)} values ({shown}), "
-    what += f"more than {MAX_LABELS} labels beside 0" if has_background else "and none is 0, the background"
-    return [Problem(name, what, "name the labels that are tumour: preprocess.foreground; threshold a grey picture")]
+    what = f"the mask holds {len(values)} values ({_show(values)}), "
+    what += "of which one may be tumour" if has_background else "and none is 0, the background"
+    return [Problem(name, what, _NAME_LABELS)]
+
+
+def _show(values: list[int]) -> str:
+    return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
 
 
 def _find_labels(mask: np.ndarray) -> list[int]:
@@ -288,9 +297,9 @@ def _warn(slices: pd.DataFrame, foreground: list[int]) -> None:
     for patient, count in blank[of_volume]["patient"].value_counts(sort=False).items():
         print(f"WARNING {patient}: every pixel has the same value in {count} slices", file=sys.stderr)
     labels = slices.groupby("patient")["labels"].agg(lambda found: frozenset().union(*found))
-    if several := [sorted(found) for found in labels if len(found) > 1 and not foreground]:
-        shown = ", ".join(map(str, sorted(set().union(*several))[:MAX_LABELS]))
-        what = f"masks of {len(several):,} patients hold several values above 0 ({shown}), all were taken as tumour"
+    if not foreground and (odd := set(labels) - {frozenset(), *map(frozenset, USUAL)}):
+        shown = _show(sorted(frozenset().union(*odd)))
+        what = f"masks hold {shown} as their only value above 0, which was taken as tumour"
         print(f"WARNING preprocess.foreground: {what}", file=sys.stderr)
     if count := int(slices["jpeg"].sum()):
         print(f"WARNING {count:,} masks are JPEG, taken as black and white: save masks as PNG or TIF", file=sys.stderr)

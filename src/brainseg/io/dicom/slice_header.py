@@ -11,6 +11,7 @@ of a header, nor of a library that read one. Limits are checked before any pixel
 """
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -217,8 +218,9 @@ def read_dataset(path: Path, label: str, tags: Sequence[str]) -> tuple[Any, str]
         if not is_dicom(path):
             raise StrangerError(label, "is not DICOM", "remove it from the series, or export it again as DICOM")
         with_pixels = "PixelData" in tags
-        with path.open("rb") as file:
-            data = file.read(MAX_FRAMES_BYTES if with_pixels else MAX_HEADER)
+        with path.open("rb") as file:  # read(n) takes memory for n bytes, however short the file is
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, MAX_FRAMES_BYTES if with_pixels else MAX_HEADER))
         _check_items(data, label)
         encoding = transfer_syntax.find_encoding(data)
         whole = _make_readable(data, encoding, label)
