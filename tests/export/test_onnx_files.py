@@ -61,7 +61,7 @@ slow = pytest.mark.slow  # no operation in them that the others have not
     [
         {"scaling": "gain", "stem": 4},
         pytest.param({"scaling": "full", "stem": 2}, marks=slow),
-        {"stem": 0, "upsampling": "transpose"},
+        pytest.param({"stem": 0, "upsampling": "transpose"}, marks=slow),
         {"norm": "group"},
         pytest.param({"norm": "none"}, marks=slow),
         {"name": "attention_unet"},

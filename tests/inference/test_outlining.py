@@ -137,7 +137,9 @@ def test_windows_are_those_of_the_pipeline(slices, context):
         assert windows(slices, size, size).tolist() == data.tiles(rows, context, max(1, context)).tolist()
 
 
-@pytest.mark.parametrize("changes", [{}, {"context": 1}, {"name": "unet3d", "context": 2, "upsampling": "transpose"}])
+@pytest.mark.parametrize("changes", [
+    {}, pytest.param({"context": 1}, marks=pytest.mark.slow), {"name": "unet3d", "context": 2, "upsampling": "transpose"},
+])  # fmt: skip
 def test_probabilities_are_those_of_the_pipeline(tmp_path, changes):
     """The same network in Keras and as a file, on patients of 1, 3 and 11 slices: equal except for the last digit."""
     network = networks.build(Network(**{**TINY.model_dump(), **changes}), SIDE, 3)

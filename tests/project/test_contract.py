@@ -1,6 +1,7 @@
 """The structure holds itself: walls, dvc.yaml against the imports and the params read."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -23,10 +24,12 @@ NO_DEPENDENCY = {"config", "cli", "errors", "files", "data.inputs", "training.pr
 DVC = config.read_yaml(ROOT / "dvc.yaml")
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """What a file imports anywhere: packages of others by first names, modules of ours as ``brainseg.io.nifti``."""
     found = set()
@@ -49,6 +52,7 @@ def named(name: str) -> str:
     return f"brainseg.{module}"
 
 
+@functools.cache
 def modules_of(path: Path) -> set[str]:
     """Every module of the package that a script reaches and that its outputs depend on."""
     reached, waiting = set(), [path]

@@ -88,6 +88,7 @@ def test_a_damaged_file_is_named_with_the_stage_that_makes_it(tmp_path, no_chart
         assert problem.path == str(path) and f"dvc repro -f {stage}" in problem.fix
 
 
+@pytest.mark.slow  # all is drawn again
 def test_one_test_patient(tmp_path):
     assert render(build(tmp_path, test_patients=1)).startswith("1 patient shown")
     assert "gallery.png" in outputs(tmp_path)

@@ -58,7 +58,7 @@ slow = pytest.mark.slow  # these train nothing that the two others do not
     [
         pytest.param("unet", 1, "group", marks=slow),
         pytest.param("attention_unet", 0, "group", marks=slow),
-        ("residual_unet", 1, "group"),
+        pytest.param("residual_unet", 1, "group", marks=slow),
         pytest.param("unet3d", 1, "group", marks=slow),
         ("unet3d", 1, "batch"),
     ],
