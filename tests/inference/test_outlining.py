@@ -138,7 +138,8 @@ def test_windows_are_those_of_the_pipeline(slices, context):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, pytest.param({"context": 1}, marks=pytest.mark.slow), {"name": "unet3d", "context": 2, "upsampling": "transpose"},
+    {}, pytest.param({"context": 1}, marks=pytest.mark.slow),
+    {"name": "unet3d", "context": 2, "upsampling": "transpose"},
 ])  # fmt: skip
 def test_probabilities_are_those_of_the_pipeline(tmp_path, changes):
     """The same network in Keras and as a file, on patients of 1, 3 and 11 slices: equal except for the last digit."""

@@ -50,7 +50,7 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
 
 
-slow = pytest.mark.slow  # these train nothing that the two others do not
+slow = pytest.mark.slow  # these train nothing that the other does not
 
 
 @pytest.mark.parametrize(
