@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainseg.errors import DataError
-from brainseg.io import itk, nifti, volumes
+from brainseg.io import itk, nifti, scans, volumes
 
 pytest.importorskip("SimpleITK")
 pytest.importorskip("nibabel")
@@ -161,8 +161,40 @@ def test_only_known_fields_reach_itk(tmp_path):
     path = itk_files.write(tmp_path / "a.mha", GRAY, OBLIQUE)
     data = path.read_bytes().replace(b"ObjectType", b"Comment = DOE^JANE\nObjectType")
     header = itk._read_header(data, "a")
-    lines = itk._rewrite(header, len(data))
+    lines = itk._rewrite(header, len(data), "a")
     assert (
         not [line for line in lines if "DOE" in line or "Comment" in line] and lines[-1] == "ElementDataFile = voxels"
     )
     assert struct.calcsize("h") * GRAY.size == len(data) - header.end
+
+
+@pytest.mark.parametrize("space", [b"\t", b"  ", b"\v", "\u00a0".encode()])
+@pytest.mark.parametrize("ending", itk.SUFFIXES)
+def test_any_white_space_in_a_field_is_a_blank(tmp_path, ending, space):
+    path = itk_files.write(tmp_path / f"a{ending}", GRAY, OBLIQUE)
+    data = path.read_bytes()
+    end = itk._read_header(data, "a").end
+    sign = b":" if itk.is_nrrd(data) else b" ="
+    lines = [line.split(sign, 1) for line in data[:end].split(b"\n")]
+    turned = [sign.join([key, b" " + value.strip().replace(b" ", space)]) if value else key for key, *rest in lines
+              for value in [rest[0] if rest else b""]]  # fmt: skip
+    path.write_bytes(b"\n".join(turned) + data[end:])
+    volume, reference = read_both(tmp_path, path, GRAY, OBLIQUE)
+    np.testing.assert_allclose(volume.geometry.affine, reference.geometry.affine, atol=1e-5)
+    np.testing.assert_array_equal(volume.voxels, reference.voxels)
+
+
+@pytest.mark.parametrize(("ending", "old"), [(".mha", b"CompressedData = False"), (".nrrd", b"kinds: domain")])
+def test_a_field_that_itk_would_not_get_is_refused(tmp_path, ending, old):
+    path = edited(tmp_path, ending, (old, old + b" ;"))
+    with pytest.raises(DataError, match="in its header is empty, too long or has odd characters"):
+        itk.read_image(path, "a")
+
+
+@pytest.mark.parametrize("ending", [".nhdr", ".mhd"])
+@pytest.mark.parametrize("letters", ["x" * 251, "\u4e2d" * 84])
+def test_a_name_of_voxels_that_no_disk_holds_is_refused(tmp_path, ending, letters):
+    path = itk_files.write(tmp_path / f"a{ending}", GRAY, OBLIQUE)
+    path.write_text(path.read_text().replace("a.raw", letters), "utf-8")
+    with pytest.raises(DataError, match="bytes, at most 250 are read"):
+        scans.find_other_half(path, "a")

@@ -7,6 +7,7 @@ and written into a header that names one file. Free text is never read. Limits a
 Accepted are ``(I, J, K)`` and three channels of it, as in ``io.nifti``. A header without an orientation is refused.
 """
 
+import os
 import re
 import tempfile
 import zlib
@@ -24,10 +25,11 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 DETACHED_SUFFIXES = (".nhdr", ".mhd")  # a header, and its voxels in a file of their own
 DETACHED = "the file of its voxels"
 MAX_HEADER = 2**16  # bytes
+_MAX_NAME = 250  # bytes of the name of the file with the voxels; beside it a header is named NAME.nhdr or NAME.mhd
 LOAD_SECONDS = 5.0  # SimpleITK takes one second to load, more on a slow disk
 
 _META = re.compile(rb"(ObjectType|ObjectSubType|NDims|Comment)[ \t]*=")  # ITK and its relatives begin with one
-_VALUE = re.compile(r"[-+0-9.eE(),\w \"]{1,500}", re.ASCII)
+_VALUE = re.compile(r"[-+?0-9.eE(),\w \"]{1,500}", re.ASCII)
 _NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _ZLIB_OR_GZIP = 47  # of zlib: it looks which
 _LOCAL = "LOCAL"
@@ -53,7 +55,6 @@ _META_FIELDS = ("NDims", "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrd
                 "TransformMatrix", "Rotation", "Orientation", "Offset", "Position", "Origin", "ElementSpacing",
                 "ElementSize", "DimSize", "ElementNumberOfChannels", "ElementType")  # fmt: skip
 _ORIENTATIONS = ("TransformMatrix", "Rotation", "Orientation")
-_FURTHER = {"HeaderSize", "CompressedDataSize", "DistanceUnits"}
 
 
 class _Header(NamedTuple):
@@ -129,12 +130,12 @@ def _read_file(path: Path, name: str, channels: tuple[int, ...], most: int) -> t
         with path.open("rb") as file:
             header = _read_header(file.read(MAX_HEADER), name)
         source = path.with_name(header.voxels) if header.voxels else path
-        if not source.is_file():
+        if not os.path.isfile(source):  # which raises nothing, as of a name that the disk finds too long
             fix = "put both files side by side, under the names that they were saved with"
             raise DataError(name, f"is a header alone: {DETACHED}, {header.voxels}, is not beside it", fix)
         with tempfile.TemporaryDirectory(prefix="brainseg-") as folder, pictures.quiet():
             own = Path(folder, "header.nhdr" if header.is_nrrd else "header.mhd")
-            own.write_text("\n".join(_rewrite(header, source.stat().st_size)) + "\n", "ascii")
+            own.write_text("\n".join(_rewrite(header, source.stat().st_size, name)) + "\n", "ascii")
             Path(folder, "voxels").symlink_to(source.resolve())
             reader = itk.ImageFileReader()
             reader.SetImageIO("NrrdImageIO" if header.is_nrrd else "MetaImageIO")
@@ -161,7 +162,10 @@ def _read_header(data: bytes, name: str) -> _Header:
         raise DataError(name, "is empty", "restore or remove it")
     header = _read_nrrd(data, name) if is_nrrd(data) else _read_meta(data, name)
     if voxels := header.voxels:
-        if "/" in voxels or "\\" in voxels or voxels in (".", "..") or len(voxels) > 200 or not voxels.isprintable():
+        if (size := len(voxels.encode())) > _MAX_NAME:
+            what = f"names {DETACHED} by {size:,} bytes, at most {_MAX_NAME} are read"
+            raise DataError(name, what, "give it a shorter name, also in the header")
+        if "/" in voxels or "\\" in voxels or voxels in (".", "..") or not voxels.isprintable():
             what = f"names {DETACHED} by a path; only a file in the same folder is read"
             raise DataError(name, what, "put both in one folder, and write the name alone into the header")
         if re.fullmatch(r"LIST( .*)?", voxels) or "%" in voxels:
@@ -182,7 +186,7 @@ def _read_nrrd(data: bytes, name: str) -> _Header:
         key = " ".join(key.lower().split()).replace("datafile", "data file")
         if not colon or key in fields:
             raise DataError(name, "is damaged: its header has a line that is no field, or a field twice", _RESTORE)
-        fields[key] = value.strip()
+        fields[key] = _tidy(value) if key != "data file" else value.strip()
     voxels = fields.pop("data file", "")
     if not (found or voxels) or len(data) == MAX_HEADER == end:
         raise DataError(name, "is cut short within its header, or has a header that is too long", _RESTORE)
@@ -221,7 +225,7 @@ def _read_meta(data: bytes, name: str) -> _Header:
             raise DataError(name, what, _RESTORE)
         if key in fields or not (newline or key == "ElementDataFile"):
             raise DataError(name, "is damaged: its header has a field twice, or is cut short", _RESTORE)
-        fields[key] = value.strip()
+        fields[key] = _tidy(value) if key != "ElementDataFile" else value.strip()
     voxels = fields.pop("ElementDataFile")
     if not any(key in fields for key in _ORIENTATIONS):
         what = "has no orientation (no TransformMatrix), so left and right are unknown"
@@ -236,10 +240,21 @@ def _read_meta(data: bytes, name: str) -> _Header:
     return _Header(False, fields, end, lines, "" if voxels.upper() == _LOCAL else voxels)
 
 
-def _rewrite(header: _Header, size: int) -> list[str]:
-    """Lines of a header for the file ``voxels`` of so many bytes: what is known, and checked, of the file's own."""
+def _tidy(value: str) -> str:
+    """A value with one blank for each tab or other white space, which ITK may not read."""
+    return " ".join(value.split())
+
+
+def _rewrite(header: _Header, size: int, name: str) -> list[str]:
+    """Lines of a header for the file ``voxels`` of so many bytes: what is known, and checked, of the file's own.
+
+    Raises:
+        DataError: a known field that cannot be written. ITK would take a default for it: another place or size.
+    """
     known = _NRRD_FIELDS if header.is_nrrd else _META_FIELDS
-    kept = {key: value for key, value in header.fields.items() if key in known and _VALUE.fullmatch(value)}
+    kept = {key: value for key, value in header.fields.items() if key in known}
+    if odd := [key for key, value in kept.items() if not _VALUE.fullmatch(value)]:
+        raise DataError(name, f"is damaged: {odd[0]} in its header is empty, too long or has odd characters", _RESTORE)
     if header.is_nrrd:
         return ["NRRD0004", *(f"{key}: {value}" for key, value in kept.items()), *_skip_nrrd(header), ""]
     skipped = 0 if header.voxels else header.end

@@ -16,6 +16,7 @@ free texts of the header (description, names, extensions) are never read.
 
 import gzip
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -80,7 +81,8 @@ def other_names(name: str) -> list[str]:
 
 def find_other_half(path: Path) -> Path | None:
     """The other half of a pair, in the same folder; None if there is none, or if ``path`` is no half."""
-    return next((path.with_name(name) for name in other_names(path.name) if path.with_name(name).is_file()), None)
+    others = map(path.with_name, other_names(path.name))
+    return next((other for other in others if os.path.isfile(other)), None)  # raises nothing, as of too long a name
 
 
 def read_geometry(path: Path, name: str) -> Geometry:

@@ -1,6 +1,7 @@
 """Volumes on disk in every accepted form: files that know their place in space, DICOM series, TIFs of several pages."""
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def find_other_half(path: Path, name: str) -> Path | None:
         return nifti.find_other_half(path)
     with guard(name), path.open("rb") as file:
         voxels = itk.find_voxels(file.read(itk.MAX_HEADER), name)
-    return path.with_name(voxels) if voxels and path.with_name(voxels).is_file() else None
+    return path.with_name(voxels) if voxels and os.path.isfile(path.with_name(voxels)) else None
 
 
 def is_dicom(path: Path) -> bool:
