@@ -21,7 +21,7 @@ def main() -> None:
     # A zip may hold what could be sent without it. The limits for data archives are different.
     untrusted_zip.MAX_MEMBERS, untrusted_zip.MAX_MEMBER_BYTES, untrusted_zip.MAX_TOTAL_BYTES = (
         MAX_PARTS,
-        slice_header.MAX_BYTES,
+        min(slice_header.MAX_FRAMES_BYTES, MAX_BODY),  # the reader holds a file of one slice to less
         MAX_BODY,
     )
     decoding_worker.run(_decode, MEMORY)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainseg.errors import DataError, guard
+from brainseg.errors import BrainsegError, guard
 from brainseg.io.dicom import slice_header
 
 NAME = "DICOMDIR"
@@ -20,7 +20,7 @@ def is_one(path: Path) -> bool:
 def find_missing(path: Path) -> list[Path]:
     """Files that a DICOMDIR names and that are not there; none if it cannot be read."""
     missing: list[Path] = []
-    with suppress(DataError), guard(path):
+    with suppress(BrainsegError), guard(path):
         dataset, _ = slice_header.read_dataset(path, str(path), ("DirectoryRecordSequence",))
         for record in dataset.get("DirectoryRecordSequence") or ():
             parts = _read_parts(record)
