@@ -192,6 +192,21 @@ def test_one_file_of_many_frames(tmp_path):
     assert same(pydicom_points(seg), np.array(expected))
 
 
+@pytest.mark.parametrize("failure", [ImportError, NotImplementedError, AssertionError, RecursionError])
+def test_whatever_highdicom_raises_costs_the_seg_alone(failure, tmp_path, monkeypatch):
+    from brainseg.io.dicom.seg_writer import NoSegError
+
+    case, mask = read(tmp_path)
+
+    def fail(*_, **__):
+        raise failure("DOE^JANE")
+
+    monkeypatch.setattr(highdicom.seg, "Segmentation", fail)
+    with pytest.raises(NoSegError) as caught:
+        seg_files.encode_mask(mask, case, FACTS)
+    assert "DOE" not in str(caught.value)
+
+
 @pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (dicom3tools) is not installed")
 @pytest.mark.parametrize("changes", [{}, {"axes": dicom_study.OBLIQUE}, {"StudyDate": None, "StudyTime": None}])
 @pytest.mark.parametrize("empty", [False, True])

@@ -5,7 +5,7 @@ import pytest
 
 from brainseg.errors import DataError
 from brainseg.io import volumes
-from brainseg.io.dicom import multiframe, pixel_data, series_reader
+from brainseg.io.dicom import multiframe, pixel_data, series_reader, slice_header
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("gdcm")
@@ -128,3 +128,10 @@ def test_a_localizer_is_named_as_such(tmp_path):
 def test_several_slices_that_are_not_enhanced_mr_are_refused(tmp_path):
     with pytest.raises(DataError, match="holds several slices in one file, but not as enhanced MR does"):
         read(tmp_path, enhanced(slices(), SOPClassUID=uid.MRImageStorage))
+
+
+def test_a_deflated_file_of_frames_may_be_larger_than_one_of_a_slice(tmp_path, monkeypatch):
+    dataset = enhanced([slices()[n] for n in MIXED])
+    monkeypatch.setattr(slice_header, "MAX_BYTES", 1000)
+    found = read(tmp_path, dataset, uid.DeflatedExplicitVRLittleEndian)
+    np.testing.assert_array_equal(in_file_order(found), STORED)

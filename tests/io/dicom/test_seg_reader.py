@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainseg.errors import DataError
-from brainseg.io.dicom import seg_reader, series_reader
+from brainseg.io.dicom import seg_reader, series_reader, slice_header, transfer_syntax
 from tests.support import dicom_study
 
 pydicom = pytest.importorskip("pydicom")
@@ -131,6 +131,91 @@ def test_a_seg_of_another_place_is_refused(why, shift, tmp_path):
         source.ImagePositionPatient = list(np.array(source.ImagePositionPatient, float) + shift)
     with pytest.raises(DataError, match=why):
         seg_reader.read_labels(seg(tmp_path, sources, DRAWN), "seg.dcm", image)
+
+
+COARSE = {
+    "in the plane": (np.s_[:, ::2, ::2], {"PixelSpacing": [2.5, 1.5]}),
+    "between slices": (np.s_[::2], {"SliceThickness": 10}),
+    "one thick slice": (np.s_[2:3], {"SliceThickness": 10}),
+    "turned": (np.s_[:, :4, :4], {"PixelSpacing": [0.75, 1.25], "ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}),
+}
+
+
+@pytest.mark.parametrize("how", COARSE)
+def test_a_seg_of_larger_pixels_is_refused_and_one_of_the_same_pixels_is_not(how, tmp_path):
+    image, sources = study(tmp_path, SliceThickness=4)
+    part, changes = COARSE[how]
+    drawn = np.ones_like(DRAWN)[part]
+    for source in sources:
+        source.Rows, source.Columns = drawn.shape[1:]
+        for keyword, value in changes.items():
+            setattr(source, keyword, value)
+    path = seg(tmp_path, sources[part[0] if isinstance(part, tuple) else part], drawn)
+    if how == "turned":  # the same pixels in another order
+        assert seg_reader.read_labels(path, "seg.dcm", image).voxels.sum() == drawn.sum()
+        return
+    with pytest.raises(DataError, match="another grid"):
+        seg_reader.read_labels(path, "seg.dcm", image)
+
+
+def test_a_seg_repeats_the_thickness_of_slices_that_overlap(tmp_path):
+    image, sources = study(tmp_path, SliceThickness=10)
+    mask = seg_reader.read_labels(seg(tmp_path, sources[2:3], DRAWN[2:3]), "seg.dcm", image)
+    assert mask.voxels.sum() == DRAWN[2].sum()
+
+
+def test_one_without_a_preamble_is_read(tmp_path):
+    image, sources = study(tmp_path)
+    path = seg(tmp_path, sources, DRAWN)
+    whole = path.read_bytes()
+    path.write_bytes(whole[transfer_syntax.find_encoding(whole).start :])
+    assert seg_reader.read_labels(path, "seg.dcm", image).voxels.sum() == DRAWN.sum()
+
+
+def test_small_frames_may_have_as_many_items_as_large_ones(tmp_path, monkeypatch):
+    image, sources = study(tmp_path)
+    path = seg(tmp_path, sources, DRAWN)
+    assert path.stat().st_size // path.read_bytes().count(b"\xfe\xff\x00\xe0") < slice_header.BYTES_PER_ITEM
+    monkeypatch.setattr(slice_header, "MAX_ITEMS", 5)
+    assert seg_reader.read_labels(path, "seg.dcm", image).voxels.sum() == DRAWN.sum()
+
+
+@pytest.mark.parametrize("limit", ["MAX_FRAMES_BYTES", "MAX_ITEMS"])
+def test_a_seg_is_read_within_limits(limit, tmp_path, monkeypatch):
+    image, sources = study(tmp_path)
+    path = seg(tmp_path, sources, DRAWN)
+    monkeypatch.setattr(slice_header, limit, 5)
+    monkeypatch.setattr(seg_reader, "_BYTES_PER_ITEM", 2**20)
+    with pytest.raises(DataError, match=r"at most 5 |more than 5 items"):
+        seg_reader.read_labels(path, "seg.dcm", image)
+
+
+def test_a_deflated_seg_is_read_within_limits(tmp_path, monkeypatch):
+    image, sources = study(tmp_path)
+    path = seg(tmp_path, sources, DRAWN)
+    found = pydicom.dcmread(path)
+    found.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    found.save_as(path)
+    monkeypatch.setattr(slice_header, "MAX_BYTES", 100)  # of one slice
+    assert seg_reader.read_labels(path, "seg.dcm", image).voxels.sum() == DRAWN.sum()
+    monkeypatch.setattr(slice_header, "MAX_FRAMES_BYTES", path.stat().st_size)
+    with pytest.raises(DataError, match="inflates to more than"):
+        seg_reader.read_labels(path, "seg.dcm", image)
+
+
+def test_compressed_frames_must_have_the_size_of_the_header(tmp_path):
+    image, sources = study(tmp_path)
+    share = np.random.default_rng(2).integers(0, 101, STORED.shape) / 100
+    path = seg(tmp_path, sources, share, "FRACTIONAL")
+    found = pydicom.dcmread(path)
+    found.compress(pydicom.uid.JPEGLSLossless, encoding_plugin="pyjpegls")
+    found.save_as(path)
+    mask = seg_reader.read_labels(path, "seg.dcm", image)
+    np.testing.assert_array_equal(mask.voxels, on_the_grid(tmp_path, image, share >= 0.5))
+    found.Columns -= 1
+    found.save_as(path)
+    with pytest.raises(DataError, match="has compressed pixels of 21 x 19 x 1, its header says 20 x 19 x 1"):
+        seg_reader.read_labels(path, "seg.dcm", image)
 
 
 def test_segments_that_overlap_are_refused(tmp_path):

@@ -15,7 +15,7 @@ from brainseg.io.dicom.slice_header import EXPORT, RESTORE, TAGS, SliceHeader
 
 MAX_FRAMES = 4096
 
-_WHOLE = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+WHOLE = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _PLACE = {  # group of a frame → its tags that a slice needs
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -60,15 +60,15 @@ def read_headers(path: Path, label: str) -> tuple[list[SliceHeader], list[str]]:
             slice_header.check_bytes(path, label, slice_header.MAX_BYTES)
             return [slice_header.make_header(dataset, path, label)._replace(assumed=assumed)], []
         slice_header.check_bytes(path, label, slice_header.MAX_FRAMES_BYTES)
-        groups, frames = dataset.get(_WHOLE[1]) or (), _count_frames(dataset)
+        groups, frames = dataset.get(WHOLE[1]) or (), _count_frames(dataset)
         if not 0 < len(groups) == frames <= MAX_FRAMES:
             what = f"has {len(groups):,} places for {frames:,} frames, 1 to {MAX_FRAMES:,} of each are accepted"
             raise DataError(label, what, EXPORT)
-        shared: Any = next(iter(dataset.get(_WHOLE[0]) or ()), {})
+        shared: Any = next(iter(dataset.get(WHOLE[0]) or ()), {})
         parts: dict[tuple[str, ...], list[SliceHeader]] = defaultdict(list)
         for n, flat in enumerate(_flatten(dataset, shared, groups)):
             header = slice_header.make_header(flat, path, label, frame=n, frames=frames)
-            key = tuple(_find(groups[n], shared, group, tag) for group, tag, _ in _PARTS)
+            key = tuple(find_value(groups[n], shared, group, tag) for group, tag, _ in _PARTS)
             parts[key].append(header._replace(assumed=assumed))
         return _choose(parts, label)
 
@@ -80,13 +80,13 @@ def _count_frames(dataset: Any) -> int:
 
 def _flatten(dataset: Any, shared: Any, groups: Any) -> Iterator[Any]:
     """For each frame, its tags in one data set, as a file of one slice has them."""
-    common = [element for element in dataset if element.keyword not in _WHOLE]
+    common = [element for element in dataset if element.keyword not in WHOLE]
     for own in groups:
         flat = slice_header.load_pydicom().Dataset()
         for element in common:
             flat.add(element)
         for group, tags in _PLACE.items():
-            found = _first(own, group) or _first(shared, group) or {}
+            found = find_group(own, shared, group) or {}
             for tag in tags:
                 if tag in found:
                     flat.add(found[tag])
@@ -94,15 +94,14 @@ def _flatten(dataset: Any, shared: Any, groups: Any) -> Iterator[Any]:
         yield flat
 
 
-def _first(groups: Any, keyword: str) -> Any:
-    """The only item of a group, None without one."""
-    return next(iter(groups.get(keyword) or ()), None)
+def find_group(own: Any, shared: Any, keyword: str) -> Any:
+    """The only item of a group: of the frame itself, or of all frames; None without one."""
+    return next((groups.get(keyword)[0] for groups in (own, shared) if groups.get(keyword)), None)
 
 
-def _find(own: Any, shared: Any, group: str, tag: str) -> str:
+def find_value(own: Any, shared: Any, group: str, tag: str) -> str:
     """The value of a tag, compared and never shown; empty without one."""
-    found = _first(own, group) or _first(shared, group) or {}
-    value = found.get(tag)
+    value = (find_group(own, shared, group) or {}).get(tag)
     return "" if value is None else str(value)
 
 
@@ -115,12 +114,13 @@ def _choose(parts: dict[tuple[str, ...], list[SliceHeader]], label: str) -> tupl
     if len(parts) == 1:
         return next(iter(parts.values())), []
     magnitude = [own for key, own in parts.items() if key[_COMPONENT] == "MAGNITUDE"]
-    chosen, which = (magnitude, "of magnitude") if magnitude else (list(parts.values()), "")
-    several = [own for own in chosen if len(own) > 1]
-    if len(several) == 1 < len(chosen):
-        chosen, which = several, "of several slices"
+    several = [own for own in magnitude or parts.values() if len(own) > 1]
     differs = [part for n, (_, _, part) in enumerate(_PARTS) if len({key[n] for key in parts}) > 1]
     told = f"{len(parts):,} volumes, which differ in {', '.join(dict.fromkeys(differs))}"
-    if len(chosen) > 1:
+    if len(magnitude) == 1:
+        chosen, which = magnitude[0], "of magnitude"
+    elif len(several) == 1:
+        chosen, which = several[0], "of several slices"
+    else:
         raise DataError(label, f"holds {told}", _SPLIT)
-    return chosen[0], [f"of {told}, in one file, the one {which} was read"]
+    return chosen, [f"of {told}, in one file, the one {which} was read"]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainseg import __version__
+from brainseg.errors import BrainsegError
 from brainseg.io.dicom import slice_header
 
 NOTE = "Research use only, not for clinical use"
@@ -67,8 +69,13 @@ def pick_origin(slices: Sequence[tuple[Path, int]], name: str) -> Origin:
     """
     if find_spec("highdicom") is None:
         raise NoSegError("highdicom is not installed: pip install '.[medical]'")
+    with _no_seg_of_failures():
+        return _pick_origin(slices, name)
+
+
+def _pick_origin(slices: Sequence[tuple[Path, int]], name: str) -> Origin:
     paths = list(dict.fromkeys(path for path, _ in slices))
-    headers = [_pick(slice_header.read_tags(path, f"{name}/{path.name}", _PICKED)) for path in paths]
+    headers = [_pick(slice_header.read_dataset(path, f"{name}/{path.name}", _PICKED)[0]) for path in paths]
     several = len(paths) == 1 and "NumberOfFrames" in headers[0] and "PerFrameFunctionalGroupsSequence" in headers[0]
     _check_complete(headers, _NEEDED if several else (*_NEEDED, *_PLACE))
     found = tuple(header.to_json_dict() for header in headers)
@@ -86,55 +93,82 @@ def encode(mask: np.ndarray, origin: Origin, model: str) -> bytes:
         model: names the model; with the mask, the series and the version it decides the UIDs.
 
     Raises:
-        NoSegError: the headers contradict each other or the standard.
+        NoSegError: the headers contradict each other or the standard; highdicom cannot be loaded.
     """
-    import highdicom
-    from pydicom import Dataset
-    from pydicom.sr.codedict import codes
+    with _no_seg_of_failures():
+        from pydicom import Dataset
 
-    try:
         sources = [Dataset.from_json(header) for header in origin.headers]
         first = sources[0]
         _fill_thickness(sources)
         frames = _to_frames(mask, origin, first)
-        algorithm = highdicom.AlgorithmIdentificationSequence("brainseg", codes.DCM.ArtificialIntelligence, __version__)
-        segment = highdicom.seg.SegmentDescription(
-            segment_number=1,
-            segment_label="Glioma",
-            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-            segmented_property_type=codes.SCT.Neoplasm,
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=algorithm,
-            anatomic_regions=[codes.SCT.Brain],
-        )
         what = [str(first.SeriesInstanceUID), model, __version__, hashlib.sha256(frames.tobytes()).hexdigest()]
-        found = highdicom.seg.Segmentation(
-            source_images=sources,
-            pixel_array=frames,
-            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[segment],
-            series_instance_uid=_make_uid("series", *what),
-            series_number=_SERIES + min(max(int(first.get("SeriesNumber") or 0), 0), 10**6),
-            sop_instance_uid=_make_uid("instance", *what),
-            instance_number=1,
-            manufacturer="brainseg",
-            manufacturer_model_name="brainseg",
-            software_versions=__version__,
-            device_serial_number=hashlib.sha256(model.encode()).hexdigest()[:16],
-            content_label="GLIOMA",
-            content_description=NOTE,
-            series_description="brainseg: tumour outline, research only",
-            content_date=str(first.get("StudyDate") or _NO_DATE),
-            content_time=str(first.get("StudyTime") or _NO_TIME),
-            omit_empty_frames=bool(frames.any()),
-            specific_character_set="ISO_IR 192",
-        )
+        found = _make_segmentation(sources, frames, model, what)
         _make_repeatable(found, _make_uid("dimensions", *what))
         buffer = BytesIO()
         found.save_as(buffer)
         return buffer.getvalue()
-    except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+
+
+@contextmanager
+def _no_seg_of_failures() -> Iterator[None]:
+    """Whatever making a SEG raises as NoSegError: it is an extra, and must not cost the mask.
+
+    highdicom and pydicom raise anything on odd headers, and may not be importable. Their text may quote a header.
+    """
+    try:
+        yield
+    except (NoSegError, BrainsegError, MemoryError):
+        raise
+    except ImportError:
+        raise NoSegError("highdicom cannot be loaded: pip install '.[medical]'") from None
+    except Exception as error:
         raise NoSegError(f"its headers do not fit the standard ({type(error).__name__})") from None
+
+
+def _describe_segment() -> Any:
+    """What the only segment is, and what drew it."""
+    from highdicom import AlgorithmIdentificationSequence, seg
+    from pydicom.sr.codedict import codes
+
+    algorithm = AlgorithmIdentificationSequence("brainseg", codes.DCM.ArtificialIntelligence, __version__)
+    return seg.SegmentDescription(
+        segment_number=1,
+        segment_label="Glioma",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Neoplasm,
+        algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+        anatomic_regions=[codes.SCT.Brain],
+    )
+
+
+def _make_segmentation(sources: Sequence[Any], frames: np.ndarray, model: str, what: Sequence[str]) -> Any:
+    """The data set of the SEG; ``what`` decides its UIDs."""
+    from highdicom import seg
+
+    first = sources[0]
+    return seg.Segmentation(
+        source_images=sources,
+        pixel_array=frames,
+        segmentation_type=seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe_segment()],
+        series_instance_uid=_make_uid("series", *what),
+        series_number=_SERIES + min(max(int(first.get("SeriesNumber") or 0), 0), 10**6),
+        sop_instance_uid=_make_uid("instance", *what),
+        instance_number=1,
+        manufacturer="brainseg",
+        manufacturer_model_name="brainseg",
+        software_versions=__version__,
+        device_serial_number=hashlib.sha256(model.encode()).hexdigest()[:16],
+        content_label="GLIOMA",
+        content_description=NOTE,
+        series_description="brainseg: tumour outline, research only",
+        content_date=str(first.get("StudyDate") or _NO_DATE),
+        content_time=str(first.get("StudyTime") or _NO_TIME),
+        omit_empty_frames=bool(frames.any()),
+        specific_character_set="ISO_IR 192",
+    )
 
 
 def _pick(dataset: Any, keywords: Sequence[str] = _PICKED) -> Any:

@@ -34,12 +34,14 @@ MAX_FRAMES_BYTES = 2 * volumes.MAX_VOXELS + MAX_HEADER  # of one file with sever
 MAX_ITEMS = 10_000  # of all sequences in a file; pydicom takes seconds for a million
 BYTES_PER_ITEM = 256  # a larger file may have one for each such number of bytes: each frame has several
 ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")  # MR of several frames; converted to it
+SEGS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # segmentation, label map segmentation
 PLAIN_SYNTAXES = (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)
 ENDINGS = (".dcm", ".dicom", ".ima")
 EXPORT = "export the series again"
 RESTORE = f"restore it, or {EXPORT}"
 DECOMPRESS = "decompress each file: gdcmconv --raw IN OUT (GDCM)"
 
+_SMALLER = "split a multi-frame file into single slices, or crop it"
 _LARGEST = 1e12  # limit of all numbers in a header, so that results computed from them stay finite
 _ROUNDING = 2e-3  # how far cosines may be from those of perpendicular directions: they may have three decimals
 _PLANAR = ("MR", "CT", "Positron Emission Tomography")  # kinds of images that are slices
@@ -52,7 +54,6 @@ TAGS = ("SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "SeriesNumber", 
          "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # fmt: skip
 
 _CONVERTED = "Legacy Converted Enhanced "
-UNKNOWN = "an unknown transfer syntax"
 _ASSUMED = {IMPLICIT: "implicit little endian", EXPLICIT: "explicit little endian"}
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # whatever the header says
 
@@ -184,11 +185,6 @@ def read_series_uid(path: Path, label: str) -> str:
         return _series_uid(dataset)
 
 
-def read_tags(path: Path, label: str, tags: Sequence[str]) -> Any:
-    """A data set of these tags of one file, unchecked. Arguments and errors as in :func:`read_dataset`."""
-    return read_dataset(path, label, tags)[0]
-
-
 def name_compression(path: Path) -> str:
     """The name of the transfer syntax of a compressed file, or of one in a folder; empty if none is compressed."""
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -196,12 +192,18 @@ def name_compression(path: Path) -> str:
         with suppress(OSError), file.open("rb") as handle:
             syntax = transfer_syntax.find_encoding(handle.read(transfer_syntax.HEAD)).syntax
             if syntax in transfer_syntax.COMPRESSED:
-                return uid_name(load_pydicom().uid.UID(syntax))
+                return name_syntax(load_pydicom().uid.UID(syntax))
     return ""
 
 
-def read_dataset(path: Path, label: str, tags: Sequence[str]) -> tuple[Any, str]:
+def read_dataset(path: Path, label: str, tags: Sequence[str], bytes_per_item: int = BYTES_PER_ITEM) -> tuple[Any, str]:
     """Parse these tags of one file. The transfer syntax is checked before anything is parsed.
+
+    Args:
+        path: the file.
+        label: what errors call it.
+        tags: keywords.
+        bytes_per_item: of the file, for each item that its sequences may have beyond MAX_ITEMS.
 
     Returns:
         The data set, and the name of the transfer syntax if the file does not give it.
@@ -221,44 +223,51 @@ def read_dataset(path: Path, label: str, tags: Sequence[str]) -> tuple[Any, str]
         with path.open("rb") as file:  # read(n) takes memory for n bytes, however short the file is
             size = os.fstat(file.fileno()).st_size
             data = file.read(min(size, MAX_FRAMES_BYTES if with_pixels else MAX_HEADER))
-        _check_items(data, label)
         encoding = transfer_syntax.find_encoding(data)
         whole = _make_readable(data, encoding, label)
+        for each in {id(data): data, id(whole): whole}.values():
+            _check_items(each, label, bytes_per_item)
         plain = pydicom.dcmread(BytesIO(whole), stop_before_pixels=not with_pixels, specific_tags=list(tags))
         return plain, "" if encoding.named else _ASSUMED[encoding.syntax]
 
 
-def check_bytes(path: Path, label: str, most: int) -> None:
+def check_bytes(path: Path, label: str, most: int, fix: str = _SMALLER) -> None:
     """Refuse a file of more than ``most`` bytes."""
     if (size := path.stat().st_size) > most:
         what = f"holds {size:,} bytes, at most {most:,} are accepted"
-        raise DataError(label, what, "split a multi-frame file into single slices, or crop it")
+        raise DataError(label, what, fix)
 
 
 def _make_readable(data: bytes, encoding: Encoding, label: str) -> bytes:
     """The file as pydicom reads it within limits: with a preamble and a transfer syntax, not deflated."""
     if encoding.syntax not in (*PLAIN_SYNTAXES, *transfer_syntax.COMPRESSED):
-        what = f"is encoded as {uid_name(load_pydicom().uid.UID(encoding.syntax))}, which is not read"
+        what = f"is encoded as {name_syntax(load_pydicom().uid.UID(encoding.syntax))}, which is not read"
         raise DataError(label, what, DECOMPRESS)
     if encoding.syntax != DEFLATED:
         return transfer_syntax.add_preamble(data, encoding)
-    inflated = transfer_syntax.inflate(data, encoding, MAX_BYTES)
+    has_frames = transfer_syntax.find_class(data, encoding) in (*ENHANCED, *SEGS)
+    most = MAX_FRAMES_BYTES if has_frames else MAX_BYTES
+    inflated = transfer_syntax.inflate(data, encoding, most)
     if inflated is None:
-        what = f"is cut short, or inflates to more than {MAX_BYTES:,} bytes"
+        what = f"is cut short, or inflates to more than {most:,} bytes"
         raise DataError(label, what, DECOMPRESS)
-    _check_items(inflated, label)
     return inflated
 
 
-def uid_name(uid: Any) -> str:
-    """The name of a UID in the list of the standard. Any other value is not shown."""
+def name_syntax(uid: Any) -> str:
+    """What errors call a transfer syntax."""
+    return _uid_name(uid) or "an unknown transfer syntax"
+
+
+def _uid_name(uid: Any) -> str:
+    """The name of a UID in the list of the standard; empty for any other value, which is not shown."""
     name = str(uid.name) if hasattr(uid, "name") else ""
-    return name if name and name != str(uid) else UNKNOWN
+    return name if name != str(uid) else ""
 
 
-def _check_items(data: bytes, label: str) -> None:
+def _check_items(data: bytes, label: str, bytes_per_item: int) -> None:
     """Refuse a file made to keep the parser busy: count the marks of items in either byte order."""
-    most = max(MAX_ITEMS, len(data) // BYTES_PER_ITEM)
+    most = max(MAX_ITEMS, len(data) // bytes_per_item)
     if max(data.count(b"\xfe\xff\x00\xe0"), data.count(b"\xff\xfe\xe0\x00")) > most:
         raise DataError(label, f"has more than {most:,} items in its sequences", EXPORT)
 
@@ -273,13 +282,13 @@ def check_image(dataset: Any, label: str) -> None:
     Raises:
         NoSliceError: a report, a screenshot, ultrasound. DataError: an image without an image.
     """
-    kind, name = dataset.get("SOPClassUID"), uid_name(dataset.get("SOPClassUID"))
+    kind, name = dataset.get("SOPClassUID"), _uid_name(dataset.get("SOPClassUID"))
     if dataset.get("Rows") is None:
         if not kind or "Image Storage" in str(getattr(kind, "name", kind)):
             raise DataError(label, "holds no image", RESTORE)
         raise NoSliceError(label, "holds no image", "DICOM without an image")
     planar = [f"{prefix}{plane} Image Storage" for plane in _PLANAR for prefix in ("", "Enhanced ", _CONVERTED)]
-    if name in (UNKNOWN, *planar) or read_numbers(dataset, "ImagePositionPatient", 3) is not None:
+    if name in ("", *planar) or read_numbers(dataset, "ImagePositionPatient", 3) is not None:
         return
     other = name.removesuffix(" Storage")
     raise NoSliceError(label, f"holds no slice with a place in the body, but a {other}", f"of another kind ({other})")

@@ -31,6 +31,7 @@ HEAD = 1024  # bytes of a file that are enough for ``is_dicom``
 _PREAMBLE = 128  # bytes before the letters DICM
 _MARK = b"DICM"
 _SYNTAX = 0x0002_0010
+_CLASS = 0x0008_0016
 _FEW = 3  # elements in order of their tags, by which a data set is recognised
 _SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # with lengths of 16 bits
 _LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()  # of 32 bits
@@ -84,6 +85,13 @@ def inflate(data: bytes, encoding: Encoding, most: int) -> bytes | None:
     inflator = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflator.decompress(data[encoding.start :], most)
     return add_preamble(inflated, Encoding(EXPLICIT, 0, False)) if inflator.eof else None
+
+
+def find_class(data: bytes, encoding: Encoding) -> str:
+    """The SOP class of a deflated file; empty if it is not near its beginning."""
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[encoding.start :], HEAD)
+    values = (inflated[start:end] for tag, start, end in _elements(inflated, 0) if tag == _CLASS)
+    return next(values, b"").strip(b"\0 ").decode("ascii", "replace")
 
 
 def _recognise(data: bytes, start: int) -> str:
