@@ -21,7 +21,8 @@ from brainseg.errors import DataError, MachineError, guard
 from brainseg.io import pictures, values, volumes
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
-SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+NRRD_SUFFIXES, META_SUFFIXES = (".nrrd", ".nhdr"), (".mha", ".mhd")
+SUFFIXES = (*NRRD_SUFFIXES, *META_SUFFIXES)
 DETACHED_SUFFIXES = (".nhdr", ".mhd")  # a header, and its voxels in a file of their own
 DETACHED = "the file of its voxels"
 MAX_HEADER = 2**16  # bytes

@@ -15,8 +15,8 @@ from brainseg.io.volumes import Volume
 
 READERS = {  # kind → what reads it, by the ending of the file's name
     "nifti": (nifti, (*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES)),
-    "nrrd": (itk, (".nrrd", ".nhdr")),
-    "metaimage": (itk, (".mha", ".mhd")),
+    "nrrd": (itk, itk.NRRD_SUFFIXES),
+    "metaimage": (itk, itk.META_SUFFIXES),
     "mgh": (mgh, mgh.SUFFIXES),
 }
 SUFFIXES = tuple(suffix for _, suffixes in READERS.values() for suffix in suffixes)

@@ -1,4 +1,5 @@
-"""Untrusted zips of scans: members are read one by one, within limits. No name of a member ever becomes a path.
+"""Untrusted zips of scans: members are read one by one, within limits. No name of a member becomes a path by itself:
+only the voxels that a header names keep their name when they are unpacked, which :mod:`brainseg.io.itk` has checked.
 
 The whole directory is checked before the first byte is read. :mod:`brainseg.io.untrusted_zip` does the same for
 archives of slices, which have a smaller limit for each file.

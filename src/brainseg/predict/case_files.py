@@ -40,11 +40,12 @@ def read(source: Source, scratch: Path, reader: Reader) -> Case:
     if source.form == "series":
         return _read_series(source, scratch, reader)
     header, *voxels = source.files
-    with ExitStack() as opened:  # a header and its voxels, side by side
-        path = opened.enter_context(header.on_disk(scratch))
-        for file in voxels:
-            named = file.name if header.ending in itk.DETACHED_SUFFIXES else ""
-            opened.enter_context(file.on_disk(scratch, named))
+    named = [file.name if header.ending in itk.DETACHED_SUFFIXES else "" for file in voxels]
+    own_name = next((f"{name}{header.ending}" for name in named if name), "")  # another one than that of the voxels
+    with files.temporary_beside(scratch / "case") as own, ExitStack() as opened:
+        path = opened.enter_context(header.on_disk(own, own_name))
+        for file, name in zip(voxels, named, strict=True):
+            opened.enter_context(file.on_disk(own, name))
         return reader(path, source.label)
 
 
