@@ -429,12 +429,35 @@ def test_nothing_to_answer_is_one_fault_that_names_what_is_there(tmp_path, capsy
     for name in ("a.txt", "b.pdf", "c.docx", "sub/d.xlsx", "e_mask.png"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / name).write_text("no image")
-    with pytest.raises(DataError, match=r"no image or volume but \w_?\w*\.\w+, .*, .* and 2 more$") as caught:
+    with pytest.raises(DataError, match=r"no image or volume but (\w+\.\w+ \(is .*\), ){2}.* and 2 more$") as caught:
         run(tmp_path / "in", tmp_path / "out")
     assert len(caught.value.problems) == 1 and not (tmp_path / "out/summary.csv").exists()
     with pytest.raises(DataError, match="no image or volume but a"):
         run(tmp_path / "in/*.txt", tmp_path / "out", pre=str(tmp_path / "in/a.txt"))
     assert "ERROR" not in capsys.readouterr().err
+
+
+def test_a_folder_of_masks_alone_says_why_and_the_way_out_works(tmp_path):
+    mask = nifti(tmp_path / "in/x_mask.nii.gz", heads(3))
+    with pytest.raises(DataError, match=r"but x_mask\.nii\.gz \(is a mask, by its name\)") as caught:
+        run(tmp_path / "in", tmp_path / "out")
+    assert "the file itself" in caught.value.problems[0].fix and "NRRD, MetaImage, MGH" in caught.value.problems[0].fix
+    assert len(run(mask, tmp_path / "out").asked) == 1
+
+
+def test_a_single_case_of_simpleitk_is_decoded_in_a_process_of_its_own(tmp_path, monkeypatch):
+    path = itk_files.write(tmp_path / "a.nrrd", heads(5).transpose(2, 1, 0), np.diag([-1.0, -1, 5, 1]))
+    monkeypatch.setattr(batch.cases, "read", None)
+    assert len(run(path, tmp_path / "out").asked) == 1
+
+
+def test_other_numbers_of_the_same_slices_are_another_case(tmp_path):
+    slices(tmp_path / "a", heads(4))
+    run(tmp_path / "a", tmp_path / "out")
+    for old, new in ((4, 10), (3, 9)):
+        (tmp_path / f"a/a_{old}.tif").rename(tmp_path / f"a/a_{new}.tif")
+    assert len(run(tmp_path / "a", tmp_path / "out").asked) == 1
+    assert {path.stem for path in (tmp_path / "out/masks/a").iterdir()} == {"a_1", "a_2", "a_9", "a_10"}
 
 
 def test_a_second_run_keeps_what_is_done(tmp_path, capsys):

@@ -330,6 +330,25 @@ def test_the_digest_is_of_all_bytes_in_order_wherever_they_lie(tmp_path):
     assert changed != packed_.digest(scratch) and changed != folder._replace(files=folder.files[::-1]).digest(scratch)
 
 
+def test_the_digest_is_of_the_numbers_of_slices_too(tmp_path):
+    """Other numbers are other neighbours, and give other names to the masks."""
+    paths = [picture(tmp_path / f"in/a_{n}.png") for n in (1, 2, 3)]
+    [before] = find(tmp_path / "in", tmp_path=tmp_path).sources
+    first = before.digest(tmp_path)
+    paths[2].rename(tmp_path / "in/a_9.png")
+    [after] = find(tmp_path / "in", tmp_path=tmp_path).sources
+    assert after.numbers == (1, 2, 9) and after.digest(tmp_path) != first
+
+
+@pytest.mark.parametrize("ending", ["mgz", "mgh", "nrrd", "nii.gz", "mha"])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_volume_beside_dicom_is_a_case_of_its_own(tmp_path, ending, named):
+    paths = save(tmp_path / "s", series())
+    paths.append(empty(tmp_path / f"s/T1.{ending}"))
+    found = find(*(paths if named else [tmp_path / "s"]), tmp_path=tmp_path)
+    assert places(found, tmp_path) == {"s": ("series", 4), "s/T1": ("file", 1)} and not found.passed
+
+
 def test_a_backslash_in_a_zip_is_a_separator(tmp_path):
     slices = {f"DICOM\\PA 1\\{path.name}": path.read_bytes() for path in save(tmp_path / "d", series())}
     path = zipped(tmp_path / "z.zip", slices)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from brainseg.errors import DataError
 from brainseg.io import nifti
@@ -65,6 +66,22 @@ def test_what_has_no_slices_is_an_error_only_if_it_was_named(tmp_path, capsys):
     assert "4 passed over" not in run(tmp_path / "in", tmp_path / "out", capsys)
     with pytest.raises(DataError, match="but a Secondary Capture Image"):
         run(study / "6/1-01.dcm", tmp_path / "named", capsys)
+
+
+def test_what_has_no_slices_takes_no_row_of_a_case(tmp_path, capsys):
+    """Slices as pictures, and beside them a report and a screenshot as DICOM: two reasons in one further row."""
+    for n, page in enumerate(heads(4), 1):
+        (tmp_path / "in/P1").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(page).save(tmp_path / f"in/P1/P1_{n}.tif")
+    study = tcia_download.make(tmp_path / "study", heads(4).astype(np.uint16))
+    for number in "68":
+        (study / number / "1-01.dcm").rename(tmp_path / f"in/P1/{number}.dcm")
+    for _ in range(2):
+        run(tmp_path / "in", tmp_path / "out", capsys)
+        first, second = table(tmp_path / "out").values()
+        assert (first["case"], first["slices"], first["error"]) == ("P1", "4", "")
+        assert second["case"] == "P1-2" and "Secondary Capture" in second["error"]
+        assert "DICOM without an image: 8.dcm" in second["error"] and not second["mask"]
 
 
 @pytest.mark.parametrize("named", ["", "DICOMDIR"])

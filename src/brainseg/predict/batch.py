@@ -10,12 +10,12 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ from brainseg.inference.answers import lesions, overlays
 from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.inference.outlining import Outliner
+from brainseg.io import itk
 from brainseg.io.dicom import slice_header
 from brainseg.io.folders import PassedOver
 from brainseg.predict import case_files, discover, output
@@ -34,8 +35,8 @@ from brainseg.predict.discover import Source
 from brainseg.predict.output import Record, ResultFolder
 
 SUMMARY_EVERY = 5  # seconds between two writes of summary.csv; the journal is always up to date
-TOLD = ("link", discover.NO_SLICES, discover.MISSING)  # kinds of what is passed over that are named at once,
-NAMED = 3  # so many of each, without --verbose
+TOLD = ("link", discover.NO_SLICES, discover.MISSING)  # kinds of what is passed over that are named without --verbose
+NAMED = 3  # files, or entries of such a kind, that are named; the rest is counted
 DECODE_SECONDS = 60.0  # time limit for a tiny file
 DECODE_RATE = 2 * 2**20  # each such number of bytes adds a second: the file may lie on a slow disk
 
@@ -124,13 +125,8 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, wanted: Wanted | None
         if not jobs and not problems:
             raise _describe_nothing(inputs.paths, passed)
         _print_problems(problems)
-        for problem in problems:
-            folder.fail(case_files.make_failed_row(case_files.to_cell(problem.path), problem.path, [problem]))
-        root = _common_folder([job.flair.place for job in jobs])
-        for each in passed:
-            if each.kind == discover.NO_SLICES:
-                name = case_files.to_cell(_shorten(each.label, root))
-                folder.fail(case_files.make_failed_row(name, each.label, [Problem(each.label, each.why, "")]))
+        for row in _list_apart(jobs, problems, passed):
+            folder.tell(row)
         first = [each for kind in TOLD for each in [one for one in passed if one.kind == kind][:NAMED]]
         for each in passed if verbose else first:
             _print_line(f"passed over {errors.printable(each.label)}: {errors.printable(each.why)}")
@@ -164,13 +160,28 @@ def _find_jobs(inputs: Inputs, scratch: Path, out: Path) -> tuple[list[Job], lis
     return [] if problems else [Job({role: each.sources[0] for role, each in found.items()})], problems, passed
 
 
+def _list_apart(jobs: list[Job], problems: list[Problem], passed: list[PassedOver]) -> Iterator[dict[str, Any]]:
+    """Rows of what is no case: paths that cannot be used, and folders whose DICOM files are no slices."""
+    for problem in problems:
+        yield case_files.make_failed_row(case_files.to_cell(problem.path), problem.path, [problem])
+    root = _common_folder([job.flair.place for job in jobs])
+    without: dict[str, list[Problem]] = defaultdict(list)
+    for each in passed:
+        if each.kind == discover.NO_SLICES:
+            without[each.label].append(Problem(each.label, each.why, ""))
+    for label, reasons in without.items():
+        yield case_files.make_failed_row(case_files.to_cell(_shorten(label, root)), label, reasons)
+
+
 def _describe_nothing(paths: list[str], passed: list[PassedOver]) -> DataError:
     """That there is nothing to outline, and what there is instead."""
-    names = [each.label.rpartition("/")[2] for each in passed]
+    names = [f"{each.label.rpartition('/')[2]} ({each.why})" for each in passed]
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     there = f" but {', '.join(names[:NAMED])}{more}" if names else ", nor anything else"
     what = f"there is no image or volume{there}"
-    fix = "name TIF, PNG, JPEG, NIfTI or DICOM files, or folders, zips or patterns of them"
+    fix = "name TIF, PNG, JPEG, NIfTI, NRRD, MetaImage, MGH or DICOM files, or folders, zips or patterns of them"
+    if any(each.kind == "mask" for each in passed):
+        fix += "; what is a scan in spite of a mask's name: the file itself"
     return DataError(", ".join(paths), what, fix)
 
 
@@ -221,9 +232,9 @@ def _process_all(
 def _open_reader(jobs: list[Job]) -> Iterator[Reader]:
     """What decodes files: a process of its own, unless there is one case alone, with which no other can be lost.
 
-    A single one of compressed DICOM has it, too: a codec that crashes would end the command without a word.
+    A single one that foreign code decodes has it, too: if that crashed, the command would end without a word.
     """
-    if len(jobs) < 2 and not any(_is_compressed(source) for job in jobs for source in job.parts.values()):
+    if len(jobs) < 2 and not any(_needs_codec(source) for job in jobs for source in job.parts.values()):
         yield cases.read
         return
     made: list[Decoders] = []
@@ -240,8 +251,10 @@ def _open_reader(jobs: list[Job]) -> Iterator[Reader]:
             decoders.close()
 
 
-def _is_compressed(source: Source) -> bool:
-    """Whether a codec may be needed. Members of a zip are not looked at."""
+def _needs_codec(source: Source) -> bool:
+    """Whether SimpleITK, or a codec of compressed DICOM, may be needed. Members of a zip are not looked at."""
+    if source.form == "file":
+        return itk.is_itk(source.files[0].name)
     return source.form == "series" and any(
         file.member or slice_header.name_compression(file.path) for file in source.files
     )

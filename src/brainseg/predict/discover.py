@@ -28,7 +28,8 @@ from brainseg.io.folders import PassedOver, Walk
 
 ENDINGS = (*scans.SUFFIXES, *pictures.SUFFIXES)
 NO_SLICES, MISSING = "DICOM without slices", "missing file"  # kinds of what is passed over
-_NOT_DICOM = (*series_reader.OTHER_SUFFIXES, *itk.SUFFIXES, ".zip")
+_WHOLE = tuple(end for end in scans.SUFFIXES if end not in nifti.PAIR_SUFFIXES)  # a pair's endings mean much else, too
+_NOT_DICOM = (*series_reader.OTHER_SUFFIXES, *_WHOLE, ".zip")
 _MASK = re.compile(r"[_.](mask|seg)$", re.IGNORECASE)  # 3D Slicer writes X.seg.nrrd
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
@@ -92,8 +93,8 @@ class Source(NamedTuple):
     remarks: tuple[str, ...] = ()  # for the reader of the answer
 
     def digest(self, scratch: Path) -> str:
-        """SHA-256 over the bytes of all files, in order."""
-        whole = hashlib.sha256(self.form.encode())
+        """SHA-256 over the bytes of all files, in order, and the numbers of slices, which decide their neighbours."""
+        whole = hashlib.sha256(" ".join([self.form, *map(str, self.numbers)]).encode())
         for file in self.files:
             with file.on_disk(scratch) as path:
                 whole.update(bytes.fromhex(files.sha256(path)))

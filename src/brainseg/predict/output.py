@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -73,6 +73,7 @@ class ResultFolder:
         self._old = _UsedNames(self._records)
         self._new = _UsedNames(())
         self._failed: dict[str, dict[str, Any]] = {}
+        self._apart: list[dict[str, Any]] = []
         with files.replacing(home / JOURNAL) as temporary:  # drops incomplete and damaged lines
             lines = (_write_line(record._asdict()) for record in self._records.values())
             temporary.write_bytes(b"".join([_HEAD, b"\n", *lines]))
@@ -93,10 +94,7 @@ class ResultFolder:
         """Safe and different names for the files of one folder."""
         taken, found = _UsedNames(()), []
         for name in map(_make_safe, names):
-            number, own = 1, name
-            while taken.conflicts(own):
-                number += 1
-                own = f"{name}-{number}"
+            own = _add_number(name, taken.conflicts)
             taken.add(own)
             found.append(own)
         return found
@@ -141,8 +139,12 @@ class ResultFolder:
             self._remove(self._records.pop(name).files)
 
     def fail(self, row: dict[str, Any]) -> None:
-        """Add what has no result in this run to the table. The next run tries it again."""
+        """Add a case that has no result in this run to the table. The next run tries it again."""
         self._failed[row["case"]] = row
+
+    def tell(self, row: dict[str, Any]) -> None:
+        """Add what is no case to the table, in a row of its own also where a case has its name."""
+        self._apart.append(row)
 
     def write_summary(self) -> None:
         """Write all results of the folder, those of earlier calls too, and what failed in this one, sorted by name."""
@@ -153,6 +155,9 @@ class ResultFolder:
         }
         rows = {name: record.row for name, record in there.items()}
         rows |= {name: rows.get(name, {}) | row for name, row in self._failed.items()}
+        for row in self._apart:
+            name = _add_number(row["case"], rows.__contains__)
+            rows[name] = row | {"case": name}
         self._write_table(SUMMARY, COLUMNS, (row for _, row in sorted(rows.items())))
         found = ({"case": name, **row} for name, record in sorted(there.items()) for row in record.lesions or ())
         self._write_table(LESIONS, LESION_COLUMNS, found)
@@ -293,6 +298,15 @@ def _is_sound(record: Record) -> bool:
         and all(lesion.keys() <= set(lesions.COLUMNS) for lesion in record.lesions or ())
         and all(str(value).isprintable() for value in cells)
     )
+
+
+def _add_number(name: str, is_taken: Callable[[str], bool]) -> str:
+    """``name``, or ``name-2`` and so on: the first that is not taken."""
+    number, own = 1, name
+    while is_taken(own):
+        number += 1
+        own = f"{name}-{number}"
+    return own
 
 
 def _is_inside(relative: str) -> bool:
