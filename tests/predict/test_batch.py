@@ -156,6 +156,31 @@ def test_an_incomplete_dicom_series_gives_nifti_and_the_reason(tmp_path):
     assert "no DICOM SEG" in row["warnings"] and "FrameOfReferenceUID" in row["warnings"]
 
 
+@pytest.mark.parametrize("lacking", ["pre", "flair"])
+def test_only_flair_decides_whether_there_is_a_seg_and_what_is_told_of_it(tmp_path, lacking):
+    for role in ("flair", "pre"):
+        changes = {"FrameOfReferenceUID": None} if role == lacking else {}
+        dicom_study.save(tmp_path / role, heads(4).astype(np.uint16), **changes)
+    run(tmp_path / "flair", tmp_path / "out", pre=str(tmp_path / "pre"))
+    (row,) = table(tmp_path / "out").values()
+    assert ("no DICOM SEG" in row["warnings"]) == (lacking == "flair") == (not row["seg"])
+
+
+def test_a_seg_that_lacked_its_library_is_made_once_that_is_there(tmp_path, monkeypatch):
+    pytest.importorskip("highdicom")
+    dicom_study.save(tmp_path / "s", heads(4).astype(np.uint16))
+    with monkeypatch.context() as without:
+        without.setattr("brainseg.io.dicom.seg_writer.is_available", lambda: False)
+        run(tmp_path / "s", tmp_path / "out")
+        assert "pip install '.[medical]' in a clone" in table(tmp_path / "out")["s"]["warnings"]
+        assert run(tmp_path / "s", tmp_path / "out").asked == []
+    assert len(run(tmp_path / "s", tmp_path / "out").asked) == 1
+    row = table(tmp_path / "out")["s"]
+    assert (tmp_path / "out" / row["seg"]).is_file() and "SEG" not in row["warnings"]
+    monkeypatch.setattr("brainseg.io.dicom.seg_writer.is_available", lambda: False)
+    assert run(tmp_path / "s", tmp_path / "out").asked == []
+
+
 def test_a_tif_of_pages_gives_one(tmp_path):
     voxels = heads(4)
     run(tif(tmp_path / "a.tif", voxels), tmp_path / "out")
@@ -653,6 +678,15 @@ def test_lesions_have_a_table(tmp_path):
     assert larger["area_mm2"] == table(tmp_path / "out")["b"]["area_mm2"]
     assert (picture["voxels"], picture["mean_probability"]) == (table(tmp_path / "out")["a"]["area_pixels"], "0.800")
     assert picture["volume_ml"] == picture["area_mm2"] == picture["centroid_x_mm"] == ""
+
+
+def test_very_many_lesions_are_cut_and_that_is_said(tmp_path, monkeypatch):
+    nifti(tmp_path / "a.nii.gz", heads(9, tumour=(1, 4, 7)))
+    for most, told in ((2, True), (3, False)):
+        monkeypatch.setattr("brainseg.inference.answers.lesions.MOST", most)
+        run(tmp_path / "a.nii.gz", tmp_path / f"out{most}")
+        warnings = table(tmp_path / f"out{most}")["a"]["warnings"]
+        assert len(lesions(tmp_path / f"out{most}")) == most and (f"only the {most} largest" in warnings) == told
 
 
 def test_the_table_of_lesions_stays_as_it_was_when_a_run_goes_on(tmp_path):

@@ -132,11 +132,12 @@ def test_a_rule_out_of_range_is_refused(served, query, told):
 
 
 def test_very_many_lesions_are_cut_and_that_is_said(served, monkeypatch):
-    monkeypatch.setattr("brainseg.server.responses.MAX_LESIONS", 3)
     dots = np.zeros((64, 64), np.uint8)
     dots[::4, ::4] = 255
-    body = served.segment(encoded(dots)).json()
-    assert len(body["lesions"]) == 3 and "only the 3 largest" in " ".join(body["warnings"])
+    for most, told in ((255, True), (256, False)):
+        monkeypatch.setattr("brainseg.inference.answers.lesions.MOST", most)
+        body = served.segment(encoded(dots)).json()
+        assert len(body["lesions"]) == most and (f"only the {most} largest" in " ".join(body["warnings"])) == told
 
 
 def test_a_complete_dicom_series_can_be_had_back_as_seg(served, tmp_path):
@@ -149,6 +150,16 @@ def test_a_complete_dicom_series_can_be_had_back_as_seg(served, tmp_path):
     seg = pydicom.dcmread(io.BytesIO(answer.content))
     assert seg.pixel_array.sum() == 2 * 256
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == dicom_study.STUDY["SeriesInstanceUID"]
+
+
+def test_what_a_series_lacks_for_a_seg_is_told(served, tmp_path):
+    pytest.importorskip("highdicom")
+    voxels = np.stack([head(), head(), head()]).astype(np.uint16)
+    files = [path.read_bytes() for path in dicom_study.save(tmp_path / "s", voxels, FrameOfReferenceUID=None)]
+    body = served.segment(*files).json()
+    assert body["seg"] is False and [w for w in body["warnings"] if "no DICOM SEG: its headers lack" in w]
+    refused = served.segment(*files, headers={"Accept": "application/dicom"})
+    assert refused.status_code == 422 and "made: its headers lack a valid Frame" in refused.json()["error"]["what"]
 
 
 def test_of_anything_else_no_seg_can_be_had(served):
@@ -224,17 +235,17 @@ def slices(count: int = 4) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("ending", ["nrrd", "mha", "mgh", "mgz", "hdr", "nhdr", "mhd"])
+@pytest.mark.parametrize("ending", ["nrrd", "mha", "mgh", "mgz", "hdr", "hdr.gz", "nhdr", "mhd"])
 def test_other_volumes_and_headers_with_their_voxels(served, tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     if ending in ("mgh", "mgz"):
         nibabel.save(nibabel.MGHImage(VOXELS, TILTED), path)
-    elif ending == "hdr":
-        nibabel.save(nibabel.Nifti1Pair(VOXELS, TILTED), path)
+    elif ending.startswith("hdr"):
+        nibabel.save(nibabel.Nifti1Pair(VOXELS, TILTED), path)  # hdr.gz: the voxels are packed, too
     else:
         itk_files.write(path, VOXELS, TILTED, packed=ending == "mha")
     files = [each.read_bytes() for each in sorted(tmp_path.glob("a.*"), reverse=True)]
-    assert len(files) == (2 if ending in ("hdr", "nhdr", "mhd") else 1)
+    assert len(files) == (2 if ending in ("hdr", "hdr.gz", "nhdr", "mhd") else 1)
     kind = {"h": "nifti", "n": "nrrd", "m": "metaimage"}[ending[0]] if ending[:2] != "mg" else "mgh"
     body = served.segment(*files).json()
     assert body["input"]["kind"] == kind and body["summary"]["tumour_pixels"] == 90

@@ -26,7 +26,7 @@ class Case(NamedTuple):
 
     ``kind``: picture, tif (with several pages), dicom, or one of scans.READERS. ``channels``: the contrast in each
     model channel. ``remarks``: for the reader of the answer, what was assumed or passed over. ``origin``: of DICOM,
-    what a SEG of the outline refers to; None where none can be made.
+    what a SEG of the outline refers to; None where none can be made, of DICOM for the reason ``no_seg``.
     """
 
     name: str
@@ -36,6 +36,12 @@ class Case(NamedTuple):
     channels: list[str]
     remarks: tuple[str, ...] = ()
     origin: Origin | None = None
+    no_seg: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The remarks, and why there is no DICOM SEG."""
+        return (*self.remarks, describe_no_seg(self.no_seg)) if self.no_seg else self.remarks
 
     @property
     def pixel(self) -> PixelSize:
@@ -73,12 +79,17 @@ def make_case(name: str, kind: str, voxels: np.ndarray, volume: Volume | None, r
 
 
 def _add_origin(case: Case) -> Case:
-    """A DICOM series with what a SEG refers to, or with the remark why there will be none."""
+    """A DICOM series with what a SEG refers to, or with the reason why there will be none."""
     assert case.volume is not None
     try:
         return case._replace(origin=seg_writer.pick_origin(case.volume.frames, case.name))
     except NoSegError as error:
-        return case._replace(remarks=(*case.remarks, f"no DICOM SEG: {error}"))
+        return case._replace(no_seg=str(error))
+
+
+def describe_no_seg(reason: str) -> str:
+    """What the reader of an answer is told of a SEG that cannot be made."""
+    return f"no DICOM SEG: {reason}"
 
 
 def _is_gray(voxels: np.ndarray) -> bool:
@@ -90,6 +101,8 @@ def _is_gray(voxels: np.ndarray) -> bool:
 
 def combine(parts: dict[str, Case], name: str) -> Case:
     """Combine up to three series of one place into one case. FLAIR replaces a missing contrast, as in training.
+
+    A SEG of the outline refers to FLAIR alone.
 
     Args:
         parts: by role: ``flair``, and ``pre``, ``post`` or both, each with one channel.
@@ -110,7 +123,8 @@ def combine(parts: dict[str, Case], name: str) -> Case:
     voxels = np.stack([each.voxels for each in chosen], axis=-1)
     volume = flair.volume._replace(voxels=voxels) if flair.volume else None
     channels = [ROLES[role if role in parts else "flair"] for role in ROLES]
-    return Case(name, flair.kind, voxels, volume, channels, join_remarks(parts.values()), flair.origin)
+    remarks = join_remarks(parts.values())
+    return Case(name, flair.kind, voxels, volume, channels, remarks, flair.origin, flair.no_seg)
 
 
 def join_remarks(parts: Iterable[Case]) -> tuple[str, ...]:

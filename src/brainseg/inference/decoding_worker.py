@@ -85,6 +85,7 @@ def _pack(case: Case) -> tuple[dict[str, Any], memoryview]:
         "dtype": voxels.dtype.str,
         "remarks": case.remarks,
         "origin": case.origin,
+        "no_seg": case.no_seg,
     }
     if case.volume is not None:
         geometry = case.volume.geometry

@@ -27,7 +27,7 @@ from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.inference.outlining import Outliner
 from brainseg.io import itk
-from brainseg.io.dicom import slice_header
+from brainseg.io.dicom import seg_writer, slice_header
 from brainseg.io.folders import PassedOver
 from brainseg.predict import case_files, discover, output
 from brainseg.predict.case_files import Reader
@@ -198,7 +198,7 @@ def _process_all(
 
         def find_kept(name: str, digest: str) -> Record | None:
             record = folder.kept(name, key, digest)
-            return record if record and (record.row.get("probabilities") or not with_maps) else None
+            return record if record and _is_whole(record, with_maps) else None
 
         for read in _read_ahead(jobs, folder, find_kept, scratch, reader):
             try:
@@ -307,6 +307,12 @@ def _load(
         return LoadedCase(job, name or folder.name(wanted, _source_key(job), digest), digest, fault=error)
 
 
+def _is_whole(record: Record, with_maps: bool) -> bool:
+    """Whether it has the maps, if wanted, and lacks no SEG for want of a library that is there now."""
+    lacked = seg_writer.NO_LIBRARY in str(record.row.get("warnings")) and seg_writer.is_available()
+    return not lacked and bool(record.row.get("probabilities") or not with_maps)
+
+
 def _reuse(record: Record, read: LoadedCase, folder: ResultFolder) -> Record:
     """Use an earlier result again, also for the same bytes at another place."""
     if record.source != _source_key(read.job):
@@ -329,12 +335,13 @@ def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: t
 
     result, warnings = case_files.segment(case, source, predictor, progress)
     row = case_files.make_row(name, read.job.label, source, case, result, warnings, predictor.facts)
+    numbers = case_files.slice_numbers(source, case)
+    found, cut = lesions.find_largest(case, result.mask, result.probability, numbers)
+    case_files.add_warnings(row, cut)
     row["seconds"] = f"{read.seconds + time.monotonic() - start:.2f}"
     written = case_files.write(folder, name, source, case, result, predictor.facts, row, with_maps)
-    numbers = case_files.slice_numbers(source, case)
-    found = [lesions.format_row(each) for each in lesions.find(case, result.mask, result.probability, numbers)]
-    key = _model_key(predictor.facts)
-    record = Record(name, _source_key(read.job), key, read.digest, written, row, lesions=found)
+    key, rows = _model_key(predictor.facts), [lesions.format_row(lesion) for lesion in found]
+    record = Record(name, _source_key(read.job), key, read.digest, written, row, lesions=rows)
     folder.add(record)
     return record
 

@@ -64,7 +64,7 @@ def segment(
         case.voxels, case.pixel, numbers=slice_numbers(source, case), name=case.name, progress=progress
     )
     phantom = [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts)
-    return answer, [*phantom, *chosen_rule.remarks(predictor.facts), *source.remarks, *case.remarks, *marks]
+    return answer, [*phantom, *chosen_rule.remarks(predictor.facts), *source.remarks, *case.warnings, *marks]
 
 
 def write(
@@ -111,6 +111,11 @@ def make_row(
         "model": facts["model"]["weights_sha256"],
         "variant": facts["variant"],
     }
+
+
+def add_warnings(row: dict[str, Any], warnings: Sequence[str]) -> None:
+    """Add to those that the row has."""
+    row["warnings"] = "; ".join(filter(None, [row["warnings"], *warnings]))
 
 
 def make_failed_row(name: str, label: str, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -199,7 +204,7 @@ def _write_seg(
     try:
         encoded = seg_files.encode_mask(mask, case, facts)
     except NoSegError as error:
-        row["warnings"] = "; ".join(filter(None, [row["warnings"], f"no DICOM SEG: {error}"]))
+        add_warnings(row, [cases.describe_no_seg(str(error))])
         return []
     if encoded is None:
         return []

@@ -82,7 +82,7 @@ class AnswerBuilder:
             if verdict.refused:
                 raise Refusal(422, "; ".join(verdict.marks), "send axial brain slices, FLAIR or all three sequences")
             answer = model.segment(case.voxels, case.pixel, name=case.name, cancelled=cancelled)
-        warnings += [*chosen_rule.remarks(model.facts), *case.remarks, *verdict.marks]
+        warnings += [*chosen_rule.remarks(model.facts), *case.warnings, *verdict.marks]
         given = OutlinedCase(
             case, answer.mask, answer.probability, model.facts, warnings, time.perf_counter() - started
         )

@@ -4,7 +4,6 @@ MAX_BODY = 96 * 2**20  # bytes: three uncompressed 16-bit series of 60 slices of
 MAX_BODIES = 2 * MAX_BODY  # of all requests together, since uploads are held in memory
 MAX_PARTS = 1024  # files in one upload, as of one DICOM series
 MAX_SLICES = 512  # in one answer
-MAX_LESIONS = 1_000  # in one answer; a low threshold on noise finds many more, which take minutes to measure
 MAX_WAITING = 16  # requests in the queue; at 15 a second the last one waits about a second
 AT_ONCE = 2  # requests in work at the same time; the model itself takes one at a time
 RETRY_AFTER = 2  # seconds that a refused client is told to wait

@@ -13,7 +13,6 @@ from brainseg.inference.answers import lesions, measurements, nifti_files, overl
 from brainseg.inference.answers.overlays import DISCLAIMER
 from brainseg.inference.cases import Case
 from brainseg.io.dicom.seg_writer import NoSegError
-from brainseg.server.limits import MAX_LESIONS
 from brainseg.server.refusals import Refusal
 
 JSON, PNG, NIFTI, DICOM = "application/json", "image/png", "application/x-nifti", "application/dicom"
@@ -56,8 +55,7 @@ def build_summary(given: OutlinedCase) -> dict[str, Any]:
         {"slice": number, "pixels": pixels, "area_mm2": _round(area), "mean_probability": _round(mean, 4)}
         for number, (pixels, area, mean) in enumerate(zip(read.pixels, areas, read.means, strict=True), 1)
     ]
-    found = lesions.find(case, mask, given.probability, most=MAX_LESIONS)
-    cut = [f"only the {MAX_LESIONS:,} largest lesions are listed"] if len(found) == MAX_LESIONS else []
+    found, cut = lesions.find_largest(case, mask, given.probability)
     return {
         "disclaimer": DISCLAIMER,
         "model": {"weights_sha256": model["weights_sha256"], "variant": given.facts["variant"],
@@ -131,8 +129,8 @@ def encode_seg(given: OutlinedCase) -> bytes:
     except NoSegError as error:
         raise Refusal(422, f"no DICOM SEG can be made: {error}", f"accept {NIFTI}") from None
     if encoded is None:
-        why = next((remark for remark in given.warnings if "DICOM SEG" in remark), "what was sent is no DICOM series")
-        raise Refusal(422, f"no DICOM SEG can be made: {why.removeprefix('no DICOM SEG: ')}", f"accept {NIFTI}")
+        why = given.case.no_seg or "what was sent is no DICOM series"
+        raise Refusal(422, f"no DICOM SEG can be made: {why}", f"accept {NIFTI}")
     return encoded
 
 

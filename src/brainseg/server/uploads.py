@@ -4,8 +4,9 @@ A volume may come in two parts, a header and its voxels, which need no mark: the
 """
 
 import shutil
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -129,7 +130,8 @@ def _find_pair(role: str, uploads: list[UploadFile]) -> Part | None:
         head = header.file.read(itk.MAX_HEADER)
         header.file.seek(0)
         names: tuple[str, ...] = ()
-        if head[:4] in _NIFTI and head[_NIFTI[head[:4]] :].startswith((b"ni1", b"ni2")):
+        begin = _inflate(head)
+        if begin[:4] in _NIFTI and begin[_NIFTI[begin[:4]] :].startswith((b"ni1", b"ni2")):
             names = "1.hdr", "1.img"
         elif itk.is_head(head):
             try:
@@ -140,6 +142,15 @@ def _find_pair(role: str, uploads: list[UploadFile]) -> Part | None:
         if names:
             return Part("pair", [header.file, voxels.file], (header.size or 0) + (voxels.size or 0), names)
     return None
+
+
+def _inflate(head: bytes) -> bytes:
+    """How a file begins; of gzip the first ``_HEAD`` bytes that are in it, nothing if it is damaged."""
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    with suppress(zlib.error):
+        return zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+    return b""
 
 
 def detect_kind(head: bytes, label: str) -> str:

@@ -138,8 +138,8 @@ LACKS = {
 @pytest.mark.parametrize("what", LACKS)
 def test_without_what_a_seg_needs_there_is_none_and_a_remark(what, tmp_path):
     case, mask = read(tmp_path, **LACKS[what])
-    (remark,) = case.remarks
-    assert what in remark and "DOE" not in remark
+    assert what in case.no_seg and "DOE" not in case.no_seg
+    assert case.remarks == () and case.warnings == (f"no DICOM SEG: {case.no_seg}",)
     assert seg_files.encode_mask(mask, case, FACTS) is None
 
 

@@ -18,6 +18,7 @@ _DIGITS = {
     "centroid_z_mm": 1, "first_slice": 0, "last_slice": 0, "largest_slice": 0, "mean_probability": 3,
     "max_probability": 3,
 }  # fmt: skip
+MOST = 1_000  # in one answer; a low threshold on noise finds many more, which take minutes to measure
 COLUMNS = tuple(_DIGITS)  # of a table of lesions; docs/predict.md describes them
 
 _Point = tuple[float, float, float]
@@ -39,6 +40,14 @@ class Lesion(NamedTuple):
     largest_slice: int
     mean_probability: float
     max_probability: float
+
+
+def find_largest(
+    case: Case, mask: np.ndarray, probability: np.ndarray, numbers: Sequence[int] = ()
+) -> tuple[list[Lesion], list[str]]:
+    """The ``MOST`` largest lesions, and a warning if there are more. Arguments as in ``find``."""
+    found = find(case, mask, probability, numbers, MOST + 1)
+    return found[:MOST], [f"only the {MOST:,} largest lesions are listed"] if len(found) > MOST else []
 
 
 def find(

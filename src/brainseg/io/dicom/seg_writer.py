@@ -22,6 +22,7 @@ from brainseg.errors import BrainsegError
 from brainseg.io.dicom import slice_header
 
 NOTE = "Research use only, not for clinical use"
+NO_LIBRARY = "highdicom is not installed"
 MAX_BYTES = 2**24  # of the headers of a series: 4 KiB for each of 4,096 files
 
 _OF_SERIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")  # the same in all files
@@ -55,6 +56,11 @@ class NoSegError(Exception):
     """A series of which no SEG can be made. Its text says why and holds nothing of a header."""
 
 
+def is_available() -> bool:
+    """Whether the library that writes a SEG is installed."""
+    return find_spec("highdicom") is not None
+
+
 def pick_origin(slices: Sequence[tuple[Path, int]], name: str) -> Origin:
     """Take from the files' headers what a SEG repeats, and check that it is complete.
 
@@ -67,8 +73,8 @@ def pick_origin(slices: Sequence[tuple[Path, int]], name: str) -> Origin:
         NoSegError: something is missing, invalid, or not the same in all files; highdicom is not installed.
         DataError: a file cannot be read.
     """
-    if find_spec("highdicom") is None:
-        raise NoSegError("highdicom is not installed: pip install '.[medical]'")
+    if not is_available():
+        raise NoSegError(f"{NO_LIBRARY}: pip install '.[medical]' in a clone of the project")
     with _no_seg_of_failures():
         return _pick_origin(slices, name)
 
