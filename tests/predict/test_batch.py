@@ -238,8 +238,9 @@ def test_slices_that_do_not_belong_together_are_refused_by_name(tmp_path, capsys
         run(tmp_path / "b", tmp_path / "out2")
 
 
-def test_an_empty_answer_is_an_answer(tmp_path):
+def test_an_empty_answer_is_an_answer(tmp_path, capsys):
     run([nifti(tmp_path / "a.nii.gz", heads(4, tumour=()))], tmp_path / "out")
+    assert "a: no tumour on 4 slices, " in capsys.readouterr().out
     row = table(tmp_path / "out")["a"]
     assert (row["area_mm2"], row["area_pixels"], row["volume_ml"], row["mean_probability"]) == ("0.0", "0", "0.000", "")
     assert (row["slices_with_tumour"], row["largest_slice"]) == ("0", "")

@@ -202,21 +202,11 @@ def _process_all(
 
         for read in _read_ahead(jobs, folder, find_kept, scratch, reader):
             try:
-                if read.fault:
-                    raise read.fault
-                record = (
-                    _reuse(read.kept, read, folder) if read.kept else _process(read, folder, predictor, bar, with_maps)
-                )
+                record = _answer(read, folder, predictor, bar, with_maps)
             except Exception as error:  # an error in one case must not stop the others
-                fault = errors.as_brainseg_error(error)
-                if isinstance(fault, MachineError) and isinstance(error, OSError):
-                    raise  # the disk is full, or the folder is gone
-                own = error.problems if isinstance(error, BrainsegError) else _name_case(fault, read.job)
-                folder.drop(_source_key(read.job), read.digest)
-                folder.fail(case_files.make_failed_row(read.name, read.job.label, own))
+                fault, own = _fail(error, read, folder)
                 problems += own
                 kind = RunError if isinstance(fault, RunError) else kind
-                _print_problems(own, type(fault) if isinstance(fault, RunError | MachineError) else DataError)
             else:
                 records.append(record)
                 kept += bool(read.kept)
@@ -226,6 +216,29 @@ def _process_all(
                 folder.write_summary()
                 written = time.monotonic()
     return RunResults(records, kept, problems, kind)
+
+
+def _answer(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: tqdm, with_maps: bool) -> Record:
+    """The result of a case, kept or new. Raises what reading or outlining it raises."""
+    if read.fault:
+        raise read.fault
+    return _reuse(read.kept, read, folder) if read.kept else _process(read, folder, predictor, bar, with_maps)
+
+
+def _fail(error: Exception, read: LoadedCase, folder: ResultFolder) -> tuple[BrainsegError, list[Problem]]:
+    """Print and note why a case has no result; return that as an error and its problems.
+
+    Raises:
+        OSError: ``error`` itself, if no other case could be answered either.
+    """
+    fault = errors.as_brainseg_error(error)
+    if isinstance(fault, MachineError) and isinstance(error, OSError):
+        raise error  # the disk is full, or the folder is gone
+    own = error.problems if isinstance(error, BrainsegError) else _name_case(fault, read.job)
+    folder.drop(_source_key(read.job), read.digest)
+    folder.fail(case_files.make_failed_row(read.name, read.job.label, own))
+    _print_problems(own, type(fault) if isinstance(fault, RunError | MachineError) else DataError)
+    return fault, own
 
 
 @contextmanager
@@ -383,9 +396,10 @@ def _print_line(text: str) -> None:
 def _describe(record: Record, kept: bool) -> str:
     """The line that is printed when a case is done."""
     row = record.row
-    words = [f"tumour on {row['slices_with_tumour']} of {row['slices']} slices" if row["slices"] > 1 else
-             "tumour" if row["slices_with_tumour"] else "no tumour"]  # fmt: skip
+    several = row["slices"] > 1
+    words = [f"no tumour on {row['slices']} slices" if several else "no tumour"]
     if row["slices_with_tumour"]:
+        words = [f"tumour on {row['slices_with_tumour']} of {row['slices']} slices" if several else "tumour"]
         words.append(f"{row['volume_ml']} ml" if row["volume_ml"] else f"largest area {row['area_pixels']:,} pixels")
     words.append("kept" if kept else f"{row['seconds']} s")
     return f"{record.name}: {', '.join(words)}" + (f" [{row['warnings']}]" if row["warnings"] else "")

@@ -120,36 +120,51 @@ def find(paths: Sequence[str], scratch: Path, *, skip: Path | None = None, each_
     """
     problems: list[Problem] = []
     walk = Walk(skip)
-    folders: dict[PurePosixPath, dict[str, File]] = defaultdict(dict)
     expanded = [(_to_folder(path), is_named) for path, is_named in _expand(paths, problems)]
     alone = {path for path, is_named in expanded if is_named}
-    first: dict[tuple[str, str], File] = {}  # real folder and name → where the file was found first
-    for file in _list_files([path for path, _ in expanded], walk, problems):
+    folders = _gather_folders([path for path, _ in expanded], walk, problems)
+    named = {file for inside in folders.values() for file in inside.values() if not file.member and file.path in alone}
+    sources: list[Source] = []
+    missing = _find_missing(folders)
+    for place, inside in sorted(folders.items()):
+        ordered = [file for _, file in sorted(inside.items())]
+        found, here = _divide_folder(ordered, named, scratch, each_picture, problems)
+        walk.passed += here
+        if any(source.form == "series" for source in found):
+            found = [_remark(source, missing.get(place, "")) for source in found]
+            missing.pop(place, None)
+        sources += found
+    walk.passed += [PassedOver(str(place), MISSING, why) for place, why in missing.items()]
+    passed = list(dict.fromkeys(walk.passed))  # a folder that was named twice is listed twice
+    return FoundCases(sorted(sources, key=lambda source: (source.place, source.label)), problems, passed)
+
+
+def _gather_folders(paths: Iterable[Path], walk: Walk, problems: list[Problem]) -> dict[PurePosixPath, dict[str, File]]:
+    """By folder and name, the files at or below the paths; each only where it was found first."""
+    folders: dict[PurePosixPath, dict[str, File]] = defaultdict(dict)
+    first: dict[tuple[str, str], File] = {}  # by real folder and name
+    for file in _list_files(paths, walk, problems):
         own = first.setdefault((os.path.realpath(file.path.parent), f"{file.path.name}:{file.member}"), file)
         if own.folder == file.folder:
             folders[file.folder].setdefault(file.name, file)
         else:
             walk.passed.append(PassedOver(file.label, "link", f"is the same file as {own.label}, which is read"))
-    named = {file for inside in folders.values() for file in inside.values() if not file.member and file.path in alone}
-    sources: list[Source] = []
-    missing = _find_missing(folders)
-    for place, inside in sorted(folders.items()):
-        stems = {file.stem for file in inside.values()}
-        answers = {file for file in inside.values() if _is_mask(file, file in named, stems)}
-        rest = [file for _, file in sorted(inside.items()) if file not in answers]
-        told: dict[File, PassedOver] = {}
-        found = list(_group_cases(rest, named, scratch, each_picture, problems, told))
-        if any(source.form == "series" for source in found):
-            found = [_remark(source, missing.get(place, "")) for source in found]
-            missing.pop(place, None)
-        used = {file for source in found for file in source.files}
-        walk.passed += [PassedOver(file.label, "mask", "is a mask, by its name") for file in sorted(answers)]
-        others = (told.get(file) or PassedOver(file.label, "other file", "is no image") for file in rest)
-        walk.passed += [each for file, each in zip(rest, others, strict=True) if file not in used]
-        sources += found
-    walk.passed += [PassedOver(str(place), MISSING, why) for place, why in missing.items()]
-    passed = list(dict.fromkeys(walk.passed))  # a folder that was named twice is listed twice
-    return FoundCases(sorted(sources, key=lambda source: (source.place, source.label)), problems, passed)
+    return folders
+
+
+def _divide_folder(
+    inside: list[File], named: set[File], scratch: Path, each_picture: bool, problems: list[Problem]
+) -> tuple[list[Source], list[PassedOver]]:
+    """The cases among the files of one folder, which are sorted, and what is passed over."""
+    stems = {file.stem for file in inside}
+    answers = {file for file in inside if _is_mask(file, file in named, stems)}
+    rest = [file for file in inside if file not in answers]
+    told: dict[File, PassedOver] = {}
+    found = list(_group_cases(rest, named, scratch, each_picture, problems, told))
+    used = {file for source in found for file in source.files}
+    passed = [PassedOver(file.label, "mask", "is a mask, by its name") for file in sorted(answers)]
+    others = (told.get(file) or PassedOver(file.label, "other file", "is no image") for file in rest)
+    return found, passed + [each for file, each in zip(rest, others, strict=True) if file not in used]
 
 
 def _to_folder(path: Path) -> Path:

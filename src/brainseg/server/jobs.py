@@ -68,7 +68,20 @@ class AnswerBuilder:
             choice: of another rule than the model's.
             with_probability: whether a NIfTI file has the probabilities instead of the mask.
         """
-        model = chosen_rule.apply(self.model, choice)
+        given = self._outline(parts, chosen_rule.apply(self.model, choice), cancelled)
+        if kind == PNG:
+            return responses.draw_slice(given, number)
+        if kind == NIFTI:
+            with self._temporary_folder() as folder:
+                return responses.encode_nifti(given, folder, with_probability)
+        if kind == DICOM:
+            return responses.encode_seg(given)
+        assert kind == JSON
+        body = responses.build_summary(given)
+        return body | {"volumes": responses.encode_volumes(given)} if with_volumes else body
+
+    def _outline(self, parts: dict[str, Part], model: PredictorLike, cancelled: Callable[[], bool]) -> OutlinedCase:
+        """Raises Refusal: what was sent is no case, too large or no head. RunError: nobody waits any more."""
         started = time.perf_counter()
         warnings = self._check_phantoms(parts)
         case = self._case(parts)
@@ -83,19 +96,8 @@ class AnswerBuilder:
                 raise Refusal(422, "; ".join(verdict.marks), "send axial brain slices, FLAIR or all three sequences")
             answer = model.segment(case.voxels, case.pixel, name=case.name, cancelled=cancelled)
         warnings += [*chosen_rule.remarks(model.facts), *case.warnings, *verdict.marks]
-        given = OutlinedCase(
-            case, answer.mask, answer.probability, model.facts, warnings, time.perf_counter() - started
-        )
-        if kind == PNG:
-            return responses.draw_slice(given, number)
-        if kind == NIFTI:
-            with self._temporary_folder() as folder:
-                return responses.encode_nifti(given, folder, with_probability)
-        if kind == DICOM:
-            return responses.encode_seg(given)
-        assert kind == JSON
-        body = responses.build_summary(given)
-        return body | {"volumes": responses.encode_volumes(given)} if with_volumes else body
+        seconds = time.perf_counter() - started
+        return OutlinedCase(case, answer.mask, answer.probability, model.facts, warnings, seconds)
 
     def _case(self, parts: dict[str, Part]) -> cases.Case:
         found = {}
