@@ -243,6 +243,9 @@ def data(
     layout: Annotated[
         Layout, Option("--layout", help="How files are laid out, as download.layout; auto recognises it.")
     ] = "auto",
+    patient: Annotated[str, Option("--patient", metavar="RULE", help="As download.patient.")] = "folder",
+    images: Annotated[str, Option("--images", metavar="PATTERN", help="As download.images, in quotes.")] = "**/*",
+    masks: Annotated[str, Option("--masks", metavar="PATTERN", help="As download.masks, in quotes.")] = "**/*_mask.*",
     json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -252,7 +255,7 @@ def data(
     """
     from brainseg.commands import own_data
 
-    own_data.run(path, layout, as_json=json)
+    own_data.run(path, layout, patient, images, masks, as_json=json)
 
 
 @_command("evaluate")
@@ -287,7 +290,7 @@ def evaluate(
             "--foreground",
             metavar="1,2,4",
             callback=_check_labels,
-            help="The labels of the masks that count as tumour. Default: all above 0.",
+            help="The labels of the masks that count as tumour. Default: the only one above 0.",
         ),
     ] = None,
     predicted_foreground: Annotated[

@@ -1,6 +1,7 @@
 """`brainseg doctor`: one line for each check, PASS or WARN with a remedy, and never a failure."""
 
 import json
+import os
 import socket
 import subprocess
 from collections import namedtuple
@@ -78,7 +79,8 @@ def test_a_folder_without_git_is_told_with_the_command_that_helps(folder):
     with pytest.raises(DataError) as caught:
         doctor.git(folder)
     (problem,) = caught.value.problems
-    subprocess.run(problem.fix.split(), cwd=folder, check=True, capture_output=True)
+    own = {f"GIT_{role}_{what}": "a@b.c" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    subprocess.run(problem.fix, shell=True, cwd=folder, env=os.environ | own, check=True, capture_output=True)
     assert not doctor.git(folder).fix
 
 

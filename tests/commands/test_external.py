@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -209,6 +210,13 @@ def test_scans_without_scalp_are_counted(project):
     assert "1 of 2 patients' scans look like ones without scalp" in said
     page = (project / "out/report.html").read_text()
     assert "1 of the 2 scans look like ones without scalp." in page
+
+
+@pytest.mark.parametrize("source", ["kaggle", "folder"])
+def test_only_a_model_of_whole_heads_has_hardly_seen_others(source):
+    report = SimpleNamespace(inputs=SimpleNamespace(no_scalp=1, patients=2, flair_alone=False))
+    model = SimpleNamespace(protocol=SimpleNamespace(source=source))
+    assert ("hardly seen" in external._describe_inputs(report, model)[0]) == (source == "kaggle")
 
 
 def test_its_masks_by_themselves_have_the_same_numbers(project, trained):

@@ -10,7 +10,7 @@ import pytest
 
 from brainseg import cli, config
 from brainseg.data import folder
-from tests.support import own_layouts
+from tests.support import dicom_study, own_layouts
 from tests.support.nifti_files import nifti
 
 
@@ -94,3 +94,51 @@ def test_nothing_there(name, tmp_path, monkeypatch, capsys):
 
 def test_the_command_knows_the_layouts_of_params_yaml():
     assert typing.get_args(cli.Layout) == typing.get_args(config.Layout)
+
+
+def test_what_was_asked_is_written_in_the_lines(tmp_path, monkeypatch, capsys):
+    """Slices that need a rule, and patterns: what the message says can be done in the same command."""
+    root = own_layouts.folders(tmp_path, ["img_1", "img_2"])
+    assert call(monkeypatch, root) == 2 and "each_image" in capsys.readouterr().err
+    assert call(monkeypatch, root, "--patient", "each_image") == 0
+    assert 'patient: "each_image"' in capsys.readouterr().out
+    assert call(monkeypatch, root, "--images", "images/*", "--masks", "masks/*", "--patient", "(img)_") == 0
+    content = config.parse_yaml(capsys.readouterr().out.partition("params.yaml:")[2], "x")["download"]
+    assert content == {
+        "source": "folder", "path": str(root), "layout": "patterns", "images": "images/*", "masks": "masks/*",
+        "patient": "(img)_",
+    }  # fmt: skip
+    assert call(monkeypatch, root, "--patient", "(a)(b)") == 2 and "--patient" in capsys.readouterr().err
+
+
+def test_a_dicom_seg_is_looked_at_on_its_image(tmp_path, monkeypatch, capsys):
+    highdicom = pytest.importorskip("highdicom")
+    drawn = np.zeros((4, 16, 16), bool)
+    drawn[1:3, 4:9, 4:9] = True
+    paths = dicom_study.save(tmp_path / "scans/p1", np.arange(4 * 256, dtype=np.uint16).reshape(4, 16, 16))
+    word = highdicom.sr.CodedConcept("108369006", "SCT", "Neoplasm")
+    segment = highdicom.seg.SegmentDescription(1, "tumour", word, word, "MANUAL")
+    sources = [highdicom.imread(path) for path in paths]
+    (tmp_path / "masks").mkdir()
+    highdicom.seg.Segmentation(
+        sources, drawn, "BINARY", [segment], "1.2.3", 9, "1.2.3.4", 1, "others", "tool", "1", "0"
+    ).save_as(tmp_path / "masks/p1.dcm")
+    rule = "--images", "scans/*/", "--masks", "masks/*.dcm", "--patient", "each_volume"
+    assert call(monkeypatch, tmp_path, *rule) == 0
+    assert "1 found, 0 missing, 0 empty of 1 looked at" in capsys.readouterr().out
+
+
+def test_a_mask_that_vanishes_is_told(tmp_path, monkeypatch, capsys):
+    root = own_layouts.folders(tmp_path)
+    (root / "masks/p1_1.tif").unlink()
+    (root / "masks/p1_1.tif").symlink_to(root / "nowhere")
+    assert call(monkeypatch, root) == 2
+    told = capsys.readouterr().err
+    assert "p1_1.tif: is a link that leads nowhere" in told and "Traceback" not in told
+
+
+def test_an_image_of_an_unnamed_sequence_is_not_called_flair(tmp_path, monkeypatch, capsys):
+    own_layouts.sequence(tmp_path / "images/p1.nii.gz", "t1")
+    own_layouts.mask(tmp_path / "masks/p1.nii.gz", (1,))
+    assert call(monkeypatch, tmp_path) == 0
+    assert "an unnamed sequence, taken as FLAIR, in 1" in capsys.readouterr().out

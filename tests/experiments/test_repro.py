@@ -63,6 +63,17 @@ def test_without_git_nothing_runs(handed_over, tmp_path):
         repro.run(None)
 
 
+def test_a_repository_without_a_commit_is_refused_with_the_commands_that_help(handed_over, tmp_path):
+    (tmp_path / ".git").rmdir()
+    subprocess.run(["git", "init"], cwd=tmp_path, check=True, capture_output=True)
+    with pytest.raises(DataError, match="without a commit") as caught:
+        repro.run(None)
+    own = {f"GIT_{role}_{what}": "a@b.c" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    subprocess.run(caught.value.problems[0].fix, shell=True, cwd=tmp_path, env=os.environ | own, check=True)
+    repro.run(None)
+    assert handed_over == ["repro"]
+
+
 def test_an_unknown_recipe_names_those_there_are(tmp_path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/fast.yaml").write_text("train: {epochs: 1}\n")

@@ -76,7 +76,7 @@ def run(inputs: ExternalInputs, model: Path, out: Path) -> str:
         _write(scored, out)
         _draw(scored, temporary, arrays["model"], out / "plots", params.render)
     reports.write(out / "report.html", scored.report, facts, scored.per_patient, out / "plots")
-    lines = [evaluate.table(scored.report), *_describe_inputs(scored.report)]
+    lines = [evaluate.table(scored.report), *_describe_inputs(scored.report, facts)]
     return "\n".join([*lines, f"Report:  {out / 'report.html'}", f"Numbers: {out / 'evaluation.json'}"])
 
 
@@ -156,12 +156,12 @@ def _is_flair_alone(data: dataset.Dataset) -> bool:
     return all((image == image[..., FLAIR, None]).all() for image in data.images)
 
 
-def _describe_inputs(report: ExternalEvaluation) -> list[str]:
+def _describe_inputs(report: ExternalEvaluation, model: Manifest | None) -> list[str]:
     """What the reader of the numbers must know of the images."""
     found = report.inputs
     assert found is not None
     lines = [f"Inputs: {found.no_scalp:,} of {found.patients:,} patients' scans look like ones without scalp"]
-    if found.no_scalp and report.test.alone:
+    if found.no_scalp and model and model.protocol.source == "kaggle":  # LGG is of whole heads
         lines[0] += ", of which the model has hardly seen any: it may miss lesions at the brain's edge"
     if found.flair_alone and report.test.alone:
         lines.append("Inputs: FLAIR in every channel, so the numbers are those given FLAIR alone, too")

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+from pydantic import ValidationError
 
 from brainseg import config
 from brainseg.data import folder
 from brainseg.data.layouts import finding, recognition
 from brainseg.data.layouts.recognition import Recognised
 from brainseg.data.pairing import PairedFiles
-from brainseg.errors import DataError, Problem, printable
-from brainseg.io import nifti, pictures, scans, spacing, volumes
+from brainseg.errors import DataError, Problem, guard, printable
+from brainseg.io import nifti, pictures, scans, volumes
 from brainseg.io.sequences import CHANNELS, FLAIR
 
+_TAKEN = "an unnamed sequence, taken as FLAIR,"
 MASKS_READ = 100  # whose voxels are looked at, of the first patients; headers are read of all
-_UNSET = {"images": "**/*", "masks": "**/*_mask.*", "patient": "folder"}
+_UNNAMED = ("table", "folders", recognition.PATTERNS)  # layouts whose image is not known to be FLAIR
 
 
 class Grid(NamedTuple):
@@ -38,16 +39,31 @@ class Summary(NamedTuple):
     problems: list[Problem]
 
 
-def run(path: str, layout: config.Layout, *, as_json: bool = False) -> None:
+def run(
+    path: str,
+    layout: config.Layout,
+    patient: str = "folder",
+    images: str = recognition.UNSET[0],
+    masks: str = recognition.UNSET[1],
+    *,
+    as_json: bool = False,
+) -> None:
     """Print what would be read of ``path``.
 
     Args:
-        layout: as ``download.layout``.
+        layout, patient, images, masks: as in ``download``.
 
     Raises:
         DataError: it could not be read, with all that is wrong; what could be found is printed before.
     """
-    params = config.Download(source="folder", path=os.path.abspath(os.path.expanduser(path)), layout=layout, **_UNSET)
+    place = os.path.abspath(os.path.expanduser(path))
+    try:
+        params = config.Download(
+            source="folder", path=place, layout=layout, images=images, masks=masks, patient=patient
+        )
+    except ValidationError as error:
+        fix = "folder, each_volume, each_image, or a regular expression with one group"
+        raise DataError("--patient", f"{patient}: {config.reason(error)}", fix) from None
     summary = summarise(params)
     print(_format_json(summary) if as_json else _format_table(summary))
     if summary.problems:
@@ -59,10 +75,9 @@ def summarise(params: config.Download) -> Summary:
     read = recognition.find(params)
     cases, problems = read.found.cases, list(read.found.problems)
     grids: Counter[Grid] = Counter()
-    known = {problem.path for problem in problems}
+    told = {problem.path for problem in problems}
+    cases = [case for case in cases if not told & {str(read.root / name) for name in finding.list_used(case)}]
     for case in cases:
-        if known & {str(read.root / name) for name in finding.list_used(case)}:
-            continue
         try:
             grids[_read_grid(read.root, case)] += 1
         except DataError as error:
@@ -72,12 +87,13 @@ def summarise(params: config.Download) -> Summary:
     if looked and looked == empty == len(cases):
         what = "holds masks that are all empty: there is nothing to learn"
         problems.append(Problem(str(read.root), what, "export the masks anew; tumour is 1, 255 or a label above 0"))
-    lacking = sum("has no mask" in problem.what for problem in problems)
+    cases = read.found.cases
+    lacking = sum(problem.what.startswith("has no mask") for problem in problems)
     rows = {
         "layout": f"{read.title} (download.layout: {read.layout}), {read.why}",
         "patients": f"{len({case.patient for case in cases}):,}",
         **_describe_cases(cases, grids),
-        **({"sequences": shown} if (shown := _describe_sequences(cases)) else {}),
+        **({"sequences": shown} if (shown := _describe_sequences(read)) else {}),
         "masks": f"{len(cases):,} found, {lacking:,} missing, {empty:,} empty of {looked:,} looked at",
         **_describe_grids(grids),
         **_describe_examples(read),
@@ -120,7 +136,7 @@ def _count_empty(root: Path, cases: list[PairedFiles]) -> tuple[int, int, list[P
     for case in cases[:MASKS_READ]:
         path = root / case.mask
         try:
-            labels = scans.read_labels(path, str(path)).voxels if case.is_volume else _read_picture(path)
+            labels = _read_mask(root, case) if case.is_volume else _read_picture(path)
         except DataError as error:
             problems += error.problems
             continue
@@ -129,8 +145,17 @@ def _count_empty(root: Path, cases: list[PairedFiles]) -> tuple[int, int, list[P
     return empty, looked, problems
 
 
+def _read_mask(root: Path, case: PairedFiles) -> np.ndarray:
+    """The labels of a volume; a DICOM SEG is placed on its image."""
+    path, image = root / case.mask, root / case.image
+    place = scans.read_image(image, str(image)).volume if scans.is_dicom(path) else None
+    return scans.read_labels(path, str(path), place).voxels
+
+
 def _read_picture(path: Path) -> np.ndarray:
-    return pictures.decode_labels(path.read_bytes(), str(path))
+    with guard(path):
+        data = path.read_bytes()
+    return pictures.decode_labels(data, str(path))
 
 
 def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str, str]:
@@ -142,14 +167,16 @@ def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str,
     return rows | {"slices": f"{counted:,}" + (" and those of volumes that are no NIfTI" if open_ended else "")}
 
 
-def _describe_sequences(cases: list[PairedFiles]) -> str:
+def _describe_sequences(read: Recognised) -> str:
     counts: Counter[str] = Counter()
-    for case in (case for case in cases if case.is_volume):
-        counts[CHANNELS[FLAIR]] += 1
+    for case in (case for case in read.found.cases if case.is_volume):
+        is_named = finding.split_sequence(finding.stem(case.image))[1] or case.pre or case.post
+        is_named = is_named or read.layout not in _UNNAMED
+        counts[CHANNELS[FLAIR] if is_named else _TAKEN] += 1
         pre, flair, post = case.volumes if len(case.volumes) > 1 else (0, 0, 0)
         counts[CHANNELS[0]] += bool(case.pre) or pre != flair
         counts[CHANNELS[2]] += bool(case.post) or post != flair
-    return ", ".join(f"{name} in {counts[name]:,}" for name in CHANNELS if counts[name])
+    return ", ".join(f"{name} in {counts[name]:,}" for name in (*CHANNELS, _TAKEN) if counts[name])
 
 
 def _describe_grids(grids: Counter[Grid]) -> dict[str, str]:
@@ -181,13 +208,10 @@ def _describe_rest(read: Recognised) -> dict[str, str]:
 
 def _write_params(params: config.Download, read: Recognised) -> list[str]:
     """The lines of params.yaml that read this."""
-    text = DoubleQuotedScalarString(params.path or "")
-    return [
-        "download:",
-        "  source: folder",
-        f"  path: {json.dumps(str(text), ensure_ascii=False)}",
-        f"  layout: {read.layout}",
-    ]
+    values = {name: getattr(params, name) for name in ("path", "images", "masks", "patient")}
+    written = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}  # is YAML, too
+    lines = {"source": "folder", "path": written.pop("path"), "layout": read.layout, **written}
+    return ["download:", *(f"  {name}: {value}" for name, value in lines.items())]
 
 
 def _format_table(summary: Summary) -> str:
@@ -205,6 +229,3 @@ def _format_json(summary: Summary) -> str:
     content: dict[str, Any] = {"rows": summary.rows, "params": "\n".join(summary.lines)}
     content["problems"] = [problem._asdict() for problem in summary.problems]
     return json.dumps(content, indent=1, ensure_ascii=False)
-
-
-_ = spacing

@@ -22,11 +22,7 @@ from brainseg.io import untrusted_zip
 
 INDEX = ("patient", "institution", "slice", "image", "mask")
 SPACING, IMAGE_FILE, MASK_FILE = "spacing", "image_file", "mask_file"
-FURTHER = (
-    SPACING,
-    IMAGE_FILE,
-    MASK_FILE,
-)  # columns left out where no slice has them: archives of LGG keep their digest
+FURTHER = (SPACING, IMAGE_FILE, MASK_FILE)  # left out where no slice has them, so archives of LGG keep their digest
 _INDEX_NAME = "index.csv"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _REGULAR_0644 = 0o100644 << 16

@@ -22,7 +22,8 @@ NAMES = {"download.images": "IMAGES", "download.masks": "MASKS", "download.path"
 class ExternalInputs(NamedTuple):
     """Folders or patterns of images, masks and, where they exist already, predictions; ``download.patient``.
 
-    ``foreground`` and ``predicted`` are the labels of masks and predictions that count as tumour; None: binary.
+    ``foreground`` and ``predicted`` are the labels of masks and predictions that count as tumour; None: the only
+    value above 0.
     """
 
     images: str

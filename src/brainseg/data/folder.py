@@ -123,7 +123,7 @@ def _read_volume(root: Path, found: PairedFiles, place: tuple[str, str], remarks
     remarks.add(found.image, image.remarks)
     remarks.add(found.mask, mask.remarks)
     name = pairing.split_name(PurePosixPath(found.image).name)[0]
-    kind = "labels" if found.any_label else "mask"  # preprocess takes each label of the former as tumour
+    kind = "labels" if found.any_label else "classes" if found.mixed else "mask"  # see preprocessing
     for number, (pixels, labels) in enumerate(zip(image.voxels, mask.voxels, strict=True), 1):
         names = f"{name}_{number:04}.npy", f"{name}_{number:04}_{kind}.npy"
         data = pictures.encode(pixels), pictures.encode(labels)

@@ -2,9 +2,9 @@
 
 ``download.images`` and ``download.masks`` are patterns relative to ``download.path``: ``*`` matches any text, ``?`` one
 character, ``**/`` any folders; a pattern without an ending matches any of ENDINGS, and of masks DICOM where nothing
-else matches. What the wildcards match is the
-pair's key: with images ``images/*`` and masks ``masks/*``, or images ``**/*`` and masks ``**/*_mask.*``, the image
-``a_7.png`` finds its mask by ``a_7``. An image pattern that ends in ``/`` matches folders, each one DICOM series.
+else matches. What the wildcards match is the pair's key: with images ``images/*`` and masks ``masks/*``, or images
+``**/*`` and masks ``**/*_mask.*``, the image ``a_7.png`` finds its mask by ``a_7``. An image
+pattern that ends in ``/`` matches folders, each one DICOM series.
 Ignored are hidden files, files with other endings, and all outside the folders that the patterns name.
 """
 
@@ -34,7 +34,8 @@ class PairedFiles(NamedTuple):
     """A pair, slices or volumes; all files are relative to the folder.
 
     ``pre`` and ``post`` are volumes beside the FLAIR ``image``, or empty; ``volumes``: which of a file's ``sequences``
-    volumes are its channels, empty for a file of one; ``any_label``: each label of the mask above 0 is tumour.
+    volumes are its channels, empty for a file of one; ``any_label``: each label of the mask above 0 is tumour;
+    ``mixed``: some of them are known not to be.
     """
 
     patient: str
@@ -48,6 +49,7 @@ class PairedFiles(NamedTuple):
     sequences: int = 0
     institution: str = ""
     any_label: bool = False
+    mixed: bool = False
 
 
 class Scope(NamedTuple):
@@ -211,10 +213,10 @@ def _match_names(names: list[str], pattern: str) -> dict[Key, list[str]]:
         if in_folder and in_stem and ending in ("", ".*", suffix):
             folder = "/".join(group.strip("/") for group in in_folder.groups() if group)
             found[folder, *in_stem.groups()].append(name)
-    return {key: _drop_voxels(names) for key, names in found.items()}
+    return {key: drop_voxels(names) for key, names in found.items()}
 
 
-def _drop_voxels(names: list[str]) -> list[str]:
+def drop_voxels(names: list[str]) -> list[str]:
     """``names`` without the .img whose .hdr is there."""
     there = set(names)
     return [
@@ -249,6 +251,11 @@ def split_name(name: str, *more: str) -> tuple[str, str]:
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"(\*\*/|\*|\?)", pattern)
     return re.compile("".join(_WILDCARDS.get(part) or re.escape(part) for part in parts), re.DOTALL)
+
+
+def is_expression(rule: str) -> bool:
+    """Whether ``download.patient`` is a regular expression."""
+    return rule not in ("folder", "each_image", "each_volume")
 
 
 def find_patient(key: Key, image: str, rule: str) -> str:
@@ -353,10 +360,15 @@ def _describe_strangers(images: dict[Key, list[str]], masks: dict[Key, list[str]
     return Problem("", what, fix)
 
 
-def check_identities(slices: list[PairedFiles], rule: str, by_folder: bool = True) -> list[Problem]:
+def check_identities(
+    slices: list[PairedFiles], rule: str, by_folder: bool = True, names: str = "download.patient"
+) -> list[Problem]:
     """Images without patient or number, and different images of one patient that contradict each other.
 
     Those are slices of the same number, anything beside a volume and, with ``by_folder``, folders of the same name.
+
+    Args:
+        names: where patients are named, and corrected.
     """
     problems = []
     unassigned = [found.image for found in slices if not found.patient]
@@ -374,7 +386,7 @@ def check_identities(slices: list[PairedFiles], rule: str, by_folder: bool = Tru
             problems.append(Problem(image, what, "number the slices, or set download.patient: each_image"))
         elif patient and whole.get(patient, image) != image:
             what = f"and {whole[patient]}, a volume, are both of patient {patient}"
-            problems.append(Problem(image, what, "keep one volume of each patient, or correct download.patient"))
+            problems.append(Problem(image, what, f"keep one volume of each patient, or correct {names}"))
         elif patient and first.setdefault((patient, number), image) != image:
             what = f"and {first[patient, number]} are both slice {number} of patient {patient}"
             problems.append(Problem(image, what, "end their names with different numbers"))

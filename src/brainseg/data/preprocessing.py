@@ -33,7 +33,11 @@ USUAL = ({1}, {255}, {65535})  # labels of tumour in masks that have no other
 _SHOWN = 8  # values that a message names
 _NAME_LABELS = "name the labels that are tumour: preprocess.foreground; threshold a grey picture"
 _ANY_LABEL = "_labels.npy"  # end of a mask of which ``folder`` knows that each label above 0 is tumour
-_VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask|_labels)?\.npy")  # a member that ``folder`` made from a volume
+_MIXED = "_classes.npy"  # and of one with labels of which it knows that some are not
+_MOST_LABELS = 8  # parts that a tumour may have; a parcellation of the brain has dozens
+_VOLUME_MEMBER = re.compile(
+    r"(.+)_[0-9]{4,}(_mask|_labels|_classes)?\.npy"
+)  # a member that ``folder`` made of a volume
 
 
 class PreparedSlice(NamedTuple):
@@ -59,8 +63,8 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
     Warns on stderr about constant images, identical images of a patient, and labels that no mask has.
 
     Raises:
-        DataError: every fault of every slice: missing, unreadable, sizes that differ, masks that are not
-            binary, patients that share an image.
+        DataError: every fault of every slice: missing, unreadable, sizes that differ, masks of several labels where
+            none are named, patients that share an image.
         IntegrityError: ``path`` is not what download wrote; all other faults are listed with it.
     """
     index = archive.read_index(path)
@@ -141,8 +145,7 @@ def _prepare_patient(
         return outcomes
     first = next(iter(read))
     labels = sorted(frozenset().union(*(each.labels for each in read.values())))
-    if params.foreground is None and len(labels) > 1:
-        what = f"and other masks of the patient hold different values above 0 ({_show(labels)})"
+    if params.foreground is None and (what := _describe_labels(labels, members[first][1])):
         outcomes[first] = DataError(members[first][1], what, _NAME_LABELS)
     if all(each.image.dtype == np.uint8 for each in read.values()):
         return outcomes
@@ -157,6 +160,17 @@ def _prepare_patient(
             image = grid.resize_image(intensity.to_uint8(each.image, ends), params.size, _read_pixel(members[i][2]))
             outcomes[i] = each._replace(image=image)
     return outcomes
+
+
+def _describe_labels(labels: list[int], mask_name: str) -> str:
+    """What is wrong with the labels of all masks of a patient, where none are named; empty if nothing is."""
+    if not mask_name.endswith(_ANY_LABEL):
+        what = f"and other masks of the patient hold different values above 0 ({_show(labels)})"
+        return what if len(labels) > 1 else ""
+    what = (
+        f"and other masks of the patient hold {len(labels)} labels ({_show(labels)}), more than the parts of a tumour"
+    )
+    return what if len(labels) > _MOST_LABELS else ""
 
 
 def _raise_faults(faults: list[BrainsegError], own: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -197,17 +211,17 @@ def prepare_slice(
     for name in (image_name, mask_name):
         try:
             data = _read_member(source, name)
-            is_jpeg = pictures.is_jpeg(data)  # at last, of the mask
+            is_jpeg = pictures.is_jpeg(data)  # the mask is the second, so this ends as the mask's
             decoded.append(pictures.decode_labels(data, name) if name == mask_name else pictures.decode(data, name))
         except (DataError, IntegrityError) as error:
             faults.append(error)
     _raise_faults(faults)
     image, mask = decoded
+    labels = frozenset(_find_labels(mask))
     if params.foreground is None and mask_name.endswith(_ANY_LABEL):
         mask = (mask > 0).view(np.uint8)
     raise_all(check_pair(image, mask, mask_name, params.foreground))
     digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-    labels = frozenset(_find_labels(mask))
     if params.foreground is not None:
         mask = np.isin(mask, params.foreground).view(np.uint8)
     constant, extent = bool(image.min() == image.max()), float(max(np.multiply(mask.shape, pixel)))
@@ -223,11 +237,13 @@ def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[
         return [Problem(name, what, "pair each image with the mask drawn on it")]
     labels = _find_labels(mask)
     has_background = bool(np.count_nonzero(mask) < mask.size)
-    if foreground is not None or (has_background and len(labels) <= 1) or set(labels) in USUAL:
+    is_mixed = bool(labels) and name.endswith(_MIXED)
+    if foreground is not None or (not is_mixed and ((has_background and len(labels) <= 1) or set(labels) in USUAL)):
         return []
     values = ([0] if has_background else []) + labels
     what = f"the mask holds {len(values)} values ({_show(values)}), "
     what += "of which one may be tumour" if has_background else "and none is 0, the background"
+    what = f"{what}; some are none by dataset.json" if is_mixed else what
     return [Problem(name, what, _NAME_LABELS)]
 
 
@@ -297,7 +313,12 @@ def _warn(slices: pd.DataFrame, foreground: list[int]) -> None:
     for patient, count in blank[of_volume]["patient"].value_counts(sort=False).items():
         print(f"WARNING {patient}: every pixel has the same value in {count} slices", file=sys.stderr)
     labels = slices.groupby("patient")["labels"].agg(lambda found: frozenset().union(*found))
-    if not foreground and (odd := set(labels) - {frozenset(), *map(frozenset, USUAL)}):
+    whole = slices["mask"].str.endswith(_ANY_LABEL)
+    if not foreground and (taken := frozenset().union(*slices.loc[whole, "labels"])):
+        shown = _show(sorted(taken))
+        print(f"WARNING preprocess.foreground: each label above 0 was taken as tumour: {shown}", file=sys.stderr)
+    single = labels.drop(slices.loc[whole, "patient"].unique())
+    if not foreground and (odd := set(single) - {frozenset(), *map(frozenset, USUAL)}):
         shown = _show(sorted(frozenset().union(*odd)))
         what = f"masks hold {shown} as their only value above 0, which was taken as tumour"
         print(f"WARNING preprocess.foreground: {what}", file=sys.stderr)

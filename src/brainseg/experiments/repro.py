@@ -52,9 +52,18 @@ def run(recipe: str | None, root: Path = Path(), *, check: bool = False, setting
 
 
 def check_git(root: Path) -> None:
-    """Refuse a folder in no Git repository, where DVC does nothing: the download of a zip has none."""
+    """Refuse a folder in no Git repository, or in one without a commit: the download of a zip has none.
+
+    DVC does nothing without a repository, and tries no other parameters without a commit.
+    """
+    fix = "git init && git add . && git commit -m start"
     if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
-        raise DataError(root.resolve(), "is in no Git repository, which DVC needs", "git init")
+        raise DataError(root.resolve(), "is in no Git repository, which DVC needs", fix)
+    if not (git := shutil.which("git")):
+        return
+    head = subprocess.run([git, "rev-parse", "-q", "--verify", "HEAD"], cwd=root, capture_output=True, check=False)
+    if head.returncode == 1:  # other codes are faults of Git itself, such as a repository of another owner
+        raise DataError(root.resolve(), "is in a Git repository without a commit, which DVC needs", fix)
 
 
 def read_settings(settings: Sequence[str]) -> dict:

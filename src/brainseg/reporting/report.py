@@ -120,6 +120,7 @@ def write(
         "flair": evaluation.baselines.flair_threshold,
         "network": manifest.network.name if manifest else None,
         "parameters": manifest.parameters if manifest else None,
+        "of_whole_heads": manifest is not None and manifest.protocol.source == "kaggle",
         "epoch_chosen": manifest is not None and manifest.training.parameters.train.keep == "best",
         "columns": list(columns),
         "metrics": [(m, [_format_cell(column, m) for column in columns.values()]) for m in listed],

@@ -199,7 +199,7 @@ def test_the_table_names_patients_and_institutions(tmp_path, capsys):
 
 def test_a_table_without_patients_names_them_by_file(tmp_path):
     root = own_layouts.table(tmp_path)
-    (root / "pairs.csv").write_text("image;mask\n../x/flair.nii.gz;../x/m.nii.gz\n../y/t1.nii.gz;../y/m.nii.gz\n")
+    (root / "pairs.csv").write_text("flair;mask\n../x/flair.nii.gz;../x/m.nii.gz\n../y/t1.nii.gz;../y/m.nii.gz\n")
     assert [pair.patient for pair in read(root)][::SLICES] == ["flair", "t1"]
 
 

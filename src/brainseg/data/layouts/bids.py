@@ -1,4 +1,7 @@
-"""BIDS: ``sub-01/[ses-1/]anat/sub-01_FLAIR.nii.gz``, and the masks of lesions anywhere below ``derivatives/``."""
+"""BIDS: ``sub-01/[ses-1/]anat/sub-01_FLAIR.nii.gz``, and the masks of lesions anywhere else.
+
+Usually below ``derivatives/``; a ``dseg`` only where its name or its folder there says lesion or tumour.
+"""
 
 import re
 from collections import defaultdict
@@ -30,7 +33,12 @@ def recognise(listing: Listing) -> str:
 
 
 def read(listing: Listing, params: config.Download) -> Found:
-    """A patient is a subject; of several sessions the first that has FLAIR and mask is read."""
+    """A patient is a subject; of several sessions the first that has FLAIR and mask is read.
+
+    Raises:
+        DataError: several data sets, whose subjects of one number are different patients.
+    """
+    finding.check_homes(listing, sorted({_find_home(name) for name in listing.names if _is_image(name)}))
     sessions, passed = _group(listing)
     built: list[PairedFiles | Problem] = []
     for patient in sorted({patient for patient, _ in sessions}):
@@ -50,12 +58,31 @@ def _build(patient: str, session: str, scans: _Scans, passed: dict[str, str]) ->
         files[kind] = name
         passed |= dict.fromkeys(others, f"a second {kind} of the patient")
     passed |= {name: "T2 is not used" for name in scans.images.get(T2, [])}
-    masks = [name for name in scans.masks if _TUMOUR.search(finding.stem(name))] or scans.masks
+    masks = [name for name in scans.masks if _names_tumour(name)]
+    masks = masks or [name for name in scans.masks if not finding.stem(name).endswith("_dseg")]
+    place = "/".join(filter(None, (patient, session)))
+    if scans.masks and not masks:
+        what = f"has only {scans.masks[0]}, which does not say that it is of a tumour"
+        return Problem(files.get(FLAIR, place), what, "name it label-lesion, or list the pairs in a CSV")
+    passed |= dict.fromkeys(set(scans.masks) - set(masks), "a mask that does not say that it is of a tumour")
     if len(masks) > 1:
         shown = ", ".join(masks[:3])
         what = f"has {len(masks)} masks: {shown}"
-        return Problem(files.get(FLAIR, patient), what, "name the tumour's label-lesion, or use a CSV of pairs")
-    return finding.build_case(patient, files, "".join(masks), "/".join(filter(None, (patient, session))))
+        return Problem(files.get(FLAIR, place), what, "keep one, or list the pairs in a CSV")
+    return finding.build_case(patient, files, "".join(masks), place)
+
+
+def _names_tumour(mask: str) -> bool:
+    """Whether a mask's name, or its folder right below ``derivatives``, says that it is of a tumour."""
+    match = _NAME.fullmatch(finding.stem(mask))
+    pipeline = re.search(r"(?:^|/)derivatives/([^/]+)/", mask)
+    return any(map(_TUMOUR.search, (match["rest"] if match else "", pipeline[1] if pipeline else "")))
+
+
+def _find_home(image: str) -> str:
+    """The folder of the data set: that which holds the subject's."""
+    patient = finding.stem(image).partition("_")[0]
+    return image[: f"/{image}".rindex(f"/{patient}/")].rstrip("/")
 
 
 def _group(listing: Listing) -> tuple[dict[tuple[str, str], _Scans], dict[str, str]]:

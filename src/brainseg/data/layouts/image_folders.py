@@ -28,23 +28,31 @@ def recognise(listing: Listing) -> str:
 
 
 def read(listing: Listing, params: config.Download) -> Found:
-    """Patients are, unless ``download.patient`` says otherwise, volumes, else folders, else names before the number."""
+    """Patients are, unless ``download.patient`` says otherwise, folders, else volumes, else names before the number."""
     tops = _find_tops(listing)
     if not tops:
         raise DataError(listing.root, "holds no folders images/ and masks/", "set download.path to where they are")
-    images, masks = (_list(listing, top) for top in tops)
-    if images and not any(key in images or _MASK_END.sub("", key) in images for key in masks):  # image_1 and mask_1
-        images, masks = ({_START.sub(r"\1", key): name for key, name in files.items()} for files in (images, masks))
-    masks = {(key if key in images else _MASK_END.sub("", key)): name for key, name in masks.items()}
+    all_images, all_masks = (_list(listing, top) for top in tops)
+    known = {key for key, _ in all_images}
+    if known and not any(key in known or _MASK_END.sub("", key) in known for key, _ in all_masks):  # image_1, mask_1
+        all_images, all_masks = (
+            [(_START.sub(r"\1", key), name) for key, name in pairs] for pairs in (all_images, all_masks)
+        )
+    images, doubles = finding.keep_first(all_images)
+    masks, more = finding.keep_first(
+        (key if key in images else _MASK_END.sub("", key), name) for key, name in all_masks
+    )
     volumes = {key for key, name in images.items() if pairing.is_volume(listing.root, name)}
-    patients = _name_patients(listing, images, volumes, params.patient)
-    built: list[PairedFiles | Problem] = []
+    patients, remarks = _name_patients(listing, images, volumes, params.patient, PurePosixPath(tops[0]).name)
+    built: list[PairedFiles | Problem] = [*doubles, *more]
     for key, image in sorted(images.items()):
+        if sequence := _find_other_sequence(finding.stem(image), key in volumes):
+            built.append(finding.describe_sequence(image, sequence))
+            continue
         order = 1 if key in volumes or params.patient in ("each_image", "each_volume") else pairing.find_number(image)
         built.append(_build(image, masks.get(key, ""), patients.get(key, ""), order, key in volumes))
-    fix = "add the image, or remove the mask"
-    built += [Problem(name, "is a mask without image", fix) for key, name in masks.items() if key not in images]
-    return finding.sort_out(listing, built, {})
+    built += finding.find_lonely(masks, images)
+    return finding.sort_out(listing, built, {}, remarks)
 
 
 def _build(image: str, mask: str, patient: str, order: int, is_volume: bool) -> PairedFiles | Problem:
@@ -71,22 +79,37 @@ def _list_parts(listing: Listing) -> set[tuple[str, ...]]:
     return {PurePosixPath(name).parts for name in listing.names}
 
 
-def _list(listing: Listing, top: str) -> dict[str, str]:
-    """Path below the folder, without ending → file, of all images."""
-    names = (name for name in listing.names if name.startswith(f"{top}/") and name.lower().endswith(pairing.ENDINGS))
-    return {pairing.split_name(name.removeprefix(f"{top}/"))[0]: name for name in names}
+def _list(listing: Listing, top: str) -> list[tuple[str, str]]:
+    """Path below the folder, without ending, and file, of all images."""
+    names = [name for name in listing.names if name.startswith(f"{top}/") and name.lower().endswith(pairing.ENDINGS)]
+    return [(pairing.split_name(name.removeprefix(f"{top}/"))[0], name) for name in pairing.drop_voxels(names)]
 
 
-def _name_patients(listing: Listing, images: dict[str, str], volumes: set[str], rule: str) -> dict[str, str]:
-    """Key → patient.
+def _find_other_sequence(stem: str, is_volume: bool) -> str:
+    """Another sequence than FLAIR that a name ends in, or that stands before the number of a slice; else empty."""
+    match = None if is_volume else _SLICE.fullmatch(stem)
+    named = [finding.split_sequence(name)[1] for name in (stem, match["patient"] if match else "")]
+    return next((name for name in named if name not in ("", finding.FLAIR)), "")
+
+
+def _name_patients(
+    listing: Listing, images: dict[str, str], volumes: set[str], rule: str, top: str
+) -> tuple[dict[str, str], list[str]]:
+    """Key → patient, and what was assumed.
 
     Raises:
-        DataError: slices right in the folder whose names do not tell patients apart.
+        DataError: names or folders that do not tell patients apart.
     """
     if rule != "folder":
-        return {key: pairing.find_patient(("", key), name, rule) for key, name in images.items()}
-    found = {key: key.replace("/", "_") for key in volumes}
-    found |= {key: PurePosixPath(key).parent.name for key in images if key not in volumes and "/" in key}
+        return {key: pairing.find_patient(("", key), name, rule) for key, name in images.items()}, []
+    if deep := [name for key, name in images.items() if key.count("/") > 1]:
+        what = f"lies in several folders, as {len(deep) - 1:,} others: which of them is the patient?"
+        fix = (
+            f'set download.patient: "{top}/([^/]+)/", which is the first of them, or another expression with one group'
+        )
+        raise DataError(listing.root / deep[0], what, fix)
+    found = {key: PurePosixPath(key).parent.name for key in images if "/" in key}
+    found |= {key: finding.split_sequence(key)[0] or key for key in volumes if key not in found}
     flat = [key for key in images if key not in found]
     numbers = defaultdict(list)
     for key in flat:
@@ -96,4 +119,8 @@ def _name_patients(listing: Listing, images: dict[str, str], volumes: set[str], 
         what = f"holds slices whose names do not say which are of one patient, such as {' and '.join(flat[:2])}"
         fix = "set download.patient: each_image if each is of another patient, or a regular expression with one group"
         raise DataError(listing.root / PurePosixPath(images[flat[0]]).parent, what, fix)
-    return found | {key: patient for patient, keys in numbers.items() for key in keys}
+    found |= {key: patient for patient, keys in numbers.items() for key in keys}
+    names = finding.name_patients(found.values())
+    shown = f"{', '.join(sorted(numbers)[:3])}{', ...' if len(numbers) > 3 else ''}"
+    remarks = [f"patients are the names before the number: {shown}"] if numbers else []
+    return {key: names[patient] for key, patient in found.items()}, remarks

@@ -14,6 +14,12 @@ from brainseg.io.sequences import CHANNELS
 
 IMAGES, LABELS, FACTS = "imagesTr", "labelsTr", "dataset.json"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
+_GENERIC = re.compile(r"((mri?|image|img|scan|volume|channel|sequence|brain|noname|[0-9])[-_ ]*)*", re.IGNORECASE)
+_TUMOUR = re.compile(r"tumou?r|lesion|glioma|metasta|o?edema|enhanc|necro|core|hyperintens", re.IGNORECASE)
+_NO_TUMOUR = re.compile(
+    r"ignore|brain|gr[ae]y|white|csf|cerebrospinal|ventric|healthy|normal|skull|scalp|cavity|resection|other|vessel",
+    re.IGNORECASE,
+)
 
 
 def recognise_nnunet(listing: Listing) -> str:
@@ -38,42 +44,48 @@ def recognise_decathlon(listing: Listing) -> str:
 def read_nnunet(listing: Listing, params: config.Download) -> Found:
     home = finding.only_home(listing, IMAGES)
     facts = finding.read_json(listing.root / home / FACTS)
-    masks = _list(listing, home + LABELS)
+    (images, doubles), (masks, more) = _list(listing, home + IMAGES), _list(listing, home + LABELS)
     cases: dict[str, dict[int, str]] = defaultdict(dict)
-    for case, name in _list(listing, home + IMAGES).items():
+    for case, name in images.items():
         if match := _CHANNEL.fullmatch(case):
             cases[match[1]][int(match[2])] = name
     count = 1 + max((number for files in cases.values() for number in files), default=0)
     channels, remarks = _name_channels(facts, count, listing.root / home / FACTS)
-    built: list[PairedFiles | Problem] = []
+    labels, told = _read_labels(facts)
+    built: dict[str, PairedFiles | Problem] = {}
     passed = {home + FACTS: ""}
     for case, numbered in sorted(cases.items()):
         files = {channels.get(number, ""): name for number, name in numbered.items()}
         passed |= {name: f"{kind or 'its channel'} is not used" for kind, name in files.items() if kind not in CHANNELS}
         files = {kind: name for kind, name in files.items() if kind}
-        built.append(finding.build_case(case, files, masks.get(case, ""), home + case, any_label=not _ignores(facts)))
-    built += _find_lonely(masks, set(cases))
-    return finding.sort_out(listing, built, passed, remarks)
+        built[case] = finding.build_case(case, files, masks.get(case, ""), home + case, **labels)
+    own = {case: [*numbered.values(), *filter(None, [masks.get(case)])] for case, numbered in cases.items()}
+    kept, later = finding.keep_one_scan(built, own)
+    kept += [*doubles, *more, *finding.find_lonely(masks, cases)]
+    return finding.sort_out(listing, kept, passed | later, remarks + told)
 
 
 def read_decathlon(listing: Listing, params: config.Download) -> Found:
     home = finding.only_home(listing, IMAGES)
     facts = finding.read_json(listing.root / home / FACTS)
-    images, masks = _list(listing, home + IMAGES), _list(listing, home + LABELS)
+    (images, doubles), (masks, more) = _list(listing, home + IMAGES), _list(listing, home + LABELS)
     channels, remarks = _name_channels(facts, 1, listing.root / home / FACTS)
     where = {kind: number for number, kind in channels.items()}
     if FLAIR not in where:
         raise _describe_no_flair(listing.root / home / FACTS, channels)
     order = tuple(where.get(kind, where[FLAIR]) for kind in (PRE, FLAIR, POST))
     volumes = order if len(set(order)) > 1 else order[:1]
-    built: list[PairedFiles | Problem] = []
+    labels, told = _read_labels(facts)
+    built: dict[str, PairedFiles | Problem] = {}
     for case, image in sorted(images.items()):
-        each = finding.build_case(case, {FLAIR: image}, masks.get(case, ""), image, any_label=not _ignores(facts))
+        each = finding.build_case(case, {FLAIR: image}, masks.get(case, ""), image, **labels)
         if isinstance(each, PairedFiles) and len(channels) > 1:
             each = each._replace(volumes=volumes, sequences=len(channels))
-        built.append(each)
-    built += _find_lonely(masks, set(images))
-    return finding.sort_out(listing, built, {home + FACTS: ""}, remarks)
+        built[case] = each
+    own = {case: [image, *filter(None, [masks.get(case)])] for case, image in images.items()}
+    kept, later = finding.keep_one_scan(built, own)
+    kept += [*doubles, *more, *finding.find_lonely(masks, images)]
+    return finding.sort_out(listing, kept, {home + FACTS: ""} | later, remarks + told)
 
 
 def _match(listing: Listing) -> list[tuple[str, str]]:
@@ -81,22 +93,22 @@ def _match(listing: Listing) -> list[tuple[str, str]]:
     pairs = []
     for home in finding.find_homes(listing, IMAGES):
         at = f"{home}/" if home else ""
-        masks = _list(listing, at + LABELS)
-        for case, image in _list(listing, at + IMAGES).items():
+        masks = _list(listing, at + LABELS)[0]
+        for case, image in _list(listing, at + IMAGES)[0].items():
             channel = _CHANNEL.fullmatch(case)
             mask = masks.get(case) or masks.get(channel[1] if channel else "")
             pairs += [(image, mask)] if mask else []
     return pairs
 
 
-def _list(listing: Listing, folder: str) -> dict[str, str]:
-    """Name without ending → file, of the NIfTI files right in a folder."""
+def _list(listing: Listing, folder: str) -> tuple[dict[str, str], list[Problem]]:
+    """Name without ending → file, of the volumes right in a folder, and those whose name is taken."""
     names = (name for name in listing.names if name.rpartition("/")[0] == folder and finding.is_volume(name))
-    return {finding.stem(name): name for name in names}
+    return finding.keep_first((finding.stem(name), name) for name in names)
 
 
 def _name_channels(facts: dict[str, Any], count: int, path: Any) -> tuple[dict[int, str], list[str]]:
-    """Number → sequence, or the word itself where it is none; a single channel of another name counts as FLAIR.
+    """Number → sequence, or the word itself where it is none; a single channel that only says image counts as FLAIR.
 
     Raises:
         DataError: several channels, and none is named FLAIR.
@@ -107,7 +119,7 @@ def _name_channels(facts: dict[str, Any], count: int, path: Any) -> tuple[dict[i
     named = {int(key): finding.name_sequence(str(word)) or str(word) for key, word in words.items()}
     if not named and count == 1:
         return {0: FLAIR}, [f"there is no {FACTS} that names the channel: it is taken as FLAIR"]
-    if len(named) == 1 and finding.name_sequence(word := next(iter(words.values()))) == "":
+    if len(named) == 1 and _GENERIC.fullmatch(word := str(next(iter(words.values())))):
         return {next(iter(named)): FLAIR}, [f"the channel is named {word}: it is taken as FLAIR"]
     if FLAIR not in named.values():
         raise _describe_no_flair(path, named)
@@ -120,12 +132,19 @@ def _describe_no_flair(path: Any, channels: dict[int, str]) -> DataError:
     return DataError(path, what, 'name them: "channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}')
 
 
-def _ignores(facts: dict[str, Any]) -> bool:
-    """Whether a label marks voxels that are to be ignored, which must not count as tumour."""
+def _read_labels(facts: dict[str, Any]) -> tuple[dict[str, bool], list[str]]:
+    """What build_case is told of labels, and a remark that names them: all are tumour, unless some plainly are not."""
     labels = facts.get("labels")
-    return isinstance(labels, dict) and any(str(part).lower() == "ignore" for pair in labels.items() for part in pair)
+    pairs = labels.items() if isinstance(labels, dict) else ()
+    each = [(name, label) if not str(name).isdecimal() else (label, name) for name, label in map(_to_text, pairs)]
+    named = {name: label for name, label in each if label != "0" and name.lower() != "background"}
+    others = [name for name in named if _NO_TUMOUR.search(name) and not _TUMOUR.search(name)]
+    shown = ", ".join(f"{label} ({name})" for name, label in list(named.items())[:8])
+    if others:
+        remark = f"{FACTS} has labels that are no tumour, so preprocess.foreground must name those that are: {shown}"
+        return {"mixed": True}, [remark]
+    return {"any_label": True}, [f"labels of {FACTS} that are taken as tumour: {shown}"] if named else []
 
 
-def _find_lonely(masks: dict[str, str], cases: set[str]) -> list[Problem]:
-    fix = "add the image, or remove the mask"
-    return [Problem(name, "is a mask without image", fix) for case, name in masks.items() if case not in cases]
+def _to_text(pair: tuple[Any, Any]) -> tuple[str, str]:
+    return str(pair[0]), str(pair[1])

@@ -14,8 +14,9 @@ from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
 
 _IMAGE, _MASK, _PATIENT, _INSTITUTION = "image", "mask", "patient", "institution"
+_EXPLICIT = "flair"  # a column of images that are FLAIR whatever their files are named
 _COLUMNS = {
-    _IMAGE: ("image", "images", "flair"),
+    _IMAGE: ("image", "images", _EXPLICIT),
     PRE: ("pre", "t1", "pre-contrast"),
     POST: ("post", "t1ce", "t1c", "post-contrast"),
     _MASK: ("mask", "masks", "label", "seg"),
@@ -30,7 +31,7 @@ def recognise(listing: Listing) -> str:
 
 
 def read(listing: Listing, params: config.Download) -> Found:
-    """A patient is as the column says; without it each volume is of another one, named as its file.
+    """A patient is as the column says; without it as ``download.patient``, or each volume is of another one.
 
     Raises:
         DataError: no table, several, or one that is no CSV with these columns.
@@ -44,12 +45,15 @@ def read(listing: Listing, params: config.Download) -> Found:
     columns = _name_columns(raw)
     table = pd.DataFrame({kind: raw[column].str.strip() for kind, column in columns.items()})
     table = table.reindex(columns=list(_COLUMNS), fill_value="")
-    named = _name_patients(table)
-    built = [_build(listing, row, patient, number) for number, (row, patient) in enumerate(named, 2)]
+    named = _name_patients(table, params.patient)
+    is_explicit = columns[_IMAGE].strip().lower() == _EXPLICIT
+    built = [_build(listing, row, patient, number, is_explicit) for number, (row, patient) in enumerate(named, 2)]
+    if not table[_PATIENT].any() and params.patient in ("folder", "each_volume"):
+        built += _check_slices(built, tables[0])
     found = finding.sort_out(listing, built, {tables[0]: ""})
     unused = [str(column) for column in raw.columns if column not in columns.values()]
     remarks = [f"columns that are not read: {', '.join(unused[:5])}"] if unused else []
-    return found._replace(remarks=remarks)
+    return found._replace(remarks=[*found.remarks, *remarks])
 
 
 def _find_tables(listing: Listing) -> list[str]:
@@ -77,12 +81,24 @@ def _name_columns(table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _name_patients(table: pd.DataFrame) -> list[tuple[dict[str, str], str]]:
+def _check_slices(built: list[PairedFiles | Problem], table: str) -> list[Problem]:
+    """Slices, of which nobody says which are of one patient."""
+    slices = [each.image for each in built if isinstance(each, PairedFiles) and not each.is_volume]
+    what = "has no column patient, and lists slices, of which several may be of one patient"
+    fix = "add the column, or set download.patient: each_image if each is of another patient, or a regular expression"
+    return [Problem(table, f"{what}: {slices[0]}", fix)] if slices else []
+
+
+def _name_patients(table: pd.DataFrame, rule: str) -> list[tuple[dict[str, str], str]]:
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
     if table[_PATIENT].any():
         return [(row, row[_PATIENT].replace("/", "_")) for row in rows]
+    if pairing.is_expression(rule):
+        return [(row, pairing.find_patient((), row[_IMAGE], rule)) for row in rows]
     stems = Counter(finding.stem(row[_IMAGE].rstrip("/")) for row in rows)
-    return [(row, _name_by_file(row[_IMAGE], stems)) for row in rows]
+    own = [_name_by_file(row[_IMAGE], stems) for row in rows]
+    names = finding.name_patients(own)
+    return [(row, names[name]) for row, name in zip(rows, own, strict=True)]
 
 
 def _name_by_file(image: str, stems: Counter[str]) -> str:
@@ -92,12 +108,18 @@ def _name_by_file(image: str, stems: Counter[str]) -> str:
     return own if stems[own] == 1 else "_".join((*path.parent.parts, own)).strip("/_")
 
 
-def _build(listing: Listing, row: dict[str, str], patient: str, number: int) -> PairedFiles | Problem:
+def _build(
+    listing: Listing, row: dict[str, str], patient: str, number: int, is_explicit: bool
+) -> PairedFiles | Problem:
     place = f"line {number}"
     if missing := [kind for kind in (_IMAGE, _MASK) if not row[kind]]:
         return Problem(place, f"has no {missing[0]}", "fill the cell, or remove the line")
     if not patient:
-        return Problem(place, "has no patient", "fill the cell: each image needs its patient")
+        return Problem(place, "has no patient", "fill the cell, or correct download.patient: each image needs one")
+    sequence = finding.split_sequence(finding.stem(row[_IMAGE].rstrip("/")))[1]
+    if sequence not in ("", finding.FLAIR) and not is_explicit:
+        fix = "give the path of FLAIR, or name the column flair if it is to be read as FLAIR"
+        return Problem(row[_IMAGE], f"is named as {sequence}, and would be taken as FLAIR ({place})", fix)
     for name in filter(None, (row[kind] for kind in (_IMAGE, PRE, POST, _MASK))):
         path = listing.root / name
         if not path.exists() and not path.is_symlink():

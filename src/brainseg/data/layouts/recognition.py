@@ -13,7 +13,7 @@ from brainseg.errors import DataError, Problem
 
 PATTERNS = "patterns"
 _NONE = "no layout is recognised"
-_UNSET = ("**/*", "**/*_mask.*")  # images and masks of params.yaml where nobody has named patterns
+UNSET = ("**/*", "**/*_mask.*")  # images and masks of params.yaml where nobody has named patterns
 
 
 class Layout(NamedTuple):
@@ -54,7 +54,7 @@ def find(params: config.Download, scope: Scope = pairing.ALL) -> Recognised:
         DataError: no such folder, a layout that cannot be told, or one that the folder does not have.
     """
     root = find_root(params)
-    if params.layout == PATTERNS or (params.layout == "auto" and (params.images, params.masks) != _UNSET):
+    if params.layout == PATTERNS or (params.layout == "auto" and (params.images, params.masks) != UNSET):
         why = f"{params.images} and {params.masks}"
         return Recognised(PATTERNS, PATTERNS_TITLE, why, root, _find_by_patterns(root, params, scope))
     listing = _list(root, Path(params.path or ""))
@@ -134,9 +134,10 @@ def _find_by_patterns(root: Path, params: config.Download, scope: Scope) -> Foun
 def _check(listing: Listing, found: Found, params: config.Download, name: str) -> Found:
     """Patients by a rule if there is one, faults of identities and links, and all faults by their whole paths."""
     cases = found.cases
-    if params.patient not in ("folder", "each_image", "each_volume") and name != "table":
+    if pairing.is_expression(params.patient) and name not in ("table", "folders"):  # these have applied it
         cases = [case._replace(patient=pairing.find_patient((), case.image, params.patient)) for case in cases]
-    problems = [*found.problems, *pairing.check_identities(cases, params.patient, by_folder=False)]
+    where = "the column patient" if name == "table" and params.patient == "folder" else "download.patient"
+    problems = [*found.problems, *pairing.check_identities(cases, params.patient, by_folder=False, names=where)]
     used = {name: listing.root / name for case in cases for name in finding.list_used(case)}
     faults = {name: fault for name, path in used.items() if (fault := pairing.check_path(path))}
     problems += [Problem(name, *fault) for name, fault in faults.items()]
