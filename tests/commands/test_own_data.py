@@ -142,3 +142,21 @@ def test_an_image_of_an_unnamed_sequence_is_not_called_flair(tmp_path, monkeypat
     own_layouts.mask(tmp_path / "masks/p1.nii.gz", (1,))
     assert call(monkeypatch, tmp_path) == 0
     assert "an unnamed sequence, taken as FLAIR, in 1" in capsys.readouterr().out
+
+
+def test_a_mask_in_another_place_is_told_by_its_header(tmp_path, monkeypatch, capsys):
+    root = own_layouts.brats(tmp_path, ["p1"])
+    voxels = np.ones((own_layouts.SLICES, own_layouts.SIDE, own_layouts.SIDE), np.uint8)
+    nifti(root / "p1/p1_seg.nii.gz", voxels, shift=40)
+    assert call(monkeypatch, root) == 2
+    assert "p1_seg.nii.gz: lies elsewhere in space than its image" in capsys.readouterr().err
+
+
+def test_patterns_of_names_that_are_the_same_for_all_are_spelled_out(tmp_path, monkeypatch, capsys):
+    for name in ("p1", "p2"):
+        own_layouts.sequence(tmp_path / name / "Flair_a.nii.gz", "flair")
+        own_layouts.mask(tmp_path / name / "OT.nii.gz", (1,))
+    rule = "--patient", "each_volume", "--images"
+    assert call(monkeypatch, tmp_path, *rule, "*/Flair*.nii.gz", "--masks", "*/OT*.nii.gz") == 2
+    assert "as */Flair_a.nii.gz and */OT.nii.gz" in capsys.readouterr().err
+    assert call(monkeypatch, tmp_path, *rule, "*/Flair_a.nii.gz", "--masks", "*/OT.nii.gz") == 0

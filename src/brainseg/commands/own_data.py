@@ -14,7 +14,7 @@ from brainseg.data import folder
 from brainseg.data.layouts import finding, recognition
 from brainseg.data.layouts.recognition import Recognised
 from brainseg.data.pairing import PairedFiles
-from brainseg.errors import DataError, Problem, guard, printable
+from brainseg.errors import DataError, Problem, guard, printable, raise_all
 from brainseg.io import nifti, pictures, scans, volumes
 from brainseg.io.sequences import CHANNELS, FLAIR
 
@@ -107,19 +107,27 @@ def _read_grid(root: Path, case: PairedFiles) -> Grid:
     """The image's grid, empty where it is no NIfTI.
 
     Raises:
-        DataError: a damaged header, or a mask of another shape.
+        DataError: a damaged header, or a mask of another shape or place.
     """
     if not _is_nifti(case.image):
         return Grid("", "", 0)
     image = nifti.read_geometry(root / case.image, str(root / case.image))
     if _is_nifti(case.mask):
         mask = nifti.read_geometry(root / case.mask, str(root / case.mask))
-        if volumes.axial_shape(mask) != volumes.axial_shape(image):
+        if volumes.axial_shape(mask) != volumes.axial_shape(image) and mask.shape != image.shape:
             what = f"is {_show(mask.shape)}, its image {_show(image.shape)}"
             raise DataError(root / case.mask, what, "draw it on this image, or resample it to the image's grid")
+        raise_all(scans.find_problems(_place(image), _place(mask), str(root / case.mask)))
     sides = np.linalg.norm(image.affine[:3, :3], axis=0)
     shown = (f"{side:.3g}" for side in sides)
     return Grid(_show(image.shape), " x ".join(shown), volumes.axial_shape(image)[0])
+
+
+def _place(grid: volumes.Geometry) -> scans.Scan:
+    """A volume without voxels of its own, for its shape and place."""
+    voxels = np.broadcast_to(np.uint8(0), volumes.axial_shape(grid))
+    rows, columns, slices = map(float, np.linalg.norm(grid.affine[:3, :3], axis=0))
+    return scans.Scan(voxels, volumes.Volume(voxels, (rows, columns, slices), grid))
 
 
 def _is_nifti(name: str) -> bool:
@@ -170,8 +178,8 @@ def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str,
 def _describe_sequences(read: Recognised) -> str:
     counts: Counter[str] = Counter()
     for case in (case for case in read.found.cases if case.is_volume):
-        is_named = finding.split_sequence(finding.stem(case.image))[1] or case.pre or case.post
-        is_named = is_named or read.layout not in _UNNAMED
+        words = finding.split_sequence(finding.stem(case.image))[1], case.pre, case.post
+        is_named = read.layout not in _UNNAMED or any(words)
         counts[CHANNELS[FLAIR] if is_named else _TAKEN] += 1
         pre, flair, post = case.volumes if len(case.volumes) > 1 else (0, 0, 0)
         counts[CHANNELS[0]] += bool(case.pre) or pre != flair

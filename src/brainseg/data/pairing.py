@@ -356,8 +356,17 @@ def _describe_strangers(images: dict[Key, list[str]], masks: dict[Key, list[str]
         for key, names in (*list(images.items())[:1], *list(masks.items())[:1])
     ]
     what = f"no image has a mask: {', '.join([*sides, *examples])}"
-    fix = "set download.images and download.masks so that each * matches the same text in both, as images/* and masks/*"
+    own = [_spell_out(params.images, images), _spell_out(params.masks, masks)]
+    alike = " and ".join(own if all(own) else ("images/*", "masks/*"))
+    fix = f"set download.images and download.masks so that each * matches the same text in both, as {alike}"
     return Problem("", what, fix)
+
+
+def _spell_out(pattern: str, found: dict[Key, list[str]]) -> str:
+    """The pattern with the file's name instead of wildcards in it; empty if files have several names, or one folder."""
+    names = {PurePosixPath(name).name for each in found.values() for name in each}
+    home = PurePosixPath(pattern).parent
+    return str(home / names.pop()) if len(names) == 1 and len(found) > 1 and "*" in str(home) else ""
 
 
 def check_identities(
