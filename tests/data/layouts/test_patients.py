@@ -146,8 +146,9 @@ def test_bare_names_in_folders_of_visits_need_a_rule(tmp_path):
         own_layouts.mask(tmp_path / place / "seg.nii.gz", (1,))
     assert 'set download.patient: "^([^/]+)/"' in faults(tmp_path)
     shutil.rmtree(tmp_path / "p1/20020304")
-    found = find(tmp_path, "^([^/]+)/")
-    assert [case.patient for case in found.cases] == ["p1", "p2"] and not found.problems
+    for rule, patients in (("^([^/]+)/", ["p1", "p2"]), ("([^/]+)/[^/]+$", ["20010203", "x"])):
+        found = find(tmp_path, rule)
+        assert [case.patient for case in found.cases] == patients and not found.problems
 
 
 def test_a_dseg_of_bids_is_of_a_tumour_only_where_it_says_so(tmp_path):

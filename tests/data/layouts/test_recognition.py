@@ -254,7 +254,7 @@ def test_two_folders_within_another_and_names_that_begin_with_the_kind(tmp_path)
 def test_train_and_test_folders_are_not_mixed_up(tmp_path):
     for part in ("train", "test"):
         own_layouts.folders(tmp_path / part)
-    with pytest.raises(DataError, match="has none of the layouts"):
+    with pytest.raises(DataError, match="2 folders hold images and masks: test, train"):
         read(tmp_path)
 
 

@@ -67,18 +67,14 @@ def _build(case: str, folder: str, files: dict[str, list[str]]) -> PairedFiles |
 
 def _check_folders(cases: Cases) -> list[Problem]:
     """A fault where files that do not name their case lie so that a folder may be a visit instead of a patient."""
-    bare = sorted(
-        folder
-        for folder, case in cases
-        if any(_is_bare(name) for names in cases[folder, case].values() for name in names)
-    )
+    bare = sorted(folder for folder, case in cases if any(map(_is_bare, cases[folder, case].get(finding.FLAIR, []))))
     parents = {folder.rpartition("/")[0] for folder in bare}
     visits = [folder for folder in bare if finding.is_time_point(PurePosixPath(folder).name)]
     if len(parents) < 2 and not visits:
         return []
     what = f"and the like: which of the folders is the patient? ({', '.join([*visits, *bare][:3])})"
     fix = """set download.patient: "^([^/]+)/" if it is the first one, "([^/]+)/[^/]+$" if it is the last"""
-    return [Problem((visits or bare)[0], what, fix + '"')]
+    return [Problem((visits or bare)[0], what, fix)]
 
 
 def _is_bare(name: str) -> bool:

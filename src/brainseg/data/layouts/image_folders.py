@@ -63,16 +63,21 @@ def _build(image: str, mask: str, patient: str, order: int, is_volume: bool) -> 
 
 def _find_tops(listing: Listing) -> tuple[str, str] | None:
     """The two folders, side by side; None unless there is one of each, and at one place."""
+    both = list(find_places(listing).values())
+    if len(both) != 1 or any(len(kind) > 1 for kind in both[0]):
+        return None
+    return both[0][0][0], both[0][1][0]
+
+
+def find_places(listing: Listing) -> dict[str, tuple[list[str], list[str]]]:
+    """Each folder that holds folders of images and of masks → those; ``""`` is the top."""
     folders = {str(PurePosixPath(*parts[:end])) for parts in _list_parts(listing) for end in range(1, len(parts))}
     homes: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for each in sorted(folders):
         home, _, name = each.rpartition("/")
         for kind, words in enumerate((IMAGES, MASKS)):
             homes[home][kind].extend([each] if name.lower() in words else [])
-    both = [found for found in homes.values() if all(found)]
-    if len(both) != 1 or any(len(kind) > 1 for kind in both[0]):
-        return None
-    return both[0][0][0], both[0][1][0]
+    return {home: found for home, found in homes.items() if all(found)}
 
 
 def _list_parts(listing: Listing) -> set[tuple[str, ...]]:

@@ -65,7 +65,7 @@ def find(params: config.Download, scope: Scope = pairing.ALL) -> Recognised:
         except DataError as error:
             if why != _NONE:
                 raise
-            raise DataError("", problems=[_describe_unknown(root), *error.problems]) from None
+            raise DataError("", problems=[_describe_unknown(listing), *error.problems]) from None
     layout = LAYOUTS[name]
     found = layout.read(listing, params)
     return Recognised(name, layout.title, why, root, _check(listing, found, params, name))
@@ -111,8 +111,12 @@ def _choose(listing: Listing, params: config.Download) -> tuple[str, str]:
     return next(iter(reasons.items()), (PATTERNS, _NONE))
 
 
-def _describe_unknown(root: Path) -> Problem:
-    what = f"has none of the layouts {', '.join(LAYOUTS)}"
+def _describe_unknown(listing: Listing) -> Problem:
+    root, what = listing.root, f"has none of the layouts {', '.join(LAYOUTS)}"
+    places = sorted(image_folders.find_places(listing))
+    if len(places) > 1:
+        what = f"{what}: {len(places)} folders hold images and masks: {', '.join(name or '.' for name in places[:5])}"
+        return Problem(str(root), what, "set download.path to one of them, or move their files together")
     fix = "set download.images and download.masks, or set download.path to a CSV of pairs (image, mask, patient)"
     return Problem(str(root), what, fix)
 
