@@ -78,7 +78,9 @@ def test_every_file_that_a_model_is_trained_on_has_a_digest(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "slices.csv", "split.csv"])
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, b'a,b\n"', b"row\n1\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, b'a,b\n"', b"row\n1\n", b"patient\n1,2\n"]
+)
 def test_a_damaged_file_is_named_and_no_bug(tmp_path, name, content):
     processed, split = write_cohort(tmp_path)
     path = split if name == split.name else processed / name

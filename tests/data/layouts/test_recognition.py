@@ -232,6 +232,31 @@ def test_faults_of_a_table_name_the_line(tmp_path):
     }
 
 
+def test_a_table_that_a_spreadsheet_wrote(tmp_path):
+    root = own_layouts.table(tmp_path)
+    (root / "pairs.csv").write_text("image,mask,patient\n../x/flair.nii.gz,../x/m.nii.gz,p\n", "utf-8-sig")
+    assert {pair.patient for pair in read(root)} == {"p"}
+
+
+@pytest.mark.parametrize(
+    ("line", "at", "what"),
+    [
+        ("../x/flair.nii.gz,../x/m.nii.gz", "line 2", "has no patient"),
+        ("../x/flair.nii.gz", "line 2", "has no mask"),
+        (f"{'x' * 5000}.tif,m.tif,p", f"{'x' * 5000}.tif", "does not exist"),
+        ("../x/a,b.nii.gz,../x/m.nii.gz,p", "pairs.csv", "has more cells in line 2 than in the first"),
+    ],
+    ids=["no patient", "no mask", "long name", "comma"],
+)
+def test_lines_of_a_table_that_are_too_short_or_too_long(tmp_path, line, at, what):
+    root = own_layouts.table(tmp_path)
+    (root / "pairs.csv").write_text(f"image,mask,patient\n{line}\n")
+    if at == "line 2" and "patient" in what:
+        with (root / "pairs.csv").open("a") as table:
+            table.write("../y/flair.nii.gz,../y/m.nii.gz,q\n")
+    assert what in problems(root, layout="table")[at]
+
+
 @pytest.mark.parametrize("end", ["", "_mask", "_seg"])
 def test_two_folders_of_slices(end, tmp_path, capsys):
     root = own_layouts.folders(tmp_path, mask_end=end)

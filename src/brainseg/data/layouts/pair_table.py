@@ -1,10 +1,11 @@
 """A CSV of pairs: columns image and mask, and as wanted pre, post, patient, institution; files relative to the CSV."""
 
 import csv
+import itertools
+import os
 from collections import Counter
-from pathlib import PurePosixPath
-
-import pandas as pd
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from brainseg import config
 from brainseg.data import pairing
@@ -23,6 +24,8 @@ _COLUMNS = {
     _PATIENT: ("patient",),
     _INSTITUTION: ("institution",),
 }
+_SEPARATORS = ",;\t|"
+_UNREADABLE = (ValueError, OSError, csv.Error)
 
 
 def recognise(listing: Listing) -> str:
@@ -40,42 +43,63 @@ def read(listing: Listing, params: config.Download) -> Found:
     if len(tables) != 1:
         what = f"holds {len(tables)} CSVs with columns image and mask {', '.join(tables[:3])}".rstrip()
         raise DataError(listing.root, what, "set download.path to the CSV itself")
-    path = listing.root / tables[0]
-    raw = _read_columns(str(path))
-    columns = _name_columns(raw)
-    table = pd.DataFrame({kind: raw[column].str.strip() for kind, column in columns.items()})
-    table = table.reindex(columns=list(_COLUMNS), fill_value="")
-    named = _name_patients(table, params.patient)
-    is_explicit = columns[_IMAGE].strip().lower() == _EXPLICIT
+    head, lines = _read_table(listing.root / tables[0])
+    columns = _name_columns(head)
+    cells = [dict(enumerate(line)) for line in lines]  # a line may end before the last column
+    rows = [{kind: own.get(columns.get(kind, -1), "").strip() for kind in _COLUMNS} for own in cells]
+    named = _name_patients(rows, params.patient)
+    is_explicit = head[columns[_IMAGE]].strip().lower() == _EXPLICIT
     built = [_build(listing, row, patient, number, is_explicit) for number, (row, patient) in enumerate(named, 2)]
-    if not table[_PATIENT].any() and params.patient in ("folder", "each_volume"):
+    if not any(row[_PATIENT] for row in rows) and params.patient in ("folder", "each_volume"):
         built += _check_slices(built, tables[0])
     found = finding.sort_out(listing, built, {tables[0]: ""})
-    unused = [str(column) for column in raw.columns if column not in columns.values()]
+    unused = [name for number, name in enumerate(head) if number not in columns.values()]
     remarks = [f"columns that are not read: {', '.join(unused[:5])}"] if unused else []
     return found._replace(remarks=[*found.remarks, *remarks])
 
 
 def _find_tables(listing: Listing) -> list[str]:
     tables = [name for name in listing.names if "/" not in name and name.lower().endswith(".csv")]
-    return [
-        name for name in tables if {_IMAGE, _MASK} <= set(_name_columns(_read_columns(str(listing.root / name), 0)))
-    ]
+    return [name for name in tables if {_IMAGE, _MASK} <= _name_columns(_read_head(listing.root / name)).keys()]
 
 
-def _read_columns(path: str, rows: int | None = None) -> pd.DataFrame:
-    """The table as text; with ``rows`` 0 its head, which is empty where it is no CSV."""
+def _read_lines(path: Path, most: int | None = None) -> list[list[str]]:
+    """The cells of all lines that are not empty, or of the first ``most``, split by what the first line has most of."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        separator = max(_SEPARATORS, key=file.readline(2**16).count)
+        file.seek(0)
+        lines = (line for line in csv.reader(file, delimiter=separator) if line)
+        return list(itertools.islice(lines, most))
+
+
+def _read_head(path: Path) -> list[str]:
+    """The first line; empty where it is no CSV."""
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=rows, sep=None, engine="python")
-    except (ValueError, OSError, csv.Error) as error:
-        if rows == 0:
-            return pd.DataFrame()
+        return next(iter(_read_lines(path, 1)), [])
+    except _UNREADABLE:
+        return []
+
+
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The first line and the others.
+
+    Raises:
+        DataError: it is no CSV, or a line has more cells than the first.
+    """
+    try:
+        head, *lines = _read_lines(path)
+    except _UNREADABLE as error:
         raise DataError(path, f"cannot be read ({error})", "write a CSV of image, mask and patient") from None
+    for number, line in enumerate(lines, 2):
+        if any(line[len(head) :]):
+            what = f"has more cells in line {number} than in the first"
+            raise DataError(path, what, "put a cell that holds a separator in quotes")
+    return head, lines
 
 
-def _name_columns(table: pd.DataFrame) -> dict[str, str]:
-    """What a column holds → its own name."""
-    own = {str(column).strip().lower(): str(column) for column in table.columns}
+def _name_columns(head: Sequence[str]) -> dict[str, int]:
+    """What a column holds → its number; of two with one name the first."""
+    own = {name.strip().lower(): number for number, name in reversed(list(enumerate(head)))}
     return {
         kind: own[names[0]] for kind, known in _COLUMNS.items() if (names := [name for name in known if name in own])
     }
@@ -89,9 +113,8 @@ def _check_slices(built: list[PairedFiles | Problem], table: str) -> list[Proble
     return [Problem(table, f"{what}: {slices[0]}", fix)] if slices else []
 
 
-def _name_patients(table: pd.DataFrame, rule: str) -> list[tuple[dict[str, str], str]]:
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
-    if table[_PATIENT].any():
+def _name_patients(rows: list[dict[str, str]], rule: str) -> list[tuple[dict[str, str], str]]:
+    if any(row[_PATIENT] for row in rows):
         return [(row, row[_PATIENT].replace("/", "_")) for row in rows]
     if pairing.is_expression(rule):
         return [(row, pairing.find_patient((), row[_IMAGE], rule)) for row in rows]
@@ -121,8 +144,7 @@ def _build(
         fix = "give the path of FLAIR, or name the column flair if it is to be read as FLAIR"
         return Problem(row[_IMAGE], f"is named as {sequence}, and would be taken as FLAIR ({place})", fix)
     for name in filter(None, (row[kind] for kind in (_IMAGE, PRE, POST, _MASK))):
-        path = listing.root / name
-        if not path.exists() and not path.is_symlink():
+        if not os.path.lexists(listing.root / name):
             return Problem(name, f"does not exist ({place})", "correct the table; files are relative to the CSV")
     is_volume = pairing.is_volume(listing.root, row[_IMAGE].rstrip("/"))
     if not is_volume and (row[PRE] or row[POST]):
