@@ -157,6 +157,13 @@ def test_damaged_bytes_are_read_or_refused_but_never_told_on_the_terminal(tmp_pa
     assert capfd.readouterr() == ("", "")
 
 
+def test_lines_to_skip_end_with_the_file(tmp_path):
+    path = itk_files.write(tmp_path / "a.nhdr", GRAY, OBLIQUE, packed=True)
+    path.write_bytes(path.read_bytes().replace(b"data file:", b"line skip: 4000000000\ndata file:"))
+    with pytest.raises(DataError, match="a: "):
+        itk.read_image(path, "a")
+
+
 def test_only_known_fields_reach_itk(tmp_path):
     path = itk_files.write(tmp_path / "a.mha", GRAY, OBLIQUE)
     data = path.read_bytes().replace(b"ObjectType", b"Comment = DOE^JANE\nObjectType")

@@ -278,8 +278,9 @@ def _check_packed(source: Path, header: _Header, name: str) -> None:
     stream, left = zlib.decompressobj(_ZLIB_OR_GZIP), MAX_VOXELS * 8
     with source.open("rb") as file:
         file.seek(max(_to_integer(header.fields, "HeaderSize"), 0) if header.voxels else header.end)
-        for _ in range(_to_integer(header.fields, "line skip", "lineskip")):
-            file.readline(MAX_HEADER)
+        lines = _to_integer(header.fields, "line skip", "lineskip")
+        while lines > 0 and file.readline(MAX_HEADER):  # a header may name any number
+            lines -= 1
         while not stream.eof and left > 0 and (chunk := stream.unconsumed_tail or file.read(2**20)):
             try:
                 left -= len(stream.decompress(chunk, 2**20))
