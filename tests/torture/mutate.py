@@ -9,6 +9,7 @@ import zlib
 MOST = 6  # changes of one input
 LONGEST = 2**16  # bytes that a change adds at most
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+_PACKED = b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff"  # the pixels of a DICOM file, of unknown length
 WORDS = (
     *(b"NaN", b"1e999", b"-1", b"0", b"99999999999999999999", b"null", b"true", b"!!python/object:x", b"&a [*a]"),
     *(b"{", b"[", b'"', b"''", b"\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf", b"..", b"/"),
@@ -92,6 +93,12 @@ def mutate_sealed(data: bytes, rng: random.Random, other: bytes) -> bytes:
     head, *lines = data.splitlines()
     changed = (mutate(line.partition(b" ")[2], rng, other).replace(b"\n", b" ") for line in lines)
     return head + b"\n" + b"".join(hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n" for text in changed)
+
+
+def mutate_packed_frames(data: bytes, rng: random.Random, other: bytes) -> bytes:
+    """Damage what follows the header of a compressed DICOM file: items and codestreams; empty if it is none."""
+    start = data.find(_PACKED)
+    return data[: start + len(_PACKED)] + mutate(data[start + len(_PACKED) :], rng, other) if start > 0 else b""
 
 
 def repair_png(data: bytes) -> bytes:

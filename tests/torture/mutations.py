@@ -2,6 +2,7 @@
 
 A failure is an exception that is no BrainsegError, more than CPU_SECONDS of processor time or MIB of memory for one
 input, and the end of the process. A child whose memory has grown is replaced, so that the next input is measured anew.
+A codec that is not ours may end it by one of CRASHES: the program decodes what these read in a process of its own.
 """
 
 import contextlib
@@ -16,16 +17,19 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.torture.report import Result
 
 COUNT = 200_000
 REFUSED = "refused or read"
-GOOD = frozenset((REFUSED,))
+DIED = "died in its own process"
+GOOD = frozenset((REFUSED, DIED))
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 CPU_SECONDS, MIB = 2.0, 300
-PART = 5000  # inputs of one child
+PART = 20_000  # inputs of one child
 KILL_SECONDS, KILL_MIB = 60, 4096  # the child's own bounds: it ends with what it works on as a failure
 TAKEN = 100  # MiB that a child may have grown by before it is replaced
 ROOT = Path(__file__).parents[2]
@@ -33,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(seeds: range, work: Path) -> Iterator[Result]:
     place, following = work / "seed", seeds.start
+    start, seconds = time.monotonic(), defaultdict(list)
     while following < seeds.stop:
         command = [sys.executable, "-m", "tests.torture.mutations", str(following)]
         command += [str(min(following + PART, seeds.stop)), str(place)]
@@ -42,16 +47,30 @@ def run(seeds: range, work: Path) -> Iterator[Result]:
             command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as child:  # fmt: skip
             for line in child.stdout:
-                seed, group, outcome, cpu, mib, detail = line.rstrip("\n").split("\t")
+                seed, group, outcome, cpu, mib, took, detail = line.rstrip("\n").split("\t")
                 following = int(seed) + 1
+                seconds[group].append(float(took))
                 yield Result(int(seed), group, outcome, detail, {"CPU seconds": float(cpu), "MiB": float(mib)})
         if child.returncode:  # what it began with last was its end
             if not place.exists():
                 sys.exit(f"mutations: no child can work:\n{(work / 'errors').read_text()}")
-            died = place.read_text().split("\t")
+            seed, group, native = place.read_text().split("\t")
             why = signal.Signals(-child.returncode).name if child.returncode < 0 else f"code {child.returncode}"
-            yield Result(int(died[0]), died[1], "ended the process", why)
-            following = int(died[0]) + 1
+            yield Result(int(seed), group, judge_end(bool(native), child.returncode), why)
+            following = int(seed) + 1
+    show_rates(seconds, len(seeds) / (time.monotonic() - start))
+
+
+def judge_end(native: bool, code: int) -> str:
+    """The outcome of an input that ended the child with this code. ``native``: of a decoder that may crash."""
+    return DIED if native and -code in CRASHES else "ended the process"
+
+
+def show_rates(seconds: Mapping[str, list[float]], whole: float) -> None:
+    """Print how many inputs each decoder reads in a second, the slowest first, and how many were done in all."""
+    for group, rate in sorted(((group, len(took) / sum(took)) for group, took in seconds.items()), key=lambda x: x[1]):
+        print(f"mutations {rate:8,.0f} a second, {len(seconds[group]):7,} of {group}")
+    print(f"mutations {whole:8,.0f} a second with all that is around them", flush=True)
 
 
 def work_through(first: int, end: int, place: Path) -> None:
@@ -70,17 +89,17 @@ def work_through(first: int, end: int, place: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (address_space() + KILL_MIB * 2**20,) * 2)
     for seed in range(first, end):
         decoder, data = decoders.draw(seed)
-        place.write_text(f"{seed}\t{decoder.name}")
-        used, before = time.process_time(), peak_mib()
+        place.write_text(f"{seed}\t{decoder.name}\t{'native' if decoder.native else ''}")
+        used, before, start = time.process_time(), peak_mib(), time.monotonic()
         resource.setrlimit(resource.RLIMIT_CPU, (int(used) + KILL_SECONDS, resource.RLIM_INFINITY))
         outcome, detail = act(decoder, data)
-        cpu, peak = time.process_time() - used, peak_mib()
+        cpu, peak, took = time.process_time() - used, peak_mib(), time.monotonic() - start
         mib = peak - base if peak > before else 0.0
         if outcome == REFUSED and cpu > CPU_SECONDS:
             outcome, detail = "too slow", f"{cpu:.1f} s"
         if outcome == REFUSED and mib > MIB:
             outcome, detail = "too much memory", f"{mib:.0f} MiB"
-        print(seed, decoder.name, outcome, f"{cpu:.3f}", f"{mib:.0f}", detail, sep="\t", flush=True)
+        print(seed, decoder.name, outcome, f"{cpu:.3f}", f"{mib:.0f}", f"{took:.5f}", detail, sep="\t", flush=True)
         if mib > TAKEN:
             return
 

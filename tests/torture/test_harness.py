@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import random
+import signal
 import sqlite3
 
 import pytest
 
 from tests.torture import corpus, decoders, flip_world, flips, kills, mutations, report
 from tests.torture.flip_uses import Used
-from tests.torture.mutate import mutate, mutate_sealed, repair_png
+from tests.torture.mutate import mutate, mutate_packed_frames, mutate_sealed, repair_png
 from tests.torture.project import Finished, differences
 
 QUICK = 600
@@ -107,6 +108,22 @@ def test_each_decoder_reads_a_whole_input(decoder, tmp_path):
         decoder.act(data, tmp_path / str(number))
         refused.append(list(decoders.refusals))
     assert [] in refused, refused
+
+
+def test_the_codestream_of_compressed_dicom_is_damaged_alone():
+    (data, *_), plain = decoders.inputs_of(decoders.NAMED["DICOM compressed"]), decoders.inputs_of(decoders.ALL[0])[0]
+    changed = [mutate_packed_frames(data, random.Random(seed), b"other") for seed in range(20)]
+    start = data.index(b"\xe0\x7f\x10\0") + 12
+    assert all(each[:start] == data[:start] for each in changed) and len(set(changed)) > 10
+    assert mutate_packed_frames(plain, random.Random(0), b"other") == b""
+
+
+@pytest.mark.parametrize(
+    ("native", "code", "good"),
+    [(True, -signal.SIGSEGV, True), (False, -signal.SIGSEGV, False), (True, -signal.SIGXCPU, False), (True, 1, False)],
+)
+def test_only_a_codec_that_is_not_ours_may_crash(native, code, good):
+    assert (mutations.judge_end(native, code) in mutations.GOOD) == good
 
 
 @pytest.mark.filterwarnings("ignore")
