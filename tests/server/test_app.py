@@ -262,6 +262,9 @@ def test_half_of_a_volume_is_refused_with_what_is_missing(served, tmp_path):
         ([voxels], 415, "is not of an accepted kind"),
         ([header, voxels, voxels], 415, "not of an accepted kind"),
         ([header.replace(b"a.raw", b"/etc/passwd"), voxels], 415, "only a file in the same folder is read"),
+        ([header.replace(b"a.raw", b"x" * 251), voxels], 415, "bytes, at most 250 are read"),
+        ([header.replace(b"a.raw", b"x" * 251)], 422, "bytes, at most 250 are read"),
+        ([header.replace(b"a.raw", b"x" * 250)], 422, "is not beside it"),
     ):
         refused = served.segment(*files)
         assert refused.status_code == status and what in refused.json()["error"]["what"]
