@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from brainseg import errors, files
 from brainseg.errors import DataError, Problem
@@ -14,9 +13,9 @@ from brainseg.inference import cases, chosen_rule, plausibility
 from brainseg.inference.answers import measurements, overlays, seg_files
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
-from brainseg.io import itk, nifti
+from brainseg.io import itk
 from brainseg.io.dicom.seg_writer import NoSegError
-from brainseg.predict import probability_maps
+from brainseg.predict import grids
 from brainseg.predict.discover import Source
 from brainseg.predict.output import ResultFolder
 
@@ -76,15 +75,17 @@ def write(
     Args:
         with_maps: write the probabilities too.
     """
-    masks = _write_masks(folder, name, source, case, result.mask)
+    masks = _name_masks(folder, name, source, case)
+    grids.write_masks(folder, masks, case, result.mask)
     segs = _write_seg(folder, name, case, result.mask, facts, row)
     overlay = f"overlays/{name}.png"
     drawn = overlays.OverlayInput(
         case.voxels, result.mask, case.pixel, case.volume is not None, slice_numbers(source, case)
     )
-    _save(folder.place(overlay), [overlays.draw_sheet(drawn, _make_headline(row))], "PNG")
+    with files.replacing(folder.place(overlay)) as temporary:
+        overlays.draw_sheet(drawn, _make_headline(row)).save(temporary, "PNG")
     row |= {"mask": masks[0] if len(masks) == 1 else f"masks/{name}/", "overlay": overlay}
-    maps = probability_maps.write(folder, masks, case, result.probability) if with_maps else []
+    maps = grids.write_probabilities(folder, masks, case, result.probability) if with_maps else []
     if maps:
         row["probabilities"] = maps[0] if len(maps) == 1 else f"probabilities/{name}/"
     return [*masks, *segs, overlay, *maps]
@@ -177,24 +178,13 @@ def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:
         return reader(own, source.label)
 
 
-def _write_masks(folder: ResultFolder, name: str, source: Source, case: Case, mask: np.ndarray) -> list[str]:
-    """Write the mask in the file type and grid of the input. Return paths relative to the folder."""
+def _name_masks(folder: ResultFolder, name: str, source: Source, case: Case) -> list[str]:
+    """The paths of the case's masks, relative to the folder: one, or of numbered slices one each."""
     if case.volume:
-        written = [f"masks/{name}.nii.gz"]
-        nifti.write(folder.place(written[0]), mask, case.volume.geometry)
-        return written
+        return [f"masks/{name}.nii.gz"]
     if source.form == "slices":
-        written = [f"masks/{name}/{stem}.png" for stem in folder.parts([file.stem for file in source.files])]
-        for path, page in zip(written, mask, strict=True):
-            _save(folder.place(path), [Image.fromarray(255 * page)], "PNG")
-        return written
-    written = [f"masks/{name}{'.tif' if case.kind == 'tif' else '.png'}"]
-    _save(
-        folder.place(written[0]),
-        [Image.fromarray(255 * page) for page in mask],
-        "TIFF" if case.kind == "tif" else "PNG",
-    )
-    return written
+        return [f"masks/{name}/{stem}.png" for stem in folder.parts([file.stem for file in source.files])]
+    return [f"masks/{name}{'.tif' if case.kind == 'tif' else '.png'}"]
 
 
 def _write_seg(
@@ -212,12 +202,6 @@ def _write_seg(
     with files.replacing(folder.place(row["seg"])) as temporary:
         temporary.write_bytes(encoded)
     return [row["seg"]]
-
-
-def _save(path: Path, pages: list[Image.Image], form: str) -> None:
-    further: dict[str, Any] = {"save_all": True, "append_images": pages[1:], "compression": "tiff_adobe_deflate"}
-    with files.replacing(path) as temporary:
-        pages[0].save(temporary, form, **(further if form == "TIFF" else {}))
 
 
 def _make_headline(row: dict[str, Any]) -> str:
