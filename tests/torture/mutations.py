@@ -56,7 +56,10 @@ def run(seeds: range, work: Path) -> Iterator[Result]:
                 sys.exit(f"mutations: no child can work:\n{(work / 'errors').read_text()}")
             seed, group, native = place.read_text().split("\t")
             why = signal.Signals(-child.returncode).name if child.returncode < 0 else f"code {child.returncode}"
-            yield Result(int(seed), group, judge_end(bool(native), child.returncode), why)
+            outcome = judge_end(bool(native), child.returncode)
+            if outcome == DIED:
+                print(f"mutations {seed}, {group}: {DIED}, {why}", flush=True)
+            yield Result(int(seed), group, outcome, why)
             following = int(seed) + 1
     show_rates(seconds, len(seeds) / (time.monotonic() - start))
 
