@@ -205,3 +205,15 @@ def test_a_name_of_voxels_that_no_disk_holds_is_refused(tmp_path, ending, letter
     path.write_text(path.read_text().replace("a.raw", letters), "utf-8")
     with pytest.raises(DataError, match="bytes, at most 250 are read"):
         scans.find_other_half(path, "a")
+
+
+@pytest.mark.parametrize(("ending", "binary", "text"), [
+    (".nrrd", b"encoding: raw", b"encoding: ascii"), (".mha", b"BinaryData = True", b"BinaryData = False"),
+])  # fmt: skip
+def test_voxels_as_text_on_which_itk_crashes_are_refused(tmp_path, ending, binary, text):
+    path = itk_files.write(tmp_path / f"a{ending}", GRAY, nifti_files.AFFINE)
+    whole = path.read_bytes()
+    assert binary in whole
+    path.write_bytes(whole.replace(binary, text))
+    with pytest.raises(DataError, match="text|raw or gzip"):
+        itk.read_image(path, "a")

@@ -182,10 +182,6 @@ def itk(ending: str) -> Callable[[], Iterator[bytes]]:
                  (np.stack([VOLUME] * 3, -1), False))  # fmt: skip
         for array, packed in kinds:
             yield _write_itk(f"x{ending}", array, packed)["x" + ending]
-        if ending == ".nrrd":
-            head = _write_itk("x.nrrd", VOLUME, False)["x.nrrd"].partition(b"\n\n")[0]
-            text = " ".join(map(str, VOLUME.ravel(order="F"))).encode()
-            yield head.replace(b"encoding: raw", b"encoding: ascii") + b"\n\n" + text
 
     return make
 

@@ -48,7 +48,7 @@ _TYPES = {
     *("MET_LONG_LONG", "MET_ULONG_LONG"),
 }
 _SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}
-_ENCODINGS = {"raw", "gzip", "gz", "ascii", "text", "txt", "hex"}
+_ENCODINGS = {"raw", "gzip", "gz"}  # ITK crashes on damaged text
 _MM = {"mm", "millimeter", "millimeters", "?", ""}
 _NRRD_FIELDS = ("type", "dimension", "space", "sizes", "space directions", "space origin", "kinds", "endian",
                 "encoding")  # fmt: skip
@@ -204,7 +204,7 @@ def _check_nrrd(fields: dict[str, str], name: str) -> None:
     if fields.get("type", "") not in _TYPES:
         raise DataError(name, "has voxels of a type that is not read", "save it as integers, float or double")
     if fields.get("encoding", "").lower() not in _ENCODINGS:
-        what = "is encoded as something other than raw, gzip or text"
+        what = "is encoded as something other than raw or gzip"
         raise DataError(name, what, "save it again with gzip, as 3D Slicer and SimpleITK do")
     dimension = _to_integer(fields, "dimension")
     _check_numbers(fields, {"sizes": dimension, "space directions": 9, "space origin": 3}, name)
@@ -233,6 +233,8 @@ def _read_meta(data: bytes, name: str) -> _Header:
         raise DataError(name, what, "save it again in 3D Slicer or with SimpleITK, or convert it again from DICOM")
     if fields.get("ElementType", "") not in _TYPES:
         raise DataError(name, "has voxels of a type that is not read", "save it as integers, float or double")
+    if fields.get("BinaryData", "True").lower() != "true":
+        raise DataError(name, "has its voxels as text", "save it again in 3D Slicer or with SimpleITK")
     dimension = _to_integer(fields, "NDims")
     lists = {key: dimension for key in ("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin")}
     _check_numbers(fields, lists | dict.fromkeys(_ORIENTATIONS, dimension**2), name)
