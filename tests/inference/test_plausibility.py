@@ -50,7 +50,7 @@ def bundled() -> dict[str, list[np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def phantoms() -> list[np.ndarray]:
-    return list(implausible.phantoms(8).values())
+    return list(implausible.phantoms(4).values())
 
 
 def alone(picture: np.ndarray) -> plausibility.Verdict:

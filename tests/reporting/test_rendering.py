@@ -94,6 +94,7 @@ def test_one_test_patient(tmp_path):
     assert "gallery.png" in outputs(tmp_path)
 
 
+@pytest.mark.slow  # all is drawn again
 def test_no_patient_with_a_defined_dice(tmp_path):
     """No tumour and none predicted: there is no augmentation picture, but everything else."""
     root = build(tmp_path, test_patients=1)
