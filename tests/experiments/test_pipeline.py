@@ -129,7 +129,7 @@ def test_a_stranger_pulls_the_model_and_trains_nothing(pipeline, tmp_path):
     assert stranger.dvc("pull", *MODEL)[0] == 0
     for name in MODEL:
         assert (stranger.folder / name).read_bytes() == (pipeline.folder / name).read_bytes()
-    made = ["download", "preprocess", "split", "evaluate", "export"]  # to the same bytes; the ONNX files are not in MODEL
+    made = ["download", "preprocess", "split", "evaluate", "export"]  # the ONNX files are not in MODEL
     assert stages_run(repro(stranger)) == made
     assert results(stranger) == results(pipeline)
 
