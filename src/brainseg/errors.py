@@ -238,6 +238,22 @@ def _save(error: BrainsegError) -> str:
         return ""
 
 
+def lack_library(what: str, library: str, extra: str = "medical") -> MachineError:
+    """That ``what`` needs a library that is not installed."""
+    return MachineError(what, f"needs {library}, which is not installed", describe_install(extra))
+
+
+def describe_install(extra: str) -> str:
+    """The command that installs an extra of this package."""
+    return f"pip install '.[{extra}]' in a clone of the project"
+
+
+def show_some(names: Sequence[str], most: int) -> str:
+    """``"A, B and 3 more"``: the first ``most`` names, and how many others there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def printable(text: str) -> str:
     """``text`` on one line and without passwords: control characters, which a file name may hold, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in redact(text))

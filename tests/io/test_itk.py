@@ -1,5 +1,6 @@
 """NRRD and MetaImage: the same voxels and place as in NIfTI, what is refused, and no file but the one that is meant."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -10,8 +11,6 @@ from brainseg.io import itk, nifti, scans, volumes
 
 pytest.importorskip("SimpleITK")
 pytest.importorskip("nibabel")
-import contextlib
-
 from tests.support import itk_files, nifti_files
 
 TURN = np.array([[0.98, -0.17, 0.1], [0.18, 0.97, -0.13], [-0.08, 0.15, 0.985]])

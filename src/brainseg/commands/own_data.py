@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from brainseg import config
-from brainseg.data import folder
+from brainseg.data import folder, pairing
 from brainseg.data.layouts import finding, recognition
 from brainseg.data.layouts.recognition import Recognised
 from brainseg.data.pairing import PairedFiles
@@ -109,10 +109,10 @@ def _read_grid(root: Path, case: PairedFiles) -> Grid:
     Raises:
         DataError: a damaged header, or a mask of another shape or place.
     """
-    if not _is_nifti(case.image):
+    if scans.kind_of(case.image) != "nifti":
         return Grid("", "", 0)
     image = nifti.read_geometry(root / case.image, str(root / case.image))
-    if _is_nifti(case.mask):
+    if scans.kind_of(case.mask) == "nifti":
         mask = nifti.read_geometry(root / case.mask, str(root / case.mask))
         if volumes.axial_shape(mask) != volumes.axial_shape(image) and mask.shape != image.shape:
             what = f"is {_show(mask.shape)}, its image {_show(image.shape)}"
@@ -128,10 +128,6 @@ def _place(grid: volumes.Geometry) -> scans.Scan:
     voxels = np.broadcast_to(np.uint8(0), volumes.axial_shape(grid))
     rows, columns, slices = map(float, np.linalg.norm(grid.affine[:3, :3], axis=0))
     return scans.Scan(voxels, volumes.Volume(voxels, (rows, columns, slices), grid))
-
-
-def _is_nifti(name: str) -> bool:
-    return name.lower().endswith((*nifti.SUFFIXES, *nifti.PAIR_SUFFIXES))
 
 
 def _show(shape: tuple[int, ...]) -> str:
@@ -178,7 +174,7 @@ def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str,
 def _describe_sequences(read: Recognised) -> str:
     counts: Counter[str] = Counter()
     for case in (case for case in read.found.cases if case.is_volume):
-        words = finding.split_sequence(finding.stem(case.image))[1], case.pre, case.post
+        words = finding.split_sequence(pairing.find_stem(case.image))[1], case.pre, case.post
         is_named = read.layout not in _UNNAMED or any(words)
         counts[CHANNELS[FLAIR] if is_named else _TAKEN] += 1
         pre, flair, post = case.volumes if len(case.volumes) > 1 else (0, 0, 0)

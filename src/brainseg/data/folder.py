@@ -5,8 +5,8 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from brainseg.data import pairing
 from brainseg.data.archive import Pair
 from brainseg.data.layouts import recognition
 from brainseg.data.pairing import PairedFiles
-from brainseg.errors import DataError, Problem, guard, printable, raise_all
+from brainseg.errors import DataError, Problem, guard, printable, raise_all, show_some
 from brainseg.io import nifti, pictures, scans
 
 INSTITUTION = "unknown"
@@ -69,7 +69,7 @@ class Remarks:
             self._files[remark].append(name)
 
     def lines(self) -> list[str]:
-        return [f"{show_names(names)}: {remark}" for remark, names in self._files.items()]
+        return [f"{show_some(names, _SHOWN)}: {remark}" for remark, names in self._files.items()]
 
 
 def count_reasons(passed: Mapping[str, str]) -> list[str]:
@@ -77,13 +77,7 @@ def count_reasons(passed: Mapping[str, str]) -> list[str]:
     names = defaultdict(list)
     for name, why in passed.items():
         names[why].append(name)
-    return [f"passed over, {why}: {show_names(each)}" for why, each in names.items()]
-
-
-def show_names(names: Sequence[str]) -> str:
-    """The first five, and how many more there are."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return [f"passed over, {why}: {show_some(each, _SHOWN)}" for why, each in names.items()]
 
 
 def _read_slice(root: Path, found: PairedFiles, place: tuple[str, str], rule: str) -> Pair:
@@ -122,7 +116,7 @@ def _read_volume(root: Path, found: PairedFiles, place: tuple[str, str], remarks
     raise_all(scans.find_problems(image, mask, str(mask_path)))
     remarks.add(found.image, image.remarks)
     remarks.add(found.mask, mask.remarks)
-    name = pairing.split_name(PurePosixPath(found.image).name)[0]
+    name = pairing.find_stem(found.image)
     kind = "labels" if found.any_label else "classes" if found.mixed else "mask"  # see preprocessing
     for number, (pixels, labels) in enumerate(zip(image.voxels, mask.voxels, strict=True), 1):
         names = f"{name}_{number:04}.npy", f"{name}_{number:04}_{kind}.npy"

@@ -12,9 +12,9 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from brainseg import config
 from brainseg.errors import Problem, printable, raise_all
@@ -27,6 +27,7 @@ SEG_ENDING = ".dcm"  # of masks alone: DICOM images are folders
 _MANY = 4  # files without a partner that are told in one line if none has one
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
+K = TypeVar("K")
 Key = tuple[str, ...]  # the folders that wildcards match, then what they match in the name
 
 
@@ -288,7 +289,7 @@ def _assign_answers(
     keys = {image: key for key, (image, *_) in images.items()}
     by_stem: dict[str, list[str]] = defaultdict(list)
     for image in keys:
-        by_stem[_find_stem(image)].append(image)
+        by_stem[find_stem(image)].append(image)
     assigned: dict[Key, list[str]] = defaultdict(list)
     problems = []
     for key, names in answers.items():
@@ -296,7 +297,7 @@ def _assign_answers(
         known = next((each for each in (key, above) if each in images), None)
         for name in names:
             own = name.removeprefix(base)
-            likely = [] if known else [each for each in by_stem[_find_stem(name)] if _fits(own, root / each)]
+            likely = [] if known else [each for each in by_stem[find_stem(name)] if _fits(own, root / each)]
             if len(likely) > 1:
                 what = f"may be the mask of {likely[0]} and of {likely[1]}: brainseg predict leaves out shared folders"
                 fix = "outline all of them in one call, or name the folder of its own images alone"
@@ -306,14 +307,15 @@ def _assign_answers(
     return assigned, problems
 
 
-def _find_stem(name: str) -> str:
+def find_stem(name: str) -> str:
+    """A file's name without folders and ending."""
     return split_name(PurePosixPath(name).name)[0]
 
 
 def _fits(answer: str, image: Path) -> bool:
     """Whether the image's folders end with those of an answer, or with those above a folder of numbered slices."""
     folders, whole = PurePosixPath(answer).parent.parts, image.parent.parts
-    of_slices = bool(folders) and _find_stem(answer).startswith(folders[-1])
+    of_slices = bool(folders) and find_stem(answer).startswith(folders[-1])
     return any(whole[len(whole) - len(own) :] == own for own in (folders, *([folders[:-1]] if of_slices else [])))
 
 
@@ -337,10 +339,13 @@ def _check_partners(
             problems.append(Problem(image, f"has two masks: {', '.join(partners)}", "keep one"))
         what = f"and {image} match the pattern with the same text, so a mask cannot be assigned"
         problems += [Problem(double, what, "keep one, or rename it") for double in doubles]
-    for key, (mask, *_) in masks.items():
-        if key not in images:
-            problems.append(Problem(mask, "is a mask without image", "add the image, or remove the mask"))
-    return problems
+    return problems + find_lonely({key: mask for key, (mask, *_) in masks.items()}, images)
+
+
+def find_lonely(masks: Mapping[K, str], cases: Iterable[K]) -> list[Problem]:
+    """The masks, key → file, whose key is none of ``cases``."""
+    known, fix = set(cases), "add the image, or remove the mask"
+    return [Problem(name, "is a mask without image", fix) for key, name in masks.items() if key not in known]
 
 
 def _describe_strangers(images: dict[Key, list[str]], masks: dict[Key, list[str]], params: config.Download) -> Problem:

@@ -35,9 +35,8 @@ _NAME_LABELS = "name the labels that are tumour: preprocess.foreground; threshol
 _ANY_LABEL = "_labels.npy"  # end of a mask of which ``folder`` knows that each label above 0 is tumour
 _MIXED = "_classes.npy"  # and of one with labels of which it knows that some are not
 _MOST_LABELS = 8  # parts that a tumour may have; a parcellation of the brain has dozens
-_VOLUME_MEMBER = re.compile(
-    r"(.+)_[0-9]{4,}(_mask|_labels|_classes)?\.npy"
-)  # a member that ``folder`` made of a volume
+# a member that ``folder`` made of a volume
+_VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask|_labels|_classes)?\.npy")
 
 
 class PreparedSlice(NamedTuple):
@@ -206,17 +205,15 @@ def prepare_slice(
         IntegrityError: the same, if the archive was changed.
     """
     decoded: list[np.ndarray] = []
-    is_jpeg = False
     faults: list[BrainsegError] = []
-    for name in (image_name, mask_name):
+    for name, decode in ((image_name, pictures.decode), (mask_name, pictures.decode_labels)):
         try:
             data = _read_member(source, name)
-            is_jpeg = pictures.is_jpeg(data)  # the mask is the second, so this ends as the mask's
-            decoded.append(pictures.decode_labels(data, name) if name == mask_name else pictures.decode(data, name))
+            decoded.append(decode(data, name))
         except (DataError, IntegrityError) as error:
             faults.append(error)
     _raise_faults(faults)
-    image, mask = decoded
+    image, mask = decoded  # and ``data`` are the bytes of the mask, which comes second
     labels = frozenset(_find_labels(mask))
     if params.foreground is None and mask_name.endswith(_ANY_LABEL):
         mask = (mask > 0).view(np.uint8)
@@ -227,7 +224,8 @@ def prepare_slice(
     constant, extent = bool(image.min() == image.max()), float(max(np.multiply(mask.shape, pixel)))
     shown = grid.select_channels(image, params.channels)
     shown = grid.resize_image(shown, params.size, pixel) if shown.dtype == np.uint8 else shown
-    return PreparedSlice(shown, grid.resize_mask(mask, params.size, pixel), digest, constant, extent, labels, is_jpeg)
+    prepared = grid.resize_mask(mask, params.size, pixel)
+    return PreparedSlice(shown, prepared, digest, constant, extent, labels, jpeg=pictures.is_jpeg(data))
 
 
 def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[int] | None = None) -> list[Problem]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from brainseg import hardware
-from brainseg.errors import IntegrityError, MachineError
+from brainseg.errors import IntegrityError, lack_library
 from brainseg.inference import sealed
 from brainseg.inference.sealed import REMEDY
 
@@ -47,8 +47,7 @@ class Session:
         try:
             import onnxruntime
         except ImportError:
-            what = "needs ONNX Runtime, which is not installed"
-            raise MachineError("onnxruntime", what, "pip install '.[serve]' in a clone of the project") from None
+            raise lack_library("onnxruntime", "ONNX Runtime", "serve") from None
         self.content, self.digest = sealed.read(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or hardware.cores()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg.errors import DataError, MachineError, guard
+from brainseg.errors import DataError, guard, lack_library
 from brainseg.io import pictures, values, volumes
 from brainseg.io.volumes import MAX_VOXELS, Geometry, Volume
 
@@ -77,8 +77,7 @@ def load() -> ModuleType:
     try:
         import SimpleITK
     except ImportError:
-        what = "needs SimpleITK, which is not installed"
-        raise MachineError("NRRD and MetaImage", what, "pip install '.[medical]' in a clone of the project") from None
+        raise lack_library("NRRD and MetaImage", "SimpleITK") from None
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     return SimpleITK
@@ -294,10 +293,8 @@ def _check_packed(source: Path, header: _Header, name: str) -> None:
 
 def _skip_nrrd(header: _Header) -> list[str]:
     """What comes before the voxels: of an attached header its own lines, else what it says."""
-    lines, count = (
-        _to_integer(header.fields, "line skip", "lineskip"),
-        _to_integer(header.fields, "byte skip", "byteskip"),
-    )
+    lines = _to_integer(header.fields, "line skip", "lineskip")
+    count = _to_integer(header.fields, "byte skip", "byteskip")
     return [f"line skip: {lines + (0 if header.voxels else header.lines)}", f"byte skip: {count}", "data file: voxels"]
 
 

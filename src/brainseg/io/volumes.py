@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainseg.errors import DataError, MachineError
+from brainseg.errors import DataError, lack_library
 from brainseg.io.pictures import MIN_SIDE
 
 MAX_SIDE = 1024
@@ -40,9 +40,7 @@ class Volume(NamedTuple):
     spacing: tuple[float, float, float]  # mm between neighbouring rows, columns, slices
     geometry: Geometry
     remarks: tuple[str, ...] = ()  # for the reader of the answer: what was assumed or passed over
-    frames: tuple[
-        tuple[Path, int], ...
-    ] = ()  # of DICOM: file and frame, from 0, of each slice of the file's third axis
+    frames: tuple[tuple[Path, int], ...] = ()  # of DICOM: file and frame, from 0, of each slice along the third axis
 
 
 def load_nibabel(kind: str = "the orientation of a volume") -> ModuleType:
@@ -57,8 +55,7 @@ def load_nibabel(kind: str = "the orientation of a volume") -> ModuleType:
     try:
         import nibabel
     except ImportError:
-        what = "needs nibabel, which is not installed"
-        raise MachineError(kind, what, "pip install '.[medical]' in a clone of the project") from None
+        raise lack_library(kind, "nibabel") from None
     return nibabel
 
 

@@ -176,8 +176,7 @@ def _list_apart(jobs: list[Job], problems: list[Problem], passed: list[PassedOve
 def _describe_nothing(paths: list[str], passed: list[PassedOver]) -> DataError:
     """That there is nothing to outline, and what there is instead."""
     names = [f"{each.label.rpartition('/')[2]} ({each.why})" for each in passed]
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    there = f" but {', '.join(names[:NAMED])}{more}" if names else ", nor anything else"
+    there = f" but {errors.show_some(names, NAMED)}" if names else ", nor anything else"
     what = f"there is no image or volume{there}"
     fix = "name TIF, PNG, JPEG, NIfTI, NRRD, MetaImage, MGH or DICOM files, or folders, zips or patterns of them"
     if any(each.kind == "mask" for each in passed):

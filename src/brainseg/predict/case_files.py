@@ -163,8 +163,8 @@ def _describe_lone(numbers: Sequence[int]) -> list[str]:
     lone = [number for number in numbers if there.isdisjoint((number - 1, number + 1))]
     if not lone:
         return []
-    more = f" and {len(lone) - _SHOWN:,} more" if len(lone) > _SHOWN else ""
-    which = f"{len(lone):,} of {len(numbers):,} slices have no neighbours ({', '.join(map(str, lone[:_SHOWN]))}{more})"
+    shown = errors.show_some([str(number) for number in lone], _SHOWN)
+    which = f"{len(lone):,} of {len(numbers):,} slices have no neighbours ({shown})"
     return [f"by their numbers {which}: each is taken as a slice by itself"]
 
 

@@ -63,7 +63,7 @@ def _optional(log: Callable[..., None]) -> Callable[..., bool]:
             return True
         except Exception as error:
             print(
-                f"WARNING MLflow ({store_name()}): {_describe_fault(error)}. "
+                f"WARNING MLflow ({store_name()}): {describe_fault(error)}. "
                 "The results are complete; to log them later: brainseg track",
                 file=sys.stderr,
             )
@@ -72,7 +72,7 @@ def _optional(log: Callable[..., None]) -> Callable[..., bool]:
     return guarded
 
 
-def _describe_fault(error: Exception) -> str:
+def describe_fault(error: Exception) -> str:
     """What is wrong, in one line, and what to do if that is known."""
     if isinstance(error, BrainsegError):
         told = (f"{problem.path}: {problem.what}. Fix: {problem.fix}" for problem in error.problems)
@@ -93,7 +93,7 @@ def check_store(seconds: float) -> None:
         raise
     except Exception as error:
         fix = "check that it answers (MLFLOW_TRACKING_URI names it), then: brainseg track"
-        raise MachineError(f"MLflow ({store_name()})", _describe_fault(error), fix) from error
+        raise MachineError(f"MLflow ({store_name()})", describe_fault(error), fix) from error
 
 
 @_optional

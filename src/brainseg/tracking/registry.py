@@ -129,12 +129,11 @@ def _wrap_errors() -> Iterator[None]:
     except BrainsegError:
         raise
     except ImportError as error:
-        raise MachineError(error.name, "is not installed", "pip install '.[train]' in a clone of the project") from None
+        raise MachineError(error.name, "is not installed", errors.describe_install("train")) from None
     except Exception as error:
-        reason = " ".join(errors.redact(str(error)).split())[:200]
         slow = "" if isinstance(error, TimeoutError) else f"; for a slow one set {LIMIT}=60"
         fix = f"check that it answers (MLFLOW_TRACKING_URI names it{slow}), run again"
-        raise MachineError(f"MLflow ({mlflow_runs.store_name()})", f"{type(error).__name__}: {reason}", fix) from error
+        raise MachineError(f"MLflow ({mlflow_runs.store_name()})", mlflow_runs.describe_fault(error), fix) from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from brainseg import config
+from brainseg.data import pairing
 from brainseg.data.layouts import finding
 from brainseg.data.layouts.finding import FLAIR, POST, PRE, T2, Found, Listing
 from brainseg.data.pairing import PairedFiles
@@ -59,7 +60,7 @@ def _build(patient: str, session: str, scans: _Scans, passed: dict[str, str]) ->
         passed |= dict.fromkeys(others, f"a second {kind} of the patient")
     passed |= {name: "T2 is not used" for name in scans.images.get(T2, [])}
     masks = [name for name in scans.masks if _names_tumour(name)]
-    masks = masks or [name for name in scans.masks if not finding.stem(name).endswith("_dseg")]
+    masks = masks or [name for name in scans.masks if not pairing.find_stem(name).endswith("_dseg")]
     place = "/".join(filter(None, (patient, session)))
     if scans.masks and not masks:
         what = f"has only {scans.masks[0]}, which does not say that it is of a tumour"
@@ -74,14 +75,14 @@ def _build(patient: str, session: str, scans: _Scans, passed: dict[str, str]) ->
 
 def _names_tumour(mask: str) -> bool:
     """Whether a mask's name, or its folder right below ``derivatives``, says that it is of a tumour."""
-    match = _NAME.fullmatch(finding.stem(mask))
+    match = _NAME.fullmatch(pairing.find_stem(mask))
     pipeline = re.search(r"(?:^|/)derivatives/([^/]+)/", mask)
     return any(map(_TUMOUR.search, (match["rest"] if match else "", pipeline[1] if pipeline else "")))
 
 
 def _find_home(image: str) -> str:
     """The folder of the data set: that which holds the subject's."""
-    patient = finding.stem(image).partition("_")[0]
+    patient = pairing.find_stem(image).partition("_")[0]
     return image[: f"/{image}".rindex(f"/{patient}/")].rstrip("/")
 
 
@@ -89,8 +90,8 @@ def _group(listing: Listing) -> tuple[dict[tuple[str, str], _Scans], dict[str, s
     """Subject and session → files; and what is passed over with its reason."""
     sessions: dict[tuple[str, str], _Scans] = defaultdict(lambda: _Scans({}, []))
     passed = {}
-    for name in filter(finding.is_volume, listing.names):
-        match = _NAME.fullmatch(finding.stem(name))
+    for name in filter(finding.is_volume_name, listing.names):
+        match = _NAME.fullmatch(pairing.find_stem(name))
         if not match:
             continue
         session = re.search(r"_(ses-[A-Za-z0-9+]+)", match["rest"])
@@ -117,7 +118,7 @@ def _lend_masks(sessions: dict[tuple[str, str], _Scans]) -> dict[tuple[str, str]
 
 
 def _is_image(name: str) -> bool:
-    match = _NAME.fullmatch(finding.stem(name)) if finding.is_volume(name) else None
+    match = _NAME.fullmatch(pairing.find_stem(name)) if finding.is_volume_name(name) else None
     if not match or match["suffix"] not in _SUFFIXES or "derivatives" in name.split("/"):
         return False
     return re.search(rf"(^|/){re.escape(match['patient'])}/(ses-[^/]+/)?anat/[^/]+$", name) is not None

@@ -61,7 +61,7 @@ def _build(case: str, folder: str, files: dict[str, list[str]]) -> PairedFiles |
             return Problem(f"{folder}/{case}".lstrip("/"), f"has {len(names)} {word}: {', '.join(names)}", "keep one")
     first = {kind: names[0] for kind, names in files.items()}
     mask = first.pop(_MASK, "")
-    labels = not finding.stem(mask).lower().endswith("mask")
+    labels = not pairing.find_stem(mask).lower().endswith("mask")
     return finding.build_case(case, first, mask, f"{folder}/{case}".lstrip("/"), any_label=labels)
 
 
@@ -78,14 +78,14 @@ def _check_folders(cases: Cases) -> list[Problem]:
 
 
 def _is_bare(name: str) -> bool:
-    match = _NAME.fullmatch(finding.stem(name))
+    match = _NAME.fullmatch(pairing.find_stem(name))
     return match is not None and not match["case"]
 
 
 def _group(listing: Listing) -> Cases:
     cases: Cases = defaultdict(lambda: defaultdict(list))
-    for name in filter(finding.is_volume, listing.names):
-        if match := _NAME.fullmatch(finding.stem(name)):
+    for name in filter(finding.is_volume_name, listing.names):
+        if match := _NAME.fullmatch(pairing.find_stem(name)):
             word = match["word"].lower()
             kind = _MASK if word in _MASKS else finding.name_sequence(word)
             folder = name.rpartition("/")[0]

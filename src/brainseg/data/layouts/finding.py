@@ -68,14 +68,9 @@ def list_files(root: Path) -> Listing:
     return Listing(root, sorted(names), problems, remarks)
 
 
-def is_volume(name: str) -> bool:
+def is_volume_name(name: str) -> bool:
     """Whether it is a volume by its name; of a pair of files the header."""
     return bool(scans.kind_of(name)) and not name.lower().endswith((".img", ".img.gz"))
-
-
-def stem(name: str) -> str:
-    """The file's name without folders and ending."""
-    return pairing.split_name(PurePosixPath(name).name)[0]
 
 
 def name_sequence(word: str) -> str:
@@ -147,12 +142,6 @@ def keep_first(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[P
     return found, [
         Problem(name, f"and {first} have the same name", "keep one, or rename it") for name, first in doubles
     ]
-
-
-def find_lonely(masks: Mapping[str, str], cases: Iterable[str]) -> list[Problem]:
-    """The masks, key → file, whose key is none of ``cases``."""
-    known, fix = set(cases), "add the image, or remove the mask"
-    return [Problem(name, "is a mask without image", fix) for key, name in masks.items() if key not in known]
 
 
 def build_case(

@@ -46,12 +46,12 @@ def read(listing: Listing, params: config.Download) -> Found:
     patients, remarks = _name_patients(listing, images, volumes, params.patient, PurePosixPath(tops[0]).name)
     built: list[PairedFiles | Problem] = [*doubles, *more]
     for key, image in sorted(images.items()):
-        if sequence := _find_other_sequence(finding.stem(image), key in volumes):
+        if sequence := _find_other_sequence(pairing.find_stem(image), key in volumes):
             built.append(finding.describe_sequence(image, sequence))
             continue
         order = 1 if key in volumes or params.patient in ("each_image", "each_volume") else pairing.find_number(image)
         built.append(_build(image, masks.get(key, ""), patients.get(key, ""), order, key in volumes))
-    built += finding.find_lonely(masks, images)
+    built += pairing.find_lonely(masks, images)
     return finding.sort_out(listing, built, {}, remarks)
 
 

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from brainseg import config
+from brainseg.data import pairing
 from brainseg.data.layouts import finding
 from brainseg.data.layouts.finding import FLAIR, POST, PRE, Found, Listing
 from brainseg.data.pairing import PairedFiles
@@ -28,7 +29,7 @@ def recognise_nnunet(listing: Listing) -> str:
         (
             f"{image}, and {mask} without the channel's number"
             for image, mask in _match(listing)
-            if _CHANNEL.fullmatch(finding.stem(image)) and finding.stem(image) != finding.stem(mask)
+            if _CHANNEL.fullmatch(pairing.find_stem(image)) and pairing.find_stem(image) != pairing.find_stem(mask)
         ),
         "",
     )
@@ -37,7 +38,7 @@ def recognise_nnunet(listing: Listing) -> str:
 def recognise_decathlon(listing: Listing) -> str:
     """Why it is the layout of the Medical Decathlon; empty if it is not."""
     has_facts = any(PurePosixPath(name).name == FACTS for name in listing.names)
-    pairs = ((image, mask) for image, mask in _match(listing) if finding.stem(image) == finding.stem(mask))
+    pairs = ((image, mask) for image, mask in _match(listing) if pairing.find_stem(image) == pairing.find_stem(mask))
     return next((f"{FACTS}, and {image} has the name of {mask}" for image, mask in pairs if has_facts), "")
 
 
@@ -61,7 +62,7 @@ def read_nnunet(listing: Listing, params: config.Download) -> Found:
         built[case] = finding.build_case(case, files, masks.get(case, ""), home + case, **labels)
     own = {case: [*numbered.values(), *filter(None, [masks.get(case)])] for case, numbered in cases.items()}
     kept, later = finding.keep_one_scan(built, own)
-    kept += [*doubles, *more, *finding.find_lonely(masks, cases)]
+    kept += [*doubles, *more, *pairing.find_lonely(masks, cases)]
     return finding.sort_out(listing, kept, passed | later, remarks + told)
 
 
@@ -84,7 +85,7 @@ def read_decathlon(listing: Listing, params: config.Download) -> Found:
         built[case] = each
     own = {case: [image, *filter(None, [masks.get(case)])] for case, image in images.items()}
     kept, later = finding.keep_one_scan(built, own)
-    kept += [*doubles, *more, *finding.find_lonely(masks, images)]
+    kept += [*doubles, *more, *pairing.find_lonely(masks, images)]
     return finding.sort_out(listing, kept, {home + FACTS: ""} | later, remarks + told)
 
 
@@ -103,8 +104,8 @@ def _match(listing: Listing) -> list[tuple[str, str]]:
 
 def _list(listing: Listing, folder: str) -> tuple[dict[str, str], list[Problem]]:
     """Name without ending → file, of the volumes right in a folder, and those whose name is taken."""
-    names = (name for name in listing.names if name.rpartition("/")[0] == folder and finding.is_volume(name))
-    return finding.keep_first((finding.stem(name), name) for name in names)
+    names = (name for name in listing.names if name.rpartition("/")[0] == folder and finding.is_volume_name(name))
+    return finding.keep_first((pairing.find_stem(name), name) for name in names)
 
 
 def _name_channels(facts: dict[str, Any], count: int, path: Any) -> tuple[dict[int, str], list[str]]:

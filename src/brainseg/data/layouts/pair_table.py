@@ -118,7 +118,7 @@ def _name_patients(rows: list[dict[str, str]], rule: str) -> list[tuple[dict[str
         return [(row, row[_PATIENT].replace("/", "_")) for row in rows]
     if pairing.is_expression(rule):
         return [(row, pairing.find_patient((), row[_IMAGE], rule)) for row in rows]
-    stems = Counter(finding.stem(row[_IMAGE].rstrip("/")) for row in rows)
+    stems = Counter(pairing.find_stem(row[_IMAGE].rstrip("/")) for row in rows)
     own = [_name_by_file(row[_IMAGE], stems) for row in rows]
     names = finding.name_patients(own)
     return [(row, names[name]) for row, name in zip(rows, own, strict=True)]
@@ -127,7 +127,7 @@ def _name_patients(rows: list[dict[str, str]], rule: str) -> list[tuple[dict[str
 def _name_by_file(image: str, stems: Counter[str]) -> str:
     """The file's own name; where files of several folders share it, with its folders: ``p1_flair``."""
     path = PurePosixPath(image.rstrip("/"))
-    own = finding.stem(path.name)
+    own = pairing.find_stem(path.name)
     return own if stems[own] == 1 else "_".join((*path.parent.parts, own)).strip("/_")
 
 
@@ -139,7 +139,7 @@ def _build(
         return Problem(place, f"has no {missing[0]}", "fill the cell, or remove the line")
     if not patient:
         return Problem(place, "has no patient", "fill the cell, or correct download.patient: each image needs one")
-    sequence = finding.split_sequence(finding.stem(row[_IMAGE].rstrip("/")))[1]
+    sequence = finding.split_sequence(pairing.find_stem(row[_IMAGE].rstrip("/")))[1]
     if sequence not in ("", finding.FLAIR) and not is_explicit:
         fix = "give the path of FLAIR, or name the column flair if it is to be read as FLAIR"
         return Problem(row[_IMAGE], f"is named as {sequence}, and would be taken as FLAIR ({place})", fix)

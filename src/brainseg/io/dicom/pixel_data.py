@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg.errors import DataError, guard
+from brainseg.errors import DataError, describe_install, guard
 from brainseg.io.dicom import codestream, slice_header
 from brainseg.io.dicom.slice_header import DECOMPRESS, RESTORE, TAGS, SliceHeader
 from brainseg.io.dicom.transfer_syntax import JPEG_EXTENDED, JPEG_LOSSLESS, RLE
@@ -92,7 +92,7 @@ def _decode(dataset: Any, frames: Frames, wanted: Sequence[int]) -> list[np.ndar
     installed = [plugin for plugin in _DECODERS if plugin in decoder.available_plugins]
     if not installed:
         what = f"is encoded as {name}, for which no decoder is installed"
-        raise DataError(frames.label, what, f"pip install '.[medical]' in a clone of the project, or {DECOMPRESS}")
+        raise DataError(frames.label, what, f"{describe_install('medical')}, or {DECOMPRESS}")
     dataset.file_meta.TransferSyntaxUID = syntax
     kept = set(wanted)
     for plugin in installed:

@@ -1,8 +1,8 @@
 """DICOM SEG as a mask: its frames, in any order and some left out, placed by their position on the grid of the image.
 
 One segment is label 1. Of several each has its number as label, so that the labels that are tumour can be named. A
-fractional segment holds a voxel from half of its maximum on. Its pixels must have the size of the
-image's voxels, and its frames the distance of its slices. Only the tags in ``_TAGS`` are parsed, within the limits of
+fractional segment holds a voxel from half of its maximum on. Its pixels must have the size of the image's voxels, and
+its frames the distance of its slices. Only the tags in ``_TAGS`` are parsed, within the limits of
 :mod:`brainseg.io.dicom.slice_header`.
 """
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainseg import __version__
-from brainseg.errors import BrainsegError
+from brainseg.errors import BrainsegError, describe_install
 from brainseg.io.dicom import slice_header
 
 NOTE = "Research use only, not for clinical use"
@@ -74,7 +74,7 @@ def pick_origin(slices: Sequence[tuple[Path, int]], name: str) -> Origin:
         DataError: a file cannot be read.
     """
     if not is_available():
-        raise NoSegError(f"{NO_LIBRARY}: pip install '.[medical]' in a clone of the project")
+        raise NoSegError(f"{NO_LIBRARY}: {describe_install('medical')}")
     with _no_seg_of_failures():
         return _pick_origin(slices, name)
 
@@ -127,7 +127,7 @@ def _no_seg_of_failures() -> Iterator[None]:
     except (NoSegError, BrainsegError, MemoryError):
         raise
     except ImportError:
-        raise NoSegError("highdicom cannot be loaded: pip install '.[medical]'") from None
+        raise NoSegError(f"highdicom cannot be loaded: {describe_install('medical')}") from None
     except Exception as error:
         raise NoSegError(f"its headers do not fit the standard ({type(error).__name__})") from None
 

@@ -2,8 +2,8 @@
 
 Accepted is one series of one size, orientation, pixel spacing and kind of pixels, with slices at equal distances
 along their normal; each as :mod:`brainseg.io.dicom.slice_header` accepts it. Files that are no slices, and copies, are
-passed over, which a remark says. A rescale slope and intercept that are not 1
-and 0 in every slice give float32. Without them, unsigned values stay uint8 or uint16, signed ones become int16.
+passed over, which a remark says. A rescale slope and intercept that are not 1 and 0 in every slice give float32.
+Without them, unsigned values stay uint8 or uint16, signed ones become int16.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from brainseg.errors import DataError, Problem, raise_all
+from brainseg.errors import DataError, Problem, raise_all, show_some
 from brainseg.io import nifti, pictures, volumes
 from brainseg.io.dicom import multiframe, pixel_data, slice_header
 from brainseg.io.dicom.slice_header import EXPORT, NoSliceError, SliceHeader, StrangerError
@@ -168,8 +168,7 @@ def _tell_lossy(slices: list[SliceHeader]) -> list[str]:
 
 def _count(names: list[str], one: str, several: str) -> str:
     """``"2 files that are ...: A, B"``, with at most three names."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"{len(names):,} {several if names[1:] else one}: {', '.join(names[:_SHOWN])}{more}"
+    return f"{len(names):,} {several if names[1:] else one}: {show_some(names, _SHOWN)}"
 
 
 def _collect(items: Sequence[tuple], function: Callable) -> list[Any]:

@@ -6,8 +6,8 @@ MONOCHROME2 stays as it is. MONOCHROME1, where the smallest value is the brighte
 stored bits: ``smallest + largest - value``.
 
 Only the tags in ``TAGS`` are parsed, so that names, dates, ids and descriptions are not read; but for
-:mod:`brainseg.io.dicom.seg_writer`, which must repeat some of them. No error holds a text
-of a header, nor of a library that read one. Limits are checked before any pixel is read.
+:mod:`brainseg.io.dicom.seg_writer`, which must repeat some of them. No error holds a text of a header, nor of a library
+that read one. Limits are checked before any pixel is read.
 """
 
 import logging
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg.errors import DataError, MachineError, guard
+from brainseg.errors import DataError, guard, lack_library
 from brainseg.io import volumes
 from brainseg.io.dicom import transfer_syntax
 from brainseg.io.dicom.transfer_syntax import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Encoding
@@ -46,12 +46,12 @@ _LARGEST = 1e12  # limit of all numbers in a header, so that results computed fr
 _ROUNDING = 2e-3  # how far cosines may be from those of perpendicular directions: they may have three decimals
 _PLANAR = ("MR", "CT", "Positron Emission Tomography")  # kinds of images that are slices
 TAGS = ("SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "SeriesNumber", "ImageType",
-         "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
-         "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
-         "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient",
-         "ImagePositionPatient", "PixelSpacing", "SliceThickness", "PixelPaddingValue", "PixelPaddingRangeLimit",
-         "LossyImageCompression", "LossyImageCompressionRatio", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-         "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # fmt: skip
+        "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
+        "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+        "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient",
+        "ImagePositionPatient", "PixelSpacing", "SliceThickness", "PixelPaddingValue", "PixelPaddingRangeLimit",
+        "LossyImageCompression", "LossyImageCompressionRatio", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+        "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # fmt: skip
 
 _CONVERTED = "Legacy Converted Enhanced "
 _ASSUMED = {IMPLICIT: "implicit little endian", EXPLICIT: "explicit little endian"}
@@ -117,8 +117,7 @@ def load_pydicom() -> ModuleType:
         import pydicom
         import pydicom.filereader
     except ImportError:
-        what = "needs pydicom, which is not installed"
-        raise MachineError("DICOM", what, "pip install '.[medical]' in a clone of the project") from None
+        raise lack_library("DICOM", "pydicom") from None
     logger = logging.getLogger("pydicom")
     logger.disabled, logger.propagate = True, False  # its own messages; those of the loggers below it
     warnings.filterwarnings("ignore", module=r"pydicom\b")  # catch_warnings is not safe with threads
