@@ -108,6 +108,7 @@ def test_what_a_training_would_choose_and_where_it_would_crawl(folder, monkeypat
     assert "WARN" in found and "12 times as long" in found and "set train.precision: auto" in found
 
 
+@pytest.mark.slow
 def test_how_long_a_training_would_take_is_measured(folder, monkeypatch):
     """Three epochs of a tiny network: the time follows from the measured rates."""
     text = (folder / "params.yaml").read_text()

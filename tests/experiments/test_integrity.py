@@ -31,6 +31,7 @@ def test_whole_data_pass(toy, monkeypatch):
     assert verify(toy, monkeypatch) == "verified 7 objects in the cache, 0 released, 5 of 5 outs: all intact"
 
 
+@pytest.mark.slow
 def test_v3_a_flipped_bit_in_the_cache_is_named_and_built_again(toy, monkeypatch):
     cached = objects(toy.folder / ".dvc/cache")[inputs.md5(toy.folder / "data/images.npy")]
     flip(cached)

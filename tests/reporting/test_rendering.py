@@ -37,7 +37,7 @@ def test_every_figure_and_the_report_the_same_each_time(run, tmp_path):
     first = outputs(run)
     assert set(first) == {f"{name}.png" for name in (*report.FIGURES, "overview")} | {"report.html"}
     elsewhere = build(tmp_path / "else where")
-    with mpl.rc_context({"figure.dpi": 300}):
+    with mpl.rc_context({"figure.dpi": 300, "font.size": 30, "axes.facecolor": "red", "savefig.bbox": "tight"}):
         render(elsewhere)
     assert outputs(elsewhere) == first
 

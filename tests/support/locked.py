@@ -1,6 +1,7 @@
 """Where dvc.lock and weights/ are not of the tree that they are in."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 from brainseg import config
@@ -69,6 +70,11 @@ def looked_up(params: dict, key: str):
 
 def released_manifest(root: Path) -> dict:
     """models/unet.json as the clone's remote weights/ holds it."""
+    return json.loads(_read_released_manifest(root))
+
+
+@cache
+def _read_released_manifest(root: Path) -> str:
     stages = config.read_yaml(root / "dvc.lock")["stages"].values()
     (md5,) = {out["md5"] for stage in stages for out in stage["outs"] if out["path"] == "models/unet.json"}
-    return json.loads((root / f"weights/files/md5/{md5[:2]}/{md5[2:]}").read_text(encoding="utf-8"))
+    return (root / f"weights/files/md5/{md5[:2]}/{md5[2:]}").read_text(encoding="utf-8")

@@ -66,6 +66,7 @@ def test_another_beginning_is_another_training(model):
     assert checkpoints.key(facts[0]) != checkpoints.key(facts[1])
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_it_began_with_and_whose_patients_were_seen(model, data, tmp_path):
     weights, path, _ = model
     first = manifest.read(path)

@@ -12,6 +12,7 @@ from brainseg.training import checkpoints, trainer
 from tests.support.cohort import write_cohort
 from tests.support.tiny_training import IDENTITY, KilledError, kill_after, params, result_of, train
 
+pytestmark = pytest.mark.slow
 SETTINGS = params(epochs=12, batch_size=4)
 
 

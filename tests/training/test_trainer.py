@@ -1,6 +1,7 @@
 """Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
 
 import itertools
+import shutil
 import time
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_it_learns_and_the_best_epoch_is_kept(data):
     assert np.mean(dice) == pytest.approx(scores.max(), abs=0.02)
 
 
-slow = pytest.mark.slow  # these train nothing that the other does not
+slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ slow = pytest.mark.slow  # these train nothing that the other does not
         pytest.param("attention_unet", 0, "group", marks=slow),
         pytest.param("residual_unet", 1, "group", marks=slow),
         pytest.param("unet3d", 1, "group", marks=slow),
-        ("unet3d", 1, "batch"),
+        pytest.param("unet3d", 1, "batch", marks=slow),
     ],
 )
 def test_every_network_learns_and_is_restored(data, tmp_path, name, context, norm):
@@ -119,12 +120,25 @@ def uninterrupted(trained):
     return result_of(trained[0])
 
 
-def test_t3_killed_and_resumed_gives_the_same_weights(data, monkeypatch, capsys, uninterrupted):
-    """Dropout, augmentation, averaged weights and the optimizer all go on where they were."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def checkpoints_of_a_killed_run(trained, tmp_path_factory):
+    root = tmp_path_factory.mktemp("killed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(root))
         kill_after(patch, 2)
         with pytest.raises(KilledError):
-            train(data, params())
+            train(trained[1], params())
+    return root
+
+
+@pytest.fixture
+def killed(checkpoints_of_a_killed_run, project_root):
+    """The project of a training that was killed after its second epoch."""
+    shutil.copytree(checkpoints_of_a_killed_run, project_root, dirs_exist_ok=True)
+
+
+def test_t3_killed_and_resumed_gives_the_same_weights(data, killed, capsys, uninterrupted):
+    """Dropout, augmentation, averaged weights and the optimizer all go on where they were."""
     resumed = train(data, params())
     assert "resumed after epoch 2 of 3" in capsys.readouterr().out
     assert result_of(resumed) == uninterrupted
@@ -139,11 +153,7 @@ def test_training_never_looks_at_the_test_patients(data, uninterrupted):
     assert result_of(train(poisoned, params())) == uninterrupted
 
 
-def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, uninterrupted):
-    with monkeypatch.context() as patch:
-        kill_after(patch, 2)
-        with pytest.raises(KilledError):
-            train(data, params())
+def test_t4_the_training_after_a_damaged_checkpoint(data, killed, capsys, uninterrupted):
     path = max(checkpoints.folder(checkpoints.key(IDENTITY)).glob("*.npz"))
     path.write_bytes(path.read_bytes()[:-10])
     resumed = train(data, params())
@@ -151,6 +161,50 @@ def test_t4_the_training_after_a_damaged_checkpoint(data, monkeypatch, capsys, u
     assert "epoch-00002 is damaged" in said
     assert "resumed after epoch 1 of 3" in said
     assert result_of(resumed) == uninterrupted
+
+
+@pytest.fixture
+def released(trained, tmp_path):
+    return release(*trained, params(), tmp_path)
+
+
+def test_model_and_manifest_from_disk_answer_the_same(trained, released):
+    weights, path = released
+    facts = manifest.read(path)
+    again = networks.restore(facts, weights, (32, 32))
+    data = trained[1]
+    rows = data.rows("test")
+    first, second = (prediction.predict_slices(n, data.images, rows, mirror=True) for n in (trained[0].network, again))
+    np.testing.assert_array_equal(first, second)
+    assert facts.protocol.patients == {"train": 4, "val": 2, "test": 2}
+    assert facts.weights_sha256 == files.sha256(weights)
+
+
+def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp_path):
+    weights, path = released
+    facts = manifest.read(path)
+    with pytest.raises(IntegrityError, match="expects 32x32 pixels, the images have 64x64"):
+        networks.restore(facts, weights, (64, 64))
+    with pytest.raises(IntegrityError, match="split_sha256 is 2, the model was trained with 1"):
+        earlier = facts.model_copy(update={"data": {"split_sha256": "1"}})
+        manifest.check_data(earlier, {"split_sha256": "2"}, tmp_path / "split.csv")
+    with pytest.raises(IntegrityError, match="there is no model"):
+        manifest.read(tmp_path / "none.json")
+    weights.write_bytes(weights.read_bytes() + b"x")
+    with pytest.raises(IntegrityError, match=facts.weights_sha256):
+        networks.restore(facts, weights)
+    weights.unlink()
+    with pytest.raises(IntegrityError, match="there are no weights") as caught:
+        networks.restore(facts, weights)
+    assert "make pull" in caught.value.problems[0].fix
+
+
+def test_history_has_the_columns_of_the_docs(trained, tmp_path):
+    trainer.write_history(trained[0], tmp_path / "training.csv")
+    header = (tmp_path / "training.csv").read_text().splitlines()[0]
+    assert header == (
+        "epoch,loss,dice,iou,binary_accuracy,val_loss,val_dice,val_iou,val_binary_accuracy,val_volume_dice,learning_rate"
+    )
 
 
 def test_t2_a_loss_that_is_no_number(data, monkeypatch):
@@ -210,18 +264,13 @@ def worse_each_epoch(monkeypatch):
     monkeypatch.setattr(trainer, "validate", lambda *given: validate(*given) | {"val_volume_dice": next(scores)})
 
 
-def test_early_stopping(data, worse_each_epoch):
-    for keep, kept in (("best", 1), ("last", 2)):
-        trained = train(data, params(keep=keep, patience=1))
-        assert trained.history["epoch"].tolist() == [1, 2] and trained.kept_epoch == kept
-
-
-def test_the_last_epoch_is_kept_if_asked_for(data, worse_each_epoch):
+def test_training_stops_early_and_the_last_epoch_is_kept_if_asked_for(data, worse_each_epoch):
     """Weights of the same training: the last epoch's, which its own numbers are of."""
-    last, best = (train(data, params(keep=keep)) for keep in ("last", "best"))
+    last, best = (train(data, params(keep=keep, patience=1)) for keep in ("last", "best"))
     numbers = [each.history.drop(columns="val_volume_dice") for each in (last, best)]
     pd.testing.assert_frame_equal(*numbers)
-    assert (last.kept_epoch, best.kept_epoch) == (3, 1)
+    assert last.history["epoch"].tolist() == [1, 2]
+    assert (last.kept_epoch, best.kept_epoch) == (2, 1)
     rows = data.rows("val")
     answers = [prediction.predict_slices(t.network, data.images, rows, mirror=False) for t in (last, best)]
     pooled = metrics.dice(metrics.counts(data.masks[rows], answers[0] > 127))
@@ -255,50 +304,6 @@ def test_the_identity_knows_parameters_data_and_code():
     assert len({checkpoints.key(facts) for facts in [base, *others]}) == 7
     assert {"training/trainer.py", "training/losses.py", "evaluation/metrics.py"} <= base["code"].keys()
     assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]
-
-
-@pytest.fixture
-def released(trained, tmp_path):
-    return release(*trained, params(), tmp_path)
-
-
-def test_model_and_manifest_from_disk_answer_the_same(trained, released):
-    weights, path = released
-    facts = manifest.read(path)
-    again = networks.restore(facts, weights, (32, 32))
-    data = trained[1]
-    rows = data.rows("test")
-    first, second = (prediction.predict_slices(n, data.images, rows, mirror=True) for n in (trained[0].network, again))
-    np.testing.assert_array_equal(first, second)
-    assert facts.protocol.patients == {"train": 4, "val": 2, "test": 2}
-    assert facts.weights_sha256 == files.sha256(weights)
-
-
-def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp_path):
-    weights, path = released
-    facts = manifest.read(path)
-    with pytest.raises(IntegrityError, match="expects 32x32 pixels, the images have 64x64"):
-        networks.restore(facts, weights, (64, 64))
-    with pytest.raises(IntegrityError, match="split_sha256 is 2, the model was trained with 1"):
-        earlier = facts.model_copy(update={"data": {"split_sha256": "1"}})
-        manifest.check_data(earlier, {"split_sha256": "2"}, tmp_path / "split.csv")
-    with pytest.raises(IntegrityError, match="there is no model"):
-        manifest.read(tmp_path / "none.json")
-    weights.write_bytes(weights.read_bytes() + b"x")
-    with pytest.raises(IntegrityError, match=facts.weights_sha256):
-        networks.restore(facts, weights)
-    weights.unlink()
-    with pytest.raises(IntegrityError, match="there are no weights") as caught:
-        networks.restore(facts, weights)
-    assert "make pull" in caught.value.problems[0].fix
-
-
-def test_history_has_the_columns_of_the_docs(trained, tmp_path):
-    trainer.write_history(trained[0], tmp_path / "training.csv")
-    header = (tmp_path / "training.csv").read_text().splitlines()[0]
-    assert header == (
-        "epoch,loss,dice,iou,binary_accuracy,val_loss,val_dice,val_iou,val_binary_accuracy,val_volume_dice,learning_rate"
-    )
 
 
 def test_batches_are_read_ahead_each_once_and_in_order(data):
