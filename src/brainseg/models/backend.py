@@ -3,6 +3,7 @@
 Call ``start`` before anything imports Keras, because Keras reads its backend once, when it is imported.
 """
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -64,7 +65,7 @@ def start(
         raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
     threads = hardware.cores() if threads == "auto" else int(threads)
     _set_environment(name, device, threads)
-    with _hide_modules("matplotlib", "sklearn", *["jax"] * (name == "tensorflow")):
+    with _pause_collector(), _hide_modules("matplotlib", "sklearn", *["jax"] * (name == "tensorflow")):
         found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
         import keras
     if device == "gpu" and found != "gpu":
@@ -142,6 +143,18 @@ def _set_environment(name: str, device: str, threads: int) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+@contextmanager
+def _pause_collector() -> Iterator[None]:
+    """Collect no garbage: there is little among the million objects of an engine, and looking takes a second."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
