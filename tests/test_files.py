@@ -106,3 +106,12 @@ def test_an_error_of_another_file_or_kind_is_left_as_it_is(tmp_path):
         with pytest.raises(type(error)) as caught, files.replacing(tmp_path / "a.npy"):
             raise error
         assert caught.value is error
+
+
+@pytest.mark.parametrize("lines", [["1,2,3"], ["1,2,3", "4,5,6"], ["1,2", "3,4,5"]])
+def test_a_table_with_a_cell_too_many_is_refused(tmp_path, lines):
+    (tmp_path / "a.csv").write_text("\n".join(["a,b", *lines]))
+    with pytest.raises(ValueError):
+        files.read_csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    assert files.read_csv(tmp_path / "a.csv").to_dict("list") == {"a": [1], "b": [2]}

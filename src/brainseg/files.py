@@ -8,11 +8,16 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_NONE = 2**20  # free bytes of a disk on which a write has just failed because it is full
@@ -125,6 +130,22 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 with ``\\n`` line ends through a temporary file."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def read_csv(source: Any, **options: Any) -> "pd.DataFrame":
+    """``pandas.read_csv`` that refuses a line of more cells than the first; pandas would make an index of its first.
+
+    Raises:
+        ValueError: it holds such a line, or is no table.
+    """
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(source, index_col=False, **options)
+        except pd.errors.ParserWarning:
+            raise ValueError("a line has more cells than the first") from None
 
 
 def sha256(path: Path) -> str:

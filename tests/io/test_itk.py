@@ -108,6 +108,7 @@ BAD = {
     "nrrd without a space": (".nrrd", [(b"space: left-posterior-superior", b"space dimension: 3")], "no orientation"),
     "nrrd of a scanner": (".nrrd", [(b"left-posterior-superior", b"scanner-xyz")], "no orientation"),
     "meta without a matrix": (".mha", [(b"TransformMatrix", b"TransformMatrox")], "no orientation"),
+    "meta without a spacing": (".mha", [(b"ElementSpacing", b"ElementSpocing")], "no ElementSpacing"),
     "large nrrd": (".nrrd", [(b"sizes: 8 9 10", b"sizes: 900 900 900")], "voxels, at most"),
     "large meta": (".mha", [(b"DimSize = 8 9 10", b"DimSize = 900 900 900")], "voxels, at most"),
     "small nrrd": (".nrrd", [(b"sizes: 8 9 10", b"sizes: 2 9 10")], "are accepted"),

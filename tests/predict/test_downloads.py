@@ -32,6 +32,9 @@ def run(path: Path, out: Path, capsys, **options) -> str:
     return capsys.readouterr().out
 
 
+AGAINST_FLAIR = "its header does not speak of FLAIR: echo time"
+
+
 def test_a_download_of_tcia_gives_a_case_for_each_series_and_a_reason_for_the_rest(tmp_path, capsys):
     voxels = heads(4).astype(np.uint16)
     study, out = tcia_download.make(tmp_path / "in", voxels), tmp_path / "out"
@@ -44,7 +47,10 @@ def test_a_download_of_tcia_gives_a_case_for_each_series_and_a_reason_for_the_re
     for number in "2345":
         mask = nifti.read_labels(next(out.rglob(f"masks/**/{number}.nii.gz")), "mask")
         np.testing.assert_array_equal(mask.voxels, voxels == 230)
-        assert rows[number]["warnings"].split("; ")[0] == "passed over 1 file that is not DICOM: LICENSE"
+        first, *others = rows[number]["warnings"].split("; ")
+        assert first == "passed over 1 file that is not DICOM: LICENSE"
+        times = "100 ms, repetition 4000" if number == "4" else "12 ms, repetition 600"
+        assert (f"{AGAINST_FLAIR} {times} ms, inversion none" in others) == (number != "3")
     reasons = {
         "1": "holds 3 slices in several directions (axial, coronal, sagittal), as a localizer does",
         "6": "holds 1 file that is of another kind (Secondary Capture Image): 1-01.dcm",
@@ -108,3 +114,15 @@ def test_a_single_compressed_series_is_decoded_in_a_process_of_its_own(tmp_path,
     compress(save(tmp_path / "in", tcia_download.stack(2, heads(4))), uid.RLELossless)
     monkeypatch.setattr(batch.cases, "read", None)
     assert "1 case answered" in run(tmp_path / "in", tmp_path / "out", capsys)
+
+
+def test_several_series_of_a_folder_may_be_contrasts_of_one_study(tmp_path, capsys):
+    voxels = heads(4).astype(np.uint16)
+    study = tcia_download.make(tmp_path / "made", voxels)
+    (tmp_path / "in").mkdir()
+    for number in "35":
+        for path in (study / number).glob("*.dcm"):
+            path.rename(tmp_path / f"in/{number}{path.name}")
+    told = "of these answers: each of 2 series in 1 folder is taken as FLAIR; give contrasts of one study with --pre"
+    assert told in run(tmp_path / "in", tmp_path / "out", capsys)
+    assert "taken as FLAIR" not in run(study / "4", tmp_path / "alone", capsys)

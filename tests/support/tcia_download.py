@@ -9,6 +9,7 @@ from tests.support import dicom_series
 from tests.support.dicom_compressed import compress, item
 
 PATIENT, STUDY = "TCGA-XX-0001", "1.3.6.1.4.1.14519.5.2.1.100"
+TIMES = {3: (120, 9000, 2500), 4: (100, 4000, None)}  # ms: echo, repetition, inversion
 DIRECTIONS = ([1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1])  # axial, coronal, sagittal
 
 
@@ -31,7 +32,9 @@ def make(home: Path, voxels: np.ndarray) -> Path:
         own.ImageOrientationPatient = direction
     _save(study, 1, localizer)
     for number in (2, 3, 4, 5):
-        paths = _save(study, number, stack(number, voxels))
+        echo, repetition, inversion = TIMES.get(number, (12, 600, None))
+        times = {"EchoTime": echo, "RepetitionTime": repetition, "InversionTime": inversion}
+        paths = _save(study, number, stack(number, voxels, **times))
         if number in (3, 4):
             compress(paths, uid.JPEGLosslessSV1 if number == 3 else uid.RLELossless)
     flat = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "PixelSpacing": None}

@@ -101,7 +101,7 @@ def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
     try:
         with archive.open(_INDEX_NAME) as handle:
             types = {name: "int64" if name == "slice" else "str" for name in (*INDEX, *FURTHER)}
-            table = pd.read_csv(handle, dtype=types, keep_default_na=False)
+            table = files.read_csv(handle, dtype=types, keep_default_na=False)
             return table.assign(**{name: table.get(name, "") for name in FURTHER})[[*INDEX, *FURTHER]]
     except (KeyError, *untrusted_zip.DAMAGE_ERRORS, OSError) as error:
         what = f"has no index of slices ({error})"

@@ -1,8 +1,6 @@
 """The processed slices with their split: memory maps and a table, nothing is copied."""
 
 import unicodedata
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,19 +71,9 @@ def read_slices(path: Path) -> pd.DataFrame:
     """The table of slices that preprocess wrote; ids such as ``001`` and ``NA`` stay text."""
     types = {"patient": str, "institution": str, "spacing": str}
     with guard(path, REMEDY, IntegrityError):
-        table = _read_csv(path, types)
+        table = files.read_csv(path, dtype=types, keep_default_na=False)
         table["patient"]  # a damaged header names no column
     return table
-
-
-def _read_csv(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
-    """A table; ValueError if a line has more cells than the first, of which pandas would make an index, slowly."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            return pd.read_csv(path, keep_default_na=False, dtype=types, index_col=False)
-        except pd.errors.ParserWarning:
-            raise ValueError("a line has more cells than the first") from None
 
 
 def open_arrays(processed: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +94,7 @@ def load(processed: Path, split: Path, unit: str) -> Dataset:
     """
     slices, (images, masks) = read_slices(processed / "slices.csv"), open_arrays(processed)
     with guard(split, "run: dvc repro split", IntegrityError):
-        parts = _read_csv(split, {"patient": str})
+        parts = files.read_csv(split, dtype={"patient": str}, keep_default_na=False)
         if not len(slices) == len(parts) == len(images) == len(masks) or (slices["patient"] != parts["patient"]).any():
             what = f"{len(parts)} rows that do not match the {len(slices)} slices"
             raise IntegrityError(split, what, "run: dvc repro split")

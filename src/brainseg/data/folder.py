@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
-from brainseg import config
+from brainseg import config, files
 from brainseg.data import pairing
 from brainseg.data.archive import Pair
 from brainseg.data.layouts import recognition
@@ -168,7 +167,7 @@ def _read_institutions(root: Path, patients: set[str], strict: bool) -> dict[str
     if not path.exists():
         return {}
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = files.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
         raise DataError(path, f"cannot be read ({error})", "write a CSV of patient, institution") from None
     if not {"patient", "institution"} <= set(table.columns):

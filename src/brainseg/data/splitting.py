@@ -216,7 +216,7 @@ def _read_own_split(slices: pd.DataFrame, file: str, params: config.Split) -> pd
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = files.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, FileNotFoundError) as error:
         raise DataError(path, f"cannot be read ({error})", "set split.file to a CSV of patient, subset") from None
     if not {"patient", "subset"} <= set(table.columns):

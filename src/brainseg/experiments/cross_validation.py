@@ -272,7 +272,7 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
     """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
     patients = revision.parse_table(read("metrics/per_patient.csv"))
     slices = revision.parse_table(read("metrics/per_slice.csv"))
-    bins = pd.read_csv(io.StringIO(read("metrics/calibration.csv")))
+    bins = files.read_csv(io.StringIO(read("metrics/calibration.csv")))
     try:
         report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
     except ValueError as error:

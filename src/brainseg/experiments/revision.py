@@ -373,7 +373,7 @@ def sources(read: Reader) -> MadeFrom:
 def parse_table(text: str) -> pd.DataFrame:
     """A table of scores: ids and names stay text, an empty cell of a number is NaN."""
     names = {"patient": str, "institution": str, "subset": str}
-    table = pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
+    table = files.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
     return table.fillna(dict.fromkeys(names, ""))
 
 

@@ -88,8 +88,9 @@ def _pack(case: Case) -> tuple[dict[str, Any], memoryview]:
         "no_seg": case.no_seg,
     }
     if case.volume is not None:
-        geometry = case.volume.geometry
-        head["volume"] = {"spacing": case.volume.spacing, "affine": geometry.affine.tolist(), "shape": geometry.shape}
+        geometry, doubt = case.volume.geometry, case.volume.not_flair
+        place = {"affine": geometry.affine.tolist(), "shape": geometry.shape}
+        head["volume"] = {"spacing": case.volume.spacing, "not_flair": doubt, **place}
     return head, np.ascontiguousarray(voxels).reshape(-1).view(np.uint8).data
 
 

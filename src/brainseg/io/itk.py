@@ -36,6 +36,7 @@ _ZLIB_OR_GZIP = 47  # of zlib: it looks which
 _LOCAL = "LOCAL"
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's x grows to the left, its y to the back
 _RESTORE = "restore it, or save it again"
+_WITH_PLACE = "save it again in 3D Slicer or with SimpleITK, or convert it again from DICOM"
 _SLICE = "is one slice without a place in space"
 _SLICE_FIX = "save it as a picture, or as a volume of one slice"
 _TYPES = {
@@ -199,7 +200,7 @@ def _check_nrrd(fields: dict[str, str], name: str) -> None:
         raise DataError(name, _SLICE, _SLICE_FIX)
     if fields.get("space", "").lower() not in _SPACES or "space directions" not in fields:
         what = "has no orientation (no space and space directions of a patient), so left and right are unknown"
-        raise DataError(name, what, "save it again in 3D Slicer or with SimpleITK, or convert it again from DICOM")
+        raise DataError(name, what, _WITH_PLACE)
     if fields.get("type", "") not in _TYPES:
         raise DataError(name, "has voxels of a type that is not read", "save it as integers, float or double")
     if fields.get("encoding", "").lower() not in _ENCODINGS:
@@ -229,7 +230,9 @@ def _read_meta(data: bytes, name: str) -> _Header:
     voxels = fields.pop("ElementDataFile")
     if not any(key in fields for key in _ORIENTATIONS):
         what = "has no orientation (no TransformMatrix), so left and right are unknown"
-        raise DataError(name, what, "save it again in 3D Slicer or with SimpleITK, or convert it again from DICOM")
+        raise DataError(name, what, _WITH_PLACE)
+    if not any(key in fields for key in ("ElementSpacing", "ElementSize")):
+        raise DataError(name, "has no ElementSpacing, so the size of its voxels is unknown", _WITH_PLACE)
     if fields.get("ElementType", "") not in _TYPES:
         raise DataError(name, "has voxels of a type that is not read", "save it as integers, float or double")
     if fields.get("BinaryData", "True").lower() != "true":

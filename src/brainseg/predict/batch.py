@@ -136,7 +136,8 @@ def run(inputs: Inputs, out: Path, predictor: Outliner, *, wanted: Wanted | None
             folder.write_summary()
     done.problems[:0] = problems
     marks = [f"of the model: {mark}" for mark in predictor.facts["marks"]]
-    marks += [f"of these answers: {remark}" for remark in chosen_rule.remarks(predictor.facts)]
+    remarks = [*chosen_rule.remarks(predictor.facts), *_tell_several_series(jobs)]
+    marks += [f"of these answers: {remark}" for remark in remarks]
     print(f"{done}: {out / output.SUMMARY}", *marks, overlays.DISCLAIMER, sep="\n", flush=True)
     errors.raise_all(done.problems, done.kind)
 
@@ -171,6 +172,15 @@ def _list_apart(jobs: list[Job], problems: list[Problem], passed: list[PassedOve
             without[each.label].append(Problem(each.label, each.why, ""))
     for label, reasons in without.items():
         yield case_files.make_failed_row(case_files.to_cell(_shorten(label, root)), label, reasons)
+
+
+def _tell_several_series(jobs: list[Job]) -> list[str]:
+    """A remark if a folder holds several series: they may be the contrasts of one study."""
+    places = Counter(job.flair.place.parent for job in jobs if job.flair.is_one_of_several)
+    if not places:
+        return []
+    what = f"each of {places.total():,} series in {_count(len(places), 'folder')} is taken as FLAIR"
+    return [f"{what}; give contrasts of one study with --pre and --post"]
 
 
 def _describe_nothing(paths: list[str], passed: list[PassedOver]) -> DataError:

@@ -91,6 +91,7 @@ class Source(NamedTuple):
     files: tuple[File, ...]  # slices in order; a header and its voxels
     numbers: tuple[int, ...] = ()  # for slices: the numbers in their names
     remarks: tuple[str, ...] = ()  # for the reader of the answer
+    is_one_of_several: bool = False  # series of a folder
 
     def digest(self, scratch: Path) -> str:
         """SHA-256 over the bytes of all files, in order, and the numbers of slices, which decide their neighbours."""
@@ -342,7 +343,8 @@ def _group_series(
         return
     for number, own in enumerate(found.values(), 1):  # no names from UIDs, which may hold a date
         name = f"series-{number}"
-        yield Source(folder / name, f"{label} ({name}: {own[0].name}, ...)", "series", tuple(own))
+        label_of_own = f"{label} ({name}: {own[0].name}, ...)"
+        yield Source(folder / name, label_of_own, "series", tuple(own), is_one_of_several=True)
 
 
 def _tell_strangers(strangers: dict[File, slice_header.StrangerError]) -> dict[File, PassedOver]:

@@ -85,7 +85,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     text = {"patient": str, "institution": str}
     stage = "train" if path.stem == "training" else "evaluate"
     with guard(path, f"git restore {path}, or run: dvc repro -f {stage}", IntegrityError):
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
+        table = files.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
     return table
 
 

@@ -265,6 +265,19 @@ def test_thick_slices_that_are_not_axial_are_said_or_refused(tmp_path):
         read(tmp_path, stack(2, 6, sagittal))
 
 
+@pytest.mark.parametrize(("times", "doubted"), [
+    ((120, 9000, 2500), False), ((90, 6000, 1500), False), ((None, None, None), False), ((12, None, None), False),
+    (("", "", ""), False), ((12, 600, None), True), ((3, 2300, 900), True), ((100, 4000, 0), True),
+    ((b"DOE", 600, None), False), ((12, 600, b"JANE"), True),
+])  # fmt: skip
+def test_times_that_are_not_those_of_flair_are_told(tmp_path, times, doubted):
+    """Numbers that no image can have been taken with are none."""
+    keywords = dict(zip(("EchoTime", "RepetitionTime", "InversionTime"), times, strict=True))
+    found = read(tmp_path, series(**keywords))
+    assert found.remarks == () and found.not_flair.startswith("its header does not speak of FLAIR") == doubted
+    assert "DOE" not in found.not_flair and "JANE" not in found.not_flair
+
+
 def test_slices_that_each_name_a_series_of_their_own_are_one_by_their_number(tmp_path):
     def each(**more):
         return [one(n, **{"SeriesInstanceUID": f"1.2.{n}", "StudyInstanceUID": "1.2.19", "SeriesNumber": 5} | more)

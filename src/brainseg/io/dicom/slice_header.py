@@ -51,6 +51,7 @@ TAGS = ("SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "SeriesNumber", 
         "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient",
         "ImagePositionPatient", "PixelSpacing", "SliceThickness", "PixelPaddingValue", "PixelPaddingRangeLimit",
         "LossyImageCompression", "LossyImageCompressionRatio", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+        "EchoTime", "RepetitionTime", "InversionTime",
         "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # fmt: skip
 
 _CONVERTED = "Legacy Converted Enhanced "
@@ -89,6 +90,7 @@ class SliceHeader(NamedTuple):
     assumed: str = ""  # how it is read where it names no transfer syntax
     lossy: tuple[float, ...] | None = None  # the ratios, if any, of compression that loses something
     padding: tuple[float, float] | None = None  # smallest and largest value outside the image, as pixels are read
+    times: tuple[float, ...] = ()  # ms: echo, repetition, and inversion, 0 where there is none
     frame: int = 0  # its number in the file
     frames: int = 1  # of the file
 
@@ -166,7 +168,8 @@ def make_header(dataset: Any, path: Path, label: str, *, frame: int = 0, frames:
         return SliceHeader(
             path, label, series, size, kind, axes, pixel, position, thick, _read_rescale(dataset, label),
             scan=(str(dataset.get("StudyInstanceUID") or ""), str(dataset.get("SeriesNumber") or "")),
-            lossy=_read_lossy(dataset), padding=_read_padding(dataset, kind), frame=frame, frames=frames,
+            lossy=_read_lossy(dataset), padding=_read_padding(dataset, kind), times=_read_times(dataset), frame=frame,
+            frames=frames,
         )  # fmt: skip
 
 
@@ -376,6 +379,16 @@ def _read_padding(dataset: Any, kind: tuple[bool, int, int, bool]) -> tuple[floa
     if inverted:
         ends = [(-1 if signed else 2**stored - 1) - end for end in ends]
     return min(ends), max(ends)
+
+
+def _read_times(dataset: Any) -> tuple[float, ...]:
+    """Echo, repetition and inversion time; empty unless the first two are there."""
+    echo, repetition, inversion = (
+        read_numbers(dataset, f"{kind}Time", 1) for kind in ("Echo", "Repetition", "Inversion")
+    )
+    if echo is None or repetition is None:
+        return ()
+    return float(echo[0]), float(repetition[0]), 0.0 if inversion is None else float(inversion[0])
 
 
 def read_numbers(dataset: Any, keyword: str, count: int) -> np.ndarray | None:
