@@ -11,7 +11,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Iterable, Mapping
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
@@ -107,11 +107,13 @@ class Guard:
         given = dict(query).get("token")
         if given is not None and scope["method"] in SAFE_METHODS and _equal(given, token):
             rest = urlencode([(key, value) for key, value in query if key != "token"])
-            path = "/" + scope["path"].lstrip("/\\")  # //name would lead to another server
-            answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
+            # Relative, and a cookie for the folder of the address alone: a proxy may have taken a path off its front.
+            # Only the last part is given back, as //name would lead to another server.
+            place = "./" + quote(scope["path"].rpartition("/")[2])
+            answer = RedirectResponse(place + (f"?{rest}" if rest else ""), 303)
             # Not "strict": after a click in web mail or chat, a browser would not send the cookie with this redirect.
             # Only POST computes anything, and "lax" restricts POST to our own page too.
-            answer.set_cookie(COOKIE, token, httponly=True, samesite="lax")
+            answer.set_cookie(COOKIE, token, path=None, httponly=True, samesite="lax")
             return answer
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if _equal(_token_cookie(headers), token) or (scheme.lower() == "bearer" and _equal(bearer.strip(), token)):

@@ -102,14 +102,14 @@ table { border-collapse: collapse; } th, td { text-align: left; padding: .2rem 1
 
 
 def render_page(document: dict[str, Any]) -> str:
-    """Render ``document`` as HTML. The page uses the style sheet /docs.css."""
+    """Render ``document`` as HTML. The page uses the style sheet docs.css beside it."""
     info = document["info"]
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width">',
-        f"<title>{escape(info['title'])}</title><link rel=stylesheet href=/docs.css></head><body><main>",
+        f"<title>{escape(info['title'])}</title><link rel=stylesheet href=docs.css></head><body><main>",
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>{_render_text(info.get('description', ''))}",
-        '<p><a href="/openapi.json">openapi.json</a> is the same for programs.</p>',
+        '<p><a href="openapi.json">openapi.json</a> is the same for programs.</p>',
     ]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
