@@ -20,11 +20,14 @@ from tests.support import engine, shared  # noqa: E402
 
 
 def pytest_configure(config):
-    if not config.getoption("numprocesses", None):  # the process that hands the tests out runs none
+    if config.getoption("numprocesses", None):  # the process that hands the tests out runs none
+        gc.enable()
+    else:
         engine.start()
 
 
 def pytest_collection_finish():
+    """Fewer collections: tests build and drop whole graphs."""
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
     gc.enable()

@@ -187,7 +187,7 @@ def test_s2_patient_in_two_splits(project_root, line):
 def test_a_line_with_a_cell_too_many_moves_no_column(project_root):
     """Of lines that are all longer than the first pandas makes an index, and `train` would be a patient."""
     (project_root / "mine.csv").write_text("patient,subset\n" + "".join(f"site,P00{n},train\n" for n in range(4)))
-    with pytest.raises(DataError, match="a line has more cells than the first"):
+    with pytest.raises(DataError, match="the first line has 3 cells, the header 2"):
         splitting.split(cohort(4), params(file="mine.csv"))
 
 

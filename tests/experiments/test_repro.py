@@ -126,7 +126,7 @@ def test_v1_an_rwlock_that_is_being_written_is_left(toy, impatient):
 
 
 def test_v1_truncated_dvc_lock(toy, capsys):
-    """At every length the cut file is put back as it was before, and is still there to be looked at."""
+    """Wherever it was cut, the file is put back as it was before, and is still there to be looked at."""
     lock = toy.folder / "dvc.lock"
     text = lock.read_text()
     repro.clean_up(toy.folder)

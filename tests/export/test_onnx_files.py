@@ -53,7 +53,7 @@ def converted(tmp_path_factory):
     return file
 
 
-slow = pytest.mark.slow  # little in them that the others have not
+slow = pytest.mark.slow  # five seconds each; of a unet3d the fast tests of inference/outlining.py convert one
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,16 @@ def network():
 def cohort(tmp_path, network, converted, monkeypatch):
     """A network, its manifest, a report of its validation Dice, data, and a folder for the files.
 
-    The network is not converted again, which takes most of the time.
+    The network is not converted again, which takes most of the time; another one is refused.
     """
     file = converted(scaling="gain")
-    monkeypatch.setattr(onnx_files, "convert", lambda _, path: shutil.copy(file, path))
+
+    def convert(given, path):
+        for found, expected in zip(given.get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+        shutil.copy(file, path)
+
+    monkeypatch.setattr(onnx_files, "convert", convert)
     processed, split = write_cohort(tmp_path)
     model = Manifest.model_validate(run_files.manifest(
         network=TINY.model_dump(), contract={"size": [SIDE, SIDE]}, preprocess={"size": SIDE},

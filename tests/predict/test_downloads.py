@@ -32,7 +32,7 @@ def run(path: Path, out: Path, capsys, **options) -> str:
     return capsys.readouterr().out
 
 
-AGAINST_FLAIR = "its header does not speak of FLAIR: echo time"
+AGAINST_FLAIR = "its times are not those of FLAIR: echo"
 
 
 def test_a_download_of_tcia_gives_a_case_for_each_series_and_a_reason_for_the_rest(tmp_path, capsys):
@@ -123,6 +123,6 @@ def test_several_series_of_a_folder_may_be_contrasts_of_one_study(tmp_path, caps
     for number in "35":
         for path in (study / number).glob("*.dcm"):
             path.rename(tmp_path / f"in/{number}{path.name}")
-    told = "of these answers: each of 2 series in 1 folder is taken as FLAIR; give contrasts of one study with --pre"
+    told = "of these answers: each of 2 series that share 1 folder is taken as FLAIR; of one study, put each"
     assert told in run(tmp_path / "in", tmp_path / "out", capsys)
     assert "taken as FLAIR" not in run(study / "4", tmp_path / "alone", capsys)

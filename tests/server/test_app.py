@@ -448,6 +448,13 @@ def test_a_token_is_asked_for_and_moves_into_a_cookie(tmp_path):
             assert served.get("/v1/model", headers={"Authorization": header}).status_code == 401
         away = served.get("//evil.example/?token=secret-token")
         assert away.headers["location"] == "./"
+        deeper = served.get("/v1/model", params={"token": "secret-token"})
+        assert deeper.headers["location"] == "./model" and "path=/;" in deeper.headers["set-cookie"].lower()
+        for several in (
+            "brainseg_token=old; brainseg_token=secret-token",
+            "brainseg_token=secret-token; brainseg_token=old",
+        ):
+            assert served.get("/v1/model", headers={"Cookie": several}).status_code == 200
         assert served.get("/docs", params={"token": "secret-token"}).headers["location"] == "./docs"
 
 

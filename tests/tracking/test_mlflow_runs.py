@@ -196,7 +196,7 @@ def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tree, cl
     assert warned.count("WARNING") == 1 and f"Fix: {problem.fix}" in warned
     setting, *command = shlex.split(problem.fix.partition(", or ")[0])
     name, _, uri = setting.partition("=")
-    assert name == "MLFLOW_TRACKING_URI" and command[0] == "mlflow"
+    assert (name, uri, command[0]) == ("MLFLOW_TRACKING_URI", mlflow_runs.store_uri(), "mlflow")
     done = CliRunner().invoke(cli, command[1:], env={name: uri})
     assert done.exit_code == 0, done.output
     mlflow_runs.check_store(60)
@@ -329,8 +329,9 @@ def test_a_new_store_is_there_whole_or_not_at_all(tree, project_root, monkeypatc
     class Killed(BaseException):
         pass
 
-    def kill(_):
+    def kill(client):
         (half,) = project_root.glob(".mlflow.db.*")
+        assert client.tracking_uri == f"sqlite:///{half}/mlflow.db"
         (half / "mlflow.db").write_bytes(b"the first tables")
         raise Killed
 

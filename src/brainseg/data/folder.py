@@ -113,7 +113,8 @@ def _read_volume(root: Path, found: PairedFiles, place: tuple[str, str], remarks
     raise_all(problems)
     image, mask = read
     raise_all(scans.find_problems(image, mask, str(mask_path)))
-    remarks.add(found.image, image.remarks)
+    doubt = image.volume.doubt if image.volume else ""
+    remarks.add(found.image, (*image.remarks, *([doubt] if doubt else [])))
     remarks.add(found.mask, mask.remarks)
     name = pairing.find_stem(found.image)
     kind = "labels" if found.any_label else "classes" if found.mixed else "mask"  # see preprocessing

@@ -4,7 +4,6 @@ An experiment's name holds a digest of what determines its numbers: data, code a
 exists and fits its name is not run again, so an interrupted cross-validation continues where it stopped.
 """
 
-import io
 import math
 import os
 import shlex
@@ -272,7 +271,7 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
     """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
     patients = revision.parse_table(read("metrics/per_patient.csv"))
     slices = revision.parse_table(read("metrics/per_slice.csv"))
-    bins = files.read_csv(io.StringIO(read("metrics/calibration.csv")))
+    bins = files.read_csv(read("metrics/calibration.csv"))
     try:
         report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -373,7 +372,7 @@ def sources(read: Reader) -> MadeFrom:
 def parse_table(text: str) -> pd.DataFrame:
     """A table of scores: ids and names stay text, an empty cell of a number is NaN."""
     names = {"patient": str, "institution": str, "subset": str}
-    table = files.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
+    table = files.read_csv(text, dtype=names, keep_default_na=False, na_values=[""])
     return table.fillna(dict.fromkeys(names, ""))
 
 

@@ -41,7 +41,7 @@ class Case(NamedTuple):
     @property
     def warnings(self) -> tuple[str, ...]:
         """The remarks, what speaks against FLAIR, and why there is no DICOM SEG."""
-        doubt = self.volume.not_flair if self.volume else ""
+        doubt = self.volume.doubt if self.volume else ""
         more = (doubt, describe_no_seg(self.no_seg) if self.no_seg else "")
         return (*self.remarks, *(each for each in more if each))
 

@@ -88,9 +88,9 @@ def _pack(case: Case) -> tuple[dict[str, Any], memoryview]:
         "no_seg": case.no_seg,
     }
     if case.volume is not None:
-        geometry, doubt = case.volume.geometry, case.volume.not_flair
+        geometry = case.volume.geometry
         place = {"affine": geometry.affine.tolist(), "shape": geometry.shape}
-        head["volume"] = {"spacing": case.volume.spacing, "not_flair": doubt, **place}
+        head["volume"] = {"spacing": case.volume.spacing, "doubt": case.volume.doubt, **place}
     return head, np.ascontiguousarray(voxels).reshape(-1).view(np.uint8).data
 
 

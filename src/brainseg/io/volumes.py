@@ -41,7 +41,7 @@ class Volume(NamedTuple):
     geometry: Geometry
     remarks: tuple[str, ...] = ()  # for the reader of the answer: what was assumed or passed over
     frames: tuple[tuple[Path, int], ...] = ()  # of DICOM: file and frame, from 0, of each slice along the third axis
-    not_flair: str = ""  # of DICOM: what in its header speaks against FLAIR
+    doubt: str = ""  # of DICOM: what in its header speaks against FLAIR, empty if nothing does
 
 
 def load_nibabel(kind: str = "the orientation of a volume") -> ModuleType:

@@ -147,7 +147,7 @@ def _set_environment(name: str, device: str, threads: int) -> None:
 
 @contextmanager
 def _pause_collector() -> Iterator[None]:
-    """Collect no garbage: there is little among the million objects of an engine, and looking takes a second."""
+    """Collect no garbage: there is hardly any while modules are loaded, and looking for it takes a second."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -159,7 +159,7 @@ def _pause_collector() -> Iterator[None]:
 
 @contextmanager
 def _hide_modules(*names: str) -> Iterator[None]:
-    """Let imports of modules fail that are not loaded yet.
+    """Let imports of modules fail that are not loaded yet, in all threads.
 
     Keras and TensorFlow import them where they can, for what nobody here uses: galleries (matplotlib, which also writes
     a cache of fonts into the user's home), wrappers (sklearn), conversion to LiteRT (jax). That is a third of the time
@@ -171,7 +171,8 @@ def _hide_modules(*names: str) -> Iterator[None]:
         yield
     finally:
         for name in hidden:
-            del sys.modules[name]
+            if name in sys.modules and sys.modules[name] is None:
+                del sys.modules[name]
 
 
 @contextmanager

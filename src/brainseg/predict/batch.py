@@ -179,8 +179,8 @@ def _tell_several_series(jobs: list[Job]) -> list[str]:
     places = Counter(job.flair.place.parent for job in jobs if job.flair.is_one_of_several)
     if not places:
         return []
-    what = f"each of {places.total():,} series in {_count(len(places), 'folder')} is taken as FLAIR"
-    return [f"{what}; give contrasts of one study with --pre and --post"]
+    what = f"each of {places.total():,} series that share {_count(len(places), 'folder')} is taken as FLAIR"
+    return [f"{what}; of one study, put each into a folder of its own, and give FLAIR with --pre and --post"]
 
 
 def _describe_nothing(paths: list[str], passed: list[PassedOver]) -> DataError:

@@ -343,8 +343,8 @@ def _group_series(
         return
     for number, own in enumerate(found.values(), 1):  # no names from UIDs, which may hold a date
         name = f"series-{number}"
-        label_of_own = f"{label} ({name}: {own[0].name}, ...)"
-        yield Source(folder / name, label_of_own, "series", tuple(own), is_one_of_several=True)
+        series_label = f"{label} ({name}: {own[0].name}, ...)"
+        yield Source(folder / name, series_label, "series", tuple(own), is_one_of_several=True)
 
 
 def _tell_strangers(strangers: dict[File, slice_header.StrangerError]) -> dict[File, PassedOver]:

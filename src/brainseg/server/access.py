@@ -107,16 +107,19 @@ class Guard:
         given = dict(query).get("token")
         if given is not None and scope["method"] in SAFE_METHODS and _equal(given, token):
             rest = urlencode([(key, value) for key, value in query if key != "token"])
-            # Relative, and a cookie for the folder of the address alone: a proxy may have taken a path off its front.
-            # Only the last part is given back, as //name would lead to another server.
-            place = "./" + quote(scope["path"].rpartition("/")[2])
-            answer = RedirectResponse(place + (f"?{rest}" if rest else ""), 303)
+            # Relative, and at the top a cookie for that folder: a proxy may have taken a path off its front. Only the
+            # last part of the address is given back, as //name would lead to another server.
+            folder, _, name = scope["path"].rpartition("/")
+            answer = RedirectResponse("./" + quote(name) + (f"?{rest}" if rest else ""), 303)
             # Not "strict": after a click in web mail or chat, a browser would not send the cookie with this redirect.
             # Only POST computes anything, and "lax" restricts POST to our own page too.
-            answer.set_cookie(COOKIE, token, path=None, httponly=True, samesite="lax")
+            answer.set_cookie(COOKIE, token, path="/" if folder else None, httponly=True, samesite="lax")
             return answer
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        if _equal(_token_cookie(headers), token) or (scheme.lower() == "bearer" and _equal(bearer.strip(), token)):
+        cookies = _token_cookies(headers)
+        if any(_equal(each, token) for each in cookies) or (
+            scheme.lower() == "bearer" and _equal(bearer.strip(), token)
+        ):
             return None
         fix = "open the address that the server printed when it started, or send Authorization: Bearer <token>"
         raise Refusal(401, "a token is needed", fix, headers={"WWW-Authenticate": "Bearer"})
@@ -141,9 +144,13 @@ def _is_same_origin(headers: Mapping[str, str], host: str) -> bool:
     return origin is None or origin.split("://", 1)[-1].lower() == host.lower()
 
 
-def _token_cookie(headers: Mapping[str, str]) -> str:
-    """Our cookie. Browsers also send those of every other program on localhost; some hold JSON."""
-    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+def _token_cookies(headers: Mapping[str, str]) -> list[str]:
+    """Our cookies: a browser sends one for each path of this address that gave it one, and those of an earlier start.
+
+    It also sends those of every other program on localhost; some hold JSON.
+    """
+    parsed = [cookie_parser(each) for each in headers.get("cookie", "").split(";")]
+    return [each[COOKIE] for each in parsed if COOKIE in each]
 
 
 def _equal(given: str, token: str) -> bool:

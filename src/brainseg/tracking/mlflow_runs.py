@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 
 from brainseg import config, errors, files
@@ -105,7 +104,7 @@ def log_training(tree: Path = Path(), *, once: bool = False) -> None:
         once: do nothing if this model is logged already.
     """
     model = manifest.read(tree / "models/unet.json")
-    history = pd.read_csv(tree / "metrics/training.csv")
+    history = files.read_csv(tree / "metrics/training.csv")
     tags = {"stage": "train", "model.sha256": model.weights_sha256}
     store = RunStore()
     if once and store.find(tags):

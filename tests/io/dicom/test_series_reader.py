@@ -265,17 +265,23 @@ def test_thick_slices_that_are_not_axial_are_said_or_refused(tmp_path):
         read(tmp_path, stack(2, 6, sagittal))
 
 
-@pytest.mark.parametrize(("times", "doubted"), [
-    ((120, 9000, 2500), False), ((90, 6000, 1500), False), ((None, None, None), False), ((12, None, None), False),
-    (("", "", ""), False), ((12, 600, None), True), ((3, 2300, 900), True), ((100, 4000, 0), True),
-    ((b"DOE", 600, None), False), ((12, 600, b"JANE"), True),
+@pytest.mark.parametrize(("times", "told"), [
+    ((120, 9000, 2500), ""), ((90, 6000, 1500), ""), ((None, None, None), ""), ((12, None, None), ""),
+    (("", "", ""), ""), ((0, 0, None), ""), ((b"DOE", 600, None), ""), ((12, 600, b"JANE"), ""),
+    ((12, 600, [2500, 2500]), ""), ((100, 11000, -1), ""),
+    ((12, 600, None), "echo 12 ms, repetition 600 ms, inversion none"),
+    ((100, 11000, ""), "echo 100 ms, repetition 11000 ms, inversion none"),
+    ((3, 2300, 900), "echo 3 ms, repetition 2300 ms, inversion 900 ms"),
+    ((3, 5000, 2500), "echo 3 ms, repetition 5000 ms, inversion 2500 ms"),
 ])  # fmt: skip
-def test_times_that_are_not_those_of_flair_are_told(tmp_path, times, doubted):
-    """Numbers that no image can have been taken with are none."""
+def test_times_that_are_not_those_of_flair_are_told(tmp_path, times, told):
+    """Not where one of them cannot be read, or an inversion is named without its time."""
     keywords = dict(zip(("EchoTime", "RepetitionTime", "InversionTime"), times, strict=True))
     found = read(tmp_path, series(**keywords))
-    assert found.remarks == () and found.not_flair.startswith("its header does not speak of FLAIR") == doubted
-    assert "DOE" not in found.not_flair and "JANE" not in found.not_flair
+    assert found.remarks == ()
+    assert found.doubt == (told and f"its times are not those of FLAIR: {told}")
+    named = read(tmp_path, series(**keywords, ScanningSequence=["SE", "IR"]))
+    assert (named.doubt == "") == (told == "" or "none" in told)
 
 
 def test_slices_that_each_name_a_series_of_their_own_are_one_by_their_number(tmp_path):

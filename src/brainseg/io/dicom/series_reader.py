@@ -30,7 +30,8 @@ CROSSING = 0.7  # cosine: normals that are further apart than 45 degrees are of 
 THICK = 2  # times a pixel's side: slices that are not axial and this far apart give poor axial ones
 
 _PLANES = ("sagittal", "coronal", "axial")  # by the axis of the patient that is nearest to the normal
-SHORTEST_INVERSION = 1400.0  # ms, of FLAIR: 1,500 at 0.2 T, 2,500 at 3 T; T1 with inversion has at most 1,200
+# ms. FLAIR has 1,500 at 0.2 T, 2,500 at 3 T, and echoes from 80 on; T1 with inversion early echoes.
+_SHORTEST_INVERSION, _SHORTEST_ECHO = 1400.0, 50.0
 _SHOWN = 3  # files that a remark names
 OTHER_SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES, ".txt", ".json", ".csv", ".xml", ".md")
 _SEPARATE = "keep one series of one volume per folder"
@@ -104,8 +105,8 @@ def read_series(paths: Sequence[Path], name: str, most: int = MAX_VOXELS) -> Vol
     volume = volumes.to_axial(values.transpose(2, 1, 0), affine)
     told = (*_tell_assumed(ordered), *_tell_lossy(ordered), *padded, *plane)
     frames = tuple((item.path, item.frame) for item in ordered)
-    not_flair = _doubt_flair(ordered[0].times)
-    return volume._replace(remarks=(*remarks, *copies, *own, *told), frames=frames, not_flair=not_flair)
+    doubt = _doubt_flair(ordered[0].times)
+    return volume._replace(remarks=(*remarks, *copies, *own, *told), frames=frames, doubt=doubt)
 
 
 def _read_headers(files: Sequence[tuple[Path, str]]) -> tuple[list[SliceHeader], list[str]]:
@@ -311,11 +312,11 @@ def _find_plane(geometry: Geometry, name: str) -> list[str]:
 
 
 def _doubt_flair(times: tuple[float, ...]) -> str:
-    """What speaks against FLAIR, in which fluid is dark: its signal is zero at a long time after inversion."""
-    if not times or times[2] >= SHORTEST_INVERSION:
+    """What speaks against FLAIR: its signal is taken long after an inversion, when fluid has none, at a late echo."""
+    if not times or (times[0] >= _SHORTEST_ECHO and times[2] >= _SHORTEST_INVERSION):
         return ""
-    echo, repetition, inversion = (f"{time:.4g} ms" if time else "none" for time in times)
-    return f"its header does not speak of FLAIR: echo time {echo}, repetition {repetition}, inversion {inversion}"
+    echo, repetition, inversion = (f"{time:.6g} ms" if time else "none" for time in times)
+    return f"its times are not those of FLAIR: echo {echo}, repetition {repetition}, inversion {inversion}"
 
 
 def _stack(slices: list[SliceHeader], name: str) -> tuple[list[SliceHeader], np.ndarray]:

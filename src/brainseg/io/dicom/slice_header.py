@@ -45,13 +45,14 @@ _SMALLER = "split a multi-frame file into single slices, or crop it"
 _LARGEST = 1e12  # limit of all numbers in a header, so that results computed from them stay finite
 _ROUNDING = 2e-3  # how far cosines may be from those of perpendicular directions: they may have three decimals
 _PLANAR = ("MR", "CT", "Positron Emission Tomography")  # kinds of images that are slices
+TIMES = ("EchoTime", "RepetitionTime", "InversionTime")
 TAGS = ("SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "SeriesNumber", "ImageType",
         "BurnedInAnnotation", "ModalityLUTSequence", "NumberOfFrames",
         "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
         "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ImageOrientationPatient",
         "ImagePositionPatient", "PixelSpacing", "SliceThickness", "PixelPaddingValue", "PixelPaddingRangeLimit",
         "LossyImageCompression", "LossyImageCompressionRatio", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-        "EchoTime", "RepetitionTime", "InversionTime",
+        "ScanningSequence", *TIMES,
         "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # fmt: skip
 
 _CONVERTED = "Legacy Converted Enhanced "
@@ -90,7 +91,7 @@ class SliceHeader(NamedTuple):
     assumed: str = ""  # how it is read where it names no transfer syntax
     lossy: tuple[float, ...] | None = None  # the ratios, if any, of compression that loses something
     padding: tuple[float, float] | None = None  # smallest and largest value outside the image, as pixels are read
-    times: tuple[float, ...] = ()  # ms: echo, repetition, and inversion, 0 where there is none
+    times: tuple[float, ...] = ()  # ms: TIMES, the last 0 without an inversion; empty if unknown, as of frames
     frame: int = 0  # its number in the file
     frames: int = 1  # of the file
 
@@ -168,8 +169,8 @@ def make_header(dataset: Any, path: Path, label: str, *, frame: int = 0, frames:
         return SliceHeader(
             path, label, series, size, kind, axes, pixel, position, thick, _read_rescale(dataset, label),
             scan=(str(dataset.get("StudyInstanceUID") or ""), str(dataset.get("SeriesNumber") or "")),
-            lossy=_read_lossy(dataset), padding=_read_padding(dataset, kind), times=_read_times(dataset), frame=frame,
-            frames=frames,
+            lossy=_read_lossy(dataset), padding=_read_padding(dataset, kind),
+            times=_read_times(dataset) if frames == 1 else (), frame=frame, frames=frames,
         )  # fmt: skip
 
 
@@ -382,13 +383,12 @@ def _read_padding(dataset: Any, kind: tuple[bool, int, int, bool]) -> tuple[floa
 
 
 def _read_times(dataset: Any) -> tuple[float, ...]:
-    """Echo, repetition and inversion time; empty unless the first two are there."""
-    echo, repetition, inversion = (
-        read_numbers(dataset, f"{kind}Time", 1) for kind in ("Echo", "Repetition", "Inversion")
-    )
-    if echo is None or repetition is None:
-        return ()
-    return float(echo[0]), float(repetition[0]), 0.0 if inversion is None else float(inversion[0])
+    """Echo, repetition and inversion time, 0 without an inversion; empty where one of them is not known."""
+    found = [read_numbers(dataset, keyword, 1) for keyword in TIMES]
+    echo, repetition, inversion = (0.0 if time is None else float(time[0]) for time in found)
+    inverts = "IR" in str(dataset.get("ScanningSequence")) or dataset.get("InversionTime") not in (None, "")
+    is_known = min(echo, repetition) > 0 and (inversion > 0 or not inverts)
+    return (echo, repetition, inversion) if is_known else ()
 
 
 def read_numbers(dataset: Any, keyword: str, count: int) -> np.ndarray | None:
