@@ -1,10 +1,8 @@
 """Files on disk: the folder of the project's state, writes that never leave half a file, digests."""
 
-import csv
 import errno
 import glob
 import hashlib
-import io
 import math
 import os
 import re
@@ -13,12 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
 
 import psutil
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_NONE = 2**20  # free bytes of a disk on which a write has just failed because it is full
@@ -131,29 +125,6 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 with ``\\n`` line ends through a temporary file."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
-
-
-def read_csv(source: Path | IO[bytes] | str, **options: Any) -> "pd.DataFrame":
-    """``pandas.read_csv`` that refuses a line of more cells than the header; pandas may move all columns for it.
-
-    Args:
-        source: a file, or the text of a table.
-
-    Raises:
-        ValueError: it holds such a line, or is no table.
-    """
-    import pandas as pd
-
-    data = source.read_bytes() if isinstance(source, Path) else source if isinstance(source, str) else source.read()
-    text = data if isinstance(data, str) else data.decode("utf-8-sig")
-    try:
-        lines = (line for line in csv.reader(io.StringIO(text, newline="")) if line)
-        header, first = next(lines, []), next(lines, [])
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
-    if len(first) > len(header):  # of a later line pandas refuses it
-        raise ValueError(f"the first line has {len(first):,} cells, the header {len(header):,}")
-    return pd.read_csv(io.StringIO(text), index_col=False, **options)
 
 
 def sha256(path: Path) -> str:

@@ -70,6 +70,15 @@ def test_a_server_that_starts_and_ends_writes_nothing(watched, model, tmp_path):
     assert watched.seen() == []
 
 
+def test_fonts_are_listed_in_the_project(watched):
+    """By whoever draws: `brainseg evaluate` and the render stage."""
+    project = watched.home.parent
+    code = "from brainseg.reporting import charts; from matplotlib import font_manager"
+    assert run(watched, sys.executable, "-c", code, cwd=project).returncode == 0
+    assert list((project / ".brainseg/matplotlib").glob("fontlist*.json"))
+    assert watched.seen() == []
+
+
 @pytest.mark.slow
 def test_stages_up_to_evaluate_write_in_the_project_alone(watched):
     kept = {name: watched.environment[name] for name in ("HOME", "TMPDIR", "WATCHED_LOG", "WATCHED_FOLDER")}

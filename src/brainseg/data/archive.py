@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from brainseg import files
+from brainseg.data import csv_tables
 from brainseg.errors import DataError, IntegrityError, MachineError
 from brainseg.io import untrusted_zip
 
@@ -101,7 +102,7 @@ def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
     try:
         with archive.open(_INDEX_NAME) as handle:
             types = {name: "int64" if name == "slice" else "str" for name in (*INDEX, *FURTHER)}
-            table = files.read_csv(handle, dtype=types, keep_default_na=False)
+            table = csv_tables.read_csv(handle, dtype=types, keep_default_na=False)
             return table.assign(**{name: table.get(name, "") for name in FURTHER})[[*INDEX, *FURTHER]]
     except (KeyError, *untrusted_zip.DAMAGE_ERRORS, OSError) as error:
         what = f"has no index of slices ({error})"

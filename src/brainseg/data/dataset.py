@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from brainseg import files
+from brainseg.data import csv_tables
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 SUBSETS = ("train", "val", "test")
@@ -71,7 +72,7 @@ def read_slices(path: Path) -> pd.DataFrame:
     """The table of slices that preprocess wrote; ids such as ``001`` and ``NA`` stay text."""
     types = {"patient": str, "institution": str, "spacing": str}
     with guard(path, REMEDY, IntegrityError):
-        table = files.read_csv(path, dtype=types, keep_default_na=False)
+        table = csv_tables.read_csv(path, dtype=types, keep_default_na=False)
         table["patient"]  # a damaged header names no column
     return table
 
@@ -94,7 +95,7 @@ def load(processed: Path, split: Path, unit: str) -> Dataset:
     """
     slices, (images, masks) = read_slices(processed / "slices.csv"), open_arrays(processed)
     with guard(split, "run: dvc repro split", IntegrityError):
-        parts = files.read_csv(split, dtype={"patient": str}, keep_default_na=False)
+        parts = csv_tables.read_csv(split, dtype={"patient": str}, keep_default_na=False)
         if not len(slices) == len(parts) == len(images) == len(masks) or (slices["patient"] != parts["patient"]).any():
             what = f"{len(parts)} rows that do not match the {len(slices)} slices"
             raise IntegrityError(split, what, "run: dvc repro split")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from brainseg import config, files
-from brainseg.data import pairing
+from brainseg import config
+from brainseg.data import csv_tables, pairing
 from brainseg.data.archive import Pair
 from brainseg.data.layouts import recognition
 from brainseg.data.pairing import PairedFiles
@@ -168,7 +168,7 @@ def _read_institutions(root: Path, patients: set[str], strict: bool) -> dict[str
     if not path.exists():
         return {}
     try:
-        table = files.read_csv(path, dtype=str, keep_default_na=False)
+        table = csv_tables.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
         raise DataError(path, f"cannot be read ({error})", "write a CSV of patient, institution") from None
     if not {"patient", "institution"} <= set(table.columns):

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from brainseg import config, files
-from brainseg.data import dataset
+from brainseg.data import csv_tables, dataset
 from brainseg.data.dataset import SUBSETS
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 
@@ -216,7 +216,7 @@ def _read_own_split(slices: pd.DataFrame, file: str, params: config.Split) -> pd
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        table = files.read_csv(path, dtype=str, keep_default_na=False)
+        table = csv_tables.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, FileNotFoundError) as error:
         raise DataError(path, f"cannot be read ({error})", "set split.file to a CSV of patient, subset") from None
     if not {"patient", "subset"} <= set(table.columns):

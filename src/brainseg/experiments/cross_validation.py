@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from brainseg import config, files, hardware
-from brainseg.data import splitting
+from brainseg.data import csv_tables, splitting
 from brainseg.errors import DataError, IntegrityError, Problem, RunError, raise_all
 from brainseg.evaluation import bootstrap, evaluate, metrics, results, scoring, tables
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
@@ -271,7 +271,7 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
     """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
     patients = revision.parse_table(read("metrics/per_patient.csv"))
     slices = revision.parse_table(read("metrics/per_slice.csv"))
-    bins = files.read_csv(read("metrics/calibration.csv"))
+    bins = csv_tables.read_csv(read("metrics/calibration.csv"))
     try:
         report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
     except ValueError as error:

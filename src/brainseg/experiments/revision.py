@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from brainseg import config, errors, files
-from brainseg.data import inputs
+from brainseg.data import csv_tables, inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
@@ -372,7 +372,7 @@ def sources(read: Reader) -> MadeFrom:
 def parse_table(text: str) -> pd.DataFrame:
     """A table of scores: ids and names stay text, an empty cell of a number is NaN."""
     names = {"patient": str, "institution": str, "subset": str}
-    table = files.read_csv(text, dtype=names, keep_default_na=False, na_values=[""])
+    table = csv_tables.read_csv(text, dtype=names, keep_default_na=False, na_values=[""])
     return table.fillna(dict.fromkeys(names, ""))
 
 

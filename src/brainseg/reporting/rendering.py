@@ -9,6 +9,7 @@ import pandas as pd
 
 from brainseg import files
 from brainseg.config import Render
+from brainseg.data import csv_tables
 from brainseg.errors import IntegrityError, guard
 from brainseg.evaluation import results
 from brainseg.evaluation.results import EvaluationProtocol
@@ -85,7 +86,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     text = {"patient": str, "institution": str}
     stage = "train" if path.stem == "training" else "evaluate"
     with guard(path, f"git restore {path}, or run: dvc repro -f {stage}", IntegrityError):
-        table = files.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
+        table = csv_tables.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]).fillna({"institution": ""})
     return table
 
 

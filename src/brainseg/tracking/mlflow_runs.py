@@ -27,6 +27,7 @@ import numpy as np
 from filelock import FileLock
 
 from brainseg import config, errors, files
+from brainseg.data import csv_tables
 from brainseg.errors import BrainsegError, DataError, MachineError
 from brainseg.evaluation import results
 from brainseg.models import manifest
@@ -104,7 +105,7 @@ def log_training(tree: Path = Path(), *, once: bool = False) -> None:
         once: do nothing if this model is logged already.
     """
     model = manifest.read(tree / "models/unet.json")
-    history = files.read_csv(tree / "metrics/training.csv")
+    history = csv_tables.read_csv(tree / "metrics/training.csv")
     tags = {"stage": "train", "model.sha256": model.weights_sha256}
     store = RunStore()
     if once and store.find(tags):
