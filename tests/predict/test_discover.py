@@ -93,7 +93,7 @@ def test_a_header_and_the_file_that_it_names_are_one_case(tmp_path):
     for name in ("a.mhd", "b.nhdr", "alone.nhdr", "c.nrrd", "x.seg.nrrd", "d.mgz"):
         empty(tmp_path / "in" / name)
     (tmp_path / "in/a.mhd").write_text("TransformMatrix = 1 0 0 0 1 0 0 0 1\nNDims = 3\nElementType = MET_SHORT\n"
-                                       "ElementDataFile = voxels of a.raw\n")  # fmt: skip
+                                       "ElementSpacing = 1 1 1\nElementDataFile = voxels of a.raw\n")  # fmt: skip
     (tmp_path / "in/b.nhdr").write_text("NRRD0004\ntype: short\nspace: RAS\ndimension: 3\nencoding: raw\n"
                                         "space directions: (1,0,0) (0,1,0) (0,0,1)\ndata file: b.raw\n")  # fmt: skip
     for name in ("voxels of a.raw", "b.raw", "other.raw"):
