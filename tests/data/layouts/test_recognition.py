@@ -9,7 +9,7 @@ import pytest
 from brainseg import config
 from brainseg.data import archive, folder, preprocessing
 from brainseg.data.archive import Pair
-from brainseg.data.layouts import recognition
+from brainseg.data.layouts import image_labels, recognition
 from brainseg.errors import DataError
 from brainseg.io import pictures
 from tests.support import own_layouts
@@ -341,3 +341,10 @@ def test_a_decathlon_file_of_another_length_is_refused(tmp_path):
     facts = {"modality": {"0": "FLAIR", "1": "T1w"}}
     (root / "dataset.json").write_text(json.dumps(facts))
     assert "not 2 volumes one after another as dataset.json says" in next(iter(problems(root).values()))
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "1.0", "", "9" * 5000])
+def test_a_channel_whose_number_is_none_is_refused(number):
+    """Python refuses to read a number of more than 4,300 digits."""
+    with pytest.raises(DataError, match="does not number its channels"):
+        image_labels._name_channels({"channel_names": {number: "FLAIR"}}, 1, "dataset.json")

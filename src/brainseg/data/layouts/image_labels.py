@@ -115,7 +115,7 @@ def _name_channels(facts: dict[str, Any], count: int, path: Any) -> tuple[dict[i
         DataError: several channels, and none is named FLAIR.
     """
     words = facts.get("channel_names") or facts.get("modality") or {}
-    if not isinstance(words, dict) or not all(str(key).isdecimal() for key in words):
+    if not isinstance(words, dict) or not all(re.fullmatch("[0-9]{1,4}", key) for key in words):
         raise DataError(path, "does not number its channels", 'write "channel_names": {"0": "FLAIR"}')
     named = {int(key): finding.name_sequence(str(word)) or str(word) for key, word in words.items()}
     if not named and count == 1:
