@@ -30,7 +30,7 @@ def mask(rows: list[str]) -> np.ndarray:
     return np.array([[pixel == "#" for pixel in row] for row in rows])
 
 
-def random_masks(number: int = 100, side: int = 12):
+def random_masks(number: int = 300, side: int = 12):
     """Pairs from empty to full, one-pixel masks among them; every eighth prediction equals its reference."""
     rng = np.random.default_rng(5)
     single = np.zeros((side, side), bool)

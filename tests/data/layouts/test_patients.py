@@ -181,7 +181,7 @@ def test_words_of_sequences(word, sequence):
 
 
 @pytest.mark.parametrize("word", ["T2-weighted", "CT", "DWI"])
-def test_a_single_channel_of_another_kind_is_doubt(word, tmp_path):
+def test_a_single_channel_of_another_kind_is_not_flair(word, tmp_path):
     root = own_layouts.nnunet(tmp_path, ["MR"])
     facts = root / "dataset.json"
     facts.write_text(facts.read_text().replace('"MR"', f'"{word}"'))
