@@ -30,7 +30,17 @@ PICTURE = encoded(head())
 
 
 @pytest.fixture(scope="module")
-def served():
+def temporary(tmp_path_factory):
+    """A folder for this server's temporary files alone: other tests write theirs at the same time."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", None)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def served(temporary):
     """``sound`` holds the function that tells the server whether its model file is unchanged."""
     sound = [lambda: True]
     with serving(settings=app.Settings(sound=lambda: sound[0]())) as running:
@@ -187,8 +197,8 @@ NAMES = [b"../../../../tmp/evil.png", b"/etc/passwd", b"C:\\\\evil.png", b"a\0b.
          b"a\r\nSet-Cookie: evil=1", "‮gnp.evil".encode(), "Łukasz Kowalski 1970.png".encode(), b"e" * 5000]  # fmt: skip
 
 
-def test_w5_names_are_never_paths_and_never_come_back(served):
-    before = set(Path(tempfile.gettempdir()).iterdir())
+def test_w5_names_are_never_paths_and_never_come_back(served, temporary):
+    before = set(temporary.rglob("*"))
     for name in NAMES:
         for data in (PICTURE, b"%PDF-1.7", PICTURE[:50]):
             body = form(data, name)
@@ -198,7 +208,8 @@ def test_w5_names_are_never_paths_and_never_come_back(served):
             assert status_of(answer) in (200, 400, 415, 422), name
             for text in (answer, log.getvalue().encode()):
                 assert not [part for part in (b"evil", b"passwd", b"onerror", b"Kowalski", b"eeee") if part in text]
-    assert set(Path(tempfile.gettempdir()).iterdir()) - before == set()
+    assert set(temporary.rglob("*")) - before == set()
+    assert Path(tempfile.gettempdir()) == temporary and not Path("/tmp/evil.png").exists()
     policy = served.get("/").headers["Content-Security-Policy"]
     assert policy == page_server.POLICY and "unsafe" not in policy  # test_page runs under the same policy
 

@@ -52,6 +52,7 @@ def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: i
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
         for found in results:
             seeds.append(found.seed)
+            done = found.seed - seeds[0] + 1  # a case may have several results
             groups[found.group][found.outcome] += 1
             for name, value in found.most.items():
                 most[found.group][name] = max(value, most[found.group].get(name, value))
@@ -59,11 +60,11 @@ def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: i
                 failures.append({key: value for key, value in found._asdict().items() if key != "most"})
                 print(f"FAILURE {kind} {found.seed}, {found.group}: {found.outcome}. {found.detail}", flush=True)
                 print(f"        again: python -m tests.torture {kind} --only {found.seed}", flush=True)
-            if time.monotonic() - shown > EVERY or len(seeds) == count:
+            if time.monotonic() - shown > EVERY or done == count:
                 shown = time.monotonic()
                 total = sum(groups.values(), Counter())
                 words = ", ".join(f"{outcome} {n:,}" for outcome, n in total.most_common())
-                print(f"{kind} {len(seeds):,}/{count:,}, {(shown - start) / 60:.1f} min: {words}", flush=True)
+                print(f"{kind} {done:,}/{count:,}, {(shown - start) / 60:.1f} min: {words}", flush=True)
     run = {
         "seeds": [min(seeds, default=0), max(seeds, default=-1)],
         "minutes": round((time.monotonic() - start) / 60, 1),
