@@ -72,22 +72,23 @@ def test_spacing_scales_rows_and_columns_apart():
 
 
 def test_scores_agree_with_scikit_learn_on_random_masks():
-    for reference, prediction in random_masks():
-        c, r, p = metrics.counts(reference, prediction), reference.ravel(), prediction.ravel()
-        assert metrics.pixel_accuracy(c) == pytest.approx(accuracy_score(r, p))
-        for ours, theirs in (
-            (metrics.dice, f1_score),
-            (metrics.iou, jaccard_score),
-            (metrics.precision, precision_score),
-            (metrics.recall, recall_score),
-        ):
-            # scikit-learn cannot say "undefined" for IoU: 0 there, NaN here
-            expected = NAN if theirs is jaccard_score and not (r | p).any() else theirs(r, p, **undefined(theirs))
-            assert ours(c) == pytest.approx(expected, nan_ok=True)
-
-
-def undefined(score) -> dict:
-    return {} if score is jaccard_score else {"zero_division": np.nan}
+    pairs = list(random_masks())
+    columns = [np.stack([pair[side].ravel() for pair in pairs], axis=1) for side in (0, 1)]  # a mask is a label
+    ours = [metrics.counts(*pair) for pair in pairs]
+    for score, theirs in (
+        (metrics.dice, f1_score),
+        (metrics.iou, jaccard_score),
+        (metrics.precision, precision_score),
+        (metrics.recall, recall_score),
+    ):
+        # scikit-learn cannot say "undefined" for IoU: 0 there, NaN here
+        expected = theirs(*columns, average=None, zero_division=0 if theirs is jaccard_score else np.nan)
+        if theirs is jaccard_score:
+            expected[[not (reference | prediction).any() for reference, prediction in pairs]] = NAN
+        np.testing.assert_allclose([score(counts) for counts in ours], expected)
+    for counts, (reference, prediction) in zip(ours, pairs, strict=True):
+        expected = accuracy_score(reference.ravel(), prediction.ravel())
+        assert metrics.pixel_accuracy(counts) == pytest.approx(expected)
 
 
 def test_borders_agree_with_brute_force_on_random_masks():

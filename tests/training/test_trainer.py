@@ -275,6 +275,10 @@ def test_training_stops_early_and_the_last_epoch_is_kept_if_asked_for(data, wors
     pooled = metrics.dice(metrics.counts(data.masks[rows], answers[0] > 127))
     assert pooled == pytest.approx(last.history["val_dice"].iloc[-1], abs=1e-3)
     assert not np.array_equal(*answers)
+
+
+@pytest.mark.slow
+def test_training_stops_early_with_the_last_epoch(data, worse_each_epoch):
     stopped = train(data, params(keep="last", patience=1))
     assert (len(stopped.history), stopped.kept_epoch) == (2, 2)
 
