@@ -1,7 +1,9 @@
 """Networks as ONNX files: each kind gives the outputs of Keras, bytes are reproducible, and faults are found."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import onnx
 import pytest
 from keras import ops
 
+from brainseg import files
 from brainseg.config import Export, Network
 from brainseg.data import dataset
 from brainseg.errors import IntegrityError
@@ -40,15 +43,15 @@ def built(**changes):
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     """A function that gives the file of ``built(**changes)``, converted once. Nobody may write into it."""
-    folder, files = tmp_path_factory.mktemp("converted"), {}
+    folder, made = tmp_path_factory.mktemp("converted"), {}
 
     def file(**changes):
         key = repr(TINY.model_copy(update=changes))
-        if key not in files:
-            path = folder / f"{len(files)}.onnx"
+        if key not in made:
+            path = folder / f"{len(made)}.onnx"
             CONVERT(onnx_files.rebuild(built(**changes), "float32"), path)
-            files[key] = path
-        return files[key]
+            made[key] = path
+        return made[key]
 
     return file
 
@@ -112,6 +115,18 @@ def test_the_same_network_gives_the_same_bytes(tmp_path, converted):
         onnx_files.quantise(tmp_path / name, [IMAGES, IMAGES[:1]], tmp_path / f"{name}8")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a8").read_bytes() == (tmp_path / "b8").read_bytes()
+
+
+def test_a_full_disk_that_onnx_does_not_mention_is_named(tmp_path, converted, monkeypatch):
+    def write_a_part(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:-999])
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes_path", write_a_part)
+    monkeypatch.setattr(files, "free_bytes", lambda _: 0)
+    shutil.copy(converted(), tmp_path / "whole.onnx")
+    with pytest.raises(OSError) as error, files.replacing(tmp_path / "small.onnx") as small:
+        onnx_files.quantise(tmp_path / "whole.onnx", [IMAGES], small)
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "small.onnx"))
 
 
 def shuffled(graph, seed: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from brainseg.evaluation import metrics
 from brainseg.inference.postprocessing import Rule, components, level
@@ -63,7 +63,7 @@ def best_threshold(found: Search, errors: float = 0) -> float:
     dice = metrics.dice(found.counts)[:, np.arange(len(size)), size]
     dice = dice[~np.isnan(dice).any(axis=1)]
     behind = dice[:, [mean.argmax()]] - dice
-    noise = errors * stats.sem(behind) if len(behind) > 1 else 0.0
+    noise = errors * np.std(behind, axis=0, ddof=1) / np.sqrt(len(behind)) if len(behind) > 1 else 0.0
     good = np.array(found.thresholds)[mean.max() - mean < np.maximum(INDIFFERENT, noise)]
     return float(min(good, key=lambda threshold: (round(abs(threshold - 0.5), 6), threshold)))
 

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from keras import ops
 from onnx import helper
 from onnxruntime import quantization
@@ -155,12 +156,15 @@ def quantise(whole: Path, batches: Iterable[np.ndarray], path: Path) -> None:
     float32, because its values are unbounded, and so does the last layer, because it is the output.
     """
     nodes = [node.name for node in onnx.load(whole).graph.node if node.op_type in QUANTISED]
-    with _silence():
-        quantization.quantize_static(
-            whole, path, _Reader(batches), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-            nodes_to_quantize=nodes,
-        )  # fmt: skip
+    try:
+        with _silence():
+            quantization.quantize_static(
+                whole, path, _Reader(batches), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+                activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+                nodes_to_quantize=nodes,
+            )  # fmt: skip
+    except DecodeError as error:  # it reads a file that ONNX wrote beside, which on a full disk says nothing
+        raise RuntimeError(f"{whole.name}: what ONNX wrote of it cannot be read: {error}") from error
 
 
 class _Reader(quantization.CalibrationDataReader):
