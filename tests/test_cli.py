@@ -2,11 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import typer.main
 
 from brainseg import __version__, cli
+from brainseg.commands import external
+from brainseg.experiments import comparison, comparison_page, revision
 from brainseg.tracking import mlflow_runs
 
 
@@ -81,18 +84,31 @@ def test_an_error_is_one_line_and_its_code(monkeypatch, project, capsys):
     )
 
 
-@pytest.mark.parametrize("inside", [True, False])
-def test_elsewhere_it_names_the_folder_to_go_to(monkeypatch, project, capsys, inside):
-    folder = project / "docs"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    if not inside:
-        (project / "dvc.yaml").unlink()
+def test_outside_of_a_project_it_says_what_folder_is_needed(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, "compare", "HEAD") == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"ERROR 2 {folder}: is not the project's top folder. Fix: cd ")
-    assert (f"cd {project}\n" in error) == inside
-    assert not list(folder.iterdir())
+    assert capsys.readouterr().err == (
+        f"ERROR 2 {tmp_path}: is in no project. Fix: cd to the folder that holds dvc.yaml and params.yaml\n"
+    )
+
+
+def test_below_the_top_folder_paths_are_the_users_and_the_rest_the_projects(monkeypatch, project, capsys):
+    seen = {}
+    monkeypatch.setattr(external, "run", lambda given, model, output: seen.update(given._asdict(), m=model, o=output))
+    monkeypatch.setattr(revision, "scores", lambda name, **_: seen.setdefault("compared", []).append(name) or name)
+    monkeypatch.setattr(comparison, "compare", lambda *_: None)
+    monkeypatch.setattr(comparison_page, "format_table", lambda _: "")
+    (project / "notes/HEAD~1").mkdir(parents=True)
+    (project / "evaluation").mkdir()
+    monkeypatch.chdir(project / "notes")
+    assert call(monkeypatch, "evaluate", "scans/*.png", "/masks", "-o", "evaluation") == 0
+    assert Path.cwd() == project
+    assert (seen["images"], seen["masks"], seen["predictions"]) == ("notes/scans/*.png", "/masks", None)
+    assert (seen["m"], seen["o"]) == (Path("models"), Path("notes/evaluation"))
+    monkeypatch.chdir(project / "notes")
+    assert call(monkeypatch, "compare", "HEAD", "HEAD~1") == 0
+    assert seen["compared"] == ["HEAD", "notes/HEAD~1"]
+    assert capsys.readouterr().err == ""
 
 
 def test_debug_adds_the_traceback(monkeypatch, project, capsys):

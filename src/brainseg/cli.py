@@ -1,6 +1,8 @@
 """The command `brainseg`: one function for each command. A command imports its modules when it is called."""
 
 import functools
+import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="brainseg COMMAND --help explains one command. predict, serve and data work in any folder; the other "
-    "commands work in the project's top folder.",
+    "commands work in the project's folder and below it.",
 )
 
 
@@ -28,34 +30,56 @@ def main() -> None:
     app(prog_name="brainseg")
 
 
-def _command(name: str, *, anywhere: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _command(
+    name: str, *, anywhere: bool = False, patterns: tuple[str, ...] = (), folders: tuple[str, ...] = ()
+) -> Callable[..., Callable[..., None]]:
     """Make a function a command. What it raises becomes ERROR lines and the exit code.
 
     Args:
-        anywhere: the command needs a model and no project around it.
+        anywhere: the command needs a model and no project around it. The others work in the project's top folder.
+        patterns: the texts among its options that name files. folders: those that may name a folder.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        @app.command(name)
         @functools.wraps(function)
-        def command(**options: Any) -> None:
+        def command(context: typer.Context, **options: Any) -> None:
             def act() -> None:
-                if not anywhere:
-                    _check_is_project()
-                function(**options)
+                sources = {name: context.get_parameter_source(name) for name in options}
+                given = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+                function(**options if anywhere else options | _go_to_top(options, given, patterns, folders))
 
             errors.run(act)
 
+        asked = inspect.signature(function)
+        first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        command.__signature__ = asked.replace(parameters=[first, *asked.parameters.values()])  # type: ignore[attr-defined]
+        app.command(name)(command)
         return function
 
     return register
 
 
-def _check_is_project() -> None:
+def _go_to_top(
+    options: dict[str, Any], given: set[str], patterns: tuple[str, ...], folders: tuple[str, ...]
+) -> dict[str, Any]:
+    """Change to the project's top folder, as Git does.
+
+    Returns:
+        The options that were ``given`` and name files: seen from there, while the user names them from below it.
+    """
     here, top = Path.cwd(), _find_project()
-    if top != here:
-        fix = f"cd {top}" if top else "cd to the folder that holds dvc.yaml and params.yaml"
-        raise errors.DataError(here, "is not the project's top folder", fix)
+    if not top:
+        raise errors.DataError(here, "is in no project", "cd to the folder that holds dvc.yaml and params.yaml")
+    below = here.relative_to(top)
+    moved: dict[str, Any] = {}
+    for name in given:
+        value = options[name]
+        if isinstance(value, Path):
+            moved[name] = below / value
+        elif name in patterns or (name in folders and os.path.isdir(value)):
+            moved[name] = os.path.join(below, value)
+    os.chdir(top)
+    return moved
 
 
 def _find_project() -> Path | None:
@@ -258,7 +282,7 @@ def data(
     own_data.run(path, layout, patient, images, masks, as_json=json)
 
 
-@_command("evaluate")
+@_command("evaluate", patterns=("images", "masks", "predictions"))
 def evaluate(
     images: Annotated[
         str, Argument(metavar="IMAGES", help="A folder, or a pattern in quotes: 'scans/*_flair.nii.gz', 'dicom/*/'.")
@@ -337,7 +361,20 @@ def repro(
     repro.run(recipe, check=check, settings=settings or [])
 
 
-@_command("compare")
+@_command("restore")
+def restore(debug: Debug = False) -> None:
+    """Go back to the committed run.
+
+    Brings parameters, numbers and the model back, and of the data what a cache has.
+
+    Nothing is lost: changes go to Git's stash. Says what is not here and which command makes it.
+    """
+    from brainseg.experiments import restore
+
+    print(restore.run())
+
+
+@_command("compare", folders=("a", "b"))
 def compare(
     a: Annotated[
         str, Argument(metavar="A", help="A Git revision, a branch, a DVC experiment or a folder with per_patient.csv.")

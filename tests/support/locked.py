@@ -18,7 +18,7 @@ def lock_faults(root: Path, limit: int = WEIGHTS_LIMIT) -> list[str]:
         return [f"dvc.lock has the stages {', '.join(lock)}"]
     made = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
     faults = [f"{name}: {fault}" for name in lock for fault in stage_faults(root, lock[name], pipeline[name], made)]
-    kept = [entry for entry in integrity._list_outs(root) if not entry.cached]
+    kept = [entry for entry in integrity.list_outs(root) if not entry.cached]
     faults += [f"{entry.path}: not the bytes of the run" for entry in kept if digest(root / entry.path) != entry.md5]
     return faults + weights_faults(root, declared_outs(*pipeline.values()), made, limit)
 

@@ -34,9 +34,9 @@ def run(root: Path = Path()) -> str:
     Raises:
         IntegrityError: all objects whose bytes do not fit their name, each with the command that restores it.
     """
-    outs = list(_list_outs(root))
+    outs = list(list_outs(root))
     users = {entry.md5: entry.path for entry in outs}
-    cache, released = _list_objects(_find_cache(root) / "files/md5"), _list_objects(root / "weights/files/md5")
+    cache, released = _list_objects(find_cache(root) / "files/md5"), _list_objects(root / "weights/files/md5")
     present = [entry for entry in outs if (root / entry.path).exists()]
     problems: list[Problem] = []
     with tqdm(total=len(cache) + len(released) + len(present), desc="verify", unit="object", disable=None) as bar:
@@ -47,7 +47,7 @@ def run(root: Path = Path()) -> str:
             problems += _check_object(path, f"git checkout {path}")
             bar.update()
         for entry in present:
-            problems += _check_out(root, entry)
+            problems += check_out(root, entry)
             bar.update()
     problems += _check_model(root / "models")
     raise_all(problems, IntegrityError)
@@ -55,7 +55,7 @@ def run(root: Path = Path()) -> str:
     return f"verified {read}: all intact"
 
 
-def _list_outs(root: Path) -> Iterator[Entry]:
+def list_outs(root: Path) -> Iterator[Entry]:
     lock, pipeline = root / "dvc.lock", config.read_yaml(root / "dvc.yaml")["stages"]
     for name, stage in (config.read_yaml(lock)["stages"] if lock.exists() else {}).items():
         declared = pipeline.get(name, {})
@@ -66,7 +66,7 @@ def _list_outs(root: Path) -> Iterator[Entry]:
             yield Entry(out["path"], out["md5"], out["path"] not in uncached)
 
 
-def _find_cache(root: Path) -> Path:
+def find_cache(root: Path) -> Path:
     """The folder of DVC's cache, as DVC is configured."""
     asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=root, capture_output=True, text=True)
     if asked.returncode:
@@ -102,8 +102,11 @@ def _restore_command(path: Path, user: str | None) -> str:
     return f"rm -f {path} {user}, then dvc pull {user} (from a remote), or dvc repro (builds it again)"
 
 
-def _check_out(root: Path, entry: Entry) -> list[Problem]:
+def check_out(root: Path, entry: Entry) -> list[Problem]:
+    """What is wrong with an out; nothing if it is what dvc.lock says."""
     path = root / entry.path
+    if not path.exists():
+        return [Problem(str(path), "there is no such file", "dvc repro")]
     found = _folder_md5(path) if path.is_dir() else inputs.md5(path)
     if found == entry.md5:
         return []

@@ -1,0 +1,113 @@
+"""`brainseg restore`: parameters, numbers, and the results that can be had, back to those of the last commit.
+
+`git restore . && dvc checkout` would take unsaved changes along, and fails where a result is in no cache, as the data
+are in every clone that has not rebuilt them. Here nothing is lost: changes go to Git's stash, results that DVC's cache
+does not hold to ``.brainseg/before-restore``.
+"""
+
+import contextlib
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainseg import files
+from brainseg.data import inputs
+from brainseg.errors import DataError, IntegrityError, MachineError, Problem, raise_all
+from brainseg.experiments import demo, integrity, repro
+
+TRACKED = ("params.yaml", "dvc.lock", "metrics")
+ASIDE = "before-restore"  # in the folder of the project's state
+
+
+def run(root: Path = Path()) -> str:
+    """Bring the committed run back; of its results those that DVC's cache or ``weights/`` has.
+
+    Returns:
+        What was done, what is kept where, and what is not here, with the command that makes it.
+
+    Raises:
+        DataError: the last commit has no run.
+        MachineError: another run is going on, or Git or DVC refuses.
+        IntegrityError: what the cache has is damaged.
+    """
+    repro.check_git(root)
+    if not demo.git(root, "ls-tree", "--name-only", "HEAD", "dvc.lock"):
+        what = "the last commit has none, so there is no run to go back to"
+        raise DataError(root / "dvc.lock", what, "brainseg repro, then commit params.yaml, dvc.lock and metrics")
+    repro.clean_up(root)
+    lines = _restore_tracked(root)
+    wrong = [out for out in integrity.list_outs(root) if out.cached and integrity.check_out(root, out)]
+    lines += _put_away(root, wrong)
+    _check_out(root, [out.path for out in wrong])
+    return "\n".join(lines + _report(root, wrong))
+
+
+def _restore_tracked(root: Path) -> list[str]:
+    """Put what differs from the last commit into a stash, from where it can be had again."""
+    commit = demo.git(root, "log", "-1", "--format=%h").strip()
+    changed = demo.git(root, "status", "--porcelain", "--", *TRACKED)
+    lines = [f"params.yaml, dvc.lock and metrics/ are those of commit {commit}"]
+    if changed:
+        demo.git(root, "stash", "push", "--include-untracked", "--message", "before brainseg restore", "--", *TRACKED)
+        lines.append(f"{len(changed.splitlines())} changed files are kept: git stash show shows them, git stash pop "
+                     "brings them back")  # fmt: skip
+    return lines
+
+
+def _put_away(root: Path, outs: Sequence[integrity.Entry]) -> list[str]:
+    """Remove other results from the place of the committed ones; those that no cache holds are moved."""
+    cache, kept = integrity.find_cache(root) / "files/md5", []
+    aside = _free_folder(files.state_dir() / ASIDE)
+    for out in outs:
+        path = root / out.path
+        if not path.exists():
+            continue
+        if _holds(cache, path):
+            path.unlink()
+        else:
+            (aside / out.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, aside / out.path)
+            kept.append(out.path)
+    return [f"kept in {aside}, since DVC's cache does not hold them: {', '.join(kept)}"] if kept else []
+
+
+def _holds(cache: Path, path: Path) -> bool:
+    """Whether a cache has a file; a folder is taken as not held."""
+    if path.is_dir():
+        return False
+    name = inputs.md5(path)
+    held = cache / name[:2] / name[2:]
+    return held.is_file() and held.stat().st_size == path.stat().st_size
+
+
+def _free_folder(folder: Path) -> Path:
+    """A folder of this run's own below ``folder``."""
+    number = 1 + max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()), default=0)
+    return folder / str(number)
+
+
+def _check_out(root: Path, paths: list[str]) -> None:
+    from dvc.cli import main as run_dvc
+
+    models = [path for path in paths if path.startswith("models/")]
+    if models:  # it ends with an error where a model is not released: the report has it as not here
+        with contextlib.redirect_stderr(io.StringIO()):
+            run_dvc(["--cd", str(root), "fetch", "--quiet", *models])
+    if paths and (code := run_dvc(["--cd", str(root), "checkout", "--quiet", "--allow-missing", *paths])):
+        raise MachineError("dvc checkout", f"ended with code {code}", f"read what it says: dvc checkout {paths[0]}")
+
+
+def _report(root: Path, outs: Sequence[integrity.Entry]) -> list[str]:
+    """What came back, and what did not."""
+    problems: list[Problem] = []
+    there = [out for out in outs if (root / out.path).exists()]
+    for out in there:
+        problems += integrity.check_out(root, out)
+    raise_all(problems, IntegrityError)
+    missing = [out.path for out in outs if out not in there]
+    lines = [f"restored: {', '.join(out.path for out in there)}"] if there else []
+    if missing:
+        lines.append(f"not here: {', '.join(missing)}")
+        lines.append("brainseg repro makes them again; dvc pull fetches them where a remote of yours has them")
+    return lines

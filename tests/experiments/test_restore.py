@@ -1,0 +1,99 @@
+"""`brainseg restore`: back to the committed run from every state, and nothing is lost."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from brainseg.errors import DataError, IntegrityError
+from brainseg.experiments import restore
+from tests.support import shared, toy_pipeline
+
+DATA, WEIGHTS = "data/images.npy", "models/unet.weights.h5"
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The toy pipeline after its run, whose model is released."""
+    shutil.copytree(shared.folder("released", release) / "toy", tmp_path / "toy")
+    return enter(toy_pipeline.Repository(tmp_path / "toy"), monkeypatch)
+
+
+def release(home: Path) -> None:
+    toy = toy_pipeline.create(home / "toy")
+    code, output = toy.dvc("push", *toy_pipeline.MODEL)
+    assert code == 0, output
+    toy.git("add", "--all")
+    toy.git("commit", "--quiet", "--message", "released")
+
+
+def enter(toy, monkeypatch):
+    for name, value in toy.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DVC_ROOT", str(toy.folder))
+    monkeypatch.chdir(toy.folder)
+    return toy
+
+
+def contents(toy) -> dict[str, bytes]:
+    """All files of the project but the history and caches of Git, DVC and ours."""
+    hidden = (".git", ".brainseg", ".dvc/tmp", ".dvc/cache")
+    found = {path.relative_to(toy.folder): path for path in toy.folder.rglob("*") if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in found.items() if not any(map(name.is_relative_to, hidden))}
+
+
+def test_after_another_run_and_what_was_written_by_hand(toy, tmp_path):
+    before = contents(toy)
+    (toy.folder / "params.yaml").write_text("train:\n  epochs: 9\n  loss: dice\n")
+    assert toy.dvc("repro")[0] == 0
+    other = (toy.folder / WEIGHTS).read_bytes()
+    (toy.folder / DATA).unlink()
+    (toy.folder / DATA).write_bytes(b"of no stage")
+    (toy.folder / "metrics/new.json").write_text("{}")
+    shown = restore.run()
+    assert contents(toy) == before
+    assert toy.git("status", "--porcelain") == ""
+    assert "3 changed files are kept" in shown and "git stash pop" in shown
+    assert f"kept in {toy.folder}/.brainseg/before-restore/1, since DVC's cache does not hold them: {DATA}" in shown
+    assert (toy.folder / ".brainseg/before-restore/1" / DATA).read_bytes() == b"of no stage"
+    assert f"restored: {DATA}, models/unet.json, {WEIGHTS}" in shown and "not here" not in shown
+    assert toy.git("status", "--porcelain") == ""
+    assert "changed" not in restore.run()
+    toy.git("stash", "pop")
+    assert "epochs: 9" in (toy.folder / "params.yaml").read_text() and (toy.folder / "metrics/new.json").exists()
+    assert toy.dvc("checkout")[0] == 0 and (toy.folder / WEIGHTS).read_bytes() == other
+
+
+def test_a_clone_gets_the_model_and_the_command_that_makes_the_rest(toy, tmp_path, monkeypatch):
+    clone = enter(toy.clone(tmp_path / "elsewhere/clone"), monkeypatch)
+    (clone.folder / "params.yaml").write_text("train: {}")
+    shown = restore.run()
+    assert (clone.folder / WEIGHTS).read_bytes() == (toy.folder / WEIGHTS).read_bytes()
+    assert f"restored: models/unet.json, {WEIGHTS}\nnot here: {DATA}\nbrainseg repro makes them again" in shown
+    assert clone.git("status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_what_it_says_makes_the_rest_without_a_training(toy, tmp_path, monkeypatch):
+    clone = enter(toy.clone(tmp_path / "elsewhere/clone"), monkeypatch)
+    restore.run()
+    code, output = clone.brainseg("repro")
+    assert code == 0 and "'train' didn't change" in output and (clone.folder / DATA).exists()
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_a_commit_without_a_run_is_told(toy):
+    toy.git("rm", "--quiet", "dvc.lock")
+    toy.git("commit", "--quiet", "--message", "no run")
+    with pytest.raises(DataError, match="there is no run to go back to"):
+        restore.run()
+
+
+@pytest.mark.slow
+def test_a_damaged_object_of_the_cache_is_told(toy):
+    (held,) = (path for path in toy.folder.glob(".dvc/cache/files/md5/*/*") if path.stat().st_size == 6000)
+    toy_pipeline.flip(held)
+    (toy.folder / DATA).unlink()
+    with pytest.raises(IntegrityError) as error:
+        restore.run()
+    assert error.value.problems[0].path == DATA
