@@ -134,6 +134,18 @@ def test_a_dicom_series_gives_nifti(tmp_path):
     assert table(tmp_path / "out")["s1"]["kind"] == "dicom"
 
 
+def test_names_that_are_not_utf8_cost_nothing(tmp_path):
+    """On an old disc a report lies beside the slices."""
+    save_series(tmp_path / "series", heads(4).astype(np.uint16))
+    (tmp_path / "series" / os.fsdecode(b"Bericht_M\xfcller.pdf")).write_text("%PDF-1.4")
+    (tmp_path / "series/Icon\r").write_text("")
+    run(tmp_path / "series", tmp_path / "out")
+    (row,) = table(tmp_path / "out").values()
+    assert not row["error"] and r"Bericht_M\udcfcller.pdf" in row["warnings"] and r"Icon\r" in row["warnings"]
+    run(tmp_path / "series", tmp_path / "out")
+    assert list(table(tmp_path / "out").values()) == [row]
+
+
 def test_a_complete_dicom_series_gives_a_seg_too(tmp_path, capsys):
     pydicom = pytest.importorskip("pydicom")
     dicom_study.save(tmp_path / "in/s1", heads(4).astype(np.uint16))
@@ -501,7 +513,7 @@ def test_a_second_run_keeps_what_is_done(tmp_path, capsys):
     assert len(run(tmp_path / "in", out, Fake(weights="cd" * 32)).asked) == 2
     assert {row["model"] for row in table(out).values()} == {"cd" * 32}
     other = Fake(weights="cd" * 32)
-    other.facts["variant"] = "int8"
+    other.digest = "ef" * 32  # in 8 bits, or exported with another calibration
     assert len(run(tmp_path / "in", out, other).asked) == 2
 
 

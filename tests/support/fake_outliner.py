@@ -12,7 +12,7 @@ class Fake:
     """As outlining.Outliner."""
 
     def __init__(self, level: int = 200, weights: str = "ab" * 32, source: str = "kaggle"):
-        self.level, self.asked = level, []
+        self.level, self.asked, self.digest = level, [], weights
         self.facts = {
             "variant": "float32",
             "marks": ["20 of 110 patients"],

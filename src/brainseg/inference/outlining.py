@@ -27,7 +27,7 @@ class Outliner:
     """A model that outlines images. Safe to call from several threads.
 
     Attributes:
-        facts: the metadata of the file (see ``onnx_session``). session: the network.
+        facts: the metadata of the file (see ``onnx_session``), digest: its sha256. session: the network.
         cleans_single_slices: small components are removed from slices without neighbours too.
     """
 
@@ -36,7 +36,7 @@ class Outliner:
     def __init__(self, path: Path | str, *, threads: int | None = None, spin: bool = True):
         """Open a model. Arguments and errors are those of ``onnx_session.Session``."""
         self.session = Session(Path(path), threads, spin=spin)
-        self.facts = self.session.facts
+        self.facts, self.digest = self.session.facts, self.session.digest
         rule = self.facts["rule"]
         self.rule, self.mirror = Rule(rule["threshold"], rule["min_component"]), rule["mirror"]
         self._prepare = self.facts["model"]["preprocess"]

@@ -15,8 +15,10 @@ import logging
 import math
 import os
 import re
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -53,6 +55,7 @@ _IMAGEJ = (("T", "frames"), ("Z", "slices"), ("C", "channels"))  # slowest first
 _AXES = {"C": "channels", "T": "time points", "Z": "slices"}
 _SLICES = "ZIQ?"  # also what tifffile calls a sequence, other, or does not name
 _MARKS = {b"II*": "TIFF", b"MM\0": "TIFF", b"\x89PNG": "PNG", b"\xff\xd8": "JPEG"}  # first bytes
+_PNG = b"\x89PNG\r\n\x1a\n"
 _NUMPY = b"\x93NUMPY"
 _PHOTOMETRIC = 262  # TIFF tag: with 0, white is zero, which Pillow inverts only for 8 bits
 _KINDS_READ = "8-bit or unsigned 16-bit grayscale, 32-bit floating point, or RGB with 8 bits per channel"
@@ -225,6 +228,8 @@ def _open(data: bytes, name: str) -> Iterator[ImageFile]:
     """The picture, opened but not decoded. Any error of Pillow within the block becomes one that names the file."""
     if not data:
         raise DataError(name, "is empty", "restore or remove it")
+    if data.startswith(_PNG):
+        _check_png(data, name)
     with guard(name, "restore or remove it"):
         try:
             with Image.open(io.BytesIO(data), formats=["TIFF", "PNG", "JPEG"]) as image:
@@ -236,6 +241,19 @@ def _open(data: bytes, name: str) -> Iterator[ImageFile]:
                 what = f"is a {kind} that is damaged or of a kind that is not read"
                 raise DataError(name, what, f"restore it, or save it as {_KINDS_READ}") from None
             raise DataError(name, "is neither a TIFF nor a PNG nor a JPEG", "save it as one of them") from None
+
+
+def _check_png(data: bytes, name: str) -> None:
+    """Compare the pixels of a PNG with their checksums (PNG specification, 5.3), as Pillow does for the rest of it."""
+    place, view = len(_PNG), memoryview(data)
+    while place + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind, end = data[place + 4 : place + 8], place + 8 + length
+        if kind == b"IDAT" and zlib.crc32(view[place + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            raise DataError(name, "is damaged: its pixels do not fit their checksum", "restore or remove it")
+        if kind == b"IEND":
+            return
+        place = end + 4
 
 
 def _page(image: ImageFile, name: str) -> np.ndarray:

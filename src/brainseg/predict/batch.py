@@ -202,7 +202,7 @@ def _process_all(
     problems: list[Problem] = []
     kept, written = 0, time.monotonic()
     kind: type[BrainsegError] = DataError
-    key = _model_key(predictor.facts)
+    key = _model_key(predictor)
     with tqdm(total=len(jobs), unit="case", desc="predict", disable=None) as bar, _open_reader(jobs) as reader:
 
         def find_kept(name: str, digest: str) -> Record | None:
@@ -362,15 +362,15 @@ def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: t
     case_files.add_warnings(row, cut)
     row["seconds"] = f"{read.seconds + time.monotonic() - start:.2f}"
     written = case_files.write(folder, name, source, case, result, predictor.facts, row, with_maps)
-    key, rows = _model_key(predictor.facts), [lesions.format_row(lesion) for lesion in found]
+    key, rows = _model_key(predictor), [lesions.format_row(lesion) for lesion in found]
     record = Record(name, _source_key(read.job), key, read.digest, written, row, lesions=rows)
     folder.add(record)
     return record
 
 
-def _model_key(facts: dict) -> str:
-    """Names the model, its rule and the version of the code: what a result depends on."""
-    return json.dumps([facts["model"]["weights_sha256"], facts["variant"], facts["rule"], __version__])
+def _model_key(predictor: Outliner) -> str:
+    """Names the file of the model, its rule and the version of the code: what a result depends on."""
+    return json.dumps([predictor.digest, predictor.facts["rule"], __version__])
 
 
 def _source_key(job: Job) -> str:

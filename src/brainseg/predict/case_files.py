@@ -108,7 +108,7 @@ def make_row(
         "area_pixels": measured.area_pixels,
         "volume_ml": _format(measured.volume_ml, 3),
         "mean_probability": _format(measured.mean, 3),
-        "warnings": "; ".join(warnings),
+        "warnings": errors.printable("; ".join(warnings)),
         "model": facts["model"]["weights_sha256"],
         "variant": facts["variant"],
     }
@@ -116,7 +116,7 @@ def make_row(
 
 def add_warnings(row: dict[str, Any], warnings: Sequence[str]) -> None:
     """Add to those that the row has."""
-    row["warnings"] = "; ".join(filter(None, [row["warnings"], *warnings]))
+    row["warnings"] = errors.printable("; ".join(filter(None, [row["warnings"], *warnings])))
 
 
 def make_failed_row(name: str, label: str, problems: Sequence[Problem]) -> dict[str, Any]:

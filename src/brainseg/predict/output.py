@@ -72,6 +72,8 @@ class ResultFolder:
         self._of = {record.source: record.name for record in self._records.values()}
         self._old = _UsedNames(self._records)
         self._new = _UsedNames(())
+        self._proven: set[str] = set()  # cases whose files are as they were written, by digest, in this run
+        self._changed: set[str] = set()
         self._failed: dict[str, dict[str, Any]] = {}
         self._apart: list[dict[str, Any]] = []
         with files.replacing(home / JOURNAL) as temporary:  # drops incomplete and damaged lines
@@ -108,6 +110,7 @@ class ResultFolder:
             what = "is not as it was written, so its case is outlined again"
             print(f"WARNING {self.home / changed}: {what}", file=sys.stderr, flush=True)
             return None
+        self._proven.add(name)
         return record
 
     def place(self, relative: str) -> Path:
@@ -127,8 +130,10 @@ class ResultFolder:
         if not record.digests:
             record = record._replace(digests=[files.sha256(self.home / file) for file in record.files])
         self._append(record._asdict())
+        self._changed.discard(record.name)
         earlier = self._records.get(record.name)
         self._records[record.name] = record
+        self._proven.add(record.name)
         self._remove(set(earlier.files) - set(record.files) if earlier else ())
 
     def drop(self, source: str, digest: str) -> None:
@@ -147,12 +152,11 @@ class ResultFolder:
         self._apart.append(row)
 
     def write_summary(self) -> None:
-        """Write all results of the folder, those of earlier calls too, and what failed in this one, sorted by name."""
-        there = {
-            name: each
-            for name, each in self._records.items()
-            if all(os.path.isfile(self.home / file) for file in each.files)
-        }
+        """Write all results of the folder, those of earlier calls too, and what failed in this one, sorted by name.
+
+        Numbers stand beside the files that they are of: what is not as it was written is left out, and named.
+        """
+        there = {name: each for name, each in self._records.items() if self._is_there(each)}
         rows = {name: record.row for name, record in there.items()}
         rows |= {name: rows.get(name, {}) | row for name, row in self._failed.items()}
         for row in self._apart:
@@ -161,6 +165,19 @@ class ResultFolder:
         self._write_table(SUMMARY, COLUMNS, (row for _, row in sorted(rows.items())))
         found = ({"case": name, **row} for name, record in sorted(there.items()) for row in record.lesions or ())
         self._write_table(LESIONS, LESION_COLUMNS, found)
+
+    def _is_there(self, record: Record) -> bool:
+        """Whether all files of a case are there, as they were written; looked at once in a run."""
+        if record.name in self._changed or not all(os.path.isfile(self.home / file) for file in record.files):
+            return False
+        if record.name not in self._proven:
+            if changed := self._find_changed(record):
+                self._changed.add(record.name)
+                what = f"is not as it was written, so {record.name} is left out of the tables: give its images again"
+                print(f"WARNING {self.home / changed}: {what}", file=sys.stderr, flush=True)
+                return False
+            self._proven.add(record.name)
+        return True
 
     def _write_table(self, name: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
         text = io.StringIO()
@@ -275,6 +292,8 @@ def _read_journal(path: Path) -> tuple[dict[str, Record], int]:
             record = Record(**found)
             if _is_sound(record):
                 records[record.name] = record
+                continue
+        damaged += 1
     return records, damaged
 
 

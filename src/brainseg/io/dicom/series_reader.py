@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from brainseg.errors import DataError, Problem, raise_all, show_some
+from brainseg.errors import DataError, Problem, printable, raise_all, show_some
 from brainseg.io import nifti, pictures, volumes
 from brainseg.io.dicom import multiframe, pixel_data, slice_header
 from brainseg.io.dicom.slice_header import EXPORT, NoSliceError, SliceHeader, StrangerError
@@ -171,7 +171,7 @@ def _tell_lossy(slices: list[SliceHeader]) -> list[str]:
 
 def _count(names: list[str], one: str, several: str) -> str:
     """``"2 files that are ...: A, B"``, with at most three names."""
-    return f"{len(names):,} {several if names[1:] else one}: {show_some(names, _SHOWN)}"
+    return f"{len(names):,} {several if names[1:] else one}: {show_some(list(map(printable, names)), _SHOWN)}"
 
 
 def _collect(items: Sequence[tuple], function: Callable) -> list[Any]:
