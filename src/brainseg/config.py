@@ -231,6 +231,14 @@ def parse_yaml(text: str, name: object) -> dict[str, Any]:
     return raw
 
 
+def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """``{"train": {"epochs": 3}}`` to ``{"train.epochs": 3}``."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flatten(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return found
+
+
 def _count_levels(text: str) -> int:
     """How deep brackets lie in each other, at most; the parser takes a time that grows with its square."""
     steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))

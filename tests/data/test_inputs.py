@@ -160,6 +160,70 @@ def test_every_file_is_read_if_that_is_asked_for(project, read, monkeypatch):
     assert read == ["images.npy"] * 2
 
 
+@pytest.fixture
+def run(project):
+    """The stages of a dvc.lock of a whole run; ``run()`` writes it."""
+    stages = {}
+    for name, stage in PIPELINE.items():
+        entries = {kind: [{"path": path, "md5": inputs.md5(project / path)} for path in paths if path in MADE]
+                   for kind, paths in (("deps", stage["deps"]), ("outs", outs_of(stage)))}  # fmt: skip
+        params = config.flatten(config.read_yaml(ROOT / "params.yaml"))
+        asked = {key: value for key, value in params.items() if key in stage["params"]}
+        stages[name] = entries | {"params": {"params.yaml": asked}}
+    write = lambda: (project / "dvc.lock").write_text(json.dumps({"stages": stages}))  # noqa: E731
+    write()
+    return stages, write
+
+
+def outs_of(stage: dict) -> list[str]:
+    declared = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    return [next(iter(out)) if isinstance(out, dict) else out for out in declared]
+
+
+def test_numbers_of_another_model_than_the_one_that_is_there_are_refused(project, run):
+    """As after a run that was killed between the training and the evaluation: each file is what a stage made."""
+    stages, write = run
+    for stage in PIPELINE:
+        inputs.check(stage)
+    inputs.verify_all()
+    weights = next(out for out in stages["train"]["outs"] if out["path"].endswith(".h5"))
+    (project / weights["path"]).write_text("trained again")
+    weights["md5"] = inputs.md5(project / weights["path"])
+    write()
+    inputs.check("evaluate")
+    for refused in (lambda: inputs.check("render"), lambda: inputs.check("export"), inputs.verify_all):
+        with pytest.raises(IntegrityError, match=f"was made from another {weights['path']} than the one") as error:
+            refused()
+        assert {problem.path.split("/")[0] for problem in error.value.problems} <= {"data", "metrics", "models"}
+
+
+def test_inputs_that_were_made_with_other_parameters_are_refused(project):
+    """The training writes into the manifest how images are prepared: as its images were."""
+    entries = [{"path": path, "md5": inputs.md5(project / path)} for path in MADE if path.startswith("data/processed")]
+    stage = {"outs": entries, "params": {"params.yaml": {"preprocess.window": [0.5, 99.5], "preprocess.size": 256}}}
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"preprocess": stage}}))
+    inputs.check("train")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("[0.5, 99.5]", "[1.0, 99.0]"))
+    with pytest.raises(IntegrityError) as error:
+        inputs.check("train")
+    (problem,) = error.value.problems
+    assert problem.what == "preprocess.window is [1.0, 99.0], but the stage preprocess ran with [0.5, 99.5]"
+    (project / "params.yaml").write_text(text.replace("dpi: ", "dpi: 1"))
+    inputs.check("train")
+
+
+def test_the_pictures_of_a_folder_are_checked_too(project):
+    (project / "metrics/plots").mkdir()
+    (project / "metrics/plots/a.png").write_text("drawn")
+    out = {"path": "metrics/plots", "md5": inputs.folder_md5(project / "metrics/plots")}
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"render": {"outs": [out]}}}))
+    inputs.verify_all()
+    flip(project / "metrics/plots/a.png")
+    with pytest.raises(IntegrityError, match="metrics/plots"):
+        inputs.verify_all()
+
+
 def test_all_that_the_stages_made(project):
     inputs.verify_all()
     flip(project / "data/processed/images.npy")

@@ -139,6 +139,21 @@ def test_v1_truncated_dvc_lock(toy, capsys):
         assert "dvc.lock was cut and is put back as " in capsys.readouterr().err
 
 
+def test_v1_a_digest_with_one_wrong_digit_is_put_back(toy, capsys):
+    """DVC would train again, and the copy would be replaced by the damaged one."""
+    lock = toy.folder / "dvc.lock"
+    text = lock.read_text()
+    repro.clean_up(toy.folder)
+    at = text.rindex("md5: ") + 9
+    lock.write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
+    repro.clean_up(toy.folder)
+    assert lock.read_text() == text and "is put back" in capsys.readouterr().err
+    other = text[: at - 4] + text[at - 4 : at + 28][::-1] + text[at + 28 :]  # of another content
+    lock.write_text(other)
+    repro.clean_up(toy.folder)
+    assert lock.read_text() == other
+
+
 def test_v1_a_dvc_lock_that_is_being_written_is_left(toy, impatient):
     folder = toy.folder / ".dvc/tmp"
     (toy.folder / "dvc.lock").write_text("")

@@ -2,14 +2,15 @@
 
 DVC trusts a file whose size and times are as before, and a stage that is started by hand asks nobody. So each stage
 checks its inputs before it computes. During a run the lock has what the stages before have made: DVC writes it
-after each stage.
+after each stage. It also has what they were made from: after a run that was killed between two stages, numbers may be
+those of another model than the one that is there.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 SMALL = 32_000_000  # bytes: up to here a file is read each time, in less than 0.1 seconds
 KNOWN = "checked.json"  # in the folder of the project's state: what larger files were when they were read last
+Stages = Mapping[str, Mapping[str, Any]]  # of dvc.lock: name → cmd, deps, params, outs
 ALL = "BRAINSEG_CHECK"  # `brainseg repro --check` sets it: each file is read, as a disk that rots keeps size and times
 
 
@@ -27,26 +29,76 @@ def check(stage: str, root: Path = Path()) -> None:
     Raises:
         IntegrityError: naming each file that differs.
     """
-    if (root / "dvc.lock").exists():
-        verify(config.read_yaml(root / "dvc.yaml")["stages"][stage]["deps"], root)
+    if not (root / "dvc.lock").exists():
+        return
+    declared, stages = config.read_yaml(root / "dvc.yaml")["stages"][stage], read_stages(root)
+    _verify(declared["deps"], stages, root)
+    raise_all(_find_other_values(declared, stages, root), IntegrityError)
 
 
 def verify(paths: Iterable[str], root: Path = Path()) -> None:
     """Refuse those of ``paths``, from the project's folder, that are not what dvc.lock says; it may not know them.
 
     Raises:
-        IntegrityError: naming each file that differs.
+        IntegrityError: naming each file that differs, or was made from another file than the one that is there.
     """
-    expected = read_lock(root)
+    _verify(paths, read_stages(root), root)
+
+
+def _verify(paths: Iterable[str], stages: Stages, root: Path) -> None:
+    paths, expected = list(paths), list_outs({"stages": stages})
     known = {} if os.environ.get(ALL) else _read_known()
     before, problems = dict(known), []
     for path in paths:
-        if path in expected and (root / path).is_file():
-            found = _find_md5(root / path, expected[path], known)
+        if path in expected and (root / path).exists():
+            is_folder = (root / path).is_dir()
+            found = folder_md5(root / path) if is_folder else _find_md5(root / path, expected[path], known)
             problems += [describe_difference(path, found, expected[path])] if found != expected[path] else []
     if known != before:
         _write_known(known)
-    raise_all(problems, IntegrityError)
+    raise_all(problems or find_outdated(stages, paths), IntegrityError)
+
+
+def find_outdated(stages: Stages, paths: Iterable[str]) -> list[Problem]:
+    """Those of ``paths`` that were made, at whatever remove, from another result than the one that dvc.lock has now."""
+    made_by = _find_makers(stages)
+    return [
+        Problem(out, f"was made from another {dep['path']} than the one that is there now", "brainseg repro")
+        for name, out in _walk_up(stages, paths)
+        for dep in stages[name].get("deps", [])
+        if dep["path"] in made_by and made_by[dep["path"]][1] != dep["md5"]
+    ]
+
+
+def _find_makers(stages: Stages) -> dict[str, tuple[str, str]]:
+    """The stage that made each result, and its MD5."""
+    return {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", [])}
+
+
+def _walk_up(stages: Stages, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each stage that ``paths`` come from, once, with the result by which it was found."""
+    made_by, waiting, seen = _find_makers(stages), list(paths), set()
+    while waiting:
+        path = waiting.pop(0)
+        name, _ = made_by.get(path, ("", ""))
+        if name and name not in seen:
+            seen.add(name)
+            waiting += [dep["path"] for dep in stages[name].get("deps", [])]
+            yield name, path
+
+
+def _find_other_values(declared: Mapping[str, Any], stages: Stages, root: Path) -> list[Problem]:
+    """Parameters that a stage asks for and whose values are not those with which its inputs were made."""
+    now, asked = config.flatten(config.read_yaml(root / "params.yaml")), declared.get("params", [])
+    problems = []
+    for name, _ in _walk_up(stages, declared["deps"]):
+        then = config.flatten(stages[name].get("params", {}).get("params.yaml", {}))
+        problems += [
+            Problem("params.yaml", f"{key} is {now[key]}, but the stage {name} ran with {value}", "brainseg repro")
+            for key, value in then.items()
+            if any(f"{key}.".startswith(f"{block}.") for block in asked) and now.get(key, value) != value
+        ]
+    return problems
 
 
 def require(path: str, content: bytes, root: Path = Path()) -> None:
@@ -71,26 +123,42 @@ def read_lock(root: Path = Path()) -> dict[str, str]:
     Raises:
         IntegrityError: it is damaged.
     """
+    return list_outs({"stages": read_stages(root)})
+
+
+def read_stages(root: Path = Path()) -> Stages:
+    """The stages of the project's dvc.lock, none if there is none. Raises IntegrityError: it is damaged."""
     lock, fix = root / "dvc.lock", "brainseg repro puts it back; of another revision: name another one"
     if not lock.exists():
         return {}
     with guard(lock, fix, IntegrityError):
         try:
-            return list_outs(config.parse_yaml(lock.read_bytes().decode(), lock))
+            found = config.parse_yaml(lock.read_bytes().decode(), lock)
         except DataError as error:
             raise IntegrityError(lock, error.problems[0].what, fix) from None
+        for stage in found.get("stages", {}).values():
+            for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
+                assert isinstance(entry["path"], str) and isinstance(entry["md5"], str)
+        return found.get("stages", {})
 
 
 def list_outs(lock: Mapping[str, Any]) -> dict[str, str]:
     """The MD5 of each file or folder (ends in ``.dir``) that the stages of a dvc.lock made, by its path."""
-    stages = lock.get("stages", {}).values()
-    return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", []) if "md5" in out}
+    return {path: md5 for path, (_, md5) in _find_makers(lock["stages"]).items()}
 
 
 def md5(path: Path) -> str:
     """DVC's name of a file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """DVC's name of a folder: the MD5 of the JSON list of its files, without bytecode (.dvcignore)."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    inside = sorted(path.as_posix() for path in found if "__pycache__" not in path.parts)
+    listing = [{"md5": md5(folder / name), "relpath": name} for name in inside]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def describe_difference(path: str, found: str, expected: str) -> Problem:

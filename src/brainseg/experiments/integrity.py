@@ -3,8 +3,6 @@
 DVC trusts a read-only file in its cache and does not notice a flipped bit in it.
 """
 
-import hashlib
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,8 +54,8 @@ def run(root: Path = Path()) -> str:
 
 
 def list_outs(root: Path) -> Iterator[Entry]:
-    lock, pipeline = root / "dvc.lock", config.read_yaml(root / "dvc.yaml")["stages"]
-    for name, stage in (config.read_yaml(lock)["stages"] if lock.exists() else {}).items():
+    pipeline = config.read_yaml(root / "dvc.yaml")["stages"]
+    for name, stage in inputs.read_stages(root).items():
         declared = pipeline.get(name, {})
         outs = [out for key in ("outs", "metrics", "plots") for out in declared.get(key, [])]
         options = [out for out in outs if isinstance(out, dict)]
@@ -82,14 +80,6 @@ def _name(path: Path) -> str:
     return path.parent.name + path.name
 
 
-def _folder_md5(folder: Path) -> str:
-    """DVC's hash of a folder: the MD5 of the JSON list of its files, without bytecode (.dvcignore)."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    inside = sorted(path.as_posix() for path in found if "__pycache__" not in path.parts)
-    listing = [{"md5": inputs.md5(folder / name), "relpath": name} for name in inside]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
 def _check_object(path: Path, fix: str) -> list[Problem]:
     found, name = inputs.md5(path), _name(path)
     return [] if found == name.removesuffix(".dir") else [Problem(str(path), f"its MD5 is {found}, not its name", fix)]
@@ -107,7 +97,7 @@ def check_out(root: Path, entry: Entry) -> list[Problem]:
     path = root / entry.path
     if not path.exists():
         return [Problem(str(path), "there is no such file", "dvc repro")]
-    found = _folder_md5(path) if path.is_dir() else inputs.md5(path)
+    found = inputs.folder_md5(path) if path.is_dir() else inputs.md5(path)
     if found == entry.md5:
         return []
     fix = f"rm -rf {entry.path} && dvc checkout {entry.path}" if entry.cached else f"git checkout {entry.path}"

@@ -215,17 +215,28 @@ def _keep_record(root: Path) -> None:
 
 
 def _is_cut(root: Path, content: bytes) -> bool:
-    """Whether a dvc.lock cannot be read, or lacks outputs that its copy has and dvc.yaml still declares."""
+    """Whether a dvc.lock cannot be read, has a wrong digit, or lacks outputs of its copy that are still declared."""
     kept = (root / KEPT).read_bytes() if (root / KEPT).exists() else b""
     if content and content in (kept, _read_committed(root)):  # to read either takes a quarter of a second
         return False
     stages = _read_stages(content)
     if stages is None:
         return True
-    had = {name: len(stage.get("outs", [])) for name, stage in (_read_stages(kept) or {}).items()}
+    before = _read_stages(kept) or {}
+    if _has_wrong_digit(stages, before):
+        return True
+    had = {name: len(stage.get("outs", [])) for name, stage in before.items()}
     short = [name for name in had if len(stages.get(name, {}).get("outs", [])) < had[name]]
     declared = config.read_yaml(root / "dvc.yaml")["stages"] if short else {}
     return any(had[name] == _count_outs(declared.get(name, {})) for name in short)
+
+
+def _has_wrong_digit(stages: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a digest differs from an earlier one in a single digit, as no digest of another content does."""
+    now, then = ({(name, kind, entry["path"]): entry["md5"] for name, stage in each.items() for kind in ("deps", "outs")
+                  for entry in stage.get(kind, [])} for each in (stages, before))  # fmt: skip
+    pairs = ((now[key], then[key]) for key in now.keys() & then.keys() if len(now[key]) == len(then[key]))
+    return any(sum(a != b for a, b in zip(*pair, strict=True)) == 1 for pair in pairs)
 
 
 def _count_outs(declared: dict[str, Any]) -> int:

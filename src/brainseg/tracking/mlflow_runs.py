@@ -111,7 +111,7 @@ def log_training(tree: Path = Path(), *, once: bool = False) -> None:
     if once and store.find(tags):
         return
     with store.run(tree, tags | _build_tags(model)) as run:
-        store.log_params(run, flatten(config.read_yaml(tree / "params.yaml")))
+        store.log_params(run, config.flatten(config.read_yaml(tree / "params.yaml")))
         kept = history.loc[history["epoch"] == model.training.kept_epoch].iloc[0]
         store.log_metrics(run, {0: {"kept_epoch": kept["epoch"], "kept_val_volume_dice": kept["val_volume_dice"]}})
         store.log_dataset(run, model.protocol.source, model.data["images_sha256"])
@@ -131,8 +131,8 @@ def log_evaluation(tree: Path = Path(), *, once: bool = False) -> None:
         return
     parent = store.find(model | {"stage": "train"})
     with store.run(tree, tags | {"marks": "; ".join(report.protocol.marks)}, parent) as run:
-        store.log_params(run, flatten({"evaluate": config.read_yaml(tree / "params.yaml")["evaluate"]}))
-        scores = flatten(report.model_dump(include={"val", "test"}))
+        store.log_params(run, config.flatten({"evaluate": config.read_yaml(tree / "params.yaml")["evaluate"]}))
+        scores = config.flatten(report.model_dump(include={"val", "test"}))
         store.log_metrics(run, {0: summary.model_dump() | scores})
         store.log_artifacts(run, tree / "metrics", "evaluation.json", "per_patient.csv")
 
@@ -158,14 +158,14 @@ def log_cross_validation(tree: Path = Path()) -> None:
         return
     name = summary.folds[0].experiment.rpartition("-")[0]
     with store.run(tree, tags | {"marks": "; ".join(summary.protocol.marks)}, name=name) as run:
-        store.log_params(run, flatten(summary.params))
-        store.log_metrics(run, {0: flatten(summary.model_dump(include={"test"}))})
+        store.log_params(run, config.flatten(summary.params))
+        store.log_metrics(run, {0: config.flatten(summary.model_dump(include={"test"}))})
         store.log_artifacts(run, folder, *sorted(path.name for path in folder.iterdir()))
         for fold in summary.folds:
             if not store.adopt(fold.experiment, run):
                 with store.run(tree, {"stage": "fold"}, run, fold.experiment) as child:
                     dice = fold.volume_dice.model_dump()
-                    store.log_metrics(child, {0: flatten({"test": {"volume": {"dice": dice}}})})
+                    store.log_metrics(child, {0: config.flatten({"test": {"volume": {"dice": dice}}})})
 
 
 @contextlib.contextmanager
@@ -338,14 +338,6 @@ def _build_tags(model: manifest.Manifest) -> dict[str, str]:
     """Tags that identify a run: digests of its data, and its marks."""
     digests = {f"data.{name}": value for name, value in model.data.items() if name.endswith("_sha256")}
     return digests | {"marks": "; ".join(model.protocol.marks)}
-
-
-def flatten(nested: dict, prefix: str = "") -> dict[str, Any]:
-    """``{"train": {"epochs": 3}}`` → ``{"train.epochs": 3}``."""
-    found: dict[str, Any] = {}
-    for name, value in nested.items():
-        found |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _keep_numbers(row: dict) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg import errors
+from brainseg import config, errors
 from brainseg.data import inputs
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem
 from brainseg.evaluation import results
@@ -188,7 +188,7 @@ class Registry:
         tags = {"stage": "register", "model.sha256": weights, DIGEST: digest}
         parent = self.store.find({"stage": "train", "model.sha256": weights})
         with self.store.run(tree, tags, parent) as run, tempfile.TemporaryDirectory() as folder:
-            self.store.log_metrics(run, {0: mlflow_runs.flatten({"test": facts.evaluation.test.model_dump()})})
+            self.store.log_metrics(run, {0: config.flatten({"test": facts.evaluation.test.model_dump()})})
             extra = [shutil.copy(tree / METRICS / name, folder) for name in KEPT]
             (Path(folder) / CARD).write_text(model_card.render_markdown(facts), encoding="utf-8")
             logged = mlflow.onnx.log_model(
