@@ -18,6 +18,22 @@ def test_what_is_read_is_written_to_the_byte(tmp_path):
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
 
+def test_any_wrong_bit_is_found(tmp_path):
+    """Of the fingerprints too: else patients that were trained on would be taken for new ones."""
+    path = tmp_path / "unet.json"
+    manifest.write(path, manifest.Manifest.model_validate(run_files.manifest(seen=["0" * 64])))
+    whole = path.read_bytes()
+    before = manifest.read(path)
+    for place in range(0, 8 * len(whole), 13):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        try:
+            assert manifest.read(path) == before  # another space
+        except IntegrityError:
+            continue
+
+
 def test_an_exported_model_carries_neither_layers_nor_patients():
     model = manifest.Manifest.model_validate(run_files.manifest())
     assert model.exported() == {

@@ -1,5 +1,6 @@
 """models/unet.json: what the weights are, what they expect, what they were trained on and how."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -85,14 +86,19 @@ class ExportedManifest(ParamsBlock):
 
 
 class Manifest(ExportedManifest):
-    """models/unet.json; seen: fingerprints of the patients used to train or to choose the weights."""
+    """models/unet.json.
+
+    seen: fingerprints of the patients used to train or to choose the weights. content_sha256: of all the rest, see
+    ``write``; early manifests do not have it.
+    """
 
     seen: list[str]
     layers: list[Layer]
+    content_sha256: str | None = None
 
     def exported(self) -> dict[str, Any]:
         """The part that an exported model carries, as JSON has it."""
-        return self.model_dump(exclude_unset=True, exclude={"seen", "layers"})
+        return self.model_dump(exclude_unset=True, exclude={"seen", "layers", "content_sha256"})
 
 
 def marks(download: Download, split: Split) -> list[str]:
@@ -176,8 +182,9 @@ def protocol(manifest: Manifest, tta: bool) -> dict[str, Any]:
 
 
 def write(path: Path, manifest: Manifest) -> None:
-    """Write strict JSON, in the order of the fields."""
-    content = manifest.model_dump(exclude_unset=True)
+    """Write strict JSON, in the order of the fields, and with it the digest of its content."""
+    content = manifest.model_dump(exclude_unset=True, exclude={"content_sha256"})
+    content["content_sha256"] = _digest(content)
     files.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -185,16 +192,24 @@ def read(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        IntegrityError: missing, not JSON, or not of this format.
+        IntegrityError: missing, not JSON, not of this format, or not as it was written.
     """
     with guard(path, REMEDY, IntegrityError):
         try:
-            found = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            found = Manifest.model_validate_json(text)
         except FileNotFoundError:
             raise IntegrityError(path, "there is no model", REMEDY) from None
         except ValueError as error:
             raise IntegrityError(path, f"not a manifest of this version: {reason(error)}", REMEDY) from None
+        content = json.loads(text)
+        if content.pop("content_sha256", None) not in (None, _digest(content)):
+            raise IntegrityError(path, "is damaged or edited: its content does not fit the digest at its end", REMEDY)
     return found
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def check(manifest: Manifest, weights: Path, size: tuple[int, ...] | None = None) -> None:
