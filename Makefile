@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro cross-validate test test-slow torture lint bench page serve ui push pull
+.PHONY: help setup demo repro restore cross-validate test test-slow torture lint bench page serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -41,6 +41,9 @@ demo: setup ## the whole pipeline on phantoms in .demo/, minutes, no download
 
 repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.yaml as an experiment
 	$(BIN)/brainseg repro $(RECIPE)
+
+restore: setup ## back to the committed run: parameters, numbers, model; nothing is lost
+	$(BIN)/brainseg restore
 
 cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=institution, RECIPE=name
 	$(BIN)/brainseg cross-validate --jobs $(or $(JOBS),1) $(addprefix --scheme=,$(SCHEME)) $(RECIPE)
