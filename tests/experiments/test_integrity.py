@@ -82,3 +82,11 @@ def test_an_exported_file_that_is_not_what_its_digest_says(toy, monkeypatch):
     flip(onnx_toy.write(toy.folder / "models/unet.onnx"))
     with pytest.raises(IntegrityError, match=r"models/unet\.onnx: is damaged"):
         verify(toy, monkeypatch)
+
+
+def test_a_damaged_lock_is_told_and_no_bug(toy, monkeypatch):
+    monkeypatch.chdir(toy.folder)
+    text = (toy.folder / "dvc.lock").read_text()
+    (toy.folder / "dvc.lock").write_text(text.replace("md5: ", "md7: ", 1).replace("  md5:", "  md7:", 1))
+    with pytest.raises(IntegrityError, match=r"dvc\.lock"):
+        integrity.run()

@@ -53,7 +53,7 @@ def test_after_another_run_and_what_was_written_by_hand(toy, tmp_path):
     shown = restore.run()
     assert contents(toy) == before
     assert toy.git("status", "--porcelain") == ""
-    assert "3 changed files are kept" in shown and "git stash pop" in shown
+    assert "3 changed files are kept" in shown and "git stash pop brings back" in shown
     assert f"kept in {toy.folder}/.brainseg/before-restore/1, since DVC's cache does not hold them: {DATA}" in shown
     assert (toy.folder / ".brainseg/before-restore/1" / DATA).read_bytes() == b"of no stage"
     assert f"restored: {DATA}, models/unet.json, {WEIGHTS}" in shown and "not here" not in shown

@@ -11,7 +11,7 @@ import pandas as pd
 from brainseg import files
 from brainseg.experiments import comparison
 from brainseg.experiments.comparison import ABSENT, FEWEST, IDENTICAL, NOT_SIGNIFICANT, Comparison, Difference
-from brainseg.reporting import charts, pages
+from brainseg.reporting import pages
 from brainseg.reporting.report import format_number
 
 CHANGED = 5  # patients with the largest change, named in the terminal
@@ -86,6 +86,8 @@ def _nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def write(c: Comparison, path: Path) -> None:
     """One self-contained HTML file: verdict, paired dot plot, table, parameters, all patients."""
+    from brainseg.reporting import charts  # imports matplotlib, which takes a second
+
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "paired.png"
         charts.draw_pairs(c.patients, (c.a, c.b), picture, dpi=120)

@@ -50,8 +50,9 @@ def _restore_tracked(root: Path) -> list[str]:
     lines = [f"params.yaml, dvc.lock and metrics/ are those of commit {commit}"]
     if changed:
         demo.git(root, "stash", "push", "--include-untracked", "--message", "before brainseg restore", "--", *TRACKED)
-        lines.append(f"{len(changed.splitlines())} changed files are kept: git stash show shows them, git stash pop "
-                     "brings them back")  # fmt: skip
+        number = len(changed.splitlines())
+        what = "1 changed file is" if number == 1 else f"{number:,} changed files are"
+        lines.append(f"{what} kept: git stash show names, git stash pop brings back")
     return lines
 
 
