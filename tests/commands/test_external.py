@@ -335,6 +335,27 @@ def test_a_folder_of_other_things_is_not_written_into(project, trained):
         external.run(given(project / "own"), project / "models", project / "params.yaml")
 
 
+def test_a_second_process_is_kept_from_the_folder_of_results(project):
+    """The first is at work, in a new folder and in one of an earlier run. Its lock is no other thing."""
+    out = project / "out"
+    for numbers in (None, {"protocol": {"marks": [external.MARK]}}):
+        with external._open_folder(out):
+            if numbers:
+                (out / "evaluation.json").write_text(json.dumps(numbers))
+            said = fault(given(project / "own"), project / "models", out)
+            assert said.startswith(f"ERROR 3 {out}: is in use by another brainseg evaluate. Fix: wait for it")
+            assert (out / external.LOCK).exists()
+    with external._open_folder(out):
+        assert read(out) == numbers
+
+
+def test_a_folder_that_was_empty_stays_and_a_new_one_goes_with_the_fault(project):
+    (project / "empty").mkdir()
+    for name in ("empty", "new"):
+        assert "ERROR 2" in fault(given(project / "nowhere"), project / "models", project / name)
+    assert (project / "empty").is_dir() and not (project / "new").exists()
+
+
 def test_nothing_is_left_of_the_images_and_no_old_page_beside_new_numbers(project, monkeypatch):
     hand_made(project / "own")
     external.run(given(project / "own"), project / "models", project / "out")
