@@ -6,6 +6,7 @@ All slices count as test. The pipeline's own code prepares, scores and draws the
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,7 +192,8 @@ def _predict(model: EvaluatedModel, data: dataset.Dataset, mirror: bool) -> dict
     whole = prediction.predict_patients(network, data, rows, mirror=mirror)
     single = whole
     if prediction.context_of(network, data.images):
-        single = prediction.predict_slices(network, data.images, rows, mirror=mirror, title="one slice")
+        name = partial(prediction.name_slice, data)
+        single = prediction.predict_slices(network, data.images, rows, mirror=mirror, title="one slice", name=name)
     return {"model": whole, "one_slice": single, "flair_only": whole, "flair": data.images[rows][..., FLAIR]}
 
 
