@@ -80,7 +80,7 @@ page: setup ## build the viewer page into the package, where it is missing or ol
 	$(BIN)/python tools/build_page.py
 
 ui: setup ## browse the runs on http://127.0.0.1:5001
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
 
 push: setup ## send the model, nothing else, into weights/
 	$(BIN)/dvc push $(MODEL)

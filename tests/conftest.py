@@ -15,6 +15,7 @@ import shutil  # noqa: E402
 
 import pytest  # noqa: E402
 
+from brainseg import errors  # noqa: E402
 from brainseg.tracking import mlflow_runs  # noqa: E402
 from tests.support import engine, shared  # noqa: E402
 
@@ -42,10 +43,14 @@ def shared_folders(tmp_path_factory, request):
 
 @pytest.fixture(autouse=True)
 def project_root(tmp_path, monkeypatch):
-    """Keeps checkpoints, error lists and trackers of a test out of the real project."""
+    """Keeps checkpoints, error lists and trackers of a test out of the real project.
+
+    What a test did not wait for would let the next one that calls ``errors.run`` end this process.
+    """
     root = tmp_path / "root"
     root.mkdir()
     monkeypatch.setenv("DVC_ROOT", str(root))
+    monkeypatch.setattr(errors, "_left", [])
     return root
 
 

@@ -1,9 +1,12 @@
 """`brainseg doctor`: one line for each check, PASS or WARN with a remedy, and never a failure."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
+import threading
+import time
 from collections import namedtuple
 
 import keras
@@ -89,6 +92,31 @@ def test_a_tracking_server_that_is_down(folder, monkeypatch):
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert "does not answer: ConnectionError" in str(doctor.runs(folder))
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"])
+def test_a_tracking_server_that_drips_is_not_waited_for(folder, monkeypatch, begin):
+    """Each byte comes in time: of the head of an answer, for which it is given up, or of its body."""
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.3)
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
+
+        def drip():
+            with listening.accept()[0] as connection, contextlib.suppress(OSError):
+                connection.sendall(begin)
+                while not done.wait(0.02):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        start = time.monotonic()
+        found = doctor.runs(folder)
+        assert time.monotonic() - start < 2
+        done.set()
+        thread.join(5)
+    assert bool(found.fix) == (b"Content" not in begin)
+    assert not found.fix or "does not answer: TimeoutError" in found.found
 
 
 def test_a_misspelt_parameter_is_a_line_too(folder):

@@ -17,14 +17,15 @@ from brainseg import cli, config
 from brainseg.commands import external
 from brainseg.data import dataset, fingerprints, inputs
 from brainseg.data.external_data import ExternalInputs, split_patterns
-from brainseg.errors import BrainsegError, DataError, IntegrityError
+from brainseg.errors import BrainsegError, DataError, IntegrityError, RunError
 from brainseg.evaluation import evaluate
 from brainseg.experiments import comparison, demo, revision
 from brainseg.inference import postprocessing
 from brainseg.inference.postprocessing import Rule
 from brainseg.io.sequences import FLAIR
-from brainseg.models import manifest, networks, prediction
+from brainseg.models import backend, manifest, networks, prediction
 from tests.support import phantom_examples
+from tests.support.cohort import write_cohort
 from tests.support.fake_outliner import heads
 from tests.support.tiny_training import released_once
 
@@ -219,6 +220,26 @@ def test_only_a_model_of_whole_heads_has_hardly_seen_others(source):
     assert ("hardly seen" in external._describe_inputs(report, model)[0]) == (source == "kaggle")
 
 
+def test_an_answer_that_is_no_number_names_patient_and_slice(tmp_path, monkeypatch):
+    """That for a slice alone, where FLAIR in every channel is not predicted again."""
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    single = dataset.Dataset(np.repeat(data.images[..., FLAIR, None], 3, axis=-1), data.masks, data.slices)
+
+    def answer(windows):
+        alone = (windows == np.tile(windows[..., :3], 3)).all(axis=(1, 2, 3))
+        return np.where(alone[:, None, None, None], np.nan, windows[..., :1])
+
+    network = SimpleNamespace(input_shape=(None, 32, 32, 9), output_shape=(None, 32, 32, 1), predict_on_batch=answer)
+    for module, name, found in (
+        (backend, "start", "no engine"),
+        (manifest, "engine", {}),
+        (networks, "restore", network),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, found=found, **__: found)
+    with pytest.raises(RunError, match="patient P6, slice 1: the network's answer is not a number"):
+        external._predict(external.EvaluatedModel(None, None, external.MASK_RULE, None), single, mirror=False)
+
+
 def test_its_masks_by_themselves_have_the_same_numbers(project, trained):
     folder, data, found = trained
     expected = read(folder / "metrics")
@@ -333,6 +354,27 @@ def test_a_folder_of_other_things_is_not_written_into(project, trained):
     assert (project / "metrics/evaluation.json").read_bytes() == before
     with pytest.raises(DataError, match="is a file"):
         external.run(given(project / "own"), project / "models", project / "params.yaml")
+
+
+def test_a_second_process_is_kept_from_the_folder_of_results(project):
+    """The first is at work, in a new folder and in one of an earlier run. Its lock is no other thing."""
+    out = project / "out"
+    for numbers in (None, {"protocol": {"marks": [external.MARK]}}):
+        with external._open_folder(out):
+            if numbers:
+                (out / "evaluation.json").write_text(json.dumps(numbers))
+            said = fault(given(project / "own"), project / "models", out)
+            assert said.startswith(f"ERROR 3 {out}: is in use by another brainseg evaluate. Fix: wait for it")
+            assert (out / external.LOCK).exists()
+    with external._open_folder(out):
+        assert read(out) == numbers
+
+
+def test_a_folder_that_was_empty_stays_and_a_new_one_goes_with_the_fault(project):
+    (project / "empty").mkdir()
+    for name in ("empty", "new"):
+        assert "ERROR 2" in fault(given(project / "nowhere"), project / "models", project / name)
+    assert (project / "empty").is_dir() and not (project / "new").exists()
 
 
 def test_nothing_is_left_of_the_images_and_no_old_page_beside_new_numbers(project, monkeypatch):

@@ -14,7 +14,7 @@ from keras import ops
 from brainseg import files
 from brainseg.config import Export, Network
 from brainseg.data import dataset
-from brainseg.errors import IntegrityError
+from brainseg.errors import IntegrityError, RunError
 from brainseg.evaluation.results import Evaluation
 from brainseg.export import onnx_files
 from brainseg.inference import onnx_session
@@ -207,6 +207,15 @@ def measured(cohort) -> float:
     probe = np.zeros((1, SIDE, SIDE, 3), np.float32)
     found = onnx_files.measure(out / "first.onnx", probe, probe[..., :1], data, Evaluation.model_validate(cohort[2]))
     return found["val_volume_dice"]
+
+
+def test_an_answer_that_is_no_number_names_patient_and_slice(tmp_path, monkeypatch):
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    file = onnx_toy.write(tmp_path / "toy.onnx")
+    monkeypatch.setattr(Outliner, "_answers", lambda _, batch: np.full((*batch.shape[:3], 1), np.nan, np.float32))
+    probe = np.zeros((1, SIDE, SIDE, 3), np.float32)
+    with pytest.raises(RunError, match="patient P4, slice 1 of 4: the network's answer is not a number"):
+        onnx_files.measure(file, probe, probe[..., :1], data, None)
 
 
 def test_export_writes_both_files_and_says_how_near_they_are(cohort):

@@ -4,6 +4,7 @@ ONNX Runtime's reports are made in C++, which the hook does not see. They leave 
 which does. What keeps it silent on the machines of a CI, an environment variable, is not set here.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 import requests
 from PIL import Image
 
+from brainseg import config
 from brainseg.evaluation.results import Evaluation
 from brainseg.inference import onnx_session
 from brainseg.models.manifest import Manifest
 from brainseg.reporting import model_card
+from brainseg.tracking import mlflow_runs
 from tests.support import onnx_toy, phantom_examples, run_files, tiny_pipeline
 from tests.support.watch import SITE, Watched
 
@@ -77,6 +80,24 @@ def test_fonts_are_listed_in_the_project(watched):
     assert run(watched, sys.executable, "-c", code, cwd=project).returncode == 0
     assert list((project / ".brainseg/matplotlib").glob("fontlist*.json"))
     assert watched.seen() == []
+
+
+def test_mlflow_is_told_to_report_nothing_wherever_a_user_is_told_to_start_it():
+    """It is a process of the user's then, in which this package sets nothing."""
+    started = {}
+    for path in (ROOT / "Makefile", ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.py")):
+        text = path.read_text(encoding="utf-8")
+        for command in re.finditer(r"mlflow (ui|server|models serve|experiments restore) -", text):
+            before = text[: command.start()].rpartition("```bash" if path.suffix == ".md" else "\n")[2]
+            started[path.name, command[1]] = "MLFLOW_DISABLE_TELEMETRY=true" in before or "{SILENT} " in before
+    assert started == dict.fromkeys(
+        [("Makefile", "ui"), ("registry.md", "models serve"), ("mlflow_runs.py", "experiments restore"),
+         ("registry.py", "models serve")], True
+    )  # fmt: skip
+    assert mlflow_runs.SILENT == "MLFLOW_DISABLE_TELEMETRY=true"
+    team = config.read_yaml(ROOT / "compose.yaml")["services"]
+    servers = [each for each in team.values() if "mlflow server" in each.get("command", "")]
+    assert [each["environment"]["MLFLOW_DISABLE_TELEMETRY"] for each in servers] == ["true"]
 
 
 @pytest.mark.slow

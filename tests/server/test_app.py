@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import hashlib
 import io
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -374,29 +376,86 @@ def test_packaged_examples_are_drawn_as_stated(served):
         assert served.get(f"/v1/examples/{unknown}").status_code == 404
 
 
-def test_test_patients_are_examples_where_they_are_there(tmp_path):
-    processed, splits = tmp_path / "data/processed", tmp_path / "data/splits"
-    processed.mkdir(parents=True)
-    splits.mkdir()
+@pytest.fixture
+def preprocessed(tmp_path):
+    """A project's folder and its images: the slices of patient A, who is for training, and B, who is for the test."""
     images = np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), np.uint8)
-    np.save(processed / "images.npy", images)
-    rows = ["row,patient,institution,slice,tumour_pixels,source,spacing"]
-    rows += [f"{row},TCGA_{'AB'[row // 3]},A,{10 - row},0,TCGA/{row}.tif," for row in range(6)]
-    (processed / "slices.csv").write_text("\n".join(rows) + "\n")
-    split = ["row,patient,fold,subset"] + [f"{row},x,0,{'test' if row >= 3 else 'train'}" for row in range(6)]
-    (splits / "split.csv").write_text("\n".join(split) + "\n")
-    patients = examples.Examples(tmp_path)
+    buffer = io.BytesIO()
+    np.save(buffer, images)
+    rows = [f"{row},TCGA_{'AB'[row // 3]},A,{10 - row},0,TCGA/{row}.tif," for row in range(6)]
+    split = [f"{row},TCGA_{'AB'[row // 3]},0,{'test' if row >= 3 else 'train'}" for row in range(6)]
+    texts = {
+        examples.SLICES: "\n".join(["row,patient,institution,slice,tumour_pixels,source,spacing", *rows, ""]),
+        examples.SPLIT: "\n".join(["row,patient,fold,subset", *split, ""]),
+    }
+    contents = {examples.IMAGES: buffer.getvalue(), **{path: text.encode() for path, text in texts.items()}}
+    for path, content in contents.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    outs = [{"path": path, "md5": hashlib.md5(content).hexdigest()} for path, content in contents.items()]
+    (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {"preprocess": {"outs": outs}}}))
+    return tmp_path, images
+
+
+def test_test_patients_are_examples_where_they_are_there(preprocessed):
+    root, images = preprocessed
+    (root / "dvc.lock").unlink()
+    patients = examples.Examples(root)
     assert patients.list_all() == [{"id": "patient-1", "title": "Test patient B, 3 slices", "kind": "tif"}]
     with Image.open(io.BytesIO(patients.content("patient-1"))) as image:
         assert np.array_equal(np.asarray(image), images[5])  # in the order of the slice numbers
     assert patients.phantoms() == set()
-    packaged = examples.Examples(tmp_path, phantoms_alone=True)
+    packaged = examples.Examples(root, phantoms_alone=True)
     assert [each["id"] for each in packaged.list_all()] == ["phantom-1", "phantom-2"]
-    (processed / "slices.csv").write_text("\n".join(rows).replace("TCGA_", "PHANTOM_PA_000") + "\n")
+    change(root / examples.SLICES, b"TCGA_", b"PHANTOM_PA_000")
     with pytest.raises(Refusal, match="have changed since"):  # these rows may now belong to another patient
         patients.content("patient-1")
-    drawn = examples.Examples(tmp_path, phantoms_alone=True)
+    drawn = examples.Examples(root, phantoms_alone=True)
     assert [each["title"] for each in drawn.list_all()] == ["Phantom PA_000B, 3 slices"] and len(drawn.phantoms()) == 1
+
+
+def change(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "told"),
+    [
+        (examples.SLICES, b"patient", b"qatient", "damaged, cut short, or not what its name says (KeyError)"),
+        (examples.SLICES, b"\n5,", b"\n1,", "its rows are not those of the 6 images"),
+        (examples.SPLIT, b"subset", b"subseu", "(KeyError)"),
+        (examples.SPLIT, b"\n2,", b"\n3,", "its rows are not those of the 6 images"),
+        (examples.SLICES, b",TCGA_B", b",TCGA_\xc2", "(UnicodeDecodeError)"),
+        (examples.IMAGES, b"NUMPY", b"NUMPX", "(ValueError)"),
+        (examples.IMAGES, b"|u1", b"|i1", "holds int8 values of shape (6, 16, 16, 3)"),
+    ],
+)
+@pytest.mark.parametrize("locked", [True, False])
+def test_damaged_data_are_no_examples_and_hinder_nothing(preprocessed, path, old, new, told, locked, capsys):
+    """With dvc.lock each flipped bit is found, without it those that make no sense. The reason is said."""
+    root, _ = preprocessed
+    change(root / path, old, new)
+    if not locked:
+        (root / "dvc.lock").unlink()
+    found = examples.Examples(root)
+    assert [each["id"] for each in found.list_all()] == ["phantom-1", "phantom-2"] and found.content("phantom-1")
+    said = capsys.readouterr().err
+    assert said.count("WARNING") == 1 and path in said
+    assert ("dvc.lock says" if locked else told) in said and "packaged phantoms. Fix: r" in said
+
+
+def test_data_that_are_sound_are_checked_against_the_lock_of_their_own_folder(preprocessed, monkeypatch, capsys):
+    root, _ = preprocessed
+    (root / "elsewhere").mkdir()
+    monkeypatch.chdir(root / "elsewhere")
+    assert [each["id"] for each in examples.Examples(root).list_all()] == ["patient-1"]
+    change(root / examples.SLICES, b"3,TCGA_B,A,7", b"3,TCGA_B,A,3")  # sound for all but the lock
+    assert [each["id"] for each in examples.Examples(root).list_all()] == ["phantom-1", "phantom-2"]
+    (root / "dvc.lock").write_text("stages: {")
+    assert [each["id"] for each in examples.Examples(root).list_all()] == ["phantom-1", "phantom-2"]
+    assert "dvc.lock" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_docs_need_neither_a_script_nor_the_network(served):

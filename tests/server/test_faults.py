@@ -13,16 +13,18 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
 from PIL import Image
 
+from brainseg import files
 from brainseg.errors import IntegrityError, MachineError, RunError
 from brainseg.inference.predictor import Predictor
 from brainseg.server import app, limits, serve
-from tests.support import bombs, page_server
+from tests.support import bombs, onnx_toy, page_server
 from tests.support.server_fixture import Model, encoded, head, log_of_everything, serving, status_of
 
 ROOT = Path(__file__).parents[2]
@@ -296,7 +298,7 @@ def test_w7_a_model_that_is_absent_or_changed(served, tmp_path):
     path.write_bytes(b"not a model")
     with pytest.raises(IntegrityError):
         Predictor(path)
-    served.sound[0] = serve.make_unchanged_check(path)
+    served.sound[0] = serve.make_unchanged_check(path, files.sha256(path))
     try:
         assert served.get("/ready").status_code == 200
         os.utime(path, (1, 1))  # the same bytes with another date
@@ -311,6 +313,27 @@ def test_w7_a_model_that_is_absent_or_changed(served, tmp_path):
         assert served.get("/health").status_code == 200
     finally:
         served.sound[0] = lambda: True
+
+
+def test_w7_a_file_that_was_replaced_while_it_was_loaded(tmp_path, monkeypatch):
+    """The server is not ready: what answers are other bytes than those that lie there."""
+    path, settings = onnx_toy.write(tmp_path / "unet.onnx"), []
+
+    def load(*arguments, **options):
+        loaded = Predictor(*arguments, **options)
+        path.write_bytes(path.read_bytes() + b"another")
+        return loaded
+
+    monkeypatch.setattr(serve, "Predictor", load)
+    monkeypatch.setattr(serve, "create_app", lambda *arguments: settings.append(arguments[-1]))
+    monkeypatch.setattr(serve, "_start_logging", lambda: None)
+    monkeypatch.setattr(serve.model_card, "parse_facts", lambda *_: None)
+    monkeypatch.setattr(serve.model_card, "render_markdown", lambda _: "")
+    monkeypatch.setattr(serve, "server_of", lambda _: SimpleNamespace(run=lambda _: None))
+    serve.run("127.0.0.1", 0, path)
+    assert not settings[0].sound()
+    onnx_toy.write(path)  # the bytes that were loaded, again
+    assert settings[0].sound()
 
 
 def test_w7_without_a_model_nothing_starts(tmp_path):

@@ -194,10 +194,11 @@ def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tree, cl
     assert mlflow_runs.log_evaluation(tree, seconds=60) is False
     warned = capsys.readouterr().err
     assert warned.count("WARNING") == 1 and f"Fix: {problem.fix}" in warned
-    setting, *command = shlex.split(problem.fix.partition(", or ")[0])
-    name, _, uri = setting.partition("=")
-    assert (name, uri, command[0]) == ("MLFLOW_TRACKING_URI", mlflow_runs.store_uri(), "mlflow")
-    done = CliRunner().invoke(cli, command[1:], env={name: uri})
+    *settings, program, group, action, option, value = shlex.split(problem.fix.partition(", or ")[0])
+    env = dict(setting.split("=", 1) for setting in settings)
+    assert env == {"MLFLOW_TRACKING_URI": mlflow_runs.store_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    assert program == "mlflow"
+    done = CliRunner().invoke(cli, [group, action, option, value], env=env)
     assert done.exit_code == 0, done.output
     mlflow_runs.check_store(60)
     assert mlflow_runs.log_evaluation(tree, seconds=60) is True

@@ -3,10 +3,14 @@
 All slices count as test. The pipeline's own code prepares, scores and draws them.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import pandas as pd
 
@@ -14,7 +18,7 @@ from brainseg import config, files
 from brainseg.data import archive, dataset, fingerprints
 from brainseg.data.external_data import ExternalInputs, prepare_arrays
 from brainseg.data.inputs import verify
-from brainseg.errors import DataError, IntegrityError
+from brainseg.errors import DataError, IntegrityError, MachineError
 from brainseg.evaluation import evaluate, results, scoring, tables
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation
 from brainseg.inference import plausibility
@@ -27,6 +31,7 @@ from brainseg.reporting import report as reports
 
 MARK = "scored outside the pipeline: whether these patients were trained on is for the reader to know"
 MASK_RULE = Rule(0.5, 0)  # for given masks, which hold 0 and 255: nothing is removed
+LOCK = ".lock"  # in the folder of results while a process works on it
 EVALUATION = Path("metrics/evaluation.json")  # beside the folder of the model; its name alone, inside that folder
 
 
@@ -57,9 +62,14 @@ def run(inputs: ExternalInputs, model: Path, out: Path) -> str:
     Raises:
         DataError: all that is wrong with the input files; ``out`` holds other things.
         IntegrityError: the model, its weights and the rule do not belong together.
+        MachineError: another process writes into ``out``.
     """
     params = config.load("preprocess", "evaluate", "render")
-    _check_out(out)
+    with _open_folder(out):
+        return _run(inputs, model, out, params)
+
+
+def _run(inputs: ExternalInputs, model: Path, out: Path, params: config.Params) -> str:
     ours = read_model(model, params.evaluate) if inputs.predictions is None else None
     prepare = ours.manifest.preprocess if ours else params.preprocess
     with archive.guard_space(out.parent), files.temporary_beside(out) as temporary:
@@ -182,7 +192,8 @@ def _predict(model: EvaluatedModel, data: dataset.Dataset, mirror: bool) -> dict
     whole = prediction.predict_patients(network, data, rows, mirror=mirror)
     single = whole
     if prediction.context_of(network, data.images):
-        single = prediction.predict_slices(network, data.images, rows, mirror=mirror, title="one slice")
+        name = partial(prediction.name_slice, data)
+        single = prediction.predict_slices(network, data.images, rows, mirror=mirror, title="one slice", name=name)
     return {"model": whole, "one_slice": single, "flair_only": whole, "flair": data.images[rows][..., FLAIR]}
 
 
@@ -202,12 +213,44 @@ def _describe_protocol(inputs: ExternalInputs, data: dataset.Dataset, model: Man
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def _open_folder(out: Path) -> Iterator[None]:
+    """Open the folder for one process at a time: two would mix their files. A new one that stays empty is removed.
+
+    Raises:
+        DataError: it is neither new, nor empty, nor written by this command.
+        MachineError: another process writes there.
+    """
+    _check_out(out)
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(out / LOCK, timeout=0):
+            try:
+                yield
+            finally:
+                if is_new:
+                    _remove_if_empty(out)
+    except filelock.Timeout:
+        what = "is in use by another brainseg evaluate"
+        raise MachineError(out, what, "wait for it, or name another folder: -o DIR") from None
+
+
+def _remove_if_empty(out: Path) -> None:
+    """Remove the folder of a run that failed before it wrote anything."""
+    with contextlib.suppress(OSError):  # another process has begun there
+        if [path.name for path in out.iterdir()] == [LOCK]:
+            (out / LOCK).unlink()
+            out.rmdir()
+
+
 def _check_out(out: Path) -> None:
     """Refuse a folder that is neither new, nor empty, nor written by this command."""
     if out.exists() and not out.is_dir():
         raise DataError(out, "is a file", "name a folder: -o DIR")
     numbers = out / "evaluation.json"  # written first, so a killed run leaves its temporary alone
-    others = [path for path in out.iterdir() if not files.is_temporary(path.name, numbers.name)] if out.exists() else []
+    found = [path.name for path in out.iterdir()] if out.exists() else []
+    others = [name for name in found if name != LOCK and not files.is_temporary(name, numbers.name)]
     if others and not _is_ours(numbers):
         raise DataError(out, "holds other things, which would be mixed with the results", "name a new folder: -o DIR")
 

@@ -186,8 +186,8 @@ def measure(path: Path, probe: np.ndarray, exact: np.ndarray, data: Dataset, rep
     outliner = Outliner(path)
     given = outliner.session.run(probe)
     scores = []
-    for _, rows in data.slices[data.slices["subset"] == "val"].groupby("patient", sort=False):
-        probability = outliner.on_grid(np.asarray(data.images[rows.index]))
+    for patient, rows in data.slices[data.slices["subset"] == "val"].groupby("patient", sort=False):
+        probability = outliner.on_grid(np.asarray(data.images[rows.index]), name=f"patient {patient}")
         mask = postprocessing.binarise(probability, outliner.rule)
         scores.append(metrics.dice(metrics.counts(data.masks[rows.index] > 0, mask)))
     defined = np.array(scores, float)

@@ -37,7 +37,7 @@ def predict_for_evaluation(network: keras.Model, data: Dataset, mirror: bool) ->
     """
     rows = data.rows("val", "test")
     whole = partial(predict_patients, network, data, rows, mirror=mirror)
-    single = partial(predict_slices, network, data.images, rows, mirror=mirror, name=partial(_name_slice, data))
+    single = partial(predict_slices, network, data.images, rows, mirror=mirror, name=partial(name_slice, data))
     model = whole(title="predict")
     arrays = {
         "model": model,
@@ -89,7 +89,7 @@ def validate_batches(
         chosen = new[part]
         broken = predicted[part][~found["finite"][: len(chosen)].astype(bool)]
         if len(broken):
-            raise RunError(_name_slice(data, broken[0]), probabilities.BROKEN, CALMER)
+            raise RunError(name_slice(data, broken[0]), probabilities.BROKEN, CALMER)
         yield predicted[part][chosen], found["counts"][: len(chosen)][chosen], float(found["loss"][0])
 
 
@@ -103,7 +103,7 @@ def predict_patients(
     """
     context = context_of(network, data.images)
     settings: dict[str, Any] = {"mirror": mirror, "only": only, "batch_size": batch_size, "title": title}
-    name = partial(_name_slice, data)
+    name = partial(name_slice, data)
     if not is_volumetric(network):
         return predict_slices(network, data.images, data.windows_around(rows, context), name=name, **settings)
     windows = data.tiles(rows, context, max(1, context))
@@ -151,7 +151,8 @@ def predict_slices(
     return out
 
 
-def _name_slice(data: Dataset, row: int) -> str:
+def name_slice(data: Dataset, row: int) -> str:
+    """What an error calls the slice in a row of ``data``."""
     place = data.slices.iloc[row]
     return f"patient {place['patient']}, slice {place['slice']}"
 

@@ -41,7 +41,7 @@ def run(host: str, port: int, model: Path) -> None:
             hosts={*LOCAL_HOSTS, *named_hosts(host)},
             token=choose_token(host),
             card=model_card.render_markdown(model_card.parse_facts(predictor.facts, model)),
-            sound=make_unchanged_check(model),
+            sound=make_unchanged_check(model, predictor.session.digest),
         )
         app = create_app(predictor, plausibility.assess, settings)
         _start_logging()
@@ -117,14 +117,17 @@ def address(host: str, port: int, token: str | None) -> str:
     return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
 
 
-def make_unchanged_check(path: Path) -> Callable[[], bool]:
-    """A function that tells whether the file at ``path`` is unchanged. It reads the file if date or size differ."""
-    known, digest = _stamp(path), _digest(path)
+def make_unchanged_check(path: Path, digest: str) -> Callable[[], bool]:
+    """A function that tells whether the file at ``path`` has this digest, that of the bytes that were loaded.
+
+    It reads the file the first time, and again if date or size differ.
+    """
+    known: tuple[int, ...] | None = None
 
     def check() -> bool:
         nonlocal known
         now = _stamp(path)
-        if now != known and now is not None and _digest(path) == digest != "":
+        if now != known and now is not None and _digest(path) == digest:
             known = now
         return now is not None and now == known
 

@@ -37,6 +37,7 @@ SETTINGS = {  # defaults, the user's own settings win: a server that is down mus
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+SILENT = "MLFLOW_DISABLE_TELEMETRY=true"  # begins each command of MLflow that is told: see brainseg/__init__.py
 STAGE_SECONDS, TRACK_SECONDS = 10.0, 300.0  # how long a stage, and a person who asks for it, wait for the store
 TURN_SECONDS = 60.0  # how much longer for this project's other runs, each of which has a local store for STAGE_SECONDS
 NEEDED_TO_LOAD = ("keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "pandas", "pydantic", "ruamel.yaml", "tqdm")
@@ -251,7 +252,7 @@ class RunStore:
         if found.lifecycle_stage == "deleted":
             uri = store_uri()  # not shown with a password, with which it is in the reader's environment
             where = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if uri == store_name() else ""
-            fix = f"{where}mlflow experiments restore --experiment-id {found.experiment_id}, "
+            fix = f"{where}{SILENT} mlflow experiments restore --experiment-id {found.experiment_id}, "
             fix += "or set MLFLOW_EXPERIMENT_NAME to another name"
             raise DataError(f"MLflow ({store_name()})", f"its experiment {name} is deleted", fix)
         return found.experiment_id

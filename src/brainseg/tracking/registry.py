@@ -26,6 +26,7 @@ from brainseg.inference import onnx_session
 from brainseg.reporting import model_card
 from brainseg.reporting.model_card import ModelFacts
 from brainseg.tracking import gate, mlflow_runs
+from brainseg.tracking.mlflow_runs import SILENT
 
 NAME, ALIAS = "brainseg", "champion"
 MODEL, METRICS = Path("models/unet.onnx"), Path("metrics")
@@ -69,7 +70,7 @@ def run(tree: Path = Path(), *, anew: bool = False) -> str:
     before = f", before it version {champion}" if champion else ""
     return (
         f"version {version} of {NAME} is {ALIAS} in {mlflow_runs.store_name()}{before}; "
-        f"to serve it: mlflow models serve -m models:/{NAME}@{ALIAS} --env-manager local"
+        f"to serve it: {SILENT} mlflow models serve -m models:/{NAME}@{ALIAS} --env-manager local"
     )
 
 
