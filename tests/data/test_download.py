@@ -57,9 +57,80 @@ class Trickle(Busy):
 
     status_code, headers = 200, {}
 
-    def iter_content(self, _):
-        yield b"x"
+    def __init__(self):
+        self.raw, self.has_begun = self, False
+
+    def read1(self, *_, **__):
+        self.has_begun = not self.has_begun
+        if self.has_begun:
+            return b"x"
         raise requests.ConnectionError
+
+
+class Steady(Trickle):
+    """``size`` bytes after each wait of nine seconds, ``times`` times."""
+
+    def __init__(self, clock: Clock, size: int, times: int):
+        self.raw, self.clock, self.size, self.times = self, clock, size, times
+
+    def read1(self, *_, **__):
+        self.times -= 1
+        if self.times < 0:
+            return b""
+        self.clock.sleep(9)
+        return bytes(self.size)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(download, "time", clock)
+    return clock
+
+
+def test_a_server_that_drips_is_given_up(clock, monkeypatch):
+    """A byte in nine seconds is never silence."""
+    monkeypatch.setattr(requests, "get", lambda *_, **__: Steady(clock, 1, 10**6))
+    with pytest.raises(MachineError, match="less than 8 KiB a second arrive; 5 tries") as caught:
+        download.fetch("http://127.0.0.1/a.zip")
+    assert caught.value.problems[0].fix == download.BY_HAND
+    assert 5 * download.RETRY_LIMITS.slow_s <= clock.now < 400
+
+
+def test_a_slow_connection_may_take_its_hours(clock, monkeypatch):
+    """10 KiB a second, in bursts."""
+    asked = []
+    monkeypatch.setattr(requests, "get", lambda *_, **__: asked.append(1) or Steady(clock, 90 * 2**10, 500))
+    assert download.fetch("http://127.0.0.1/a.zip").stat().st_size == 500 * 90 * 2**10
+    assert len(asked) == 1 and clock.now == 4500
+
+
+def test_a_fast_start_does_not_pay_for_hours_of_slowness(clock, monkeypatch):
+    class Tiring(Steady):
+        def read1(self, *_, **__):
+            self.size = 10 * 2**20 if self.times == 1000 else 1
+            return super().read1()
+
+    monkeypatch.setattr(requests, "get", lambda *_, **__: Tiring(clock, 1, 1000))
+    with pytest.raises(MachineError, match="less than 8 KiB a second"):
+        download.fetch("http://127.0.0.1/a.zip")
+    assert clock.now < 400
+
+
+def test_d5_a_connection_that_drips_is_resumed():
+    with FaultyServer(BODY, "drip") as server:
+        assert download.fetch(server.url, FAST._replace(slow_s=0.4)).read_bytes() == BODY
+    assert int(server.ranges[1][6:-1]) > len(BODY) // 2  # the single bytes are kept, too
+
+
+def test_d4_a_head_of_an_answer_that_never_ends_is_given_up():
+    begun = time.monotonic()
+    with (
+        FaultyServer(BODY, "drip-head", times=9) as server,
+        pytest.raises(MachineError, match="no answer in time; 1 tries"),
+    ):
+        download.fetch(server.url, FAST._replace(silence_s=0.3, pause_s=0.5))
+    assert time.monotonic() - begun < 3
 
 
 @pytest.mark.parametrize(

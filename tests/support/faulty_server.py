@@ -1,5 +1,6 @@
 """A loopback server that answers as Kaggle does (302, Range, ETag), with faults on request."""
 
+import contextlib
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,9 +12,9 @@ LOGIN_PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>"
 class FaultyServer(ThreadingHTTPServer):
     """Serves ``body`` at ``url``; ``fault`` hits the first ``times`` requests of the file, then it behaves.
 
-    Faults: truncate, reset, stall (half of the body, then end, cut, silence until ``stopping`` is set), no-range
-    (as truncate, and Range is never heeded), replaced (the file changes after the first request), html, or an
-    HTTP status.
+    Faults: truncate, reset, stall (half of the body, then end, cut, silence until ``stopping`` is set), drip (half of
+    the body, then a byte now and then), drip-head (a header that does not end), no-range (as truncate, and Range is
+    never heeded), replaced (the file changes after the first request), html, or an HTTP status.
     """
 
     daemon_threads = True
@@ -55,6 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.next_fault()
         if fault and fault.isdigit():
             self._head(int(fault), {"Content-Length": "0", **self.server.extra})
+        elif fault == "drip-head":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            self._drip(memoryview(b"x" * 1500))
         elif fault == "html":
             self._head(200, {"Content-Type": "text/html", "Content-Length": str(len(LOGIN_PAGE))})
             self.wfile.write(LOGIN_PAGE)
@@ -78,17 +82,27 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client was killed or lost patience
 
     def _body(self, body: memoryview, fault: str | None) -> None:
-        if fault in ("truncate", "reset", "stall", "no-range", "replaced"):
+        if fault in ("truncate", "reset", "stall", "drip", "no-range", "replaced"):
             self.wfile.write(body[: len(body) // 2])
             self.close_connection = True
             if fault == "stall":
                 self.server.stopping.wait(30)
+            if fault == "drip":
+                self._drip(body[len(body) // 2 :])
             if fault == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             if fault == "replaced":
                 self.server.body = self.server.body[::-1]
         else:
             self.wfile.write(body)
+
+    def _drip(self, content: memoryview) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the client has lost patience
+            for place in range(len(content)):
+                if self.server.stopping.wait(0.02):
+                    break
+                self.wfile.write(content[place : place + 1])
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

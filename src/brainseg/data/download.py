@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it stopped, retried for a limited time, limited in size.
+"""One file over HTTP: resumed where it stopped, retried for a limited time, limited in size and slowness.
 
 The part that has arrived lies in ``.brainseg/downloads/`` beside the ETag it belongs to, so that the next run,
 even after a kill, continues from there. The caller must verify the bytes.
@@ -8,15 +8,18 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from brainseg import files
+from brainseg import errors, files
 from brainseg.data import archive
 from brainseg.errors import IntegrityError, MachineError
 from brainseg.io import untrusted_zip
@@ -27,13 +30,18 @@ _LONGEST_PAUSE_S = 10.0
 
 
 class RetryLimits(NamedTuple):
-    """How long to try; ``silence_s`` limits the time since the last byte of the file, over all tries and pauses."""
+    """How long to try; ``silence_s`` limits the time since the last byte of the file, over all tries and pauses.
+
+    A try may be slower than ``slowest`` for ``slow_s``: a slower body uses them up, a faster one restores them.
+    """
 
     tries: int = 5
     connect_s: float = 3.0
     idle_s: float = 10.0  # without a byte on an open connection
     pause_s: float = 0.5  # before the second try; each further pause is twice as long
     silence_s: float = 50.0
+    slowest: int = 8 * 2**10  # bytes a second
+    slow_s: float = 60.0
 
 
 RETRY_LIMITS = RetryLimits()
@@ -49,18 +57,34 @@ class _Deadline:
     """How much longer to wait for a byte; every byte restarts the time."""
 
     def __init__(self, limits: RetryLimits):
-        self._limits = limits
+        self.limits = limits
         self.restart()
 
     def restart(self) -> None:
-        self._end = time.monotonic() + self._limits.silence_s
+        self._end = time.monotonic() + self.limits.silence_s
 
     def left_s(self) -> float:
         return max(self._end - time.monotonic(), 0.1)
 
     def timeouts_s(self) -> tuple[float, float]:
         """For connecting, and for each wait for bytes."""
-        return min(self._limits.connect_s, self.left_s()), min(self._limits.idle_s, self.left_s())
+        return min(self.limits.connect_s, self.left_s()), min(self.limits.idle_s, self.left_s())
+
+
+class _Pace:
+    """Ends a try whose bytes come in time, but too few of them."""
+
+    def __init__(self, limits: RetryLimits):
+        self._slowest, self._patience = limits.slowest, limits.slow_s
+        self._left, self._last = limits.slow_s, time.monotonic()
+
+    def add(self, size: int) -> None:
+        """Count the bytes that have arrived. Raises _RetryError if they are too few for the time."""
+        now = time.monotonic()
+        earned = size / self._slowest  # a fast start allows no more slowness than slow_s
+        self._left, self._last = min(self._patience, self._left - (now - self._last) + earned), now
+        if self._left <= 0:
+            raise _RetryError(f"less than {self._slowest / 2**10:g} KiB a second arrive")
 
 
 def fetch(url: str, limits: RetryLimits = RETRY_LIMITS) -> Path:
@@ -123,7 +147,7 @@ def _request(url: str, part: Path, deadline: _Deadline) -> None:
     headers = {"Accept-Encoding": "identity"}  # a compressed transfer cannot be resumed at a byte of the file
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": etag}
-    with requests.get(url, headers=headers, stream=True, timeout=deadline.timeouts_s()) as response:
+    with _ask(url, headers, deadline) as response:
         _check_status(response)
         span = response.headers.get("Content-Range", "")
         if response.status_code == 416 and span == f"bytes */{have}":
@@ -137,6 +161,15 @@ def _request(url: str, part: Path, deadline: _Deadline) -> None:
             part.write_bytes(b"")
             part.with_suffix(".etag").write_text(response.headers.get("ETag", ""))
         _save(response, part, start, deadline)
+
+
+def _ask(url: str, headers: dict[str, str], deadline: _Deadline) -> requests.Response:
+    """The head of the answer. It is limited in all: its bytes may come in time, but never end."""
+    get = partial(requests.get, url, headers=headers, stream=True, timeout=deadline.timeouts_s())
+    try:
+        return errors.limit(deadline.left_s(), get)
+    except TimeoutError:
+        raise _RetryError("no answer in time") from None
 
 
 def _read_kept(part: Path) -> tuple[int, str]:
@@ -164,16 +197,28 @@ def _save(response: requests.Response, part: Path, start: int, deadline: _Deadli
         _check_size(response.url, total)
         bar = _create_bar(start, total if length else None)
         with bar, archive.guard_space(part.parent, length), open(part, "ab") as handle:
-            for chunk in response.iter_content(_CHUNK_BYTES):
+            pace = _Pace(deadline.limits)
+            for chunk in _iterate_arrived(response):
                 deadline.restart()
                 size += handle.write(chunk)
+                handle.flush()  # so that a kill loses nothing that has arrived
                 _check_size(response.url, size)
                 bar.update(len(chunk))
+                pace.add(len(chunk))
     except (MachineError, IntegrityError):
         part.unlink()
         raise
     if length and size != total:
         raise _RetryError(f"the body ended at {size:,} of {total:,} bytes")
+
+
+def _iterate_arrived(response: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives. ``iter_content`` would wait for a whole chunk, for weeks if each byte comes in time."""
+    try:
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            yield chunk
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from None
 
 
 def _create_bar(start: int, total: int | None) -> tqdm:
