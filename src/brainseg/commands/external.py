@@ -122,8 +122,8 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     """
     if not home.is_dir():
         raise DataError(home, "is no folder", "--model DIR: the folder of unet.json and unet.weights.h5, or: make pull")
-    made = [f"{home.name}/unet.json", f"{home.name}/unet.weights.h5", str(EVALUATION)]
-    verify(made, home.resolve().parent)  # of a project; a folder of another kind has no dvc.lock beside it
+    place = home.resolve()  # of a project; a folder of another kind has no dvc.lock beside it
+    verify([f"{place.name}/unet.json", f"{place.name}/unet.weights.h5", str(EVALUATION)], place.parent)
     model, weights = manifest.read(home / "unet.json"), home / "unet.weights.h5"
     manifest.check(model, weights)
     if params.threshold != "auto" and params.min_component != "auto":
