@@ -13,6 +13,7 @@ from brainseg.evaluation.results import CrossValidationSummary, Evaluation
 from brainseg.export import onnx_files
 from brainseg.models.manifest import Manifest
 from brainseg.reporting import card_file, model_card
+from tests.support import run_files
 from tests.support.locked import released_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -219,10 +220,19 @@ def test_the_command_writes_the_committed_card(project):
 
 def test_the_command_says_what_it_leaves_out(project, out_of_fold):
     out_of_fold["params"]["train"]["seed"] = 99
-    (project / card_file.OUT_OF_FOLD).write_text(json.dumps(out_of_fold))
+    (project / card_file.OUT_OF_FOLD).write_text(json.dumps(run_files.sealed(out_of_fold)))
     assert "was left out" in card_file.write(project / "card.md", project)
     (project / card_file.OUT_OF_FOLD).unlink()
     assert "left out" not in card_file.write(project / "card.md", project)
+
+
+def test_a_cross_validation_that_was_edited_makes_no_card(project, out_of_fold):
+    path = project / card_file.OUT_OF_FOLD
+    out_of_fold["test"]["volume"]["dice"]["mean"] = 0.9471
+    path.write_text(json.dumps(out_of_fold))
+    with pytest.raises(IntegrityError, match="the sha256 of its content is") as error:
+        card_file.write(project / "card.md", project)
+    assert error.value.problems[0].path == str(path) and not (project / "card.md").exists()
 
 
 @pytest.mark.parametrize("name", [card_file.MANIFEST, card_file.EVALUATION])

@@ -18,7 +18,8 @@ def write(path: Path = CARD, root: Path = Path()) -> str:
     """Write the card of the model in ``root``; return a line for the terminal.
 
     Raises:
-        IntegrityError: there is no model, the numbers are of another one, or the files are not those that were made.
+        IntegrityError: there is no model, the numbers are of another one, or the files are not those that were made,
+            that of a cross-validation among them.
         DataError: there are no numbers.
     """
     inputs.verify((str(MANIFEST), str(EVALUATION)), root)
