@@ -9,13 +9,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from brainseg import config, files
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
+Found = TypeVar("Found")
 SMALL = 32_000_000  # bytes: up to here a file is read each time, in less than 0.1 seconds
 KNOWN = "checked.json"  # in the folder of the project's state: what larger files were when they were read last
 ALL = "BRAINSEG_CHECK"  # `brainseg repro --check` sets it: each file is read, as a disk that rots keeps size and times
@@ -71,12 +72,34 @@ def read_lock(root: Path = Path()) -> dict[str, str]:
     Raises:
         IntegrityError: it is damaged.
     """
+    return _list_locked(list_outs, root) or {}
+
+
+def read_training_data(root: Path = Path()) -> list[str] | None:
+    """The MD5 of each file that preprocess made and train has read, from the project's dvc.lock; None without one.
+
+    Those that train has not read are missing: a cross-validation prepares new data and leaves the model as it was.
+
+    Raises:
+        IntegrityError: the lock is damaged.
+    """
+    return _list_locked(_list_training_data, root)
+
+
+def _list_training_data(lock: Mapping[str, Any]) -> list[str]:
+    made, train = (lock.get("stages", {}).get(name, {}) for name in ("preprocess", "train"))
+    read = {dep["path"]: dep.get("md5") for dep in train.get("deps", [])}
+    return [out["md5"] for out in made.get("outs", []) if read.get(out["path"]) == out["md5"]]
+
+
+def _list_locked(listed: Callable[[Mapping[str, Any]], Found], root: Path) -> Found | None:
+    """What ``listed`` finds in the project's dvc.lock, None if there is none."""
     lock, fix = root / "dvc.lock", "brainseg repro puts it back; of another revision: name another one"
     if not lock.exists():
-        return {}
+        return None
     with guard(lock, fix, IntegrityError):
         try:
-            return list_outs(config.parse_yaml(lock.read_bytes().decode(), lock))
+            return listed(config.parse_yaml(lock.read_bytes().decode(), lock))
         except DataError as error:
             raise IntegrityError(lock, error.problems[0].what, fix) from None
 
