@@ -11,6 +11,7 @@ from brainseg import __version__, cli
 from brainseg.commands import external
 from brainseg.experiments import comparison, comparison_page, revision
 from brainseg.tracking import mlflow_runs
+from tests.support import run_files
 
 
 @pytest.fixture
@@ -146,3 +147,13 @@ def test_track_refuses_numbers_that_no_stage_made(monkeypatch, project, capsys):
     (project / "dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"outs": [out]}}}))
     assert call(monkeypatch, "track") == 4
     assert capsys.readouterr().err.startswith("ERROR 4 metrics/summary.json: its MD5 is ")
+
+
+def test_track_refuses_a_cross_validation_that_was_edited(monkeypatch, project, capsys):
+    """It is in no dvc.lock, and refused before anything is logged."""
+    path = project / "metrics/cross_validation/summary.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(run_files.cross_validation() | {"overrides": {"train": {"seed": 2}}}))
+    assert call(monkeypatch, "track") == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ERROR 4 metrics/cross_validation/summary.json: the sha256 of its content is ")

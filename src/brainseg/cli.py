@@ -498,6 +498,8 @@ def track(debug: Debug = False) -> None:
     from brainseg.tracking import mlflow_runs
 
     inputs.verify_all()  # what is logged are the numbers that the stages made
+    if (mlflow_runs.FOLDS / "summary.json").exists():  # which no stage makes
+        mlflow_runs.read_cross_validation(mlflow_runs.FOLDS)
     logs: dict[str, Callable[..., bool]] = {
         "metrics/training.csv": functools.partial(mlflow_runs.log_training, once=True),
         "metrics/evaluation.json": functools.partial(mlflow_runs.log_evaluation, once=True),

@@ -1,11 +1,12 @@
 """The models of evaluations and summaries: whole, strict, and as the files have it."""
 
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from brainseg.errors import DataError
+from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation import results
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, ExternalEvaluation, Summary
 from brainseg.inference.postprocessing import Rule
@@ -59,3 +60,43 @@ def test_a_damaged_file_is_named_with_its_key(text, what, tmp_path):
     with pytest.raises(DataError, match=what) as error:
         results.read(path, Summary)
     assert error.value.problems[0].path == str(path) and "git restore" in error.value.problems[0].fix
+
+
+FOLDS = "metrics/cross_validation/summary.json"
+
+
+@pytest.mark.parametrize(("change", "what"), [
+    ({"test": {"volume": {"dice": {"mean": 0.9471}}}}, "the sha256 of its content is"),
+    ({"made_from": {"data": ["0a"]}}, "the sha256 of its content is"),
+    ({results.DIGEST: "0" * 64}, "its content_sha256 says 000"),
+])  # fmt: skip
+def test_another_digit_in_a_summary_of_folds_is_refused(change, what, tmp_path):
+    """It is in no dvc.lock."""
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(run_files.change(run_files.cross_validation(), change)))
+    with pytest.raises(IntegrityError, match=what) as error:
+        results.read(path, CrossValidationSummary)
+    (problem,) = error.value.problems
+    assert problem.path == str(path) and "git restore it" in problem.fix and "make cross-validate" in problem.fix
+
+
+def test_a_summary_of_folds_without_its_digest_is_refused(tmp_path):
+    path, content = tmp_path / "summary.json", run_files.cross_validation()
+    del content[results.DIGEST]
+    path.write_text(json.dumps(content))
+    with pytest.raises(IntegrityError, match="has no content_sha256"):
+        results.read(path, CrossValidationSummary)
+
+
+def test_the_digest_is_of_what_is_said_and_not_of_how(tmp_path):
+    path, content = tmp_path / "summary.json", run_files.cross_validation()
+    path.write_text(json.dumps(dict(reversed(content.items())), indent=7))
+    found = results.read(path, CrossValidationSummary)
+    assert results.seal(found) == found
+
+
+def test_every_kept_summary_of_folds_has_its_digest():
+    paths = [ROOT / FOLDS, *(ROOT / "metrics/experiments").glob("*/summary.json")]
+    assert len(paths) > 1
+    for path in paths:
+        results.require_digest(path, path.read_text(encoding="utf-8"))

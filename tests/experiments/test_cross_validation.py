@@ -13,9 +13,10 @@ import pytest
 
 from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError
+from brainseg.evaluation import results
 from brainseg.experiments import cross_validation, revision
 from brainseg.experiments.cross_validation import Fold
-from tests.support import tiny_pipeline
+from tests.support import run_files, tiny_pipeline
 from tests.support.scored_folds import FOLDS, PATIENTS, PROTOCOL, SMALL, experiments, experiments_pictured, fold_files
 from tests.support.tiny_pipeline import PROJECT, TINY
 
@@ -52,6 +53,7 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     assert summary["protocol"]["patients"] == 3
     written = (folder / "per_patient.csv").read_bytes()
     assert summary["tables"] == {"per_patient.csv": hashlib.sha256(written).hexdigest()}
+    assert list(summary)[-1] == results.DIGEST and run_files.sealed(summary) == summary
     assert summary["params"]["split"] == {"seed": 5}
     assert summary["overrides"] == SMALL | {"split": {"unit": "patient"}}
     assert summary["made_from"] == {
@@ -234,7 +236,7 @@ def inherited(prepared):
     facts = {"protocol": PROTOCOL, "params": made_with, "overrides": overrides, "made_from": made_from}
     folder = prepared / cross_validation.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(facts))
+    (folder / "summary.json").write_text(json.dumps(run_files.sealed(facts)))
     columns = "patient,institution,subset,slices,tumour_pixels,dice,iou,precision,recall"
     (folder / "per_patient.csv").write_text(f"{columns}\nA,X,test,9,5,0.5,0.4,1,0.3\n")
     return prepared
@@ -287,7 +289,7 @@ def test_a_cross_validation_of_an_early_version_is_refused(inherited):
     path = inherited / cross_validation.FOLDER / "summary.json"
     facts = json.loads(path.read_text())
     del facts["made_from"]
-    path.write_text(json.dumps(facts))
+    path.write_text(json.dumps(run_files.sealed(facts)))
     with pytest.raises(DataError, match="did not note what it was made from"):
         revision.scores("workspace", inherited, cross_validation=True)
 

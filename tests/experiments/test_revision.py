@@ -8,7 +8,7 @@ import pytest
 from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError
 from brainseg.experiments import comparison, revision
-from tests.support import toy_pipeline
+from tests.support import run_files, toy_pipeline
 
 HEAD = "patient,institution,subset,slices,tumour_pixels,dice,iou,precision,recall\n"
 PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 256, "marks": [], "empty_rule": "undefined"}
@@ -92,7 +92,8 @@ def test_a_folder_of_numbers_is_read_as_it_is(toy, tmp_path):
         folder = tmp_path / report
         folder.mkdir()
         (folder / "per_patient.csv").write_text(TABLE)
-        (folder / report).write_text(json.dumps({"protocol": PROTOCOL, "params": {"train": {"seed": 7}}}))
+        facts = run_files.sealed({"protocol": PROTOCOL, "params": {"train": {"seed": 7}}})
+        (folder / report).write_text(json.dumps(facts))
         scores = revision.scores(str(folder), toy)
         assert (scores.name, scores.patients["dice"].tolist()) == (str(folder), [0.5])
         assert (scores.params, scores.warnings) == ({"train": {"seed": 7}}, ())
@@ -144,7 +145,7 @@ def made(toy, tmp_path):
     contents = {path: table for path in (revision.TEST[0], revision.OUT_OF_FOLD[0], "metrics/per_slice.csv")}
     contents |= {revision.TEST[1]: json.dumps(evaluation), "params.yaml": "{train: {seed: 1}}"}
     tables = {"per_patient.csv": hashlib.sha256(table.encode()).hexdigest()}
-    contents[revision.OUT_OF_FOLD[1]] = json.dumps(evaluation | {"tables": tables})
+    contents[revision.OUT_OF_FOLD[1]] = json.dumps(run_files.sealed(evaluation | {"tables": tables}))
     for path, text in contents.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
@@ -182,8 +183,34 @@ def test_another_digit_in_a_kept_table_is_refused_by_the_reports_digest(made):
         revision.scores(str(table.parent), made)
     facts = json.loads(summary.read_text())
     del facts["tables"]
-    summary.write_text(json.dumps(facts))
+    summary.write_text(json.dumps(run_files.sealed(facts)))
     assert revision.scores(str(table.parent), made).patients["dice"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize(("old", "new", "what"), [
+    ('"grid": 256', '"grid": 257', "the sha256 of its content is"),
+    ("content_sha256", "content_sha257", "has no content_sha256"),
+])  # fmt: skip
+def test_another_digit_in_a_summary_of_folds_is_refused(old, new, what, made):
+    path = made / revision.OUT_OF_FOLD[1]
+    revision.scores(str(path.parent), made)
+    replaced(path, old, new)
+    for name in (str(path.parent), "workspace"):
+        with pytest.raises(IntegrityError, match=f"summary.json: {what}") as error:
+            revision.scores(name, made, cross_validation=True)
+        assert "git restore it" in error.value.problems[0].fix
+
+
+def test_a_summary_of_folds_in_a_revision_may_lack_a_digest(toy):
+    """Those of earlier commits do, and git has digests of its own. One that has a digest must fit it."""
+    path = revision.OUT_OF_FOLD[1]
+    held = {path: json.dumps({"protocol": PROTOCOL}), "dvc.lock": "stages: {}"}
+    read = revision.Reader("before", toy)
+    read._text = held.__getitem__
+    assert revision._report(read, "before", path).protocol.grid == 256
+    held[path] = json.dumps(run_files.sealed({"protocol": PROTOCOL}) | {"tables": {}})
+    with pytest.raises(IntegrityError, match=r"before:metrics/cross_validation/summary\.json: the sha256 of its"):
+        revision._report(read, "before", path)
 
 
 def test_a_table_is_refused_whose_mean_is_not_the_reports(made, tmp_path):

@@ -13,6 +13,7 @@ from brainseg.evaluation.results import CrossValidationSummary, Evaluation
 from brainseg.export import onnx_files
 from brainseg.models.manifest import Manifest
 from brainseg.reporting import card_file, model_card
+from tests.support import run_files
 from tests.support.locked import released_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -219,10 +220,35 @@ def test_the_command_writes_the_committed_card(project):
 
 def test_the_command_says_what_it_leaves_out(project, out_of_fold):
     out_of_fold["params"]["train"]["seed"] = 99
-    (project / card_file.OUT_OF_FOLD).write_text(json.dumps(out_of_fold))
+    (project / card_file.OUT_OF_FOLD).write_text(json.dumps(run_files.sealed(out_of_fold)))
     assert "was left out" in card_file.write(project / "card.md", project)
     (project / card_file.OUT_OF_FOLD).unlink()
     assert "left out" not in card_file.write(project / "card.md", project)
+
+
+@pytest.mark.parametrize(("made", "read", "told"), [
+    ("", "", True), ("0", "0", False), ("0", "", False), ("", "0", False),
+])  # fmt: skip
+def test_folds_of_other_data_are_left_out(made, read, told, project, out_of_fold):
+    """Masks are corrected, and as many patients and slices as before: prepared anew, then trained on, or either."""
+    images, masks, slices = out_of_fold["made_from"]["data"]
+    paths = [f"data/processed/{name}" for name in ("images.npy", "masks.npy", "slices.csv")]
+    outs, deps = (
+        [{"path": path, "md5": md5} for path, md5 in zip(paths, (images, changed or masks, slices), strict=True)]
+        for changed in (made, read)
+    )
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"preprocess": {"outs": outs}, "train": {"deps": deps}}}))
+    said = card_file.write(project / "card.md", project)
+    assert ("left out" not in said) == ("Out of fold" in (project / "card.md").read_text(encoding="utf-8")) == told
+
+
+def test_a_cross_validation_that_was_edited_makes_no_card(project, out_of_fold):
+    path = project / card_file.OUT_OF_FOLD
+    out_of_fold["test"]["volume"]["dice"]["mean"] = 0.9471
+    path.write_text(json.dumps(out_of_fold))
+    with pytest.raises(IntegrityError, match="the sha256 of its content is") as error:
+        card_file.write(project / "card.md", project)
+    assert error.value.problems[0].path == str(path) and not (project / "card.md").exists()
 
 
 @pytest.mark.parametrize("name", [card_file.MANIFEST, card_file.EVALUATION])

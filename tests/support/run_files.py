@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from brainseg.evaluation import results
 from tests.support.locked import released_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,12 @@ def summary(**changes: Any) -> dict:
 
 
 def cross_validation(**changes: Any) -> dict:
-    return change(_read("metrics/cross_validation/summary.json"), changes)
+    return sealed(change(_read("metrics/cross_validation/summary.json"), changes))
+
+
+def sealed(summary: dict) -> dict:
+    """A summary of folds as if it had been made like this: with the digest of its content."""
+    return summary | {results.DIGEST: results.digest(summary)}
 
 
 def change(content: dict, changes: dict) -> dict:

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from brainseg.errors import DataError
+from brainseg.errors import DataError, IntegrityError
 from brainseg.tracking import gate
 from tests.support import run_files
 
@@ -127,6 +127,22 @@ def test_damaged_numbers_are_named(name, tmp_path, champion):
     shutil.rmtree(new)
     with pytest.raises(DataError):
         gate.check_gates(new, champion)
+
+
+@pytest.mark.parametrize(("name", "old", "new", "error"), [
+    ("per_patient.csv", "P00,A,test,0.5,", "P00,A,test,0.4,", IntegrityError),
+    ("evaluation.json", "ece_from_tenth", "ece_from_tentj", DataError),
+])  # fmt: skip
+def test_a_damaged_champion_is_told_as_such_with_a_way_out(name, old, new, error, tmp_path, champion):
+    """Its numbers lie in a temporary folder, and neither git nor dvc repro brings them back."""
+    path = champion / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(error) as caught:
+        gate.check_gates(scored(tmp_path / "new"), champion, anew=True)
+    (problem,) = caught.value.problems
+    assert problem.path.startswith("the champion") and problem.path.endswith(name)
+    assert problem.fix.startswith("give the alias champion to another version")
 
 
 def test_a_line_for_each_gate(tmp_path, champion):

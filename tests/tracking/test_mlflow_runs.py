@@ -148,7 +148,7 @@ def test_a_cross_validation_takes_in_its_folds(tree, client, monkeypatch):
     summary["params"] = {"train": {"loss": "dice", "seed": 1}}
     dice = [{"experiment": f"cv-0a-{k}", "volume_dice": {"mean": 0.5 + k / 4, "lo": None}} for k in range(2)]
     summary["folds"] = [run_files.change(fold, own) for fold, own in zip(summary["folds"], dice, strict=False)]
-    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(json.dumps(run_files.sealed(summary)))
     for _ in range(2):
         assert mlflow_runs.log_cross_validation(tree)
     (parent,) = runs(client, "cross-validation")
@@ -160,6 +160,20 @@ def test_a_cross_validation_takes_in_its_folds(tree, client, monkeypatch):
     assert fold.info.run_name == "cv-0a-1"
     assert fold.data.metrics["test.volume.dice.mean"] == 0.75
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["summary.json"]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), [
+    ("summary.json", '"grid": 256', '"grid": 255'), ("per_patient.csv", "TCGA_CS_4941", "TCGA_CS_4943"),
+])  # fmt: skip
+def test_a_cross_validation_with_another_digit_is_not_logged(name, old, new, tree, client, capsys):
+    folder = Path(shutil.copytree(PARAMS.parent / mlflow_runs.FOLDS, tree / mlflow_runs.FOLDS))
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1))
+    assert not mlflow_runs.log_cross_validation(tree)
+    said = capsys.readouterr().err
+    assert f"{name}: " in said and "sha256" in said and "git restore it" in said
+    assert runs(client, "cross-validation") == []
 
 
 def test_once_logs_nothing_twice(tree, client):

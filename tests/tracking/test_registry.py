@@ -205,6 +205,78 @@ def test_a_champion_that_brainseg_did_not_register_has_no_numbers(tree, client):
     assert "models:/brainseg/2: holds no per_patient.csv" in line and "give the alias" in line
 
 
+def kept(client, version):
+    """The folder in which the store has a version's numbers."""
+    return Path(client.get_model_version_download_uri("brainseg", str(version)).removeprefix("file://")) / "extra_files"
+
+
+def flipped(path):
+    """One more calibration error, so that a badly calibrated model would pass; the mean Dice tells nothing of it."""
+    report = json.loads(path.read_text())
+    report["test"]["calibration"]["ece_from_tenth"] = 0.9
+    path.write_text(json.dumps(report))
+
+
+def badly_calibrated(tree):
+    new = exported(tree, "b")
+    report = json.loads((new / "metrics/evaluation.json").read_text())
+    report["test"]["calibration"]["ece_from_tenth"] = 0.5
+    rewritten(new, report)
+    return new
+
+
+@pytest.mark.parametrize("name", registry.KEPT)
+def test_a_champion_with_another_digit_is_no_measure(name, tree, client):
+    registry.run(tree)
+    assert versions(client)[1][f"{name}.sha256"] == files.sha256(tree / "metrics" / name)
+    path = kept(client, 1) / name
+    path.write_bytes(path.read_bytes() + b"\n") if name != "evaluation.json" else flipped(path)
+    for anew in (False, True):
+        with pytest.raises(errors.IntegrityError) as caught:
+            registry.run(badly_calibrated(tree), anew=anew)
+        (problem,) = caught.value.problems
+        assert problem.path == f"models:/brainseg/1/extra_files/{name}"
+        assert problem.what.startswith(f"its sha256 is {files.sha256(path)}, the version's tag {name}.sha256 is ")
+        assert "delete version 1 in MLflow" in problem.fix and "give the alias champion" in problem.fix
+    assert champion(client) == 1 and list(versions(client)) == [1]
+
+
+def test_a_champion_with_another_digit_comes_back_by_its_way_out(tree, client):
+    """Delete the version, register its model at its commit: then the next one is measured by the right numbers."""
+    registry.run(tree)
+    flipped(kept(client, 1) / "evaluation.json")
+    client.delete_model_version("brainseg", "1")
+    registry.run(exported(tree, "a"))
+    assert champion(client) == 2
+    (line,) = refused(badly_calibrated(tree))
+    assert line.startswith("ERROR 2 gate calibration")
+
+
+def test_a_tag_that_is_gone_is_another_digit(tree, client):
+    registry.run(tree)
+    client.delete_model_version_tag("brainseg", "1", "evaluation.json.sha256")
+    with pytest.raises(errors.IntegrityError, match=r"tag evaluation\.json\.sha256 is missing"):
+        registry.run(exported(tree, "b"))
+
+
+def test_a_version_of_an_earlier_commit_is_compared_by_what_it_holds(tree, client):
+    """It has no such tags. Its table must fit the mean Dice of its report."""
+    registry.run(tree)
+    for name in registry.KEPT:
+        client.delete_model_version_tag("brainseg", "1", f"{name}.sha256")
+    registry.run(exported(tree, "b"))
+    for name in registry.KEPT:
+        client.delete_model_version_tag("brainseg", "2", f"{name}.sha256")
+    path = kept(client, 2) / "per_patient.csv"
+    table = pd.read_csv(path)
+    table.assign(dice=table["dice"] / 2).to_csv(path, index=False)
+    with pytest.raises(
+        errors.IntegrityError, match=r"the champion:per_patient\.csv: its test patients have a mean Dice"
+    ):
+        registry.run(exported(tree, "c"))
+    assert champion(client) == 2
+
+
 DAMAGE = {
     "no model": (lambda tree: (tree / "models/unet.onnx").unlink(), errors.IntegrityError, "there is no model"),
     "no parity": (lambda tree: (tree / "metrics/export.json").unlink(), errors.DataError, "there is no such file"),

@@ -126,6 +126,21 @@ def read_lock(root: Path = Path()) -> dict[str, str]:
     return list_outs({"stages": read_stages(root)})
 
 
+def read_training_data(root: Path = Path()) -> list[str] | None:
+    """The MD5 of each file that preprocess made and train has read, from the project's dvc.lock; None without one.
+
+    Those that train has not read are missing: a cross-validation prepares new data and leaves the model as it was.
+
+    Raises:
+        IntegrityError: the lock is damaged.
+    """
+    if not (root / "dvc.lock").exists():
+        return None
+    made, train = (read_stages(root).get(name, {}) for name in ("preprocess", "train"))
+    read = {dep["path"]: dep["md5"] for dep in train.get("deps", [])}
+    return [out["md5"] for out in made.get("outs", []) if read.get(out["path"]) == out["md5"]]
+
+
 def read_stages(root: Path = Path()) -> Stages:
     """The stages of the project's dvc.lock, none if there is none. Raises IntegrityError: it is damaged."""
     lock, fix = root / "dvc.lock", "brainseg repro puts it back; of another revision: name another one"

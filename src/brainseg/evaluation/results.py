@@ -4,6 +4,7 @@ docs/metrics.md defines each number; docs/schemas/ holds the JSON Schemas, made 
 A model's fields stand in the order of the file's keys. A key that a file may lack has a default and is not written.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from brainseg.config import ParamsBlock, reason
-from brainseg.errors import DataError
+from brainseg.errors import DataError, IntegrityError, guard
 from brainseg.inference.postprocessing import Rule
 
 Count = Annotated[int, Field(ge=0)]
@@ -23,6 +24,8 @@ Text = Annotated[str, Field(min_length=1)]
 Unit = Literal["patient", "slice", "institution"]
 Mirroring = Literal["none", "mirrored left to right"]
 Kind = TypeVar("Kind", bound=ParamsBlock)
+DIGEST = "content_sha256"  # key of a summary of folds
+FOLDS_AGAIN = "git restore it, or make it again: make cross-validate"
 
 
 class Mean(ParamsBlock):
@@ -280,7 +283,7 @@ class MadeFrom(ParamsBlock):
 class CrossValidationSummary(ParamsBlock):
     """metrics/cross_validation/summary.json: every patient scored once; seconds: of each stage, if timed.
 
-    tables: sha256 of the tables beside it; early ones have none.
+    tables: sha256 of the tables beside it; content_sha256: of all other keys, as JSON. Early ones have neither.
     """
 
     protocol: CrossValidationProtocol
@@ -291,6 +294,7 @@ class CrossValidationSummary(ParamsBlock):
     made_from: MadeFrom
     seconds: dict[str, list[float]] | None = None
     tables: dict[str, Digest] | None = None
+    content_sha256: Digest | None = None
 
 
 def rule_of(block: EvaluationProtocol | FlairBaseline) -> Rule:
@@ -308,11 +312,49 @@ def read(path: Path, kind: type[Kind]) -> Kind:
 
     Raises:
         DataError: there is no such file, or it is damaged.
+        IntegrityError: a summary of folds is not the one that was made.
     """
-    fix = "run: dvc repro, or git restore it"
+    folds = issubclass(kind, CrossValidationSummary)
+    fix = FOLDS_AGAIN if folds else "run: dvc repro, or git restore it"
     try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+        written = path.read_text(encoding="utf-8")
+        found = kind.model_validate_json(written)
     except FileNotFoundError:
         raise DataError(path, "there is no such file", fix) from None
     except ValueError as error:
         raise DataError(path, f"is damaged or of another version: {reason(error)}", fix) from None
+    if folds:
+        require_digest(path, written)
+    return found
+
+
+def seal(summary: CrossValidationSummary) -> CrossValidationSummary:
+    """``summary`` with the digest of its content: no stage makes that file, so dvc.lock has none."""
+    return summary.model_copy(update={DIGEST: digest(json.loads(text(summary)))})
+
+
+def digest(content: dict[str, Any]) -> str:
+    """sha256 of what a JSON file says, without the digest itself; neither order nor spaces count."""
+    told = {key: value for key, value in content.items() if key != DIGEST}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def require_digest(path: object, written: str, *, early: bool = False) -> None:
+    """Refuse a summary of folds whose content is not what its digest says.
+
+    Args:
+        path: what the error calls the file.
+        written: its text.
+        early: accept one without a digest, as earlier versions wrote it.
+
+    Raises:
+        IntegrityError: see above.
+    """
+    with guard(path, FOLDS_AGAIN, IntegrityError):
+        content = json.loads(written)
+        found, expected = digest(content), content.get(DIGEST)
+    if expected is None and not early:
+        raise IntegrityError(path, f"has no {DIGEST}: edited, or of an earlier version", FOLDS_AGAIN)
+    if expected not in (None, found):
+        what = f"the sha256 of its content is {found}, its {DIGEST} says {expected}: edited or damaged"
+        raise IntegrityError(path, what, FOLDS_AGAIN)

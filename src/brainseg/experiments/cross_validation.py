@@ -237,11 +237,11 @@ def pool_folds(scored: Sequence["FoldScores"]) -> tuple[pd.DataFrame, CrossValid
 
 
 def write(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> None:
-    """Write ``per_patient.csv`` and ``summary.json``, which has the digest of that table."""
+    """Write ``per_patient.csv`` and ``summary.json``, which has the digests of that table and of its own content."""
     texts = {"per_patient.csv": tables.to_text(patients)}
     files.write_text(folder / "per_patient.csv", texts["per_patient.csv"])
     told = summary.model_copy(update={"tables": tables.digests(texts)})
-    files.write_text(folder / "summary.json", results.text(told))
+    files.write_text(folder / "summary.json", results.text(results.seal(told)))
 
 
 def closing_line(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from brainseg import config, errors, files
 from brainseg.data import csv_tables, inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
+from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
 
@@ -214,10 +215,19 @@ def _parse_patients(text: str, name: str, path: str) -> pd.DataFrame:
 
 
 def _report(read: Reader, name: str, path: str) -> Report:
+    """The report at ``path``. A summary of folds on the disk must fit its digest; what a revision holds, git checks.
+
+    Raises:
+        DataError: it is damaged. IntegrityError: it is a summary, and not the one that was made.
+    """
+    text = read(path)
     try:
-        return Report.model_validate_json(read(path))
+        found = Report.model_validate_json(text)
     except ValueError as error:
         raise DataError(f"{name}:{path}", f"is damaged or of another version: {config.reason(error)}", REMEDY) from None
+    if PurePosixPath(path).name == "summary.json":
+        results.require_digest(f"{name}:{path}", text, early=read.name != WORKSPACE)
+    return found
 
 
 def _since_repro(name: str, read: Reader) -> tuple[dict, list[str]]:

@@ -4,12 +4,14 @@ The new model and the champion are each a folder with the files that evaluate an
 evaluation.json, export.json.
 """
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from brainseg.errors import DataError
+from brainseg.errors import BrainsegError, DataError
 from brainseg.experiments import comparison, revision
 from brainseg.inference.onnx_session import MAX_DICE_DIFFERENCE, MAX_DIFFERENCE
 
@@ -18,6 +20,8 @@ from brainseg.inference.onnx_session import MAX_DICE_DIFFERENCE, MAX_DIFFERENCE
 # All are in metrics/experiments/summary.csv.
 MAX_MORE_ECE = 0.02
 NOT_COMPARED = "not compared"
+ALIAS = "champion"
+OTHER_CHAMPION = f"give the alias {ALIAS} to another version that brainseg register made, or delete it in MLflow"
 KEEP = "keep the champion, or register a model that is not worse"
 
 
@@ -42,7 +46,7 @@ def check_gates(new: Path, champion: Path | None, *, anew: bool = False) -> list
             that can be compared is compared.
 
     Raises:
-        DataError: damaged or missing numbers on either side.
+        DataError: damaged or missing numbers on either side. IntegrityError: a table does not fit its report.
     """
     gates = [check_parity(read_json(new / "export.json"))]
     if champion is None:
@@ -54,7 +58,9 @@ def check_gates(new: Path, champion: Path | None, *, anew: bool = False) -> list
     if compared is None:
         fix = "score it on the champion's test patients, or start a new line of models: brainseg register --anew"
         return [*gates, Gate("not worse", False, f"{NOT_COMPARED}: {reason}", fix)]
-    return [*gates, check_not_worse(compared), check_calibration(*(_read_error(side) for side in (new, champion)))]
+    with _as_champion(champion):
+        error = _read_error(champion)
+    return [*gates, check_not_worse(compared), check_calibration(_read_error(new), error)]
 
 
 def check_parity(export: dict) -> Gate:
@@ -87,12 +93,24 @@ def check_calibration(new: float | None, champion: float | None) -> Gate:
 
 def _compare_with_champion(new: Path, champion: Path) -> tuple[comparison.Comparison | None, str]:
     """The comparison, or None and the reason: other patients, another grid, another protocol."""
-    a, b = (revision.scores(str(side)) for side in (champion, new))
+    with _as_champion(champion):
+        a = revision.scores(str(champion))
+    b = revision.scores(str(new))
     try:
         compared = comparison.compare(a._replace(name="the champion"), b._replace(name="this model"))
     except DataError as error:
         return None, "; ".join(f"{problem.path}: {problem.what}" for problem in error.problems)
     return (None, "; ".join(compared.warnings)) if compared.warnings else (compared, "")
+
+
+@contextlib.contextmanager
+def _as_champion(folder: Path) -> Iterator[None]:
+    """Errors about its numbers, which lie in a temporary folder and come from MLflow: no dvc repro brings them back."""
+    try:
+        yield
+    except BrainsegError as error:
+        told = [each._replace(path=each.path.replace(str(folder), "the champion", 1)) for each in error.problems]
+        raise type(error)("", problems=[each._replace(fix=OTHER_CHAMPION) for each in told]) from None
 
 
 def _read_error(folder: Path) -> float | None:
@@ -101,7 +119,7 @@ def _read_error(folder: Path) -> float | None:
     try:
         return read_json(path)["test"]["calibration"]["ece_from_tenth"]
     except (KeyError, TypeError):
-        raise DataError(path, "has no test.calibration.ece_from_tenth", "register with: --anew") from None
+        raise DataError(path, "has no test.calibration.ece_from_tenth", "run: dvc repro evaluate") from None
 
 
 def read_json(path: Path) -> dict:

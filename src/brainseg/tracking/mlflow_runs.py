@@ -39,6 +39,7 @@ SETTINGS = {  # defaults, the user's own settings win: a server that is down mus
 }
 SILENT = "MLFLOW_DISABLE_TELEMETRY=true"  # begins each command of MLflow that is told: see brainseg/__init__.py
 STAGE_SECONDS, TRACK_SECONDS = 10.0, 300.0  # how long a stage, and a person who asks for it, wait for the store
+FOLDS = Path("metrics/cross_validation")
 TURN_SECONDS = 60.0  # how much longer for this project's other runs, each of which has a local store for STAGE_SECONDS
 NEEDED_TO_LOAD = ("keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "pandas", "pydantic", "ruamel.yaml", "tqdm")
 
@@ -151,8 +152,8 @@ def log_figures(tree: Path = Path()) -> None:
 @_optional
 def log_cross_validation(tree: Path = Path()) -> None:
     """Log metrics/cross_validation/ as a run. Its children are the folds' trainings, or new runs for the others."""
-    folder = tree / "metrics/cross_validation"
-    summary = results.read(folder / "summary.json", results.CrossValidationSummary)
+    folder = tree / FOLDS
+    summary = read_cross_validation(folder)
     tags = {"stage": "cross-validation", "cross_validation.sha256": files.sha256(folder / "summary.json")}
     store = RunStore()
     if store.find(tags):
@@ -167,6 +168,20 @@ def log_cross_validation(tree: Path = Path()) -> None:
                 with store.run(tree, {"stage": "fold"}, run, fold.experiment) as child:
                     dice = fold.volume_dice.model_dump()
                     store.log_metrics(child, {0: config.flatten({"test": {"volume": {"dice": dice}}})})
+
+
+def read_cross_validation(folder: Path) -> results.CrossValidationSummary:
+    """The summary of a cross-validation.
+
+    Raises:
+        DataError: it is damaged. IntegrityError: it, or the table beside it, is not the one that was made.
+    """
+    from brainseg.experiments import revision  # with libraries that no stage needs
+
+    summary = results.read(folder / "summary.json", results.CrossValidationSummary)
+    if (folder / "per_patient.csv").is_file():
+        revision.scores(str(folder))  # compares the table with the digest and the mean Dice of the summary
+    return summary
 
 
 @contextlib.contextmanager

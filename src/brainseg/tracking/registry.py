@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg import config, errors
+from brainseg import config, errors, files
 from brainseg.data import inputs
-from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem
+from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, raise_all
 from brainseg.evaluation import results
 from brainseg.evaluation.results import Evaluation
 from brainseg.experiments import revision
@@ -28,7 +28,7 @@ from brainseg.reporting.model_card import ModelFacts
 from brainseg.tracking import gate, mlflow_runs
 from brainseg.tracking.mlflow_runs import SILENT
 
-NAME, ALIAS = "brainseg", "champion"
+NAME, ALIAS = "brainseg", gate.ALIAS
 MODEL, METRICS = Path("models/unet.onnx"), Path("metrics")
 KEPT = ("per_patient.csv", "evaluation.json", "calibration.csv", "export.json")
 CARD = "model-card.md"
@@ -171,15 +171,35 @@ class Registry:
 
         Raises:
             DataError: it holds none, because it was not registered by brainseg.
+            IntegrityError: they are not those that were registered.
         """
         import mlflow
 
         whole = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version}", dst_path=str(folder)))
         numbers = whole / "extra_files"
         if missing := [name for name in KEPT if not (numbers / name).is_file()]:
-            fix = f"give the alias {ALIAS} to a version that brainseg register made, or delete it in MLflow"
-            raise DataError(f"models:/{NAME}/{version}", f"holds no {', '.join(missing)} to compare with", fix)
+            what = f"holds no {', '.join(missing)} to compare with"
+            raise DataError(f"models:/{NAME}/{version}", what, gate.OTHER_CHAMPION)
+        self._require_registered(version, numbers)
         return numbers
+
+    def _require_registered(self, version: str, numbers: Path) -> None:
+        """Refuse numbers that are not those of the version's tags. Versions of earlier commits have no such tags."""
+        tags = self.client.get_model_version(NAME, version).tags
+        if not {_name_tag(name) for name in KEPT} & set(tags):
+            return
+        found = {name: files.sha256(numbers / name) for name in KEPT}
+        told = {name: tags.get(_name_tag(name), "missing") for name in KEPT}
+        fix = (
+            f"delete version {version} in MLflow and register its model again, at its commit; or {gate.OTHER_CHAMPION}"
+        )
+        raise_all([
+            Problem(
+                f"models:/{NAME}/{version}/extra_files/{name}",
+                f"its sha256 is {found[name]}, the version's tag {_name_tag(name)} is {told[name]}", fix,
+            )
+            for name in KEPT if found[name] != told[name]
+        ], IntegrityError)  # fmt: skip
 
     def add(self, tree: Path, session: onnx_session.Session, facts: ModelFacts) -> str:
         """Log the model and its numbers as a child of the training's run, and make a version of it."""
@@ -191,6 +211,7 @@ class Registry:
         with self.store.run(tree, tags, parent) as run, tempfile.TemporaryDirectory() as folder:
             self.store.log_metrics(run, {0: config.flatten({"test": facts.evaluation.test.model_dump()})})
             extra = [shutil.copy(tree / METRICS / name, folder) for name in KEPT]
+            numbers = {_name_tag(name): files.sha256(Path(folder) / name) for name in KEPT}
             (Path(folder) / CARD).write_text(model_card.render_markdown(facts), encoding="utf-8")
             logged = mlflow.onnx.log_model(
                 session.content, name="unet", signature=build_signature(session),
@@ -204,10 +225,15 @@ class Registry:
                 NAME, description="Outlines of gliomas on MRI slices; research use only"
             )
         version = self.client.create_model_version(
-            NAME, logged.model_uri, run, {"weights.sha256": weights, DIGEST: digest, "marks": marks},
+            NAME, logged.model_uri, run, {"weights.sha256": weights, DIGEST: digest, "marks": marks} | numbers,
             model_id=logged.model_id,
         )  # fmt: skip
         return str(version.version)
+
+
+def _name_tag(name: str) -> str:
+    """The tag of a version that has the sha256 of one of its files of numbers."""
+    return f"{name}.sha256"
 
 
 def build_signature(session: onnx_session.Session) -> Any:
