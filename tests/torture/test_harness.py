@@ -53,10 +53,24 @@ def test_runs_of_other_seeds_are_counted_together():
 
 
 def test_a_case_that_is_run_again_takes_the_place_of_its_failure():
+    again = count(report.Result(1, "a", "fine"))
+    for earlier in ({"commit": "another"}, {}):  # older records have no commit
+        kept = count(report.Result(0, "a", "fine"), report.Result(1, "a", "bad", "why"))
+        del kept["failures"][0]["commit"]
+        kept["failures"][0] |= earlier
+        found = report.add(kept, again)
+        assert found["groups"] == {"a": {"fine": 2}}
+        assert found["failures"] == []
+
+
+def test_a_failure_of_this_commit_stays():
     kept = count(report.Result(0, "a", "fine"), report.Result(1, "a", "bad", "why"))
-    found = report.add(kept, count(report.Result(1, "a", "fine")))
-    assert found["groups"] == {"a": {"fine": 2}}
-    assert found["failures"] == []
+    fine = [report.Result(seed, "a", "fine") for seed in range(2)]
+    assert report.add(kept, count(fine[1])) == kept
+    for some in (fine[:1], fine):
+        found = report.add(kept, count(*some))
+        assert found["failures"] == kept["failures"]
+        assert found["groups"] == {"a": {"fine": len(some), "bad": 1}}
 
 
 def test_what_was_counted_stays_when_a_run_is_ended():
@@ -135,31 +149,55 @@ def test_some_damaged_inputs_are_refused_or_read_and_nothing_else():
 
 
 ONNX = flip_world.TARGETS[0]
-RIGHT = Used(Finished(0, "", ""), {"mask": "a"})
+WITH_OTHERS = flip_world.predict("inputs/png", others=True)
+RIGHT = {"masks/png/x": "a", "masks/good/y": "a"}
+GOOD = {"masks/good/y": "a"}
 REFUSAL = "ERROR 4 models/unet.onnx: is damaged. Fix: make pull"
 OUTCOMES = [
-    (Used(Finished(0, "", ""), {"mask": "a"}), "harmless"),
-    (Used(Finished(0, "", ""), {"mask": "b"}), "silent wrong answer"),
-    (Used(Finished(4, "", REFUSAL), {}), "refused"),
-    (Used(Finished(4, "", REFUSAL), {}, others_lost=True), "took others with it"),
-    (Used(Finished(4, "", "ERROR 4 model: is damaged"), {}), "refused without its name"),
+    (Used(Finished(0, "", ""), RIGHT), "harmless"),
+    (Used(Finished(0, "", ""), GOOD | {"masks/png/x": "b"}), "silent wrong answer"),
+    (Used(Finished(4, "", REFUSAL), GOOD), "refused"),
+    (Used(Finished(4, "", REFUSAL), {}), "took others with it"),
+    (Used(Finished(4, "", REFUSAL), {"masks/good/y": "b"}), "took others with it"),
+    (Used(Finished(4, "", REFUSAL), GOOD | {"masks/png/x": "b"}), "left wrong results"),
+    (Used(Finished(4, "", "ERROR 4 model: is damaged"), GOOD), "refused without its name"),
     (Used(Finished(1, "", "ERROR 1 a.py:1: KeyError. Fix: this is a bug"), {}), "reported as a bug"),
-    (Used(Finished(3, "", ""), {}), "no error with a code"),
+    (Used(Finished(3, "", ""), GOOD), "no error with a code"),
     (Used(Finished(-11, "", ""), {}), "killed by a signal"),
     (Used(Finished(None, "", ""), {}), "hangs"),
 ]
 
 
-@pytest.mark.parametrize(("used", "outcome"), OUTCOMES, ids=[outcome for _, outcome in OUTCOMES])
+def judge(target, path, used, before=None):
+    return flips.judge(target, WITH_OTHERS, path, flips.Results(before or {}, used.results, RIGHT), used.finished)[0]
+
+
+@pytest.mark.parametrize(
+    ("used", "outcome"), OUTCOMES, ids=[f"{n} {outcome}" for n, (_, outcome) in enumerate(OUTCOMES)]
+)
 def test_outcomes_of_a_flipped_bit(used, outcome, tmp_path):
-    assert flips.judge(ONNX, tmp_path / "models/unet.onnx", used, RIGHT)[0] == outcome
+    assert judge(ONNX, tmp_path / "models/unet.onnx", used) == outcome
     assert (outcome in flips.GOOD) == (outcome in ("harmless", "refused"))
+
+
+def test_a_refusal_may_leave_what_was_there_before(tmp_path):
+    used = Used(Finished(4, "", REFUSAL), GOOD | {"masks/png/x": "old"})
+    assert judge(ONNX, tmp_path / "models/unet.onnx", used, {"masks/png/x": "old"}) == "refused"
+
+
+def test_a_picture_without_a_checksum_changes_no_other_answer(tmp_path):
+    tif = next(target for target in flip_world.TARGETS if target.name == "input tif")
+    obeyed, mixed = (
+        Used(Finished(0, "", ""), {"masks/png/x": "b", "masks/good/y": neighbour}) for neighbour in ("a", "b")
+    )
+    assert judge(tif, tmp_path / "hurt.tif", obeyed) == "obeyed"
+    assert judge(tif, tmp_path / "hurt.tif", mixed) == "silent wrong answer"
 
 
 def test_what_the_program_can_make_again_may_not_be_refused(tmp_path):
     used = Used(Finished(2, "", "ERROR 2 .predict.jsonl: is damaged"), {})
     journal = next(target for target in flip_world.TARGETS if target.must_heal)
-    assert flips.judge(journal, tmp_path / ".predict.jsonl", used, RIGHT)[0] == "locked out"
+    assert judge(journal, tmp_path / ".predict.jsonl", used) == "locked out"
 
 
 def test_one_bit_is_flipped_and_the_date_kept_or_not(tmp_path):
