@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import hashlib
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -22,12 +23,12 @@ from tests.torture.project import Finished
 GOOD_CASE = "inputs/good/good.png"
 NEIGHBOURS = ("inputs/good", "inputs/pictures")  # intact pictures beside the one that is hurt
 SHOWN = "inputs/shown.txt"  # the name of a test patient
-EXAMPLE = "src/brainseg/server/phantoms/phantom-1.tif"
 CHANGING = ("seconds", "source")  # columns and keys that differ from run to run
 SCORING = ("evaluate", *(f"inputs/scored/*/*_{kind}.png" for kind in ("flair", "mask")))
 COMPARING_FOLDS = ("compare", "HEAD", "workspace", "--cross-validation", "--json")
 MADE = ("data", "models", "metrics")
 LOGGED = "select key, value from latest_metrics"
+KEPT, OF_RUNS = "mlartifacts", (".csv", ".json", ".png", ".html", ".h5")
 START_SECONDS = 180
 REFUSED = 2  # the code of an answer that the server refuses
 
@@ -144,15 +145,27 @@ def _show(folder: Path) -> Used:
 
 
 def _track(folder: Path) -> Used:
-    """Into a new store; what counts is what the store then says."""
-    (folder / "mlflow.db").unlink(missing_ok=True)
+    """Into a new store; what counts is what the store then says, and the files that it keeps."""
+    _forget_store(folder)
     done = project.brainseg(folder, "track")
-    return Used(done, {f"{key} is {value}": "logged" for key, value in ask_store(folder, LOGGED)})
+    logged = {f"{key} is {value}": "logged" for key, value in ask_store(folder, LOGGED)}
+    return Used(done, logged | _list_kept(folder / KEPT))
+
+
+def _forget_store(folder: Path) -> None:
+    (folder / "mlflow.db").unlink(missing_ok=True)
+    shutil.rmtree(folder / KEPT, ignore_errors=True)
+
+
+def _list_kept(home: Path) -> dict[str, str]:
+    """The files of runs, without the numbers of the runs in their paths."""
+    found = project.digests(home, ["."])
+    return {name.rpartition("artifacts/")[2]: digest for name, digest in found.items() if name.endswith(OF_RUNS)}
 
 
 def _register(folder: Path) -> Used:
     """Into a new registry."""
-    (folder / "mlflow.db").unlink(missing_ok=True)
+    _forget_store(folder)
     done = project.brainseg(folder, "register")
     rows = ask_store(folder, "select key, value from model_version_tags")
     results = {"printed": done.output.replace(str(folder), "")} if done.output.strip() else {}
@@ -161,6 +174,8 @@ def _register(folder: Path) -> Used:
 
 def ask_store(folder: Path, question: str) -> list[tuple]:
     """The rows of MLflow's store; none if it has not even its tables."""
+    if not (folder / "mlflow.db").exists():
+        return []
     with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
         try:
             return store.execute(question).fetchall()
@@ -177,8 +192,8 @@ def _look_at_results(folder: Path) -> dict[str, str]:
     return project.digests(folder, MADE)
 
 
-def serve(model: str, *, examples: bool = False) -> Use:
-    """Start the server and send it a phantom (a model of phantoms takes nothing else), or take all its ``examples``."""
+def serve(model: str) -> Use:
+    """Start the server, take its examples and send them back: a model of phantoms takes no other picture."""
 
     def act(folder: Path) -> Used:
         command = project.command("serve", "--port", "0", "--model", model)
@@ -189,7 +204,7 @@ def serve(model: str, *, examples: bool = False) -> Use:
             try:
                 line = process.stdout.readline()  # empty when the process has ended
                 address = line.rsplit("brainseg: ")[-1].strip() if "http" in line else ""
-                answer = ask(address, folder, examples) if address else None
+                answer = ask(address) if address else None
             finally:
                 process.terminate()
                 more, errors = process.communicate(timeout=START_SECONDS)
@@ -199,30 +214,26 @@ def serve(model: str, *, examples: bool = False) -> Use:
             return Used(Finished(REFUSED, line + more, f"{errors}\n{answer}"), {})
         return Used(Finished(0, line + more, errors), {"answer": answer})
 
-    return Use(f"serve {model}{', its examples' if examples else ''}", act)
+    return Use(f"serve {model}", act)
 
 
-def ask(address: str, folder: Path, examples: bool) -> str:
-    """The answers without what changes, or the first refusal as a line ERROR."""
+def ask(address: str) -> str:
+    """The examples and their answers without what changes, or the first refusal as a line ERROR."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             if requests.get(f"{address}ready", timeout=START_SECONDS).status_code == 200:
                 break
         time.sleep(0.1)
-    pictures = [(folder / EXAMPLE).read_bytes()]
-    told: list[object] = []
-    if examples:
-        told = requests.get(f"{address}v1/examples", timeout=START_SECONDS).json()
-        found = [requests.get(f"{address}v1/examples/{each['id']}", timeout=START_SECONDS) for each in told]
-        if refused := [each for each in found if not each.ok]:
-            return f"ERROR {refused[0].status_code} {refused[0].text}"
-        pictures = [each.content for each in found]
-    for picture in pictures:
-        answer = requests.post(f"{address}v1/segment", files={"file": ("example.tif", picture)}, timeout=START_SECONDS)
+    listed = requests.get(f"{address}v1/examples", timeout=START_SECONDS).json()
+    told = [listed]
+    for each in listed:
+        picture = requests.get(f"{address}v1/examples/{each['id']}", timeout=START_SECONDS)
+        sent = {"file": ("example.tif", picture.content)}
+        answer = requests.post(f"{address}v1/segment", files=sent, timeout=START_SECONDS) if picture.ok else picture
         if not answer.ok:
             return f"ERROR {answer.status_code} {answer.text}"
-        told += [hashlib.sha256(picture).hexdigest(), stripped(answer.json())]
+        told += [hashlib.sha256(picture.content).hexdigest(), stripped(answer.json())]
     return project.dump(told)
 
 

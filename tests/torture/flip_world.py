@@ -50,7 +50,7 @@ class Target(NamedTuple):
 
 EVERY_INPUT = ("inputs/pictures", "inputs/dicom")
 READERS = tuple(stage(name) for name in ("train", "evaluate", "export"))
-EXAMPLES = serve("models/unet.onnx", examples=True)
+EXAMPLES = serve("models/unet.onnx")
 FOLDS = "metrics/cross_validation"
 
 
@@ -142,6 +142,17 @@ def write_cross_validation(folder: Path) -> None:
     whole = summary.model_copy(update={"protocol": summary.protocol.model_copy(update=counts)})
     cross_validation.write(scored.patients.assign(fold=0), whole, folder / FOLDS)
     tiny_pipeline.commit(toy_pipeline.Repository(folder))
+
+
+def find_threshold(folder: Path) -> str:
+    """One at which the network, of few epochs, outlines half of a picture or more; at its own often nothing."""
+    home = folder.with_name(f"{folder.name}-probabilities")
+    done = project.brainseg(folder, "predict", f"{PICTURES}/one.png", "-o", str(home), "--probabilities")
+    assert done.code == 0, done.text
+    (path,) = home.glob("probabilities/*.png")
+    middle = float(np.median(np.asarray(Image.open(path))))
+    shutil.rmtree(home)
+    return f"{(min(max(middle, 1), 255) - 0.5) / 255:.4f}"
 
 
 def draw_inputs(folder: Path) -> None:
