@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from tests.torture import corpus, decoders, flip_world, flips, kills, mutations, report
+from tests.torture import corpus, decoders, finished, flip_world, flips, kills, mutations, report, together
 from tests.torture.flip_uses import Used
 from tests.torture.mutate import mutate, mutate_packed_frames, mutate_sealed, repair_png
 from tests.torture.project import Finished, differences
@@ -224,3 +224,59 @@ def test_a_store_that_is_no_store_is_a_fault(tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as store, store:
         store.execute("create table runs (id integer)")
     assert kills.find_store_fault(path) == ""
+
+
+RAN = "Running stage 'train':\n> python stages/train.py\n"
+FINISHED = [
+    (finished.FinishedWork({"split"}, 0, set()), RAN, ""),
+    (finished.FinishedWork({"train"}, 0, set()), RAN, "dvc.lock had train, which ran again"),
+    (finished.FinishedWork(set(), 2, set()), RAN + "resumed after epoch 2 of 4\n", ""),
+    (finished.FinishedWork(set(), 2, set()), RAN + "resumed after epoch 1 of 4\n", "checkpoint of epoch 2"),
+    (finished.FinishedWork(set(), 2, set()), "Stage 'train' is cached - skipping run, checking out outputs\n", ""),
+    (finished.FinishedWork(set(), 0, {"ab12"}), "", "DVC's cache lacks ab12"),
+]
+
+
+@pytest.mark.parametrize(("before", "shown", "lost"), FINISHED)
+def test_what_was_finished_is_not_made_again(before, shown, lost, tmp_path):
+    found = finished.find_lost(before, tmp_path, shown)
+    assert lost in found and bool(lost) == bool(found)
+
+
+def test_a_dvc_lock_that_is_cut_records_nothing(tmp_path):
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: b\n")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "dvc.lock").write_bytes((tmp_path / "dvc.lock").read_bytes())
+    assert finished.read_recorded(tmp_path, whole) == {"a"}
+    for cut in ("    cmd: x\n", "  a:\n", "stages:\n"):
+        content = (whole / "dvc.lock").read_text()
+        (tmp_path / "dvc.lock").write_text(content[: content.index(cut) + len(cut)])
+        assert finished.read_recorded(tmp_path, whole) == set()
+
+
+def test_a_run_that_is_logged_twice_is_found(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store, store:
+        store.execute("create table tags (key text, value text, run_uuid text)")
+        runs = [("r1", "train"), ("r2", "train"), ("r3", "evaluate")]
+        store.executemany("insert into tags values ('stage', ?, ?)", [(stage, run) for run, stage in runs])
+        store.executemany("insert into tags values ('model.sha256', 'a', ?)", [(run,) for run, _ in runs])
+    assert together.find_logged_twice(tmp_path) == "2 runs of model.sha256 a, stage train"
+
+
+def test_a_crash_counts_apart_only_where_the_program_has_another_process(tmp_path, monkeypatch):
+    """A single picture is read by predict itself, one of several is not."""
+    seen = []
+
+    @contextlib.contextmanager
+    def noted():
+        seen.append("in its own process")
+        yield
+
+    monkeypatch.setattr(decoders, "own_process", noted)
+    decoder, png = decoders.NAMED["cases in a folder, x.png"], next(corpus.pictures())
+    decoder.act(png, tmp_path)
+    assert seen == []
+    (tmp_path / "folder/y.png").write_bytes(png)
+    decoder.act(png, tmp_path)
+    assert len(seen) == 2
