@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import hashlib
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -29,6 +30,7 @@ COMPARING_FOLDS = ("compare", "HEAD", "workspace", "--cross-validation", "--json
 MADE = ("data", "models", "metrics")
 LOGGED = "select key, value from latest_metrics"
 KEPT, OF_RUNS = "mlartifacts", (".csv", ".json", ".png", ".html", ".h5")
+TEMPORARY = re.compile(r"/tmp[^/]+/")
 START_SECONDS = 180
 REFUSED = 2  # the code of an answer that the server refuses
 
@@ -158,9 +160,10 @@ def _forget_store(folder: Path) -> None:
 
 
 def _list_kept(home: Path) -> dict[str, str]:
-    """The files of runs, without the numbers of the runs in their paths."""
+    """The files of runs, without the numbers of the runs and the names of temporary folders in their paths."""
     found = project.digests(home, ["."])
-    return {name.rpartition("artifacts/")[2]: digest for name, digest in found.items() if name.endswith(OF_RUNS)}
+    paths = {name: TEMPORARY.sub("/", name.rpartition("artifacts/")[2]) for name in found if name.endswith(OF_RUNS)}
+    return {path: found[name] for name, path in paths.items()}
 
 
 def _register(folder: Path) -> Used:
