@@ -41,6 +41,7 @@ OTHER = {  # parameters with which every place needs more than before
     "network": {"filters": 8},
     "render": {"dpi": 100},
 }
+FREED = 0.3  # of those bytes: DVC removes what a stage made before it starts that stage, which leaves its space
 CACHED = {"download", "preprocess", "split", "train"}  # all that these stages make is in DVC's cache
 
 
@@ -96,7 +97,7 @@ def attempt(seed: int, world: World, folder: Path) -> Result:
     rng = random.Random(f"full disks {seed}")
     place, is_second = list(PLACES)[seed % len(PLACES)], seed // len(PLACES) % 2 == 1
     name = f"{place}, something there before" if is_second else place
-    size = int(PLACES[place] * rng.random())
+    size = int(PLACES[place] * rng.random() * (FREED if is_second else 1))
     while size >= PAGE:  # a smaller disk, until it is full
         shutil.rmtree(folder, ignore_errors=True)
         project.copy(world.start(place, is_second), folder)
