@@ -1,7 +1,8 @@
 """predict, serve and evaluate with an empty HOME, under strace: what they write, and whom they try to reach.
 
-Written may be the project's folder, where the answers go, and the system's folder for temporaries, which must be empty
-again afterwards. Tried may be no address at all; the server only answers on the one that it was told.
+Written may be the project's folder, where the answers go, and the system's folders for temporaries, on disk and in
+memory (/dev/shm), in which nothing may be left afterwards. Tried may be no address at all; the server only answers on
+the one that it was told.
 """
 
 import os
@@ -23,7 +24,8 @@ CALLS += ",?renameat,?open,?creat,?mkdir,?rename,?link,?symlink"  # which not ev
 WRITES = re.compile(r"\b(?:O_WRONLY|O_RDWR|O_CREAT)\b|^(?:creat|mkdir|mkdirat|rename|renameat2?|link|linkat|symlink)")
 PLACE = re.compile(r'(?:<([^>]*)>, )?"([^"]*)"')  # the folder that a path starts from, where strace knows it
 ADDRESS = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\("|inet_pton\(AF_INET6, ")([^"]+)')
-SYSTEM = ("/dev/", "/proc/", "/sys/")  # no files
+SYSTEM = ("/dev/", "/proc/", "/sys/")  # no files, but in MEMORY
+MEMORY = "/dev/shm/"
 
 
 def run(seeds: Iterable[int], work: Path) -> Iterator[Result]:
@@ -51,7 +53,10 @@ def attempt(seed: int, name: str, act: Callable[[Path], flip_uses.Used], done: P
     if used.finished.code != 0:
         return Result(seed, name, "failed", used.finished.text[-400:])
     written, tried = read_traces(place)
-    left = [
+    passing = {path for path in written if path.startswith(MEMORY)}
+    written -= passing
+    left = sorted(path for path in passing if os.path.lexists(path))
+    left += [
         str(path.relative_to(place))
         for own in ("home", "temporary")
         for path in (place / own).rglob("*")
@@ -100,7 +105,7 @@ def _own(variables: dict[str, str]) -> dict[str, str]:
 
 
 def read_traces(place: Path) -> tuple[set[str], set[str]]:
-    """Paths outside that were written, addresses that were tried."""
+    """Paths outside that were written, those in memory too, and addresses that were tried."""
     written, tried = set(), set()
     inside = tuple(str(place / name) for name in ("project", "temporary"))
     for line in (place / "trace/calls").read_text(errors="replace").splitlines():
@@ -110,5 +115,6 @@ def read_traces(place: Path) -> tuple[set[str], set[str]]:
         elif WRITES.search(call) and " = -1 " not in call:
             for start, path in PLACE.findall(call)[-1:]:  # of two the new name
                 full = os.path.normpath(Path(start or place / "project", path))
-                written |= {full} if not full.startswith((*inside, *SYSTEM)) else set()
+                if full.startswith(MEMORY) or not full.startswith((*inside, *SYSTEM)):
+                    written.add(full)
     return written, tried

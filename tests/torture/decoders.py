@@ -1,5 +1,6 @@
 """Every decoder of bytes that the program did not make itself in this run, each as a function of a file's content."""
 
+import contextlib
 import functools
 import gzip
 import random
@@ -21,7 +22,7 @@ from brainseg.io import itk, mgh, nifti, pictures, scans, untrusted_zip, zips
 from brainseg.io.dicom import dicomdir, multiframe, pixel_data, slice_header
 from brainseg.io.volumes import Volume
 from brainseg.models import manifest
-from brainseg.predict import case_files, discover, output
+from brainseg.predict import batch, case_files, discover, output
 from tests.torture import corpus
 from tests.torture.mutate import mutate, mutate_packed_frames, mutate_sealed, repair_png
 
@@ -30,16 +31,26 @@ refusals: deque[str] = deque(maxlen=100)  # the last ones, so that a test can se
 
 
 class Decoder(NamedTuple):
-    """``act`` gets the damaged bytes and an empty folder; ``share``: how often it is drawn.
-
-    ``native``: codecs in C or C++ read it, and the program has it read in a process of its own.
-    """
+    """``act`` gets the damaged bytes and an empty folder; ``share``: how often it is drawn."""
 
     name: str
     inputs: Callable[[], Iterator[bytes]]
     act: Callable[[bytes, Path], None]
     share: int = 1
-    native: bool = False
+
+
+own_process: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext  # a child notes when it is there
+
+
+def in_own_process(reader: Callable) -> Callable:
+    """A reader for which the program has a process of its own: if foreign code ends it there, nothing else is lost."""
+
+    @functools.wraps(reader)
+    def read(*arguments: object) -> object:
+        with own_process():
+            return reader(*arguments)
+
+    return read
 
 
 def on_disk(name: str, *readers: Callable[[Path], object]) -> Callable[[bytes, Path], None]:
@@ -63,6 +74,9 @@ def run_all(*steps: Callable[[], object]) -> None:
             refusals.append(str(error))
 
 
+ITK = (scans.find_other_half, in_own_process(itk.read_image), in_own_process(itk.read_labels))
+
+
 def _named(reader: Callable[[Path, str], object]) -> Callable[[Path], object]:
     return lambda path: reader(path, "x")
 
@@ -77,9 +91,9 @@ def _masks(data: bytes, folder: Path) -> None:
     run_all(*(functools.partial(step, data, "x") for step in (pictures.decode_labels, pictures.decode_label_pages)))
 
 
-def _dicom_file(path: Path) -> None:
+def _dicom_file(path: Path, read_pixels: Callable = pixel_data.read_pixels) -> None:
     headers, _ = multiframe.read_headers(path, "x")
-    pixel_data.read_pixels(headers)
+    read_pixels(headers)
 
 
 def _zip(path: Path) -> None:
@@ -97,13 +111,19 @@ def _slices(path: Path) -> None:
 
 
 def _discover(path: Path) -> None:
-    """What ``brainseg predict`` does with a folder that holds the file, up to the network."""
+    """What ``brainseg predict`` does with a folder that holds the file, up to the network.
+
+    It looks for cases itself: what ends that ends the command, and all other cases with it.
+    """
     scratch = path.parent.with_name("scratch")
     scratch.mkdir(exist_ok=True)
-    for source in discover.find([str(path.parent)], scratch).sources[:MOST_MEMBERS]:
+    sources = discover.find([str(path.parent)], scratch).sources
+    for source in sources[:MOST_MEMBERS]:
+        alone = len(sources) == 1 and not batch._needs_codec(source)  # such a case is read by the command itself
+        reader = cases.read if alone else in_own_process(cases.read)
         run_all(
             lambda source=source: source.digest(scratch),
-            lambda source=source: case_files.read(source, scratch, cases.read),
+            lambda source=source, reader=reader: case_files.read(source, scratch, reader),
         )
 
 
@@ -126,8 +146,7 @@ def _apart(data: bytes, folder: Path, ending: str, hurt: str) -> None:
     for name, whole in _detached(ending).items():
         (folder / name).write_bytes(data if name == hurt else whole)
     path = folder / f"x{ending}"
-    steps = (scans.find_other_half, itk.read_image, itk.read_labels)
-    run_all(*(functools.partial(step, path, "x") for step in steps))
+    run_all(*(functools.partial(step, path, "x") for step in ITK))
 
 
 def _dicomdir(data: bytes, folder: Path) -> None:
@@ -193,23 +212,24 @@ ALL = (
     Decoder("masks", corpus.masks, _masks, 4),
     Decoder("NIfTI", corpus.nifti, on_disk("x.nii", *map(_named, (nifti.read_image, nifti.read_labels))), 5),
     Decoder("DICOM file", corpus.dicom, on_disk("x.dcm", _dicom_file, _named(slice_header.read_series_uid)), 5),
-    Decoder("DICOM compressed", corpus.compressed, on_disk("x.dcm", _dicom_file), 5, native=True),
+    Decoder("DICOM compressed", corpus.compressed,
+            on_disk("x.dcm", lambda path: _dicom_file(path, in_own_process(pixel_data.read_pixels))), 5),
     Decoder("DICOM enhanced", corpus.enhanced, on_disk("x/x.dcm", lambda path: scans.read_image(path.parent, "x")), 3),
     Decoder("DICOM SEG as a mask", corpus.segs, on_disk("x.dcm", _seg), 4),
     Decoder("DICOMDIR", corpus.dicomdirs, _dicomdir),
     Decoder("DICOM series", corpus.dicom, on_disk("x/x.dcm", lambda path: scans.read_image(path.parent, "x")), 2),
     *(Decoder(f"{kind}, x{ending}", corpus.itk(ending),
-              on_disk(f"x{ending}", *map(_named, (scans.find_other_half, itk.read_image, itk.read_labels))), 2, True)
+              on_disk(f"x{ending}", *map(_named, ITK)), 2)
       for kind, ending in (("NRRD", ".nrrd"), ("MetaImage", ".mha"))),
     *(Decoder(f"{hurt} of {ending}", lambda e=ending, h=hurt: iter([_detached(e)[h]]),
-              functools.partial(_apart, ending=ending, hurt=hurt), native=True)
+              functools.partial(_apart, ending=ending, hurt=hurt))
       for ending, voxels in corpus.DETACHED.items() for hurt in (f"x{ending}", voxels)),
     *(Decoder(f"MGH, x{ending}", corpus.mgh, on_disk(f"x{ending}", *map(_named, (mgh.read_image, mgh.read_labels))), 2)
       for ending in mgh.SUFFIXES),
     Decoder("zip of scans", corpus.zips, on_disk("x.zip", _zip), 4),
     Decoder("zip of slices", corpus.zips, on_disk("x.zip", _slices), 3),
     Decoder("our archive", corpus.archives, on_disk("x.zip", archive.read_index), 2),
-    *(Decoder(f"cases in a folder, x{ending}", _any_scan, on_disk(f"folder/x{ending}", _discover), native=True)
+    *(Decoder(f"cases in a folder, x{ending}", _any_scan, on_disk(f"folder/x{ending}", _discover))
       for ending in (".png", ".tif", ".nii.gz", ".dcm", "", ".zip", ".nrrd", ".mgz")),
     Decoder("manifest", corpus.MANIFEST, on_disk("unet.json", manifest.read), 2),
     Decoder("evaluation.json", corpus.EVALUATION, _json(results.Evaluation)),

@@ -14,9 +14,24 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tests.support import dicom_series, nifti_files
+from brainseg.experiments import cross_validation, revision
+from tests.support import dicom_series, nifti_files, tiny_pipeline, toy_pipeline
 from tests.torture import flip_uses, project
-from tests.torture.flip_uses import COMPARE, EVALUATE, REPRO, TRACK, Use, predict, serve, stage
+from tests.torture.flip_uses import (
+    CARD,
+    COMPARE,
+    COMPARE_FOLDS,
+    EVALUATE,
+    REGISTER,
+    REPRO,
+    SHOW,
+    TRACK,
+    VERIFY,
+    Use,
+    predict,
+    serve,
+    stage,
+)  # fmt: skip
 
 PICTURES = "inputs/pictures"
 
@@ -35,6 +50,8 @@ class Target(NamedTuple):
 
 EVERY_INPUT = ("inputs/pictures", "inputs/dicom")
 READERS = tuple(stage(name) for name in ("train", "evaluate", "export"))
+EXAMPLES = serve("models/unet.onnx")
+FOLDS = "metrics/cross_validation"
 
 
 def _input(kind: str, pattern: str, *, checksum: bool, by_folder: bool = False) -> Target:
@@ -43,28 +60,40 @@ def _input(kind: str, pattern: str, *, checksum: bool, by_folder: bool = False) 
 
 
 TARGETS = (
-    Target("unet.onnx", "models/unet.onnx", (predict(*EVERY_INPUT), serve("models/unet.onnx"))),
+    Target("unet.onnx", "models/unet.onnx", (predict(*EVERY_INPUT), serve("models/unet.onnx"), VERIFY, REGISTER)),
     Target(
         "unet.int8.onnx",
         "models/unet.int8.onnx",
-        (predict(*EVERY_INPUT, model="models/unet.int8.onnx"), serve("models/unet.int8.onnx")),
+        (predict(*EVERY_INPUT, model="models/unet.int8.onnx"), serve("models/unet.int8.onnx"), VERIFY),
     ),
-    Target("unet.json", "models/unet.json", (stage("evaluate"), stage("render"), stage("export"), EVALUATE, TRACK)),
-    Target("unet.weights.h5", "models/unet.weights.h5", (stage("evaluate"), stage("export"), EVALUATE)),
-    Target("slices.zip", "data/raw/slices.zip", (stage("preprocess"),)),
-    Target("images.npy", "data/processed/images.npy", (*READERS, stage("render"))),
-    Target("masks.npy", "data/processed/masks.npy", (*READERS, stage("render"))),
-    Target("slices.csv", "data/processed/slices.csv", (*READERS, stage("split"))),
-    Target("split.csv", "data/splits/split.csv", READERS),
-    Target("probabilities.npz", "data/predictions/probabilities.npz", (stage("render"),)),
-    Target("evaluation.json", "metrics/evaluation.json", (stage("render"), stage("export"), COMPARE, TRACK, EVALUATE)),
-    Target("summary.json", "metrics/summary.json", (TRACK,)),
-    Target("per_patient.csv", "metrics/per_patient.csv", (stage("render"), COMPARE)),
-    Target("per_slice.csv", "metrics/per_slice.csv", (stage("render"),)),
-    Target("training.csv", "metrics/training.csv", (stage("render"), TRACK)),
-    Target("threshold_curve.csv", "metrics/threshold_curve.csv", (stage("render"),)),
-    Target("calibration.csv", "metrics/calibration.csv", (stage("render"),)),
-    Target("dvc.lock", "dvc.lock", (REPRO, stage("train"))),
+    Target(
+        "unet.json",
+        "models/unet.json",
+        (stage("evaluate"), stage("render"), stage("export"), EVALUATE, TRACK, CARD, VERIFY),
+    ),
+    Target("unet.weights.h5", "models/unet.weights.h5", (stage("evaluate"), stage("export"), EVALUATE, VERIFY)),
+    Target("slices.zip", "data/raw/slices.zip", (stage("preprocess"), VERIFY)),
+    Target("images.npy", "data/processed/images.npy", (*READERS, stage("render"), SHOW, EXAMPLES, VERIFY)),
+    Target("masks.npy", "data/processed/masks.npy", (*READERS, stage("render"), SHOW, VERIFY)),
+    Target("slices.csv", "data/processed/slices.csv", (*READERS, stage("split"), EXAMPLES, VERIFY)),
+    Target("split.csv", "data/splits/split.csv", (*READERS, EXAMPLES, VERIFY)),
+    Target("probabilities.npz", "data/predictions/probabilities.npz", (stage("render"), SHOW, VERIFY)),
+    Target(
+        "evaluation.json",
+        "metrics/evaluation.json",
+        (stage("render"), stage("export"), COMPARE, TRACK, EVALUATE, CARD, SHOW, REGISTER, VERIFY),
+    ),
+    Target("summary.json", "metrics/summary.json", (TRACK, VERIFY)),
+    Target("export.json", "metrics/export.json", (TRACK, REGISTER, VERIFY)),
+    Target("per_patient.csv", "metrics/per_patient.csv", (stage("render"), COMPARE, SHOW, VERIFY)),
+    Target("per_slice.csv", "metrics/per_slice.csv", (stage("render"), SHOW, VERIFY)),
+    Target("training.csv", "metrics/training.csv", (stage("render"), TRACK, VERIFY)),
+    Target("threshold_curve.csv", "metrics/threshold_curve.csv", (stage("render"), VERIFY)),
+    Target("calibration.csv", "metrics/calibration.csv", (stage("render"), VERIFY)),
+    Target("cross-validation's summary.json", f"{FOLDS}/summary.json", (CARD, TRACK, COMPARE_FOLDS)),
+    Target("cross-validation's per_patient.csv", f"{FOLDS}/per_patient.csv", (TRACK, COMPARE_FOLDS)),
+    Target("object of the cache", ".dvc/cache/files/md5/*/*", (VERIFY,)),
+    Target("dvc.lock", "dvc.lock", (REPRO, stage("train"), VERIFY, CARD)),
     Target("params.yaml", "params.yaml", (stage("split"), stage("evaluate"), stage("render")), may_obey=True),
     Target("checkpoint", ".brainseg/checkpoints/*/epoch-*.npz", (stage("train"),), "stopped", by_folder=True),
     Target("journal of answers", "answers/.predict.jsonl", (predict(PICTURES),), "answered", must_heal=True),
@@ -83,6 +112,7 @@ def build(work: Path) -> dict[str, Path]:
     """Make the projects; return them by name."""
     done = project.make(work, project.LEARNED).done
     draw_inputs(done)
+    write_cross_validation(done)
     answered = project.copy(done, work / "answered")
     use = predict(PICTURES).act(answered)
     assert use.finished.code == 0 and any("masks/" in name for name in use.results), use.finished.text
@@ -102,6 +132,29 @@ def _train_until_a_checkpoint(folder: Path) -> None:
     assert process.wait() == -signal.SIGKILL, "the training ended before it could be killed"
 
 
+def write_cross_validation(folder: Path) -> None:
+    """One as if its only fold, which is the run itself, had tested all patients; committed, so that it is compared."""
+    read = revision.reader(revision.WORKSPACE, folder)
+    fold = cross_validation.Fold(0, "cv-alone-0", {"split": {}})
+    scored = cross_validation.read_scores(fold, read, revision.params(read), revision.sources(read))
+    summary = cross_validation.summarise([scored])
+    counts = {name: sum(getattr(scored.report.protocol, name).values()) for name in ("patients", "slices")}
+    whole = summary.model_copy(update={"protocol": summary.protocol.model_copy(update=counts)})
+    cross_validation.write(scored.patients.assign(fold=0), whole, folder / FOLDS)
+    tiny_pipeline.commit(toy_pipeline.Repository(folder))
+
+
+def find_threshold(folder: Path) -> str:
+    """One at which the network, of few epochs, outlines half of a picture or more; at its own often nothing."""
+    home = folder.with_name(f"{folder.name}-probabilities")
+    done = project.brainseg(folder, "predict", f"{PICTURES}/one.png", "-o", str(home), "--probabilities")
+    assert done.code == 0, done.text
+    (path,) = home.glob("probabilities/*.png")
+    middle = float(np.median(np.asarray(Image.open(path))))
+    shutil.rmtree(home)
+    return f"{(min(max(middle, 1), 255) - 0.5) / 255:.4f}"
+
+
 def draw_inputs(folder: Path) -> None:
     """Slices of a test patient in every form that a user has them in."""
     images, masks = (np.load(folder / f"data/processed/{name}.npy") for name in ("images", "masks"))
@@ -113,6 +166,7 @@ def draw_inputs(folder: Path) -> None:
     middle = int(truth.sum(axis=(1, 2)).argmax())
     for name in ("good", "pictures", "png", "jpg", "tif", "nii", "nii.gz", "zip", "scored/A"):
         (folder / "inputs" / name).mkdir(parents=True)
+    (folder / flip_uses.SHOWN).write_text(patient)
     picture = Image.fromarray(slices[middle])
     picture.save(folder / flip_uses.GOOD_CASE)
     for place in ("pictures/one.png", "png/hurt.png", "jpg/hurt.jpg", "tif/hurt.tif"):

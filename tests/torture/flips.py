@@ -3,9 +3,10 @@
 Each file in turn, a third of the bits in its first KiB, a third in its last, a third anywhere; every second time the
 file keeps its date, as a disk that rots has it. Before, the same use of the intact file says what is right.
 
-refused: one of the exit codes 2 to 5, and a line ERROR that names the file. harmless: the same bytes as before.
+refused: one of the exit codes 2 to 5, a line ERROR that names the file, and nothing wrong is left behind: what comes of
+other files is right, and what comes of this one is right, as it was, or missing. harmless: the same bytes as before.
 obeyed: params.yaml says another valid value, or an image of a format without a checksum shows another picture: nobody
-can tell that from what a user meant. All else is a failure.
+can tell that from what a user meant; only what comes of it may differ. All else is a failure.
 """
 
 import os
@@ -13,10 +14,12 @@ import random
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.torture import flip_world, project
 from tests.torture.flip_uses import Use, Used
 from tests.torture.flip_world import TARGETS, Target
+from tests.torture.project import Finished
 from tests.torture.report import Result
 
 COUNT = 500
@@ -41,8 +44,9 @@ def attempt(seed: int, world: dict[str, Path], right: dict[tuple[Path, Use], Use
     project.copy(source, folder)
     path = rng.choice(sorted(folder.glob(target.pattern)))
     change = flip(path, rng)
-    used = use.act(folder)
-    outcome, detail = judge(target, path.relative_to(folder), used, right[source, use])
+    before, used = use.look(folder), use.act(folder)
+    results = Results(before, used.results, right[source, use].results)
+    outcome, detail = judge(target, use, path.relative_to(folder), results, used.finished)
     if outcome in GOOD:
         shutil.rmtree(folder)
     return Result(seed, target.name, outcome, f"{use.name}, {path.name} {change}: {detail}")
@@ -75,9 +79,19 @@ def flip(path: Path, rng: random.Random) -> str:
     return f"byte {place} bit {bit}, {'date kept' if keeps else 'new date'}"
 
 
-def judge(target: Target, path: Path, used: Used, right: Used) -> tuple[str, str]:
-    """The outcome, and what was seen."""
-    done = used.finished
+class Results(NamedTuple):
+    """Name → digest or text: what was there before, what is there now, what comes of the intact file."""
+
+    before: dict[str, str]
+    now: dict[str, str]
+    right: dict[str, str]
+
+    def without(self, name: str) -> "Results":
+        return Results(*({key: value for key, value in each.items() if key != name} for each in self))
+
+
+def judge(target: Target, use: Use, path: Path, results: Results, done: Finished) -> tuple[str, str]:
+    """The outcome, and what was seen. What the hurt file itself is may be anything."""
     shown = " ".join(done.error_lines[:2])[:400]
     if done.code is None:
         return "hangs", done.errors
@@ -85,27 +99,42 @@ def judge(target: Target, path: Path, used: Used, right: Used) -> tuple[str, str
         return "reported as a bug", shown or done.text[-400:]
     if done.code < 0:
         return "killed by a signal", f"signal {-done.code}"
-    left_out = {str(path)}
-    other = project.differences(without(right.results, left_out), without(used.results, left_out))
+    others, own = find_wrong(use, results.without(str(path)))
     if done.code == 0:
-        if not other:
+        if not others and not own:
             return "harmless", ""
-        return ("obeyed" if target.may_obey else "silent wrong answer"), other
+        is_obeyed = target.may_obey and not others
+        return "obeyed" if is_obeyed else "silent wrong answer", f"{others} {own}".strip()
     if done.code not in CODES or not done.error_lines:
         return "no error with a code", f"code {done.code}: {done.text[-300:]}"
     if target.must_heal:
         return "locked out", shown
     if not any(name in line for line in done.error_lines for name in names(target, path)):
         return "refused without its name", shown
-    if used.others_lost:
-        return "took others with it", shown
+    if others:
+        return "took others with it", f"{others}; {shown}"
+    if left := find_left(use, results.without(str(path))):
+        return "left wrong results", f"{left}; {shown}"
     return "refused", ""
+
+
+def find_wrong(use: Use, results: Results) -> tuple[str, str]:
+    """What is not right, of other files and of the hurt one."""
+    others, own = ([{name: each[name] for name in each if use.own(name) == mine} for each in results]
+                   for mine in (False, True))  # fmt: skip
+    return tuple(project.differences(right, now) for _, now, right in (others, own))
+
+
+def find_left(use: Use, results: Results) -> str:
+    """What is there of the hurt file after a refusal, and neither right nor as it was.
+
+    A run that ended early has not made everything: DVC removes what a stage made before it starts that stage.
+    """
+    kept = {name: value for name, value in results.now.items()
+            if use.own(name) and value not in (results.right.get(name), results.before.get(name))}  # fmt: skip
+    return project.differences({name: results.right.get(name, "") for name in kept}, kept)
 
 
 def names(target: Target, path: Path) -> tuple[str, ...]:
     """What an error may call the file: its name; for one of a folder's slices or checkpoints its folder."""
     return (path.name, path.parent.name) if target.by_folder else (path.name,)
-
-
-def without(results: dict[str, str], names: set[str]) -> dict[str, str]:
-    return {name: value for name, value in results.items() if name not in names}

@@ -2,10 +2,11 @@
 
 A failure is an exception that is no BrainsegError, more than CPU_SECONDS of processor time or MIB of memory for one
 input, and the end of the process. A child whose memory has grown is replaced, so that the next input is measured anew.
-A codec that is not ours may end it by one of CRASHES: the program decodes what these read in a process of its own.
+Code that is not ours may end it by one of CRASHES where the program has a process of its own for it, and only there.
 """
 
 import contextlib
+import functools
 import io
 import os
 import resource
@@ -65,7 +66,7 @@ def run(seeds: range, work: Path) -> Iterator[Result]:
 
 
 def judge_end(native: bool, code: int) -> str:
-    """The outcome of an input that ended the child with this code. ``native``: of a decoder that may crash."""
+    """The outcome of an input that ended the child with this code. ``native``: where the program has another one."""
     return DIED if native and -code in CRASHES else "ended the process"
 
 
@@ -92,7 +93,8 @@ def work_through(first: int, end: int, place: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (address_space() + KILL_MIB * 2**20,) * 2)
     for seed in range(first, end):
         decoder, data = decoders.draw(seed)
-        place.write_text(f"{seed}\t{decoder.name}\t{'native' if decoder.native else ''}")
+        note(place, seed, decoder.name)
+        decoders.own_process = functools.partial(noted, place, seed, decoder.name)
         used, before, start = time.process_time(), peak_mib(), time.monotonic()
         resource.setrlimit(resource.RLIMIT_CPU, (int(used) + KILL_SECONDS, resource.RLIM_INFINITY))
         outcome, detail = act(decoder, data)
@@ -105,6 +107,21 @@ def work_through(first: int, end: int, place: Path) -> None:
         print(seed, decoder.name, outcome, f"{cpu:.3f}", f"{mib:.0f}", f"{took:.5f}", detail, sep="\t", flush=True)
         if mib > TAKEN:
             return
+
+
+def note(place: Path, seed: int, name: str, where: str = "") -> None:
+    """What the child works on, for the parent, should it be its end."""
+    place.write_text(f"{seed}\t{name}\t{where}")
+
+
+@contextlib.contextmanager
+def noted(place: Path, seed: int, name: str) -> Iterator[None]:
+    """A block for which the program has a process of its own."""
+    note(place, seed, name, "in its own process")
+    try:
+        yield
+    finally:
+        note(place, seed, name)
 
 
 def act(decoder, data: bytes) -> tuple[str, str]:

@@ -71,6 +71,8 @@ def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: i
         "machine": hardware.kind(),
         "commit": demo.git(ROOT, "rev-parse", "--short", "HEAD").strip(),
     }
+    for failure in failures:
+        failure["commit"] = run["commit"]
     return {
         "runs": [run],
         "groups": {name: dict(groups[name].most_common()) for name in sorted(groups)},
@@ -92,14 +94,19 @@ def record(kind: str, counted: dict[str, Any]) -> None:
 def add(kept: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The counts of runs with other seeds together, so that hours can be run in parts.
 
-    A case that failed and is run again takes the place of its failure. Other seeds that were counted before mean that
-    all begins anew.
+    A case that failed and is run again at another commit takes the place of its failure. Other seeds that were counted
+    before mean that all begins anew. At the commit where a case failed nothing was repaired: its failure stays, since
+    another draw of the same moment may miss the fault.
     """
     (run,) = new["runs"]
     first, last = run["seeds"]
     again = [failure for failure in kept["failures"] if first == last == failure["seed"]]
+    stays = [failure for failure in kept["failures"] if failure.get("commit") == run["commit"]]
+    if any(failure in stays for failure in again):
+        print(f"not recorded: seed {first} failed at this commit, {run['commit']}", flush=True)
+        return kept
     if not again and any(first <= end and begin <= last for begin, end in (each["seeds"] for each in kept["runs"])):
-        return new
+        return with_failures(new, stays)
     groups = {name: Counter(outcomes) for name, outcomes in kept["groups"].items()}
     for failure in again:
         groups[failure["group"]][failure["outcome"]] -= 1
@@ -114,6 +121,19 @@ def add(kept: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         "groups": {name: dict((+groups[name]).most_common()) for name in sorted(groups) if +groups[name]},
         "largest": {name: largest[name] for name in sorted(largest)},
         "failures": [failure for failure in kept["failures"] if failure not in again] + new["failures"],
+    }
+
+
+def with_failures(new: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, Any]:
+    """The counts, and earlier failures that they do not hold themselves, each as one case more."""
+    found = {failure["seed"] for failure in new["failures"]}
+    more = [failure for failure in failures if failure["seed"] not in found]
+    groups = {name: Counter(outcomes) for name, outcomes in new["groups"].items()}
+    for failure in more:
+        groups.setdefault(failure["group"], Counter())[failure["outcome"]] += 1
+    return new | {
+        "groups": {name: dict(groups[name].most_common()) for name in sorted(groups)},
+        "failures": more + new["failures"],
     }
 
 

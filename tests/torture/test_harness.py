@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from tests.torture import corpus, decoders, flip_world, flips, kills, mutations, report
+from tests.torture import corpus, decoders, finished, flip_world, flips, kills, mutations, report, together
 from tests.torture.flip_uses import Used
 from tests.torture.mutate import mutate, mutate_packed_frames, mutate_sealed, repair_png
 from tests.torture.project import Finished, differences
@@ -53,10 +53,24 @@ def test_runs_of_other_seeds_are_counted_together():
 
 
 def test_a_case_that_is_run_again_takes_the_place_of_its_failure():
+    again = count(report.Result(1, "a", "fine"))
+    for earlier in ({"commit": "another"}, {}):  # older records have no commit
+        kept = count(report.Result(0, "a", "fine"), report.Result(1, "a", "bad", "why"))
+        del kept["failures"][0]["commit"]
+        kept["failures"][0] |= earlier
+        found = report.add(kept, again)
+        assert found["groups"] == {"a": {"fine": 2}}
+        assert found["failures"] == []
+
+
+def test_a_failure_of_this_commit_stays():
     kept = count(report.Result(0, "a", "fine"), report.Result(1, "a", "bad", "why"))
-    found = report.add(kept, count(report.Result(1, "a", "fine")))
-    assert found["groups"] == {"a": {"fine": 2}}
-    assert found["failures"] == []
+    fine = [report.Result(seed, "a", "fine") for seed in range(2)]
+    assert report.add(kept, count(fine[1])) == kept
+    for some in (fine[:1], fine):
+        found = report.add(kept, count(*some))
+        assert found["failures"] == kept["failures"]
+        assert found["groups"] == {"a": {"fine": len(some), "bad": 1}}
 
 
 def test_what_was_counted_stays_when_a_run_is_ended():
@@ -135,31 +149,55 @@ def test_some_damaged_inputs_are_refused_or_read_and_nothing_else():
 
 
 ONNX = flip_world.TARGETS[0]
-RIGHT = Used(Finished(0, "", ""), {"mask": "a"})
+WITH_OTHERS = flip_world.predict("inputs/png", others=True)
+RIGHT = {"masks/png/x": "a", "masks/good/y": "a"}
+GOOD = {"masks/good/y": "a"}
 REFUSAL = "ERROR 4 models/unet.onnx: is damaged. Fix: make pull"
 OUTCOMES = [
-    (Used(Finished(0, "", ""), {"mask": "a"}), "harmless"),
-    (Used(Finished(0, "", ""), {"mask": "b"}), "silent wrong answer"),
-    (Used(Finished(4, "", REFUSAL), {}), "refused"),
-    (Used(Finished(4, "", REFUSAL), {}, others_lost=True), "took others with it"),
-    (Used(Finished(4, "", "ERROR 4 model: is damaged"), {}), "refused without its name"),
+    (Used(Finished(0, "", ""), RIGHT), "harmless"),
+    (Used(Finished(0, "", ""), GOOD | {"masks/png/x": "b"}), "silent wrong answer"),
+    (Used(Finished(4, "", REFUSAL), GOOD), "refused"),
+    (Used(Finished(4, "", REFUSAL), {}), "took others with it"),
+    (Used(Finished(4, "", REFUSAL), {"masks/good/y": "b"}), "took others with it"),
+    (Used(Finished(4, "", REFUSAL), GOOD | {"masks/png/x": "b"}), "left wrong results"),
+    (Used(Finished(4, "", "ERROR 4 model: is damaged"), GOOD), "refused without its name"),
     (Used(Finished(1, "", "ERROR 1 a.py:1: KeyError. Fix: this is a bug"), {}), "reported as a bug"),
-    (Used(Finished(3, "", ""), {}), "no error with a code"),
+    (Used(Finished(3, "", ""), GOOD), "no error with a code"),
     (Used(Finished(-11, "", ""), {}), "killed by a signal"),
     (Used(Finished(None, "", ""), {}), "hangs"),
 ]
 
 
-@pytest.mark.parametrize(("used", "outcome"), OUTCOMES, ids=[outcome for _, outcome in OUTCOMES])
+def judge(target, path, used, before=None):
+    return flips.judge(target, WITH_OTHERS, path, flips.Results(before or {}, used.results, RIGHT), used.finished)[0]
+
+
+@pytest.mark.parametrize(
+    ("used", "outcome"), OUTCOMES, ids=[f"{n} {outcome}" for n, (_, outcome) in enumerate(OUTCOMES)]
+)
 def test_outcomes_of_a_flipped_bit(used, outcome, tmp_path):
-    assert flips.judge(ONNX, tmp_path / "models/unet.onnx", used, RIGHT)[0] == outcome
+    assert judge(ONNX, tmp_path / "models/unet.onnx", used) == outcome
     assert (outcome in flips.GOOD) == (outcome in ("harmless", "refused"))
+
+
+def test_a_refusal_may_leave_what_was_there_before(tmp_path):
+    used = Used(Finished(4, "", REFUSAL), GOOD | {"masks/png/x": "old"})
+    assert judge(ONNX, tmp_path / "models/unet.onnx", used, {"masks/png/x": "old"}) == "refused"
+
+
+def test_a_picture_without_a_checksum_changes_no_other_answer(tmp_path):
+    tif = next(target for target in flip_world.TARGETS if target.name == "input tif")
+    obeyed, mixed = (
+        Used(Finished(0, "", ""), {"masks/png/x": "b", "masks/good/y": neighbour}) for neighbour in ("a", "b")
+    )
+    assert judge(tif, tmp_path / "hurt.tif", obeyed) == "obeyed"
+    assert judge(tif, tmp_path / "hurt.tif", mixed) == "silent wrong answer"
 
 
 def test_what_the_program_can_make_again_may_not_be_refused(tmp_path):
     used = Used(Finished(2, "", "ERROR 2 .predict.jsonl: is damaged"), {})
     journal = next(target for target in flip_world.TARGETS if target.must_heal)
-    assert flips.judge(journal, tmp_path / ".predict.jsonl", used, RIGHT)[0] == "locked out"
+    assert judge(journal, tmp_path / ".predict.jsonl", used) == "locked out"
 
 
 def test_one_bit_is_flipped_and_the_date_kept_or_not(tmp_path):
@@ -186,3 +224,59 @@ def test_a_store_that_is_no_store_is_a_fault(tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as store, store:
         store.execute("create table runs (id integer)")
     assert kills.find_store_fault(path) == ""
+
+
+RAN = "Running stage 'train':\n> python stages/train.py\n"
+FINISHED = [
+    (finished.FinishedWork({"split"}, 0, set()), RAN, ""),
+    (finished.FinishedWork({"train"}, 0, set()), RAN, "dvc.lock had train, which ran again"),
+    (finished.FinishedWork(set(), 2, set()), RAN + "resumed after epoch 2 of 4\n", ""),
+    (finished.FinishedWork(set(), 2, set()), RAN + "resumed after epoch 1 of 4\n", "checkpoint of epoch 2"),
+    (finished.FinishedWork(set(), 2, set()), "Stage 'train' is cached - skipping run, checking out outputs\n", ""),
+    (finished.FinishedWork(set(), 0, {"ab12"}), "", "DVC's cache lacks ab12"),
+]
+
+
+@pytest.mark.parametrize(("before", "shown", "lost"), FINISHED)
+def test_what_was_finished_is_not_made_again(before, shown, lost, tmp_path):
+    found = finished.find_lost(before, tmp_path, shown)
+    assert lost in found and bool(lost) == bool(found)
+
+
+def test_a_dvc_lock_that_is_cut_records_nothing(tmp_path):
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  a:\n    cmd: x\n    outs:\n    - path: b\n")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "dvc.lock").write_bytes((tmp_path / "dvc.lock").read_bytes())
+    assert finished.read_recorded(tmp_path, whole) == {"a"}
+    for cut in ("    cmd: x\n", "  a:\n", "stages:\n"):
+        content = (whole / "dvc.lock").read_text()
+        (tmp_path / "dvc.lock").write_text(content[: content.index(cut) + len(cut)])
+        assert finished.read_recorded(tmp_path, whole) == set()
+
+
+def test_a_run_that_is_logged_twice_is_found(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store, store:
+        store.execute("create table tags (key text, value text, run_uuid text)")
+        runs = [("r1", "train"), ("r2", "train"), ("r3", "evaluate")]
+        store.executemany("insert into tags values ('stage', ?, ?)", [(stage, run) for run, stage in runs])
+        store.executemany("insert into tags values ('model.sha256', 'a', ?)", [(run,) for run, _ in runs])
+    assert together.find_logged_twice(tmp_path) == "2 runs of model.sha256 a, stage train"
+
+
+def test_a_crash_counts_apart_only_where_the_program_has_another_process(tmp_path, monkeypatch):
+    """A single picture is read by predict itself, one of several is not."""
+    seen = []
+
+    @contextlib.contextmanager
+    def noted():
+        seen.append("in its own process")
+        yield
+
+    monkeypatch.setattr(decoders, "own_process", noted)
+    decoder, png = decoders.NAMED["cases in a folder, x.png"], next(corpus.pictures())
+    decoder.act(png, tmp_path)
+    assert seen == []
+    (tmp_path / "folder/y.png").write_bytes(png)
+    decoder.act(png, tmp_path)
+    assert len(seen) == 2
