@@ -25,7 +25,7 @@ from tests.support import run_files
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ("params.yaml", "notebooks/tour.ipynb")  # all that the tour reads of the project, the model apart
-ON_COLAB = {"numpy", "opencv-python-headless", "pillow"}  # Colab's own, not to be replaced
+ON_COLAB = {"numpy", "opencv-python-headless", "pillow", "urllib3"}  # Colab's own, not to be replaced
 PICTURES = {"slices", "augmentation", "curves", "gallery", "own-outline", "released"}
 ABSOLUTE = re.compile(r"""(?<![\w.:/*$~{}])/[a-z]+\w*/|[A-Z]:\\|~/|file://|localhost""")
 
