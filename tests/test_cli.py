@@ -100,6 +100,8 @@ def test_below_the_top_folder_paths_are_the_users_and_the_rest_the_projects(monk
     monkeypatch.setattr(comparison, "compare", lambda *_: None)
     monkeypatch.setattr(comparison_page, "format_table", lambda _: "")
     (project / "notes/HEAD~1").mkdir(parents=True)
+    (project / "notes/HEAD~1/per_patient.csv").touch()
+    (project / "notes/docs").mkdir()
     (project / "evaluation").mkdir()
     monkeypatch.chdir(project / "notes")
     assert call(monkeypatch, "evaluate", "scans/*.png", "/masks", "-o", "evaluation") == 0
@@ -108,7 +110,16 @@ def test_below_the_top_folder_paths_are_the_users_and_the_rest_the_projects(monk
     assert (seen["m"], seen["o"]) == (Path("models"), Path("notes/evaluation"))
     monkeypatch.chdir(project / "notes")
     assert call(monkeypatch, "compare", "HEAD", "HEAD~1") == 0
-    assert seen["compared"] == ["HEAD", "notes/HEAD~1"]
+    assert seen.pop("compared") == ["HEAD", "notes/HEAD~1"]
+    monkeypatch.chdir(project / "notes")
+    assert call(monkeypatch, "compare", "docs", "HEAD") == 0
+    assert seen.pop("compared") == ["docs", "HEAD"]  # a branch
+    monkeypatch.chdir(project / "notes")
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert call(monkeypatch, "evaluate", "~/scans/*.png", "", "-o", "~/out") == 0
+    assert (seen["images"], seen["masks"], seen["o"]) == ("/home/ann/scans/*.png", "", Path("/home/ann/out"))
+    assert call(monkeypatch, "evaluate", "~/scans/*.png", "masks") == 0  # in the top folder all stays as it is
+    assert (seen["images"], seen["masks"], seen["o"]) == ("~/scans/*.png", "masks", Path("evaluation"))
     assert capsys.readouterr().err == ""
 
 

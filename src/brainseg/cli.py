@@ -70,14 +70,16 @@ def _go_to_top(
     here, top = Path.cwd(), _find_project()
     if not top:
         raise errors.DataError(here, "is in no project", "cd to the folder that holds dvc.yaml and params.yaml")
-    below = here.relative_to(top)
     moved: dict[str, Any] = {}
+    if top == here:
+        return moved
+    below = here.relative_to(top)
     for name in given:
         value = options[name]
         if isinstance(value, Path):
-            moved[name] = below / value
-        elif name in patterns or (name in folders and os.path.isdir(value)):
-            moved[name] = os.path.join(below, value)
+            moved[name] = below / value.expanduser()
+        elif value and (name in patterns or (name in folders and (Path(value) / "per_patient.csv").is_file())):
+            moved[name] = os.path.join(below, os.path.expanduser(value))
     os.chdir(top)
     return moved
 
@@ -371,7 +373,7 @@ def restore(debug: Debug = False) -> None:
     """
     from brainseg.experiments import restore
 
-    print(restore.run())
+    restore.run()
 
 
 @_command("compare", folders=("a", "b"))
@@ -497,7 +499,7 @@ def track(debug: Debug = False) -> None:
     from brainseg.data import inputs
     from brainseg.tracking import mlflow_runs
 
-    inputs.verify_all()  # what is logged are the numbers that the stages made
+    inputs.verify_results()  # what is logged are the numbers that the stages made
     if (mlflow_runs.FOLDS / "summary.json").exists():  # which no stage makes
         mlflow_runs.read_cross_validation(mlflow_runs.FOLDS)
     logs: dict[str, Callable[..., bool]] = {

@@ -185,13 +185,13 @@ def test_numbers_of_another_model_than_the_one_that_is_there_are_refused(project
     stages, write = run
     for stage in PIPELINE:
         inputs.check(stage)
-    inputs.verify_all()
+    inputs.verify_results()
     weights = next(out for out in stages["train"]["outs"] if out["path"].endswith(".h5"))
     (project / weights["path"]).write_text("trained again")
     weights["md5"] = inputs.md5(project / weights["path"])
     write()
     inputs.check("evaluate")
-    for refused in (lambda: inputs.check("render"), lambda: inputs.check("export"), inputs.verify_all):
+    for refused in (lambda: inputs.check("render"), lambda: inputs.check("export"), inputs.verify_results):
         with pytest.raises(IntegrityError, match=f"was made from another {weights['path']} than the one") as error:
             refused()
         assert {problem.path.split("/")[0] for problem in error.value.problems} <= {"data", "metrics", "models"}
@@ -218,14 +218,29 @@ def test_the_pictures_of_a_folder_are_checked_too(project):
     (project / "metrics/plots/a.png").write_text("drawn")
     out = {"path": "metrics/plots", "md5": inputs.folder_md5(project / "metrics/plots")}
     (project / "dvc.lock").write_text(json.dumps({"stages": {"render": {"outs": [out]}}}))
-    inputs.verify_all()
+    inputs.verify_results()
     flip(project / "metrics/plots/a.png")
     with pytest.raises(IntegrityError, match="metrics/plots"):
-        inputs.verify_all()
+        inputs.verify_results()
 
 
-def test_all_that_the_stages_made(project):
-    inputs.verify_all()
+def test_models_and_metrics_that_the_stages_made(project):
+    inputs.verify_results()
     flip(project / "data/processed/images.npy")
-    with pytest.raises(IntegrityError, match=r"images\.npy"):
-        inputs.verify_all()
+    inputs.verify_results()
+    flip(project / "metrics/evaluation.json")
+    with pytest.raises(IntegrityError, match=r"evaluation\.json"):
+        inputs.verify_results()
+
+
+def test_an_old_model_may_be_used_beside_new_data(project, run):
+    """As after a cross-validation of corrected masks, or in a training: what is used must fit together, no more."""
+    stages, write = run
+    masks = next(out for out in stages["preprocess"]["outs"] if out["path"].endswith("masks.npy"))
+    (project / masks["path"]).write_text("corrected")
+    masks["md5"] = inputs.md5(project / masks["path"])
+    write()
+    inputs.verify_results()
+    inputs.verify(["models/unet.json", "models/unet.weights.h5", "metrics/evaluation.json"])
+    with pytest.raises(IntegrityError, match=r"from another data/processed/masks\.npy"):
+        inputs.check("evaluate")

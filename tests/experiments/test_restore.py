@@ -1,12 +1,14 @@
 """`brainseg restore`: back to the committed run from every state, and nothing is lost."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from brainseg.errors import DataError, IntegrityError
-from brainseg.experiments import restore
+from brainseg.errors import DataError, IntegrityError, MachineError
+from brainseg.experiments import repro, restore
 from tests.support import shared, toy_pipeline
 
 DATA, WEIGHTS = "data/images.npy", "models/unet.weights.h5"
@@ -42,7 +44,7 @@ def contents(toy) -> dict[str, bytes]:
     return {str(name): path.read_bytes() for name, path in found.items() if not any(map(name.is_relative_to, hidden))}
 
 
-def test_after_another_run_and_what_was_written_by_hand(toy, tmp_path):
+def test_after_another_run_and_what_was_written_by_hand(toy, capsys):
     before = contents(toy)
     (toy.folder / "params.yaml").write_text("train:\n  epochs: 9\n  loss: dice\n")
     assert toy.dvc("repro")[0] == 0
@@ -50,24 +52,27 @@ def test_after_another_run_and_what_was_written_by_hand(toy, tmp_path):
     (toy.folder / DATA).unlink()
     (toy.folder / DATA).write_bytes(b"of no stage")
     (toy.folder / "metrics/new.json").write_text("{}")
-    shown = restore.run()
+    restore.run()
+    shown = capsys.readouterr().out
     assert contents(toy) == before
     assert toy.git("status", "--porcelain") == ""
     assert "3 changed files are kept" in shown and "git stash pop brings back" in shown
-    assert f"kept in {toy.folder}/.brainseg/before-restore/1, since DVC's cache does not hold them: {DATA}" in shown
+    assert f"{DATA}, which DVC's cache does not hold, is kept in {toy.folder}/.brainseg/before-restore/1" in shown
     assert (toy.folder / ".brainseg/before-restore/1" / DATA).read_bytes() == b"of no stage"
     assert f"restored: {DATA}, models/unet.json, {WEIGHTS}" in shown and "not here" not in shown
     assert toy.git("status", "--porcelain") == ""
-    assert "changed" not in restore.run()
+    restore.run()
+    assert "changed" not in capsys.readouterr().out
     toy.git("stash", "pop")
     assert "epochs: 9" in (toy.folder / "params.yaml").read_text() and (toy.folder / "metrics/new.json").exists()
     assert toy.dvc("checkout")[0] == 0 and (toy.folder / WEIGHTS).read_bytes() == other
 
 
-def test_a_clone_gets_the_model_and_the_command_that_makes_the_rest(toy, tmp_path, monkeypatch):
+def test_a_clone_gets_the_model_and_the_command_that_makes_the_rest(toy, tmp_path, monkeypatch, capsys):
     clone = enter(toy.clone(tmp_path / "elsewhere/clone"), monkeypatch)
     (clone.folder / "params.yaml").write_text("train: {}")
-    shown = restore.run()
+    restore.run()
+    shown = capsys.readouterr().out
     assert (clone.folder / WEIGHTS).read_bytes() == (toy.folder / WEIGHTS).read_bytes()
     assert f"restored: models/unet.json, {WEIGHTS}\nnot here: {DATA}\nbrainseg repro makes them again" in shown
     assert clone.git("status", "--porcelain") == ""
@@ -87,6 +92,32 @@ def test_a_commit_without_a_run_is_told(toy):
     toy.git("commit", "--quiet", "--message", "no run")
     with pytest.raises(DataError, match="there is no run to go back to"):
         restore.run()
+
+
+def test_while_a_run_is_going_on_nothing_is_touched(toy):
+    """DVC would note the committed parameters for the model of another experiment."""
+    (toy.folder / "params.yaml").write_text("train: {}")
+    code = "import time; print('started', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, "dvc"], cwd=toy.folder, stdout=subprocess.PIPE) as running:
+        running.stdout.readline()
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(MachineError, match="a run is going on"):
+            patch.setattr(repro, "_is_dvc", lambda command: command[-1] == "dvc")
+            restore.run()
+        running.kill()
+    assert (toy.folder / "params.yaml").read_text() == "train: {}"
+
+
+@pytest.mark.slow
+def test_a_good_file_stays_where_its_object_in_the_cache_is_damaged(toy, capsys):
+    (toy.folder / "params.yaml").write_text("train:\n  epochs: 9\n  loss: dice\n")
+    assert toy.dvc("repro")[0] == 0
+    other = (toy.folder / WEIGHTS).read_bytes()
+    (held,) = (path for path in toy.folder.glob(".dvc/cache/files/md5/*/*") if path.read_bytes() == other)
+    (toy.folder / WEIGHTS).unlink()
+    (toy.folder / WEIGHTS).write_bytes(other)
+    toy_pipeline.flip(held)
+    restore.run()
+    assert (toy.folder / ".brainseg/before-restore/1" / WEIGHTS).read_bytes() == other
 
 
 @pytest.mark.slow

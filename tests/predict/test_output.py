@@ -107,11 +107,11 @@ def test_a_damaged_file_is_not_kept(file, out, capsys):
 
 
 def test_numbers_never_stand_beside_another_mask(out, capsys):
-    """As after a kill between a new mask and its line in the journal, or a disk that rots."""
+    """As after a kill between a new mask and its line in the journal, or an edit."""
     (out / "masks/b.png").write_text("another mask")
     with open_folder(out) as folder:
         answer(folder, "a", digest="2")
-        folder.write_summary()
+        folder.write_summary(is_last=False)
         folder.write_summary()
     assert cases(out) == ["a", "c"]
     (line,) = capsys.readouterr().err.splitlines()
@@ -121,6 +121,27 @@ def test_numbers_never_stand_beside_another_mask(out, capsys):
         answer(folder, "b")
         folder.write_summary()
     assert cases(out) == ["a", "b", "c"]
+
+
+def test_numbers_of_a_mask_that_was_replaced_are_not_written(out, capsys):
+    """As after Ctrl-C between a new mask and its line, in a run that has looked at all files before."""
+    with open_folder(out) as folder:
+        folder.write_summary(is_last=False)
+        assert folder.kept("b", "model", "1")
+        folder.expect_change("b")
+        (out / "masks/b.png").write_text("another mask")
+        folder.write_summary(is_last=False)
+        assert cases(out) == ["a", "c"] and capsys.readouterr().err == ""
+        folder.write_summary()
+    assert cases(out) == ["a", "c"] and "b is left out" in capsys.readouterr().err
+
+
+def test_the_tables_ask_sizes_and_times_before_they_read(out, monkeypatch):
+    read = []
+    monkeypatch.setattr(output.files, "sha256", lambda path: read.append(path.name) or "")
+    with open_folder(out) as folder:
+        folder.write_summary()
+    assert cases(out) == list(NAMES) and read == []
 
 
 def cases(out) -> list[str]:

@@ -33,20 +33,22 @@ def check(stage: str, root: Path = Path()) -> None:
         return
     declared, stages = config.read_yaml(root / "dvc.yaml")["stages"][stage], read_stages(root)
     _verify(declared["deps"], stages, root)
-    raise_all(_find_other_values(declared, stages, root), IntegrityError)
+    raise_all([*_find_older(declared["deps"], stages), *_find_other_values(declared, stages, root)], IntegrityError)
 
 
 def verify(paths: Iterable[str], root: Path = Path()) -> None:
     """Refuse those of ``paths``, from the project's folder, that are not what dvc.lock says; it may not know them.
 
     Raises:
-        IntegrityError: naming each file that differs, or was made from another file than the one that is there.
+        IntegrityError: naming each file that differs, or was made from another one than that of ``paths``.
     """
-    _verify(paths, read_stages(root), root)
+    paths, stages = list(paths), read_stages(root)
+    _verify(paths, stages, root)
+    raise_all(_find_older(paths, stages, paths), IntegrityError)
 
 
 def _verify(paths: Iterable[str], stages: Stages, root: Path) -> None:
-    paths, expected = list(paths), list_outs({"stages": stages})
+    expected = list_outs({"stages": stages})
     known = {} if os.environ.get(ALL) else _read_known()
     before, problems = dict(known), []
     for path in paths:
@@ -56,14 +58,23 @@ def _verify(paths: Iterable[str], stages: Stages, root: Path) -> None:
             problems += [describe_difference(path, found, expected[path])] if found != expected[path] else []
     if known != before:
         _write_known(known)
-    raise_all(problems or find_outdated(stages, paths), IntegrityError)
+    raise_all(problems, IntegrityError)
 
 
-def find_outdated(stages: Stages, paths: Iterable[str]) -> list[Problem]:
-    """Those of ``paths`` that were made, at whatever remove, from another result than the one that dvc.lock has now."""
+def _find_older(paths: Iterable[str], stages: Stages, used: Iterable[str] | None = None) -> list[Problem]:
+    older = find_older(paths, stages)
+    return [
+        Problem(out, f"was made from another {dep} than the one that is there now", "brainseg repro")
+        for out, dep in older
+        if used is None or dep in used
+    ]
+
+
+def find_older(paths: Iterable[str], stages: Stages) -> list[tuple[str, str]]:
+    """Results that ``paths`` come from, directly or through other stages, and what was made anew since they were."""
     made_by = _find_makers(stages)
     return [
-        Problem(out, f"was made from another {dep['path']} than the one that is there now", "brainseg repro")
+        (out, dep["path"])
         for name, out in _walk_up(stages, paths)
         for dep in stages[name].get("deps", [])
         if dep["path"] in made_by and made_by[dep["path"]][1] != dep["md5"]
@@ -108,13 +119,13 @@ def require(path: str, content: bytes, root: Path = Path()) -> None:
         raise_all([describe_difference(path, found, expected)], IntegrityError)
 
 
-def verify_all(root: Path = Path()) -> None:
-    """``verify`` for all that dvc.lock says the stages made.
+def verify_results(root: Path = Path()) -> None:
+    """``verify`` for the models and metrics that dvc.lock says the stages made.
 
     Raises:
         IntegrityError: naming each file that differs.
     """
-    verify(read_lock(root), root)
+    verify([path for path in read_lock(root) if path.startswith(("models/", "metrics/"))], root)
 
 
 def read_lock(root: Path = Path()) -> dict[str, str]:
@@ -176,11 +187,20 @@ def folder_md5(folder: Path) -> str:
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
+def name_md5(path: Path) -> str:
+    """DVC's name of a file or a folder; empty if it is not there."""
+    if path.is_dir():
+        return folder_md5(path)
+    return md5(path) if path.is_file() else ""
+
+
 def describe_difference(path: str, found: str, expected: str) -> Problem:
     """What to say of a file whose MD5 is not that of dvc.lock."""
     what = f"its MD5 is {found}, dvc.lock says {expected}: edited, damaged, or made by a stage that ran without DVC"
-    fix = f"rm -f {path}, then dvc repro (if it comes back like this: brainseg verify-data)"
-    return Problem(path, what, f"git restore {path}, or {fix}" if path.startswith("metrics/") else fix)
+    remove = f"rm -rf {path}" if expected.endswith(".dir") else f"rm -f {path}"
+    fix = f"{remove}, then dvc repro (if it comes back like this: brainseg verify-data)"
+    restore = f"{remove} && git restore {path}" if expected.endswith(".dir") else f"git restore {path}"
+    return Problem(path, what, f"{restore}, or {fix}" if path.startswith("metrics/") else fix)
 
 
 def _find_md5(path: Path, expected: str, known: dict[str, list]) -> str:

@@ -25,7 +25,7 @@ Unit = Literal["patient", "slice", "institution"]
 Mirroring = Literal["none", "mirrored left to right"]
 Kind = TypeVar("Kind", bound=ParamsBlock)
 DIGEST = "content_sha256"  # key of a summary of folds
-FOLDS_AGAIN = "git restore it, or make it again: make cross-validate"
+FOLDS_AGAIN = "git restore it, or make it again, as the README says: brainseg cross-validate"
 
 
 class Mean(ParamsBlock):
@@ -345,7 +345,7 @@ def require_digest(path: object, written: str, *, early: bool = False) -> None:
     Args:
         path: what the error calls the file.
         written: its text.
-        early: accept one without a digest, as earlier versions wrote it.
+        early: it may have keys of other versions. One without a digest, as earlier versions wrote it, is accepted.
 
     Raises:
         IntegrityError: see above.
@@ -353,8 +353,8 @@ def require_digest(path: object, written: str, *, early: bool = False) -> None:
     with guard(path, FOLDS_AGAIN, IntegrityError):
         content = json.loads(written)
         found, expected = digest(content), content.get(DIGEST)
-    if expected is None and not early:
-        raise IntegrityError(path, f"has no {DIGEST}: edited, or of an earlier version", FOLDS_AGAIN)
+    if expected is None and not early and content.keys() - CrossValidationSummary.model_fields.keys():
+        raise IntegrityError(path, f"has no {DIGEST}, but keys of no version: edited or damaged", FOLDS_AGAIN)
     if expected not in (None, found):
         what = f"the sha256 of its content is {found}, its {DIGEST} says {expected}: edited or damaged"
         raise IntegrityError(path, what, FOLDS_AGAIN)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import operator
 import os
 import re
 import shlex
@@ -138,6 +139,18 @@ def clean_up(root: Path) -> None:
     _remove_leftover_experiments(root.resolve() / EXPERIMENTS)
 
 
+def refuse_running(root: Path) -> None:
+    """Refuse to go on while DVC runs in the project: it reads parameters again when a stage has ended.
+
+    Raises:
+        MachineError: naming the process.
+    """
+    for process in _processes_in(root.resolve()):
+        with contextlib.suppress(psutil.Error):
+            if _is_dvc(process.cmdline()):
+                raise MachineError(f"process {process.pid}", "a run is going on in this project", "wait until it ends")
+
+
 def _remove_leftover_experiments(folder: Path) -> None:
     """Remove the folders of killed ``dvc exp run --temp``: full copies of the data that nothing uses any more."""
     left = list(folder.glob("standalone/tmp*"))
@@ -223,7 +236,7 @@ def _is_cut(root: Path, content: bytes) -> bool:
     if stages is None:
         return True
     before = _read_stages(kept) or {}
-    if _has_wrong_digit(stages, before):
+    if _has_wrong_digit(root, stages, before):
         return True
     had = {name: len(stage.get("outs", [])) for name, stage in before.items()}
     short = [name for name in had if len(stages.get(name, {}).get("outs", [])) < had[name]]
@@ -231,12 +244,24 @@ def _is_cut(root: Path, content: bytes) -> bool:
     return any(had[name] == _count_outs(declared.get(name, {})) for name in short)
 
 
-def _has_wrong_digit(stages: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether a digest differs from an earlier one in a single digit, as no digest of another content does."""
+def _has_wrong_digit(root: Path, stages: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a digest differs from an earlier one in a single digit, as no digest of another content does.
+
+    The earlier one may be the wrong one. Most digests stand twice, where a result is made and where it is used; else
+    the file decides.
+    """
     now, then = ({(name, kind, entry["path"]): entry["md5"] for name, stage in each.items() for kind in ("deps", "outs")
                   for entry in stage.get(kind, [])} for each in (stages, before))  # fmt: skip
-    pairs = ((now[key], then[key]) for key in now.keys() & then.keys() if len(now[key]) == len(then[key]))
-    return any(sum(a != b for a, b in zip(*pair, strict=True)) == 1 for pair in pairs)
+    for key in now.keys() & then.keys():
+        name, kind, path = key
+        if len(now[key]) != len(then[key]) or sum(map(operator.ne, now[key], then[key])) != 1:
+            continue
+        others = {md5 for (*place, its), md5 in now.items() if its == path and place != [name, kind]}
+        if now[key] in others:
+            continue
+        if then[key] in others or inputs.name_md5(root / path) == then[key]:
+            return True
+    return False
 
 
 def _count_outs(declared: dict[str, Any]) -> int:

@@ -20,11 +20,11 @@ TRACKED = ("params.yaml", "dvc.lock", "metrics")
 ASIDE = "before-restore"  # in the folder of the project's state
 
 
-def run(root: Path = Path()) -> str:
+def run(root: Path = Path()) -> None:
     """Bring the committed run back; of its results those that DVC's cache or ``weights/`` has.
 
-    Returns:
-        What was done, what is kept where, and what is not here, with the command that makes it.
+    Prints what was done, what is kept where, and what is not here, with the command that makes it: each line when it
+    is true, so that nothing is moved without a word if a later step fails.
 
     Raises:
         DataError: the last commit has no run.
@@ -35,51 +35,45 @@ def run(root: Path = Path()) -> str:
     if not demo.git(root, "ls-tree", "--name-only", "HEAD", "dvc.lock"):
         what = "the last commit has none, so there is no run to go back to"
         raise DataError(root / "dvc.lock", what, "brainseg repro, then commit params.yaml, dvc.lock and metrics")
+    repro.refuse_running(root)
     repro.clean_up(root)
-    lines = _restore_tracked(root)
+    _restore_tracked(root)
     wrong = [out for out in integrity.list_outs(root) if out.cached and integrity.check_out(root, out)]
-    lines += _put_away(root, wrong)
+    _put_away(root, wrong)
     _check_out(root, [out.path for out in wrong])
-    return "\n".join(lines + _report(root, wrong))
+    _report(root, wrong)
 
 
-def _restore_tracked(root: Path) -> list[str]:
+def _restore_tracked(root: Path) -> None:
     """Put what differs from the last commit into a stash, from where it can be had again."""
-    commit = demo.git(root, "log", "-1", "--format=%h").strip()
-    changed = demo.git(root, "status", "--porcelain", "--", *TRACKED)
-    lines = [f"params.yaml, dvc.lock and metrics/ are those of commit {commit}"]
+    changed = demo.git(root, "status", "--porcelain", "--untracked-files=all", "--", *TRACKED).splitlines()
     if changed:
         demo.git(root, "stash", "push", "--include-untracked", "--message", "before brainseg restore", "--", *TRACKED)
-        number = len(changed.splitlines())
-        what = "1 changed file is" if number == 1 else f"{number:,} changed files are"
-        lines.append(f"{what} kept: git stash show names, git stash pop brings back")
-    return lines
+        what = "1 changed file is" if len(changed) == 1 else f"{len(changed):,} changed files are"
+        print(f"{what} kept: git stash show --include-untracked names, git stash pop brings back")
+    commit = demo.git(root, "log", "-1", "--format=%h").strip()
+    print(f"params.yaml, dvc.lock and metrics/ are those of commit {commit}")
 
 
-def _put_away(root: Path, outs: Sequence[integrity.Entry]) -> list[str]:
+def _put_away(root: Path, outs: Sequence[integrity.Entry]) -> None:
     """Remove other results from the place of the committed ones; those that no cache holds are moved."""
-    cache, kept = integrity.find_cache(root) / "files/md5", []
+    cache = integrity.find_cache(root) / "files/md5"
     aside = _free_folder(files.state_dir() / ASIDE)
     for out in outs:
         path = root / out.path
-        if not path.exists():
-            continue
-        if _holds(cache, path):
+        if path.is_file() and _holds(cache, path):
             path.unlink()
-        else:
+        elif path.exists():
             (aside / out.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, aside / out.path)
-            kept.append(out.path)
-    return [f"kept in {aside}, since DVC's cache does not hold them: {', '.join(kept)}"] if kept else []
+            print(f"{out.path}, which DVC's cache does not hold, is kept in {aside}")
 
 
 def _holds(cache: Path, path: Path) -> bool:
-    """Whether a cache has a file; a folder is taken as not held."""
-    if path.is_dir():
-        return False
+    """Whether a cache has a file, undamaged."""
     name = inputs.md5(path)
     held = cache / name[:2] / name[2:]
-    return held.is_file() and held.stat().st_size == path.stat().st_size
+    return held.is_file() and inputs.md5(held) == name
 
 
 def _free_folder(folder: Path) -> Path:
@@ -99,16 +93,15 @@ def _check_out(root: Path, paths: list[str]) -> None:
         raise MachineError("dvc checkout", f"ended with code {code}", f"read what it says: dvc checkout {paths[0]}")
 
 
-def _report(root: Path, outs: Sequence[integrity.Entry]) -> list[str]:
-    """What came back, and what did not."""
+def _report(root: Path, outs: Sequence[integrity.Entry]) -> None:
+    """Say what came back, and what did not."""
     problems: list[Problem] = []
     there = [out for out in outs if (root / out.path).exists()]
     for out in there:
         problems += integrity.check_out(root, out)
     raise_all(problems, IntegrityError)
-    missing = [out.path for out in outs if out not in there]
-    lines = [f"restored: {', '.join(out.path for out in there)}"] if there else []
-    if missing:
-        lines.append(f"not here: {', '.join(missing)}")
-        lines.append("brainseg repro makes them again; dvc pull fetches them where a remote of yours has them")
-    return lines
+    if there:
+        print(f"restored: {', '.join(out.path for out in there)}")
+    if missing := [out.path for out in outs if out not in there]:
+        print(f"not here: {', '.join(missing)}")
+        print("brainseg repro makes them again; dvc pull fetches them where a remote of yours has them")

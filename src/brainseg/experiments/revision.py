@@ -231,12 +231,10 @@ def _report(read: Reader, name: str, path: str) -> Report:
 
 
 def _since_repro(name: str, read: Reader) -> tuple[dict, list[str]]:
-    """The parameters in dvc.lock, which made the numbers; the parameters and the code that have changed since."""
+    """The parameters in dvc.lock; and the results, parameters and code that are newer than the numbers."""
     stages = _read_lock(read)
-    outdated = inputs.find_outdated(stages, TEST)
-    raise_all([Problem(f"{name}:{each.path}", each.what, each.fix) for each in outdated], IntegrityError)
-    made_with = _params(stages)
-    return made_with, _other_values(name, made_with, {}, read) + _changed_code(stages, read)
+    made_with, older = _params(stages), sorted({dep for _, dep in inputs.find_older(TEST, stages)})
+    return made_with, older + _other_values(name, made_with, {}, read) + _changed_code(stages, read)
 
 
 def _changed_code(stages: dict, read: Reader) -> list[str]:

@@ -222,7 +222,7 @@ def _process_all(
                 _print_line(_describe(record, bool(read.kept)))
             bar.update()
             if time.monotonic() - written > SUMMARY_EVERY:
-                folder.write_summary()
+                folder.write_summary(is_last=False)
                 written = time.monotonic()
     return RunResults(records, kept, problems, kind)
 
@@ -361,6 +361,7 @@ def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: t
     found, cut = lesions.find_largest(case, result.mask, result.probability, numbers)
     case_files.add_warnings(row, cut)
     row["seconds"] = f"{read.seconds + time.monotonic() - start:.2f}"
+    folder.expect_change(name)
     written = case_files.write(folder, name, source, case, result, predictor.facts, row, with_maps)
     key, rows = _model_key(predictor), [lesions.format_row(lesion) for lesion in found]
     record = Record(name, _source_key(read.job), key, read.digest, written, row, lesions=rows)

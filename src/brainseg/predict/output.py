@@ -40,8 +40,9 @@ _DEEPEST = 8  # folders in a name
 class Record(NamedTuple):
     """A line of the journal. ``files`` are relative to the folder, ``row`` is the row of summary.csv.
 
-    ``digests``: sha256 of each of the files; ``ResultFolder.add`` takes them. ``lesions``: the case's rows of
-    lesions.csv without its name; None in the line of an earlier version, which did not measure them.
+    ``digests``: sha256 of each of the files, ``stamps``: its size and the time of its writing; ``ResultFolder.add``
+    takes them. ``lesions``: the case's rows of lesions.csv without its name; None in the line of an earlier version,
+    which did not measure them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Record(NamedTuple):
     row: dict[str, Any]
     digests: Sequence[str] = ()
     lesions: list[dict[str, Any]] | None = None
+    stamps: Sequence[Sequence[int]] = ()
 
 
 class ResultFolder:
@@ -73,7 +75,6 @@ class ResultFolder:
         self._old = _UsedNames(self._records)
         self._new = _UsedNames(())
         self._proven: set[str] = set()  # cases whose files are as they were written, by digest, in this run
-        self._changed: set[str] = set()
         self._failed: dict[str, dict[str, Any]] = {}
         self._apart: list[dict[str, Any]] = []
         with files.replacing(home / JOURNAL) as temporary:  # drops incomplete and damaged lines
@@ -128,9 +129,9 @@ class ResultFolder:
     def add(self, record: Record) -> None:
         """Record a case as done. Remove the files of its earlier result that the new one does not have."""
         if not record.digests:
-            record = record._replace(digests=[files.sha256(self.home / file) for file in record.files])
+            digests = [files.sha256(self.home / file) for file in record.files]
+            record = record._replace(digests=digests, stamps=[_stamp(self.home / file) for file in record.files])
         self._append(record._asdict())
-        self._changed.discard(record.name)
         earlier = self._records.get(record.name)
         self._records[record.name] = record
         self._proven.add(record.name)
@@ -151,12 +152,16 @@ class ResultFolder:
         """Add what is no case to the table, in a row of its own also where a case has its name."""
         self._apart.append(row)
 
-    def write_summary(self) -> None:
+    def expect_change(self, name: str) -> None:
+        """Say that a case's files will be written anew: until ``add`` its earlier numbers may be of other files."""
+        self._proven.discard(name)
+
+    def write_summary(self, *, is_last: bool = True) -> None:
         """Write all results of the folder, those of earlier calls too, and what failed in this one, sorted by name.
 
-        Numbers stand beside the files that they are of: what is not as it was written is left out, and named.
+        Numbers stand beside the files that they are of: what is not as it was written is left out, and at last named.
         """
-        there = {name: each for name, each in self._records.items() if self._is_there(each)}
+        there = {name: each for name, each in self._records.items() if self._is_there(each, is_last)}
         rows = {name: record.row for name, record in there.items()}
         rows |= {name: rows.get(name, {}) | row for name, row in self._failed.items()}
         for row in self._apart:
@@ -166,17 +171,19 @@ class ResultFolder:
         found = ({"case": name, **row} for name, record in sorted(there.items()) for row in record.lesions or ())
         self._write_table(LESIONS, LESION_COLUMNS, found)
 
-    def _is_there(self, record: Record) -> bool:
-        """Whether all files of a case are there, as they were written; looked at once in a run."""
-        if record.name in self._changed or not all(os.path.isfile(self.home / file) for file in record.files):
+    def _is_there(self, record: Record, tell: bool) -> bool:
+        """Whether all files of a case are there as they were written: by size and time, else by their content."""
+        paths = [self.home / file for file in record.files]
+        if not all(map(os.path.isfile, paths)):
             return False
-        if record.name not in self._proven:
-            if changed := self._find_changed(record):
-                self._changed.add(record.name)
-                what = f"is not as it was written, so {record.name} is left out of the tables: give its images again"
+        if record.name in self._proven or [_stamp(path) for path in paths] == [list(each) for each in record.stamps]:
+            return True
+        if changed := self._find_changed(record):
+            what = f"is not as it was written, so {record.name} is left out of the tables: give its images again"
+            if tell:
                 print(f"WARNING {self.home / changed}: {what}", file=sys.stderr, flush=True)
-                return False
-            self._proven.add(record.name)
+            return False
+        self._proven.add(record.name)
         return True
 
     def _write_table(self, name: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -303,6 +310,11 @@ def _write_line(content: dict[str, Any]) -> bytes:
     return f"{hashlib.sha256(text).hexdigest()} ".encode() + text + b"\n"
 
 
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
 def _is_sound(record: Record) -> bool:
     """Whether it is as ``ResultFolder.add`` writes it; a digest does not tell who made it."""
     paths = (record.name, *record.files)
@@ -312,6 +324,7 @@ def _is_sound(record: Record) -> bool:
         all(isinstance(text, str) for text in texts)
         and all(map(_is_inside, paths))
         and len(record.digests) == len(record.files)
+        and all(isinstance(number, int) for stamp in record.stamps for number in stamp)
         and record.row.keys() <= set(COLUMNS)
         and all(isinstance(record.row[column], int) for column in NUMBERS)
         and all(lesion.keys() <= set(lesions.COLUMNS) for lesion in record.lesions or ())
