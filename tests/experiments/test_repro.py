@@ -95,6 +95,7 @@ def test_every_recipe_fits_params_yaml(recipe, tmp_path):
     assert changed and set(changed) <= {".".join(key) for key, _ in repro._leaves(overrides)}
 
 
+@pytest.mark.slow
 def test_a_recipe_is_an_experiment(toy):
     code, output = toy.brainseg("repro", "more")
     assert code == 0, output
@@ -103,6 +104,7 @@ def test_a_recipe_is_an_experiment(toy):
     assert Repo(toy.folder).status() == {}
 
 
+@pytest.mark.slow
 def test_v1_empty_rwlock(toy):
     lock = toy.folder / ".dvc/tmp/rwlock"
     lock.write_bytes(b"")
@@ -192,6 +194,7 @@ def test_a_stage_that_dvc_yaml_no_longer_has_is_not_missed(toy):
     assert lock.read_text() == shorter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_v1_killed_while_dvc_writes_its_lock_nothing_is_trained_again(kept, toy):
     """Another training ran since the copy and is committed nowhere; DVC's run cache has it."""

@@ -108,6 +108,7 @@ def test_a_file_divides_by_rows(converted):
     assert [axis.dim_value for axis in divisor.type.tensor_type.shape.dim][1:] == [1, SIDE, 3]
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes(tmp_path, converted):
     shutil.copy(converted(), tmp_path / "a")
     CONVERT(onnx_files.rebuild(built(), "float32"), tmp_path / "b")

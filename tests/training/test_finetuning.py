@@ -32,6 +32,7 @@ def weights_of(trained):
     return [np.asarray(array) for array in trained.network.get_weights()]
 
 
+@pytest.mark.slow
 def test_it_begins_where_the_model_ended(model, data):
     settings = params(**BRIEF, initial_weights=str(model[0]))
     initial = finetuning.load(settings, OUT)
