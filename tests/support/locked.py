@@ -59,7 +59,7 @@ def digest(path: Path) -> str | None:
     """As DVC names it; None where there is nothing."""
     if not path.exists():
         return None
-    return inputs.folder_md5(path) if path.is_dir() else inputs.md5(path)
+    return inputs.name_md5(path)
 
 
 def looked_up(params: dict, key: str):

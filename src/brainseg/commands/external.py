@@ -123,16 +123,16 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     if not home.is_dir():
         raise DataError(home, "is no folder", "--model DIR: the folder of unet.json and unet.weights.h5, or: make pull")
     place, own = home.resolve(), home / EVALUATION.name
-    is_given = params.threshold != "auto" and params.min_component != "auto"
-    used = [] if is_given or own.exists() else [str(EVALUATION)]
+    rule = None
+    if params.threshold != "auto" and params.min_component != "auto":
+        rule = Rule(evaluate.round_threshold(params.threshold), params.min_component)
+    used = [] if rule or own.exists() else [str(EVALUATION)]
     # Of a project; a folder of another kind has no dvc.lock beside it.
     verify([f"{place.name}/unet.json", f"{place.name}/unet.weights.h5", *used], place.parent)
     model, weights = manifest.read(home / "unet.json"), home / "unet.weights.h5"
     manifest.check(model, weights)
-    if params.threshold != "auto" and params.min_component != "auto":
-        return EvaluatedModel(
-            model, weights, Rule(evaluate.round_threshold(params.threshold), params.min_component), None
-        )
+    if rule:
+        return EvaluatedModel(model, weights, rule, None)
     path = own if own.exists() else place.parent / EVALUATION
     return EvaluatedModel(model, weights, *_read_rules(path, model, params.tta))
 

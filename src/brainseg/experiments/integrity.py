@@ -97,7 +97,7 @@ def check_out(root: Path, entry: Entry) -> list[Problem]:
     path = root / entry.path
     if not path.exists():
         return [Problem(str(path), "there is no such file", "dvc repro")]
-    found = inputs.folder_md5(path) if path.is_dir() else inputs.md5(path)
+    found = inputs.name_md5(path)
     if found == entry.md5:
         return []
     fix = f"rm -rf {entry.path} && dvc checkout {entry.path}" if entry.cached else f"git checkout {entry.path}"

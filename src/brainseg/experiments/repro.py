@@ -109,20 +109,12 @@ def options(overrides: dict) -> list[str]:
 
 def flags(overrides: dict) -> list[str]:
     """The values of DVC's -S: ``{"train": {"epochs": 3, "loss": "dice"}}`` → train.epochs=3, train.loss="dice"."""
-    return [f"{'.'.join(key)}={_literal(value)}" for key, value in _leaves(overrides)]
+    return [f"{key}={_literal(value)}" for key, value in config.flatten(overrides).items()]
 
 
 def _literal(value: Any) -> str:
     """A value in Hydra's grammar, which DVC uses: only a quote is escaped, a backslash elsewhere stands for itself."""
     return '"{}"'.format(value.replace('"', '\\"')) if isinstance(value, str) else json.dumps(value)
-
-
-def _leaves(nested: dict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*prefix, key))
-        else:
-            yield (*prefix, key), value
 
 
 def clean_up(root: Path) -> None:
