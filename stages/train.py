@@ -18,17 +18,19 @@ def main() -> None:
     print(running, flush=True)
     from brainseg.data import dataset  # after start: Keras reads its engine once, when imported
     from brainseg.models import manifest
-    from brainseg.tracking import mlflow_runs
-    from brainseg.training import description, finetuning, trainer
+    from brainseg.tracking.live_run import LiveRun
+    from brainseg.training import checkpoints, description, finetuning, history, trainer
 
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
     initial = finetuning.load(params, WEIGHTS)
-    trained = trainer.run(data, params, trainer.identity(params, digests, running, initial), initial)
+    facts = trainer.identity(params, digests, running, initial)
+    with LiveRun(checkpoints.key(facts), digests, params.download.source) as live:
+        trained = trainer.run(data, params, facts, initial, [history.LiveTable(HISTORY).update, live.update])
     trainer.save(trained, WEIGHTS)
-    trainer.write_history(trained, HISTORY)
+    history.write(trained.history, HISTORY)
     manifest.write(MANIFEST, description.describe(trained, WEIGHTS, data, digests, running, params))
-    mlflow_runs.log_training()
+    live.finish()
     print(trainer.finish(trained))
 
 

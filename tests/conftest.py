@@ -16,7 +16,7 @@ import shutil  # noqa: E402
 import pytest  # noqa: E402
 
 from brainseg import errors  # noqa: E402
-from brainseg.tracking import mlflow_runs  # noqa: E402
+from brainseg.tracking import run_store  # noqa: E402
 from tests.support import engine, shared  # noqa: E402
 
 
@@ -68,7 +68,7 @@ def empty_store():
 @pytest.fixture
 def no_settings(monkeypatch):
     """MLflow itself sets its address in the environment: undo that after the test."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME", *mlflow_runs.SETTINGS):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME", *run_store.SETTINGS):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 

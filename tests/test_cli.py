@@ -10,7 +10,7 @@ import typer.main
 from brainseg import __version__, cli
 from brainseg.commands import external
 from brainseg.experiments import comparison, comparison_page, revision
-from brainseg.tracking import mlflow_runs
+from brainseg.tracking import mlflow_runs, run_store
 from tests.support import run_files
 
 
@@ -135,7 +135,7 @@ def test_track_logs_what_is_there(monkeypatch, project):
         return lambda **options: done.append((name, options)) or name != "log_figures" or not down
 
     down = False
-    monkeypatch.setattr(mlflow_runs, "check_store", lambda seconds: None)
+    monkeypatch.setattr(run_store, "check_store", lambda seconds: None)
     for name in ("log_training", "log_evaluation", "log_figures"):
         monkeypatch.setattr(mlflow_runs, name, log(name))
     assert call(monkeypatch, "track") == 0
@@ -144,7 +144,7 @@ def test_track_logs_what_is_there(monkeypatch, project):
     for name in ("training.csv", "evaluation.json", "report.html"):
         (project / "metrics" / name).touch()
     assert call(monkeypatch, "track") == 0
-    patient = {"seconds": mlflow_runs.TRACK_SECONDS}
+    patient = {"seconds": run_store.TRACK_SECONDS}
     once = patient | {"once": True}
     assert done == [("log_training", once), ("log_evaluation", once), ("log_figures", patient)]
     down = True

@@ -497,7 +497,7 @@ def track(debug: Debug = False) -> None:
     For results that DVC restored from its cache, and after a time without the tracking server.
     """
     from brainseg.data import inputs
-    from brainseg.tracking import mlflow_runs
+    from brainseg.tracking import mlflow_runs, run_store
 
     inputs.verify_results()  # what is logged are the numbers that the stages made
     if (mlflow_runs.FOLDS / "summary.json").exists():  # which no stage makes
@@ -510,12 +510,12 @@ def track(debug: Debug = False) -> None:
     }
     there = [log for path, log in logs.items() if Path(path).exists()]
     if there:
-        mlflow_runs.check_store(mlflow_runs.TRACK_SECONDS)
-    done = [log(seconds=mlflow_runs.TRACK_SECONDS) for log in there]
+        run_store.check_store(run_store.TRACK_SECONDS)
+    done = [log(seconds=run_store.TRACK_SECONDS) for log in there]
     if not all(done):
         what, fix = "some results could not be logged", "read the warning above and try again"
-        raise errors.MachineError(mlflow_runs.store_name(), what, fix)
-    print(f"The runs are in {mlflow_runs.store_name()}; make ui shows them.")
+        raise errors.MachineError(run_store.store_name(), what, fix)
+    print(f"The runs are in {run_store.store_name()}; make ui shows them.")
 
 
 @_command("verify-data")

@@ -18,7 +18,7 @@ from brainseg.evaluation.results import Evaluation
 from brainseg.inference import onnx_session
 from brainseg.models.manifest import Manifest
 from brainseg.reporting import model_card
-from brainseg.tracking import mlflow_runs
+from brainseg.tracking import run_store
 from tests.support import onnx_toy, phantom_examples, run_files, tiny_pipeline
 from tests.support.watch import SITE, Watched
 
@@ -91,10 +91,10 @@ def test_mlflow_is_told_to_report_nothing_wherever_a_user_is_told_to_start_it():
             before = text[: command.start()].rpartition("```bash" if path.suffix == ".md" else "\n")[2]
             started[path.name, command[1]] = "MLFLOW_DISABLE_TELEMETRY=true" in before or "{SILENT} " in before
     assert started == dict.fromkeys(
-        [("Makefile", "ui"), ("registry.md", "models serve"), ("mlflow_runs.py", "experiments restore"),
+        [("Makefile", "ui"), ("registry.md", "models serve"), ("run_store.py", "experiments restore"),
          ("registry.py", "models serve")], True
     )  # fmt: skip
-    assert mlflow_runs.SILENT == "MLFLOW_DISABLE_TELEMETRY=true"
+    assert run_store.SILENT == "MLFLOW_DISABLE_TELEMETRY=true"
     team = config.read_yaml(ROOT / "compose.yaml")["services"]
     servers = [each for each in team.values() if "mlflow server" in each.get("command", "")]
     assert [each["environment"]["MLFLOW_DISABLE_TELEMETRY"] for each in servers] == ["true"]

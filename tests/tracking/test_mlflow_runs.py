@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from brainseg import config, files
 from brainseg.errors import DataError, MachineError
 from brainseg.models import networks
-from brainseg.tracking import mlflow_runs
+from brainseg.tracking import live_run, mlflow_runs, run_store
 from tests.support import run_files
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -96,24 +96,72 @@ def test_a_training_is_logged_whole(tree, client):
     assert run.inputs.dataset_inputs[0].dataset.digest == "1" * 36
 
 
+def go_live(tree, key, rows):
+    """A training that has these epochs and did not get to its end."""
+    digests = json.loads((tree / "models/unet.json").read_text())["data"]
+    with live_run.LiveRun(key, digests, "phantom", tree) as live:
+        live.update(rows)
+        end = time.monotonic() + 10
+        while not (live._run and len(run_store.RunStore()._losses(live._run)) == len(rows)):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    return live
+
+
+def test_a_live_run_is_completed_and_lasts_as_long_as_the_training(tree, client):
+    live = go_live(tree, "a", [{"epoch": 1, "loss": 0.9000001, "val_volume_dice": 0.2}])  # the table has six digits
+    time.sleep(0.3)
+    assert live.finish()
+    (run,) = runs(client, "train")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(1, 0.9000001), (2, 0.5), (3, 0.4)]
+    assert run.info.status == "FINISHED" and run.data.tags["model.sha256"] == digest(tree)
+    took = (run.info.end_time - run.info.start_time) / 1000
+    assert took == pytest.approx(live.ended - live.started, abs=0.01)
+
+
+def test_a_training_whose_store_was_down_lasts_as_long_too(tree, client):
+    assert mlflow_runs.log_training(tree, key="a", started=1000.0, ended=1060.5)
+    (run,) = runs(client, "train")
+    assert (run.info.start_time, run.info.end_time) == (1_000_000, 1_060_500)
+
+
+def test_track_completes_the_run_of_this_training_alone(tree, client):
+    """The store was down at its end. Others of the same data are not taken for it, nor one without an epoch."""
+    go_live(tree, "another", [{"epoch": 1, "loss": 0.8, "val_volume_dice": 0.2}])
+    own = go_live(tree, "own", [{"epoch": 1, "loss": 0.9, "val_volume_dice": 0.2}])
+    go_live(tree, "just started", [])
+    assert mlflow_runs.log_training(tree, once=True)
+    found = {run.info.run_id: run.info.status for run in runs(client, "train")}
+    assert sorted(found.values()) == ["FINISHED", "RUNNING", "RUNNING"] and found[own._run] == "FINISHED"
+
+
 def test_the_model_has_a_signature_and_loads(tree, client):
     import mlflow
 
     mlflow_runs.log_training(tree)
     (model,) = client.search_logged_models([runs(client, "train")[0].info.experiment_id])
     loaded = mlflow.pyfunc.load_model(model.model_uri)
-    (images,) = loaded.metadata.signature.inputs
-    assert (images.type.name, images.shape) == ("uint8", (-1, 32, 32, 3))
-    answer = loaded.predict(np.zeros((2, 32, 32, 3), np.uint8))
-    assert answer.shape == (2, 32, 32) and answer.dtype == np.float32
+    assert loaded.metadata.metadata == {"images": "(n, 32, 32, 3), whole numbers from 0 to 255 of any type"}
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    answer = loaded.predict(images)
+    assert answer.shape == (2, 32, 32) and answer.dtype == np.float32 and answer.std() > 0
+    for other in (images.astype(np.float32), images.astype(np.int64), {"images": images.astype(float)}):
+        np.testing.assert_array_equal(loaded.predict(other), answer)
+    for wrong in (images / 255, images - 256.0, np.full((1, 32, 32, 3), np.nan), images[0], images[..., :2]):
+        with pytest.raises(ValueError, match="images"):
+            loaded.predict(wrong)
     assert not list(files.project_root().rglob("*.pkl"))
 
 
 def test_an_evaluation_is_a_child_of_the_training_with_its_weights(tree, client):
     mlflow_runs.log_training(tree)
     mlflow_runs.log_evaluation(tree)
-    (child,) = runs(client, "evaluate")
-    assert child.data.tags["mlflow.parentRunId"] == runs(client, "train")[0].info.run_id
+    (child,), (parent,) = runs(client, "evaluate"), runs(client, "train")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.info.run_name == "evaluate"
+    assert parent.data.metrics["val.volume.dice.mean"] == parent.data.metrics["test.volume.dice.mean"] == 0.75
+    assert parent.data.params["evaluate.bootstrap"] and parent.info.status == "FINISHED"
     found = child.data.metrics
     assert found["volume_dice_mean"] == found["val.volume.dice.mean"] == found["test.volume.dice.mean"] == 0.75
     assert not {"hd95_median", "val.volume.dice.hi"} & set(found)  # undefined
@@ -203,31 +251,31 @@ def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tree, cl
     own = client.create_experiment("brainseg")
     client.delete_experiment(own)
     with pytest.raises(DataError) as caught:
-        mlflow_runs.check_store(60)
+        run_store.check_store(60)
     (problem,) = caught.value.problems
     assert mlflow_runs.log_evaluation(tree, seconds=60) is False
     warned = capsys.readouterr().err
     assert warned.count("WARNING") == 1 and f"Fix: {problem.fix}" in warned
     *settings, program, group, action, option, value = shlex.split(problem.fix.partition(", or ")[0])
     env = dict(setting.split("=", 1) for setting in settings)
-    assert env == {"MLFLOW_TRACKING_URI": mlflow_runs.store_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    assert env == {"MLFLOW_TRACKING_URI": run_store.store_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
     assert program == "mlflow"
     done = CliRunner().invoke(cli, [group, action, option, value], env=env)
     assert done.exit_code == 0, done.output
-    mlflow_runs.check_store(60)
+    run_store.check_store(60)
     assert mlflow_runs.log_evaluation(tree, seconds=60) is True
 
 
 def test_another_name_goes_round_a_deleted_experiment(client, monkeypatch):
     client.delete_experiment(client.create_experiment("brainseg"))
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
-    mlflow_runs.check_store(60)
+    run_store.check_store(60)
 
 
 def test_a_store_that_is_none_is_told(project_root):
     (project_root / "mlflow.db").write_text("no database, but more than a hundred bytes of something else" * 3)
     with pytest.raises(MachineError, match="DatabaseError"):
-        mlflow_runs.check_store(60)
+        run_store.check_store(60)
 
 
 def test_settings_of_the_user_win(tree, tmp_path, empty_store, monkeypatch):
@@ -305,7 +353,7 @@ def test_m1_tracking_server_down_answering_500_hanging(fault, tree, server, monk
 def test_m1_a_server_that_drips_is_left_in_time(tree, server, monkeypatch, capsys):
     import mlflow  # noqa: F401  # its import takes seconds and is not counted
 
-    assert mlflow_runs.STAGE_SECONDS <= 10
+    assert run_store.STAGE_SECONDS <= 10
     server.fault = "dripping"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
     start = time.monotonic()
@@ -395,7 +443,7 @@ def test_m2_four_first_starts_at_once(tree, project_root):
 ])  # fmt: skip
 def test_a_password_of_the_store_is_not_shown(uri, shown, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert mlflow_runs.store_name() == shown
+    assert run_store.store_name() == shown
 
 
 def test_what_mlflow_says_of_an_address_is_told_without_its_password(monkeypatch, capsys, project_root):

@@ -21,7 +21,7 @@ from brainseg.evaluation.results import Evaluation
 from brainseg.inference import onnx_session
 from brainseg.models.manifest import Manifest
 from brainseg.reporting import model_card
-from brainseg.tracking import mlflow_runs, registry
+from brainseg.tracking import registry, run_store
 from tests.support import onnx_toy
 from tests.support.locked import released_manifest
 
@@ -105,7 +105,7 @@ def test_it_loads_with_its_signature_and_answers_as_the_file_does(tree, client):
 def test_it_stands_beside_its_training_and_carries_its_numbers(tree, client):
     import mlflow
 
-    with mlflow_runs.RunStore().run(tree, {"stage": "train", "model.sha256": "a" * 64}) as trained:
+    with run_store.RunStore().run(tree, {"stage": "train", "model.sha256": "a" * 64}) as trained:
         pass
     registry.run(tree)
     run = mlflow.get_run(client.get_model_version_by_alias("brainseg", "champion").run_id)

@@ -15,7 +15,7 @@ from brainseg.errors import IntegrityError, RunError
 from brainseg.evaluation import metrics
 from brainseg.models import backend, manifest, networks, prediction
 from brainseg.models.backend import Runtime
-from brainseg.training import checkpoints, trainer
+from brainseg.training import checkpoints, history, trainer
 from tests.support.cohort import write_cohort
 from tests.support.tiny_training import (
     IDENTITY,
@@ -139,10 +139,12 @@ def killed(checkpoints_of_a_killed_run, project_root):
 
 def test_t3_killed_and_resumed_gives_the_same_weights(data, killed, capsys, uninterrupted):
     """Dropout, augmentation, averaged weights and the optimizer all go on where they were."""
-    resumed = train(data, params())
+    seen = []
+    resumed = train(data, params(), watchers=[lambda history: seen.append([row["epoch"] for row in history])])
     assert "resumed after epoch 2 of 3" in capsys.readouterr().out
     assert result_of(resumed) == uninterrupted
     assert resumed.history["epoch"].tolist() == [1, 2, 3]
+    assert seen == [[1, 2], [1, 2, 3]]
 
 
 def test_training_never_looks_at_the_test_patients(data, uninterrupted):
@@ -200,7 +202,7 @@ def test_e1_model_and_input_do_not_fit_or_model_missing_or_changed(released, tmp
 
 
 def test_history_has_the_columns_of_the_docs(trained, tmp_path):
-    trainer.write_history(trained[0], tmp_path / "training.csv")
+    history.write(trained[0].history, tmp_path / "training.csv")
     header = (tmp_path / "training.csv").read_text().splitlines()[0]
     assert header == (
         "epoch,loss,dice,iou,binary_accuracy,val_loss,val_dice,val_iou,val_binary_accuracy,val_volume_dice,learning_rate"

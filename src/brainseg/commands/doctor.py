@@ -17,7 +17,7 @@ from brainseg.errors import BrainsegError
 from brainseg.evaluation import results
 from brainseg.experiments import repro, revision
 from brainseg.models import backend, manifest
-from brainseg.tracking import mlflow_runs
+from brainseg.tracking import run_store
 
 PYTHONS = (3, 11), (3, 13)
 GIB = 2**30
@@ -135,7 +135,7 @@ def remotes(root: Path) -> Finding:
 
 def runs(root: Path) -> Finding:
     """The tracking store. A server must answer within ``ANSWER_SECONDS``."""
-    uri = mlflow_runs.store_uri()
+    uri = run_store.store_uri()
     if uri.startswith("http"):
         try:
             errors.limit(ANSWER_SECONDS, partial(_begin_answer, uri))  # requests' own limit is for each byte

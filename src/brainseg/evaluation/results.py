@@ -231,8 +231,9 @@ class Evaluation(ExternalEvaluation):
 
 
 class Summary(ParamsBlock):
-    """metrics/summary.json: what DVC shows of a run."""
+    """metrics/summary.json: what DVC shows of a run, first the number by which one may choose among runs."""
 
+    val_volume_dice_mean: Share
     volume_dice_mean: Share
     volume_dice_median: Share
     volume_iou_mean: Share
@@ -241,7 +242,6 @@ class Summary(ParamsBlock):
     slice_sensitivity: Share
     slice_false_positive_rate: Share
     flair_threshold_dice_mean: Share
-    val_volume_dice_mean: Share
     threshold: Threshold
 
 

@@ -25,8 +25,8 @@ from brainseg.experiments import revision
 from brainseg.inference import onnx_session
 from brainseg.reporting import model_card
 from brainseg.reporting.model_card import ModelFacts
-from brainseg.tracking import gate, mlflow_runs
-from brainseg.tracking.mlflow_runs import SILENT
+from brainseg.tracking import gate, run_store
+from brainseg.tracking.run_store import SILENT
 
 NAME, ALIAS = "brainseg", gate.ALIAS
 MODEL, METRICS = Path("models/unet.onnx"), Path("metrics")
@@ -57,7 +57,7 @@ def run(tree: Path = Path(), *, anew: bool = False) -> str:
             found = errors.limit(LOOK_SECONDS, functools.partial(_look, session.digest, Path(folder)))
         store, champion, same, numbers = found
         if same and same == champion:
-            return f"version {same} of {NAME} is this model, and {ALIAS} already, in {mlflow_runs.store_name()}"
+            return f"version {same} of {NAME} is this model, and {ALIAS} already, in {run_store.store_name()}"
         _require_gates(gate.check_gates(tree / METRICS, numbers, anew=anew), champion)
 
         def crown() -> str:
@@ -69,7 +69,7 @@ def run(tree: Path = Path(), *, anew: bool = False) -> str:
             version = errors.limit(CROWN_SECONDS, crown)
     before = f", before it version {champion}" if champion else ""
     return (
-        f"version {version} of {NAME} is {ALIAS} in {mlflow_runs.store_name()}{before}; "
+        f"version {version} of {NAME} is {ALIAS} in {run_store.store_name()}{before}; "
         f"to serve it: {SILENT} mlflow models serve -m models:/{NAME}@{ALIAS} --env-manager local"
     )
 
@@ -85,7 +85,7 @@ class Found(NamedTuple):
 
 def _look(digest: str, folder: Path) -> Found:
     """Ask the registry. The numbers of a champion that is another model are downloaded into ``folder``."""
-    store = Registry(mlflow_runs.RunStore())
+    store = Registry(run_store.RunStore())
     champion, same = store.champion(), store.version_of(digest)
     return Found(store, champion, same, store.numbers_of(champion, folder) if champion and champion != same else None)
 
@@ -115,10 +115,10 @@ def _check_same_run(session: onnx_session.Session, facts: ModelFacts, tree: Path
 
 @contextlib.contextmanager
 def _reach_store() -> Iterator[None]:
-    """``mlflow_runs.reach_store``, with errors of its own alone as those of the store."""
+    """``run_store.reach_store``, with errors of its own alone as those of the store."""
     with contextlib.ExitStack() as stack:
         with _wrap_errors():
-            stack.enter_context(mlflow_runs.reach_store(LOOK_SECONDS))
+            stack.enter_context(run_store.reach_store(LOOK_SECONDS))
         yield
 
 
@@ -134,14 +134,14 @@ def _wrap_errors() -> Iterator[None]:
     except Exception as error:
         slow = "" if isinstance(error, TimeoutError) else f"; for a slow one set {LIMIT}=60"
         fix = f"check that it answers (MLFLOW_TRACKING_URI names it{slow}), run again"
-        raise MachineError(f"MLflow ({mlflow_runs.store_name()})", mlflow_runs.describe_fault(error), fix) from error
+        raise MachineError(f"MLflow ({run_store.store_name()})", run_store.describe_fault(error), fix) from error
 
 
 @contextlib.contextmanager
 def _limit_waiting(seconds: str) -> Iterator[None]:
     """Limit how long MLflow waits for one answer, unless the user set a limit."""
     before = os.environ.get(LIMIT)
-    if before in (None, mlflow_runs.SETTINGS[LIMIT], ANSWER_SECONDS):
+    if before in (None, run_store.SETTINGS[LIMIT], ANSWER_SECONDS):
         os.environ[LIMIT] = seconds
     try:
         yield
@@ -152,7 +152,7 @@ def _limit_waiting(seconds: str) -> Iterator[None]:
 class Registry:
     """The versions of one registered model."""
 
-    def __init__(self, store: mlflow_runs.RunStore):
+    def __init__(self, store: run_store.RunStore):
         self.store, self.client = store, store.client
 
     def champion(self) -> str | None:
@@ -215,7 +215,7 @@ class Registry:
             (Path(folder) / CARD).write_text(model_card.render_markdown(facts), encoding="utf-8")
             logged = mlflow.onnx.log_model(
                 session.content, name="unet", signature=build_signature(session),
-                pip_requirements=mlflow_runs.pin_installed(NEEDED_TO_SERVE),
+                pip_requirements=run_store.pin_installed(NEEDED_TO_SERVE),
                 extra_files=[*extra, str(Path(folder) / CARD)], save_as_external_data=False,
                 metadata={"weights_sha256": weights, DIGEST: digest},
             )  # fmt: skip

@@ -5,9 +5,10 @@ come before the learning rate has decreased. The last epoch of a cosine schedule
 (Isensee et al., 2021).
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -25,6 +26,8 @@ from brainseg.training import checkpoints, finetuning, losses, sampling
 from brainseg.training.augmentation import Augmenter
 from brainseg.training.progress import Progress
 from brainseg.training.training_model import TrainingModel
+
+Watcher = Callable[[Sequence[dict[str, Any]]], None]
 
 
 class TrainingResult(NamedTuple):
@@ -90,12 +93,16 @@ def identity(
     }
 
 
-def run(data: Dataset, params: Params, facts: dict, initial: finetuning.InitialModel | None = None) -> TrainingResult:
+def run(
+    data: Dataset, params: Params, facts: dict, initial: finetuning.InitialModel | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> TrainingResult:  # fmt: skip
     """Train as ``params`` (blocks train, network, augmentation) say. Resume from the last checkpoint if there is one.
 
     Args:
         facts: everything that determines the result, see ``identity``.
         initial: the model whose weights replace the random initial weights.
+        watchers: called with all rows of the history after each epoch, and once when a training goes on.
 
     Raises:
         RunError: the loss, a weight or a validation answer is not finite, or memory ran out.
@@ -109,7 +116,7 @@ def run(data: Dataset, params: Params, facts: dict, initial: finetuning.InitialM
     if initial:
         networks.set_initial_weights(model.network, initial.network)
     with checkpoints.lock(directory), checkpoints.Writer(directory, key) as writer:
-        recorder = EpochRecorder(model, data, batches, params.train, writer)
+        recorder = EpochRecorder(model, data, batches, params.train, writer, watchers)
         recorder.resume()
         if not recorder.is_finished():
             _fit(model, batches, recorder, params.train)
@@ -175,11 +182,12 @@ class EpochRecorder(keras.callbacks.Callback):
     """Before each epoch: draws its samples. After it: validates, keeps the best or last weights, saves, stops early."""
 
     def __init__(
-        self, model: TrainingModel, data: Dataset, batches: Batches, params: Train, writer: checkpoints.Writer
+        self, model: TrainingModel, data: Dataset, batches: Batches, params: Train, writer: checkpoints.Writer,
+        watchers: Sequence[Watcher],
     ):  # fmt: skip
         super().__init__()
         self.segmenter, self.data, self.batches, self.settings = model, data, batches, params
-        self.writer = writer
+        self.writer, self.watchers = writer, watchers
         self.history: list[dict[str, float]] = []
         self.kept: list[np.ndarray] = []
         self.kept_epoch = self.skipped = 0
@@ -204,6 +212,7 @@ class EpochRecorder(keras.callbacks.Callback):
             if self.settings.keep == "last" or self.best_epoch == epoch + 1:
                 self.kept, self.kept_epoch = weights, epoch + 1
         self._save()
+        self._tell()
         if self.is_finished():
             self.segmenter.stop_training = True
 
@@ -239,6 +248,11 @@ class EpochRecorder(keras.callbacks.Callback):
         self.skipped = self._count_skipped(len(self.history))
         self.kept = [found.arrays[f"kept/{index}"] for index in range(len(self.segmenter.network.weights))]
         print(f"resumed after epoch {found.epoch} of {self.settings.epochs}", flush=True)
+        self._tell()
+
+    def _tell(self) -> None:
+        for watch in self.watchers:
+            watch(self.history)
 
     def _save(self) -> None:
         state = {f"state/{i}": array for i, array in enumerate(_copy_values(_collect_state(self.segmenter)))}
@@ -341,11 +355,6 @@ def save(trained: TrainingResult, weights: Path) -> None:
     """Write only the weights. The file has no date and no name of the machine, so equal weights give equal bytes."""
     with files.replacing(weights) as temporary:
         trained.network.save_weights(temporary)
-
-
-def write_history(trained: TrainingResult, path: Path) -> None:
-    """Write the history as CSV, one row for each epoch."""
-    files.write_text(path, trained.history.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
 def finish(trained: TrainingResult) -> str:
