@@ -82,6 +82,7 @@ def changed(values: dict) -> str:
         ({"augmentation.window": 0.001}, "augmentation.window is 0 of 256 pixels"),
         ({"network.norm": "group", "network.filters": 12}, "to a multiple of 8"),
         ({"split.test_fold": 5}, "set split.test_fold to 0..4"),
+        ({"download.patients": "a.csv", "download.patient": "each_volume"}, "set download.patient: folder"),
         ({"network.name": "unet3d"}, "set network.context to 1 or more"),
         ({"network.name": "unet3d", "network.context": 1, "split.unit": "slice"}, "set split.unit: patient"),
         (
@@ -114,8 +115,8 @@ def test_t1_every_fault_at_once(tmp_path):
     assert len(caught.value.problems) == 2
 
 
-def test_no_value_has_a_default_but_the_layout_that_older_files_lack():
+def test_no_value_has_a_default_but_what_older_files_lack():
     for name, block in config.Params.model_fields.items():
         fields = block.annotation.model_fields
         given = {key for key, field in fields.items() if not field.is_required()}
-        assert given == ({"layout"} if name == "download" else set()), name
+        assert given == ({"layout", "patients"} if name == "download" else set()), name

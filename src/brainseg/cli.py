@@ -270,6 +270,10 @@ def data(
         Layout, Option("--layout", help="How files are laid out, as download.layout; auto recognises it.")
     ] = "auto",
     patient: Annotated[str, Option("--patient", metavar="RULE", help="As download.patient.")] = "folder",
+    patients: Annotated[
+        str | None,
+        Option("--patients", metavar="CSV", help="As download.patients: columns case, patient, institution."),
+    ] = None,
     images: Annotated[str, Option("--images", metavar="PATTERN", help="As download.images, in quotes.")] = "**/*",
     masks: Annotated[str, Option("--masks", metavar="PATTERN", help="As download.masks, in quotes.")] = "**/*_mask.*",
     json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
@@ -281,7 +285,7 @@ def data(
     """
     from brainseg.commands import own_data
 
-    own_data.run(path, layout, patient, images, masks, as_json=json)
+    own_data.run(path, layout, patient, images, masks, patients, as_json=json)
 
 
 @_command("evaluate", patterns=("images", "masks", "predictions"))

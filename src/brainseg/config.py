@@ -1,8 +1,8 @@
 """params.yaml as frozen, strict models. Each stage loads only the blocks that it declares in dvc.yaml.
 
-No number has a default here: ``params.yaml`` is the one place that holds them. ``download.layout`` has one, since
-older files lack it. A misspelt key, a wrong type or a value out of range is refused before any work; the error names
-the key, the range and the nearest name.
+No number has a default here: ``params.yaml`` is the one place that holds them. ``download.layout`` and
+``download.patients`` have one, since older files lack them. A misspelt key, a wrong type or a value out of range is
+refused before any work; the error names the key, the range and the nearest name.
 """
 
 import difflib
@@ -68,6 +68,7 @@ class Download(ParamsBlock):
     images: str
     masks: str
     patient: Annotated[str, AfterValidator(_check_patient_rule)]
+    patients: str | None = None
 
 
 class Phantom(ParamsBlock):
@@ -247,11 +248,15 @@ def _count_levels(text: str) -> int:
 
 def _find_conflicts(path: Path, params: Params) -> list[Problem]:
     """Values that are allowed alone but not together."""
-    network, split, size = params.network, params.split, params.preprocess.size
+    network, split, size, download = params.network, params.split, params.preprocess.size, params.download
     window = round(params.augmentation.window * size)  # as in training/augmentation.py
     step = max(1, network.stem) * 2**network.depth  # grid pixels for one pixel of the deepest level
     needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
     rules = {
+        f"download.patients is {download.patients}, download.patient {download.patient}": (
+            download.patients is not None and download.patient != "folder",
+            "set download.patient: folder, which leaves the patients to the CSV, or download.patients: null",
+        ),
         f"preprocess.size is {size}, {needs}": (
             size % step != 0,
             f"set preprocess.size to a multiple of {step}, or lower network.depth",

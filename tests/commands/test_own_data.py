@@ -33,6 +33,7 @@ def test_a_readable_folder(tmp_path, monkeypatch, capsys):
     told = {name: text.strip() for name, text in rows(capsys.readouterr().out).items()}
     assert told["layout"].startswith("BraTS folders (download.layout: brats), ")
     assert (told["patients"], told["volumes"], told["slices"]) == ("2", "2", "4")
+    assert told["cases"] == "BraTS20_Training_001 -> patient BraTS20_Training_001"
     assert told["sequences"] == "pre-contrast in 2, FLAIR in 2, post-contrast in 2"
     assert told["masks"] == "2 found, 0 missing, 0 empty of 2 looked at"
     assert (told["size"], told["spacing, mm"]) == ("8 x 8 x 2 in 2", "0.9 x 1.1 x 5 in 2")
@@ -109,6 +110,19 @@ def test_what_was_asked_is_written_in_the_lines(tmp_path, monkeypatch, capsys):
         "patient": "(img)_",
     }  # fmt: skip
     assert call(monkeypatch, root, "--patient", "(a)(b)") == 2 and "--patient" in capsys.readouterr().err
+
+
+def test_patients_by_a_table(tmp_path, monkeypatch, capsys):
+    own_layouts.nnunet(tmp_path / "own")
+    (tmp_path / "cases.csv").write_text("case,patient,institution\nA_1,p,North\nA_2,q,South\n")
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "own", "--patients", "cases.csv") == 0
+    told = capsys.readouterr().out
+    assert "imagesTr/A_1_0003 -> patient p" in told and "North 1, South 1" in told
+    block = config.parse_yaml(told.partition("params.yaml:")[2], "x")["download"]
+    assert block["patients"] == str(tmp_path / "cases.csv") and block["patient"] == "folder"
+    assert call(monkeypatch, "own", "--patients", "cases.csv", "--patient", "(A)") == 2
+    assert "leave one of the two out" in capsys.readouterr().err
 
 
 def test_a_dicom_seg_is_looked_at_on_its_image(tmp_path, monkeypatch, capsys):

@@ -186,6 +186,24 @@ def test_patterns(tmp_path, images, masks, image, mask):
     assert pair[:2] == ("p1", 1)
 
 
+def test_two_patients_are_told_before_anything_is_read(tmp_path, capsys):
+    names = [f"{p}/anat/{p}_FLAIR{end}.nii" for p in ("sub-01", "sub-02") for end in ("", "_mask")]
+    packing = folder.pairs(params(place(tmp_path, *names), images="**/*_FLAIR.nii", masks="**/*_FLAIR_mask.nii"))
+    with pytest.raises(DataError):  # these are no volumes
+        next(packing)
+    assert "2 patients (download.patient: folder): sub-01/anat -> patient sub-01; sub-02/anat -> patient sub-02\n" in (
+        capsys.readouterr().err
+    )
+
+
+def test_sessions_that_are_taken_as_patients_are_told(tmp_path, capsys):
+    stems = [f"sub-01/{s}/anat/sub-01_{s}_FLAIR" for s in ("ses-1", "ses-2")]
+    root = place(tmp_path, *(f"{stem}{end}.nii" for stem in stems for end in ("", "_mask")))
+    pairs = found(root, images="**/*_FLAIR.nii", masks="**/*_FLAIR_mask.nii", patient="each_volume")
+    assert [pair[0] for pair in pairs] == ["sub-01_ses-1", "sub-01_ses-2"]
+    assert "WARNING sub-01: several images, each taken as another patient" in capsys.readouterr().err
+
+
 def test_p1_missing_mask_mask_without_image_and_two_masks_are_all_listed(tmp_path):
     place(tmp_path, "a/1.tif", "b/2_mask.tif", "fine/5.tif", "fine/5_mask.tif")
     root = place(tmp_path, "c/3.tif", "c/3_mask.tif", "c/3_mask.png", "d/4.tif", "d/4.png", "d/4_mask.tif")

@@ -45,21 +45,25 @@ def run(
     patient: str = "folder",
     images: str = recognition.UNSET[0],
     masks: str = recognition.UNSET[1],
+    patients: str | None = None,
     *,
     as_json: bool = False,
 ) -> None:
     """Print what would be read of ``path``.
 
     Args:
-        layout, patient, images, masks: as in ``download``.
+        layout, patient, images, masks, patients: as in ``download``; the last relative to the current folder.
 
     Raises:
         DataError: it could not be read, with all that is wrong; what could be found is printed before.
     """
     place = os.path.abspath(os.path.expanduser(path))
+    table = os.path.abspath(os.path.expanduser(patients)) if patients else None
+    if table and patient != "folder":
+        raise DataError("--patients", f"--patient {patient} names patients as well", "leave one of the two out")
     try:
         params = config.Download(
-            source="folder", path=place, layout=layout, images=images, masks=masks, patient=patient
+            source="folder", path=place, layout=layout, images=images, masks=masks, patient=patient, patients=table
         )
     except ValidationError as error:
         fix = "folder, each_volume, each_image, or a regular expression with one group"
@@ -92,6 +96,8 @@ def summarise(params: config.Download) -> Summary:
     rows = {
         "layout": f"{read.title} (download.layout: {read.layout}), {read.why}",
         "patients": f"{len({case.patient for case in cases}):,}",
+        **({"cases": "\n".join(finding.show_patients(cases))} if cases else {}),
+        **({"institutions": shown} if (shown := _describe_institutions(cases)) else {}),
         **_describe_cases(cases, grids),
         **({"sequences": shown} if (shown := _describe_sequences(read)) else {}),
         "masks": f"{len(cases):,} found, {lacking:,} missing, {empty:,} empty of {looked:,} looked at",
@@ -171,6 +177,14 @@ def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str,
     return rows | {"slices": f"{counted:,}" + (" and those of volumes that are no NIfTI" if open_ended else "")}
 
 
+def _describe_institutions(cases: list[PairedFiles]) -> str:
+    """How many patients each has, if ``download.patients`` or a CSV of pairs names any."""
+    counts = Counter(institution for _, institution in {(case.patient, case.institution) for case in cases})
+    if not any(counts):
+        return ""
+    return ", ".join(f"{name or folder.INSTITUTION} {count:,}" for name, count in counts.most_common())
+
+
 def _describe_sequences(read: Recognised) -> str:
     counts: Counter[str] = Counter()
     for case in (case for case in read.found.cases if case.is_volume):
@@ -212,7 +226,8 @@ def _describe_rest(read: Recognised) -> dict[str, str]:
 
 def _write_params(params: config.Download, read: Recognised) -> list[str]:
     """The lines of params.yaml that read this."""
-    values = {name: getattr(params, name) for name in ("path", "images", "masks", "patient")}
+    names = ("path", "images", "masks", "patient", *(["patients"] if params.patients else []))
+    values = {name: getattr(params, name) for name in names}
     written = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}  # is YAML, too
     lines = {"source": "folder", "path": written.pop("path"), "layout": read.layout, **written}
     return ["download:", *(f"  {name}: {value}" for name, value in lines.items())]

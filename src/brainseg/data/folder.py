@@ -1,6 +1,7 @@
 """The user's own images and masks, slices or volumes, as ``layouts`` or ``pairing`` find them, for the archive.
 
-``patients.csv`` at the top of the folder (columns patient, institution) may name the institution of each patient.
+``patients.csv`` at the top of the folder (columns patient, institution) may name the institution of each patient whom
+no other table gives one.
 """
 
 import sys
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from brainseg import config
 from brainseg.data import csv_tables, pairing
 from brainseg.data.archive import Pair
-from brainseg.data.layouts import recognition
+from brainseg.data.layouts import finding, recognition
 from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError, Problem, guard, printable, raise_all, show_some
 from brainseg.io import nifti, pictures, scans
@@ -28,8 +29,8 @@ def pairs(params: config.Download, scope: pairing.Scope = pairing.ALL) -> Iterat
     """The folder's pairs, sorted by patient and slice number.
 
     The slice number is the last number in the image's name, or counts a volume's axial slices from feet to head. The
-    bytes of slices are taken as they are; preprocess decodes and checks them. The layout, and what was assumed or
-    passed over, is told on stderr.
+    bytes of slices are taken as they are; preprocess decodes and checks them. The layout and two patients, and what was
+    assumed or passed over, are told on stderr.
 
     Raises:
         DataError: everything that has no partner, two partners, no patient or no number, in one list; at the end
@@ -40,9 +41,10 @@ def pairs(params: config.Download, scope: pairing.Scope = pairing.ALL) -> Iterat
     root, problems, remarks = read.root, list[Problem](), Remarks()
     if read.layout != recognition.PATTERNS:
         print(f"{root}: {read.title}, {read.why} (download.layout: {read.layout})", file=sys.stderr)
-    institutions = _read_institutions(
-        scope.patients or root, {each.patient for each in read.found.cases}, strict=not scope.patients
-    )
+    patients = {each.patient for each in read.found.cases}
+    shown = "; ".join(finding.show_patients(read.found.cases))
+    print(f"{root}: {len(patients):,} patients ({recognition.name_rule(params)}): {printable(shown)}", file=sys.stderr)
+    institutions = _read_institutions((scope.patients or root) / PATIENTS, patients, params, strict=not scope.patients)
     for each in tqdm(read.found.cases, desc="pack", unit="pairs", mininterval=0.5, disable=None):
         place = each.patient, each.institution or institutions.get(each.patient, INSTITUTION)
         try:
@@ -159,13 +161,12 @@ def _stack(pre: scans.Scan, flair: scans.Scan, post: scans.Scan, found: PairedFi
     return np.stack([part if len(types) == 1 else part.astype(np.float32) for part in parts], axis=-1)
 
 
-def _read_institutions(root: Path, patients: set[str], strict: bool) -> dict[str, str]:
-    """Patient → institution, as ``patients.csv`` says; empty where there is no such file.
+def _read_institutions(path: Path, patients: set[str], params: config.Download, *, strict: bool) -> dict[str, str]:
+    """Patient → institution, as ``patients.csv`` says; empty where there is no such file, or it is another table.
 
     A patient in it who is not in ``patients`` is an error if ``strict``, else ignored.
     """
-    path = root / PATIENTS
-    if not path.exists():
+    if not path.exists() or (params.patients and path.samefile(recognition.find_table(params.patients))):
         return {}
     try:
         table = csv_tables.read_csv(path, dtype=str, keep_default_na=False)

@@ -17,7 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
 from brainseg import config
-from brainseg.errors import Problem, printable, raise_all
+from brainseg.data import patient_rules
+from brainseg.data.patient_rules import Key
+from brainseg.errors import Problem, printable, raise_all, show_some
 from brainseg.io import nifti, pictures, scans
 from brainseg.io.folders import Walk
 
@@ -28,7 +30,6 @@ _MANY = 4  # files without a partner that are told in one line if none has one
 _WILDCARDS = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
 
 K = TypeVar("K")
-Key = tuple[str, ...]  # the folders that wildcards match, then what they match in the name
 
 
 class PairedFiles(NamedTuple):
@@ -73,6 +74,8 @@ ALL = Scope()
 def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[PairedFiles]:
     """The pairs below ``root``, sorted by patient and slice number.
 
+    With ``download.patients`` identities are not checked: the patients are placeholders until the table is applied.
+
     Raises:
         DataError: all faults at once.
     """
@@ -98,13 +101,18 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
         masks, faults = _assign_answers(root, masks, images, find_fixed_folder(params.masks) + "/")
         problems += faults
     problems += _check_partners(images, masks, params)
+    firsts = {key: image for key, (image, *_) in images.items()}
+    patients = patient_rules.find_patients(firsts, params.patient, scope.base)
+    shared = patient_rules.find_shared_subjects(firsts) if params.patient == "each_volume" else []
+    if shared:
+        what = "several images, each taken as another patient: one may be trained on and another tested on"
+        print(f"WARNING {show_some(shared, 3)}: {what}", file=sys.stderr)
     found = []
-    for key, (image, *_) in images.items():
+    for key, image in firsts.items():
         whole = is_volume(root, image)
-        patient = find_patient(key, image.removeprefix(scope.base), params.patient)
         number = 1 if whole or params.patient in ("each_image", "each_volume") else find_number(image)
-        found.append(PairedFiles(patient, number, image, masks.get(key, [""])[0], whole))
-    problems += check_identities(found, params.patient)
+        found.append(PairedFiles(patients[key], number, image, masks.get(key, [""])[0], whole))
+    problems += [] if params.patients else check_identities(found, params.patient)
     raise_all([problem._replace(path=str(root / problem.path)) for problem in dict.fromkeys(problems)])
     return sorted(found)
 
@@ -252,21 +260,6 @@ def split_name(name: str, *more: str) -> tuple[str, str]:
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"(\*\*/|\*|\?)", pattern)
     return re.compile("".join(_WILDCARDS.get(part) or re.escape(part) for part in parts), re.DOTALL)
-
-
-def is_expression(rule: str) -> bool:
-    """Whether ``download.patient`` is a regular expression."""
-    return rule not in ("folder", "each_image", "each_volume")
-
-
-def find_patient(key: Key, image: str, rule: str) -> str:
-    """The patient's id, empty if ``rule`` finds none."""
-    if rule == "folder":
-        return PurePosixPath(key[0]).name
-    if rule in ("each_image", "each_volume"):
-        return "_".join(part for part in key if part).replace("/", "_")
-    match = re.search(rule, image)
-    return (match[1] or "").replace("/", "_") if match else ""
 
 
 def find_number(image: str) -> int:

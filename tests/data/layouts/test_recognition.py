@@ -223,6 +223,16 @@ def test_other_tables_are_no_pairs(tmp_path):
     assert recognition.find(params(root)).layout == "brats"
 
 
+def test_a_table_of_bids_without_patients_names_the_subjects(tmp_path):
+    root = own_layouts.bids(tmp_path)
+    lines = [
+        f"{p}/anat/{p}_FLAIR.nii.gz,derivatives/manual/{p}/anat/{p}_label-lesion_mask.nii.gz"
+        for p in ("sub-01", "sub-02")
+    ]
+    (root / "pairs.csv").write_text("\n".join(["image,mask", *lines]))
+    assert [pair.patient for pair in read(root / "pairs.csv")][::SLICES] == ["sub-01", "sub-02"]
+
+
 def test_faults_of_a_table_name_the_line(tmp_path):
     root = own_layouts.table(tmp_path)
     (root / "pairs.csv").write_text("image,mask\n../x/flair.nii.gz,\n../z.nii.gz,../x/m.nii.gz\n")

@@ -36,6 +36,8 @@ def recognise(listing: Listing) -> str:
 def read(listing: Listing, params: config.Download) -> Found:
     """A patient is a subject; of several sessions the first that has FLAIR and mask is read.
 
+    With ``download.patients`` each such session is a case.
+
     Raises:
         DataError: several data sets, whose subjects of one number are different patients.
     """
@@ -45,11 +47,12 @@ def read(listing: Listing, params: config.Download) -> Found:
     for patient in sorted({patient for patient, _ in sessions}):
         own = {session: scans for (owner, session), scans in sorted(sessions.items()) if owner == patient}
         whole = [name for name, scans in own.items() if scans.images.get(FLAIR) and scans.masks]
-        chosen = (whole or sorted(own, key=lambda name: FLAIR not in own[name].images))[0]
-        for session in set(own) - {chosen}:
+        first = (whole or sorted(own, key=lambda name: FLAIR not in own[name].images))[:1]
+        chosen = whole if whole and params.patients else first
+        for session in set(own) - set(chosen):
             files = [*own[session].masks, *(name for names in own[session].images.values() for name in names)]
             passed |= dict.fromkeys(files, "another session of a patient, of whom one is read")
-        built.append(_build(patient, chosen, own[chosen], passed))
+        built += [_build(patient, session, own[session], passed) for session in chosen]
     return finding.sort_out(listing, built, passed)
 
 

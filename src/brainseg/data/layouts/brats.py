@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 
 from brainseg import config
-from brainseg.data import pairing
+from brainseg.data import pairing, patient_rules
 from brainseg.data.layouts import finding
 from brainseg.data.layouts.finding import Found, Listing
 from brainseg.data.pairing import PairedFiles
@@ -49,8 +49,9 @@ def read(listing: Listing, params: config.Download) -> Found:
         built[case] = _build(case, folder, files)
         own[case] = [name for names in files.values() for name in names]
         twice += [_build(case, *place) for place in others]
-    kept, later = finding.keep_one_scan(built, own)
-    faults = [] if pairing.is_expression(params.patient) else _check_folders(found)
+    kept, later = finding.keep_one_scan(built, own, every=bool(params.patients))
+    is_named = params.patients or patient_rules.is_expression(params.patient)
+    faults = [] if is_named else _check_folders(found)
     return finding.sort_out(listing, [*kept, *twice, *faults], passed | later)
 
 

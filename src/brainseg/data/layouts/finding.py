@@ -115,23 +115,25 @@ def name_patients(cases: Iterable[str]) -> dict[str, str]:
 
 
 def keep_one_scan(
-    built: Mapping[str, PairedFiles | Problem], files: Mapping[str, Sequence[str]]
+    built: Mapping[str, PairedFiles | Problem], files: Mapping[str, Sequence[str]], *, every: bool = False
 ) -> tuple[list[PairedFiles | Problem], dict[str, str]]:
     """Of several time points of a patient the first that is whole; and what is passed over, with its reason.
 
     Args:
         built, files: of each case, which is named with its time point.
+        every: keep all that are whole, since ``download.patients`` says whose they are.
     """
     scans_of: dict[str, list[str]] = defaultdict(list)
     for case, patient in name_patients(sorted(built)).items():
         scans_of[patient].append(case)
     kept, passed = [], dict[str, str]()
     for cases in scans_of.values():
-        chosen = next((case for case in cases if isinstance(built[case], PairedFiles)), cases[0])
-        kept.append(built[chosen])
-        passed |= {name: LATER for case in cases if case != chosen for name in files[case]}
-        if isinstance(built[chosen], Problem):
-            passed |= dict.fromkeys(files[chosen], "")  # the problem tells them
+        whole = [case for case in cases if isinstance(built[case], PairedFiles)]
+        chosen = (whole if every else whole[:1]) or cases[:1]
+        kept += [built[case] for case in chosen]
+        passed |= {name: LATER for case in cases if case not in chosen for name in files[case]}
+        if not whole:
+            passed |= dict.fromkeys(files[chosen[0]], "")  # the problem tells them
     return kept, passed
 
 
@@ -182,6 +184,25 @@ def _is_used(name: str, used: set[str]) -> bool:
     """Whether a file is read: itself, as a part of a DICOM series, or as the other half of a pair."""
     parts = {name, *map(str, PurePosixPath(name).parents)} - {"."}
     return not used.isdisjoint(parts) or not used.isdisjoint(nifti.other_names(name))
+
+
+def name_cases(cases: Sequence[PairedFiles]) -> list[str]:
+    """What each case is called: its folder if all in it are of one patient, else the image's path without ending."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    homes = [posixpath.dirname(case.image) for case in cases]
+    for home, case in zip(homes, cases, strict=True):
+        patients[home].add(case.patient)
+    return [
+        home if home and len(patients) > 1 and len(patients[home]) == 1 else pairing.split_name(case.image)[0]
+        for home, case in zip(homes, cases, strict=True)
+    ]
+
+
+def show_patients(cases: Sequence[PairedFiles]) -> list[str]:
+    """Two cases, of two patients if there are two, each with its patient: ``sub-01/anat -> patient sub-01``."""
+    pairs = list(dict.fromkeys(zip(name_cases(cases), (case.patient for case in cases), strict=True)))
+    others = [pair for pair in pairs[1:] if pair[1] != pairs[0][1]] or pairs[1:]
+    return [f"{name} -> patient {patient}" for name, patient in (*pairs[:1], *others[:1])]
 
 
 def list_used(case: PairedFiles) -> list[str]:

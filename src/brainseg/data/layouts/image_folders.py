@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 
 from brainseg import config
-from brainseg.data import pairing
+from brainseg.data import pairing, patient_rules
 from brainseg.data.layouts import finding
 from brainseg.data.layouts.finding import Found, Listing
 from brainseg.data.pairing import PairedFiles
@@ -43,7 +43,7 @@ def read(listing: Listing, params: config.Download) -> Found:
         (key if key in images else _MASK_END.sub("", key), name) for key, name in all_masks
     )
     volumes = {key for key, name in images.items() if pairing.is_volume(listing.root, name)}
-    patients, remarks = _name_patients(listing, images, volumes, params.patient, PurePosixPath(tops[0]).name)
+    patients, remarks = _name_patients(listing, images, volumes, params, PurePosixPath(tops[0]).name)
     built: list[PairedFiles | Problem] = [*doubles, *more]
     for key, image in sorted(images.items()):
         if sequence := _find_other_sequence(pairing.find_stem(image), key in volumes):
@@ -98,15 +98,18 @@ def _find_other_sequence(stem: str, is_volume: bool) -> str:
 
 
 def _name_patients(
-    listing: Listing, images: dict[str, str], volumes: set[str], rule: str, top: str
+    listing: Listing, images: dict[str, str], volumes: set[str], params: config.Download, top: str
 ) -> tuple[dict[str, str], list[str]]:
     """Key → patient, and what was assumed.
 
     Raises:
         DataError: names or folders that do not tell patients apart.
     """
-    if rule != "folder":
-        return {key: pairing.find_patient(("", key), name, rule) for key, name in images.items()}, []
+    if params.patients:
+        return {key: key for key in images}, []
+    if params.patient != "folder":
+        named = patient_rules.find_patients({("", key): name for key, name in images.items()}, params.patient)
+        return {key: patient for (_, key), patient in named.items()}, []
     if deep := [name for key, name in images.items() if key.count("/") > 1]:
         what = f"lies in several folders, as {len(deep) - 1:,} others: which of them is the patient?"
         fix = (

@@ -61,7 +61,7 @@ def read_nnunet(listing: Listing, params: config.Download) -> Found:
         files = {kind: name for kind, name in files.items() if kind}
         built[case] = finding.build_case(case, files, masks.get(case, ""), home + case, **labels)
     own = {case: [*numbered.values(), *filter(None, [masks.get(case)])] for case, numbered in cases.items()}
-    kept, later = finding.keep_one_scan(built, own)
+    kept, later = finding.keep_one_scan(built, own, every=bool(params.patients))
     kept += [*doubles, *more, *pairing.find_lonely(masks, cases)]
     return finding.sort_out(listing, kept, passed | later, remarks + told)
 
@@ -84,7 +84,7 @@ def read_decathlon(listing: Listing, params: config.Download) -> Found:
             each = each._replace(volumes=volumes, sequences=len(channels))
         built[case] = each
     own = {case: [image, *filter(None, [masks.get(case)])] for case, image in images.items()}
-    kept, later = finding.keep_one_scan(built, own)
+    kept, later = finding.keep_one_scan(built, own, every=bool(params.patients))
     kept += [*doubles, *more, *pairing.find_lonely(masks, images)]
     return finding.sort_out(listing, kept, {home + FACTS: ""} | later, remarks + told)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from brainseg import config
-from brainseg.data import pairing
+from brainseg.data import pairing, patient_rules
 from brainseg.data.layouts import finding
 from brainseg.data.layouts.finding import POST, PRE, Found, Listing
 from brainseg.data.pairing import PairedFiles
@@ -43,14 +43,18 @@ def read(listing: Listing, params: config.Download) -> Found:
     if len(tables) != 1:
         what = f"holds {len(tables)} CSVs with columns image and mask {', '.join(tables[:3])}".rstrip()
         raise DataError(listing.root, what, "set download.path to the CSV itself")
-    head, lines = _read_table(listing.root / tables[0])
+    head, lines = read_cells(listing.root / tables[0], "image, mask and patient")
     columns = _name_columns(head)
     cells = [dict(enumerate(line)) for line in lines]  # a line may end before the last column
     rows = [{kind: own.get(columns.get(kind, -1), "").strip() for kind in _COLUMNS} for own in cells]
     named = _name_patients(rows, params.patient)
     is_explicit = head[columns[_IMAGE]].strip().lower() == _EXPLICIT
     built = [_build(listing, row, patient, number, is_explicit) for number, (row, patient) in enumerate(named, 2)]
-    if not any(row[_PATIENT] for row in rows) and params.patient in ("folder", "each_volume"):
+    has_patients = any(row[_PATIENT] for row in rows)
+    if has_patients and params.patients:
+        fix = "empty the column, or set download.patients: null"
+        built.append(Problem(tables[0], "has a column patient, and download.patients names patients as well", fix))
+    if not has_patients and not params.patients and params.patient in ("folder", "each_volume"):
         built += _check_slices(built, tables[0])
     found = finding.sort_out(listing, built, {tables[0]: ""})
     unused = [name for number, name in enumerate(head) if number not in columns.values()]
@@ -80,8 +84,11 @@ def _read_head(path: Path) -> list[str]:
         return []
 
 
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The first line and the others.
+def read_cells(path: Path, columns: str) -> tuple[list[str], list[list[str]]]:
+    """The cells of the first line and those of the others.
+
+    Args:
+        columns: what the file should hold, for the remedy.
 
     Raises:
         DataError: it is no CSV, or a line has more cells than the first.
@@ -89,7 +96,7 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         head, *lines = _read_lines(path)
     except _UNREADABLE as error:
-        raise DataError(path, f"cannot be read ({error})", "write a CSV of image, mask and patient") from None
+        raise DataError(path, f"cannot be read ({error})", f"write a CSV of {columns}") from None
     for number, line in enumerate(lines, 2):
         if any(line[len(head) :]):
             what = f"has more cells in line {number} than in the first"
@@ -116,10 +123,12 @@ def _check_slices(built: list[PairedFiles | Problem], table: str) -> list[Proble
 def _name_patients(rows: list[dict[str, str]], rule: str) -> list[tuple[dict[str, str], str]]:
     if any(row[_PATIENT] for row in rows):
         return [(row, row[_PATIENT].replace("/", "_")) for row in rows]
-    if pairing.is_expression(rule):
-        return [(row, pairing.find_patient((), row[_IMAGE], rule)) for row in rows]
+    if patient_rules.is_expression(rule):
+        return [(row, patient_rules.match_patient(row[_IMAGE], rule)) for row in rows]
     stems = Counter(pairing.find_stem(row[_IMAGE].rstrip("/")) for row in rows)
-    own = [_name_by_file(row[_IMAGE], stems) for row in rows]
+    images = {number: row[_IMAGE] for number, row in enumerate(rows) if rule == "folder"}
+    subjects = patient_rules.name_subjects(images)
+    own = list(subjects.values()) or [_name_by_file(row[_IMAGE], stems) for row in rows]
     names = finding.name_patients(own)
     return [(row, names[name]) for row, name in zip(rows, own, strict=True)]
 

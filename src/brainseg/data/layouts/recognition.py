@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brainseg import config, files
-from brainseg.data import pairing
-from brainseg.data.layouts import bids, brats, finding, image_folders, image_labels, pair_table
+from brainseg.data import pairing, patient_rules
+from brainseg.data.layouts import bids, brats, finding, image_folders, image_labels, pair_table, patient_table
 from brainseg.data.layouts.finding import Found, Listing
-from brainseg.data.pairing import Scope
+from brainseg.data.pairing import PairedFiles, Scope
 from brainseg.errors import DataError, Problem
 
 PATTERNS = "patterns"
@@ -48,7 +48,7 @@ class Recognised(NamedTuple):
 def find(params: config.Download, scope: Scope = pairing.ALL) -> Recognised:
     """The cases below ``download.path``, sorted by patient and slice number.
 
-    ``found.problems`` are the faults of single files, of patterns none: those are raised.
+    ``found.problems`` are the faults of single files and of ``download.patients``; those of patterns are raised.
 
     Raises:
         DataError: no such folder, a layout that cannot be told, or one that the folder does not have.
@@ -81,6 +81,24 @@ def find_root(params: config.Download) -> Path:
         return path.parent
     if not path.is_dir():
         raise DataError(path, "is not a folder", f"set download.path {place}")
+    return path
+
+
+def name_rule(params: config.Download) -> str:
+    """The parameter that says whose each case is."""
+    return f"download.patients: {params.patients}" if params.patients else f"download.patient: {params.patient}"
+
+
+def find_table(name: str) -> Path:
+    """The file of ``download.patients``, relative to the project as ``download.path`` is.
+
+    Raises:
+        DataError: it is no file.
+    """
+    path = files.project_root() / Path(name).expanduser()
+    if not path.is_file():
+        fix = f"set download.patients to a CSV of {', '.join(patient_table.COLUMNS)}, or to null"
+        raise DataError(path, "is no file", fix)
     return path
 
 
@@ -132,16 +150,28 @@ def _recognise_patterns(listing: Listing) -> str:
 
 
 def _find_by_patterns(root: Path, params: config.Download, scope: Scope) -> Found:
-    return Found(pairing.find(root, params, scope), [], {}, [])
+    found = Found(pairing.find(root, params, scope), [], {}, [])
+    if not params.patients:
+        return found
+    found = patient_table.apply(found, find_table(params.patients))
+    problems = [*found.problems, *_check_identities(found.cases, params, PATTERNS)]
+    return found._replace(problems=[problem._replace(path=str(root / problem.path)) for problem in problems])
+
+
+def _check_identities(cases: list[PairedFiles], params: config.Download, name: str) -> list[Problem]:
+    where = "the column patient" if name == "table" and params.patient == "folder" else "download.patient"
+    where = "download.patients" if params.patients else where
+    return pairing.check_identities(cases, params.patient, by_folder=False, names=where)
 
 
 def _check(listing: Listing, found: Found, params: config.Download, name: str) -> Found:
-    """Patients by a rule if there is one, faults of identities and links, and all faults by their whole paths."""
-    cases = found.cases
-    if pairing.is_expression(params.patient) and name not in ("table", "folders"):  # these have applied it
-        cases = [case._replace(patient=pairing.find_patient((), case.image, params.patient)) for case in cases]
-    where = "the column patient" if name == "table" and params.patient == "folder" else "download.patient"
-    problems = [*found.problems, *pairing.check_identities(cases, params.patient, by_folder=False, names=where)]
+    """Patients by a table or a rule, faults of identities and links, and all faults by their whole paths."""
+    if params.patients:
+        found = patient_table.apply(found, find_table(params.patients))
+    cases, rule = found.cases, params.patient
+    if patient_rules.is_expression(rule) and name not in ("table", "folders"):  # these have applied it
+        cases = [case._replace(patient=patient_rules.match_patient(case.image, rule)) for case in cases]
+    problems = [*found.problems, *_check_identities(cases, params, name)]
     used = {name: listing.root / name for case in cases for name in finding.list_used(case)}
     faults = {name: fault for name, path in used.items() if (fault := pairing.check_path(path))}
     problems += [Problem(name, *fault) for name, fault in faults.items()]
