@@ -179,7 +179,7 @@ def _describe_cases(cases: list[PairedFiles], grids: Counter[Grid]) -> dict[str,
 
 def _describe_institutions(cases: list[PairedFiles]) -> str:
     """How many patients each has, if ``download.patients`` or a CSV of pairs names any."""
-    counts = Counter(institution for _, institution in {(case.patient, case.institution) for case in cases})
+    counts = Counter(institution for _, institution in sorted({(case.patient, case.institution) for case in cases}))
     if not any(counts):
         return ""
     return ", ".join(f"{name or folder.INSTITUTION} {count:,}" for name, count in counts.most_common())

@@ -21,7 +21,6 @@ from brainseg.errors import DataError, Problem, guard, printable, raise_all, sho
 from brainseg.io import nifti, pictures, scans
 
 INSTITUTION = "unknown"
-PATIENTS = "patients.csv"
 _SHOWN = 5  # names in a line
 
 
@@ -44,7 +43,9 @@ def pairs(params: config.Download, scope: pairing.Scope = pairing.ALL) -> Iterat
     patients = {each.patient for each in read.found.cases}
     shown = "; ".join(finding.show_patients(read.found.cases))
     print(f"{root}: {len(patients):,} patients ({recognition.name_rule(params)}): {printable(shown)}", file=sys.stderr)
-    institutions = _read_institutions((scope.patients or root) / PATIENTS, patients, params, strict=not scope.patients)
+    institutions = _read_institutions(
+        (scope.patients or root) / recognition.PATIENTS, patients, params, strict=not scope.patients
+    )
     for each in tqdm(read.found.cases, desc="pack", unit="pairs", mininterval=0.5, disable=None):
         place = each.patient, each.institution or institutions.get(each.patient, INSTITUTION)
         try:

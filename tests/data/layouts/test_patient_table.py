@@ -180,6 +180,7 @@ def test_the_table_may_be_the_patients_csv_of_the_folder(tmp_path):
     table = root / "patients.csv"
     table.write_text(f"{HEAD}\np1_1,A,North\np1_2,A,North\np2_1,B,\np2_2,B,\n")
     assert {(p.patient, p.institution) for p in read(root, patients=str(table))} == {("A", "North"), ("B", "unknown")}
+    assert find(root, patients=str(table)).passed == {}  # it is read
     table.write_text("patient,institution\nA,West\nB,East\n")
     rows = ["p1_1,A,North", "p1_2,A,North", "p2_1,B,", "p2_2,B,"]
     assert {(p.patient, p.institution) for p in read(root, *rows)} == {("A", "North"), ("B", "East")}

@@ -192,14 +192,14 @@ def test_a_table_may_say_that_an_image_is_flair(tmp_path):
     root = own_layouts.table(tmp_path)
     table = root / "pairs.csv"
     for head in ("image", "flair"):
-        table.write_text(f"{head},mask,patient\n../x/t1.nii.gz,../x/m.nii.gz,p\n")
+        table.write_text(f"{head},mask,patient\n../x/t1.nii.gz,../x/mask.nii.gz,p\n")
         assert ("name the column flair" in faults(table)) == (head == "image")
 
 
 def test_a_table_is_corrected_in_its_column(tmp_path):
     root = own_layouts.table(tmp_path)
     (root / "pairs.csv").write_text(
-        "flair,mask,patient\n../x/flair.nii.gz,../x/m.nii.gz,p\n../y/flair.nii.gz,../y/m.nii.gz,p\n"
+        "flair,mask,patient\n../x/flair.nii.gz,../x/mask.nii.gz,p\n../y/flair.nii.gz,../y/mask.nii.gz,p\n"
     )
     assert "or correct the column patient" in faults(root)
 

@@ -199,7 +199,7 @@ def test_the_table_names_patients_and_institutions(tmp_path, capsys):
 
 def test_a_table_without_patients_names_them_by_file(tmp_path):
     root = own_layouts.table(tmp_path)
-    (root / "pairs.csv").write_text("flair;mask\n../x/flair.nii.gz;../x/m.nii.gz\n../y/t1.nii.gz;../y/m.nii.gz\n")
+    (root / "pairs.csv").write_text("flair;mask\n../x/flair.nii.gz;../x/mask.nii.gz\n../y/t1.nii.gz;../y/mask.nii.gz\n")
     assert [pair.patient for pair in read(root)][::SLICES] == ["flair", "t1"]
 
 
@@ -235,7 +235,7 @@ def test_a_table_of_bids_without_patients_names_the_subjects(tmp_path):
 
 def test_faults_of_a_table_name_the_line(tmp_path):
     root = own_layouts.table(tmp_path)
-    (root / "pairs.csv").write_text("image,mask\n../x/flair.nii.gz,\n../z.nii.gz,../x/m.nii.gz\n")
+    (root / "pairs.csv").write_text("image,mask\n../x/flair.nii.gz,\n../z.nii.gz,../x/mask.nii.gz\n")
     assert problems(root) == {
         "line 2": "has no mask. Fix: fill the cell, or remove the line",
         "../z.nii.gz": "does not exist (line 3). Fix: correct the table; files are relative to the CSV",
@@ -244,17 +244,17 @@ def test_faults_of_a_table_name_the_line(tmp_path):
 
 def test_a_table_that_a_spreadsheet_wrote(tmp_path):
     root = own_layouts.table(tmp_path)
-    (root / "pairs.csv").write_text("image,mask,patient\n../x/flair.nii.gz,../x/m.nii.gz,p\n", "utf-8-sig")
+    (root / "pairs.csv").write_text("image,mask,patient\n../x/flair.nii.gz,../x/mask.nii.gz,p\n", "utf-8-sig")
     assert {pair.patient for pair in read(root)} == {"p"}
 
 
 @pytest.mark.parametrize(
     ("line", "at", "what"),
     [
-        ("../x/flair.nii.gz,../x/m.nii.gz", "line 2", "has no patient"),
+        ("../x/flair.nii.gz,../x/mask.nii.gz", "line 2", "has no patient"),
         ("../x/flair.nii.gz", "line 2", "has no mask"),
         (f"{'x' * 5000}.tif,m.tif,p", f"{'x' * 5000}.tif", "does not exist"),
-        ("../x/a,b.nii.gz,../x/m.nii.gz,p", "pairs.csv", "has more cells in line 2 than in the first"),
+        ("../x/a,b.nii.gz,../x/mask.nii.gz,p", "pairs.csv", "has more cells in line 2 than in the first"),
     ],
     ids=["no patient", "no mask", "long name", "comma"],
 )
@@ -263,7 +263,7 @@ def test_lines_of_a_table_that_are_too_short_or_too_long(tmp_path, line, at, wha
     (root / "pairs.csv").write_text(f"image,mask,patient\n{line}\n")
     if at == "line 2" and "patient" in what:
         with (root / "pairs.csv").open("a") as table:
-            table.write("../y/flair.nii.gz,../y/m.nii.gz,q\n")
+            table.write("../y/flair.nii.gz,../y/mask.nii.gz,q\n")
     assert what in problems(root, layout="table")[at]
 
 

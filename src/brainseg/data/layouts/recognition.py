@@ -12,6 +12,7 @@ from brainseg.data.pairing import PairedFiles, Scope
 from brainseg.errors import DataError, Problem
 
 PATTERNS = "patterns"
+PATIENTS = "patients.csv"  # at the top of a folder: columns patient, institution
 _NONE = "no layout is recognised"
 UNSET = ("**/*", "**/*_mask.*")  # images and masks of params.yaml where nobody has named patterns
 
@@ -178,5 +179,7 @@ def _check(listing: Listing, found: Found, params: config.Download, name: str) -
     if not cases and not problems:
         layout = LAYOUTS[name]
         problems = [Problem("", f"holds no case of {layout.title} (download.layout: {name})", "correct path or layout")]
+    tables = {listing.root / PATIENTS, *([find_table(params.patients)] if params.patients else [])}
+    passed = {name: why for name, why in found.passed.items() if listing.root / name not in tables}
     whole = [problem._replace(path=str(listing.root / problem.path)) for problem in problems]
-    return found._replace(cases=sorted(cases), problems=[*listing.problems, *whole])
+    return found._replace(cases=sorted(cases), passed=passed, problems=[*listing.problems, *whole])
