@@ -9,7 +9,7 @@ import typer.main
 
 from brainseg import __version__, cli
 from brainseg.commands import external
-from brainseg.experiments import comparison, comparison_page, revision
+from brainseg.experiments import comparison, comparison_page, revision, several
 from brainseg.tracking import mlflow_runs, run_store
 from tests.support import run_files
 
@@ -97,7 +97,7 @@ def test_below_the_top_folder_paths_are_the_users_and_the_rest_the_projects(monk
     seen = {}
     monkeypatch.setattr(external, "run", lambda given, model, output: seen.update(given._asdict(), m=model, o=output))
     monkeypatch.setattr(revision, "scores", lambda name, **_: seen.setdefault("compared", []).append(name) or name)
-    monkeypatch.setattr(comparison, "compare", lambda *_: None)
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: None)
     monkeypatch.setattr(comparison_page, "format_table", lambda _: "")
     (project / "notes/HEAD~1").mkdir(parents=True)
     (project / "notes/HEAD~1/per_patient.csv").touch()
@@ -114,6 +114,11 @@ def test_below_the_top_folder_paths_are_the_users_and_the_rest_the_projects(monk
     monkeypatch.chdir(project / "notes")
     assert call(monkeypatch, "compare", "docs", "HEAD") == 0
     assert seen.pop("compared") == ["docs", "HEAD"]  # a branch
+    monkeypatch.chdir(project / "notes")
+    monkeypatch.setattr(several, "compare", lambda *_, **__: None)
+    monkeypatch.setattr(several, "format_table", lambda _: "")
+    assert call(monkeypatch, "compare", "docs", "HEAD", "HEAD~1") == 0
+    assert seen.pop("compared") == ["docs", "HEAD", "notes/HEAD~1"]
     monkeypatch.chdir(project / "notes")
     monkeypatch.setenv("HOME", "/home/ann")
     assert call(monkeypatch, "evaluate", "~/scans/*.png", "", "-o", "~/out") == 0

@@ -70,16 +70,21 @@ def _go_to_top(
     here, top = Path.cwd(), _find_project()
     if not top:
         raise errors.DataError(here, "is in no project", "cd to the folder that holds dvc.yaml and params.yaml")
-    moved: dict[str, Any] = {}
     if top == here:
-        return moved
+        return {}
     below = here.relative_to(top)
-    for name in given:
-        value = options[name]
+
+    def is_file(name: str, text: str) -> bool:
+        return name in patterns or (name in folders and (Path(text) / "per_patient.csv").is_file())
+
+    def move(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [move(name, each) for each in value]
         if isinstance(value, Path):
-            moved[name] = below / value.expanduser()
-        elif value and (name in patterns or (name in folders and (Path(value) / "per_patient.csv").is_file())):
-            moved[name] = os.path.join(below, os.path.expanduser(value))
+            return below / value.expanduser()
+        return os.path.join(below, os.path.expanduser(value)) if value and is_file(name, value) else value
+
+    moved = {name: move(name, options[name]) for name in given}
     os.chdir(top)
     return moved
 
@@ -386,8 +391,13 @@ def compare(
         str, Argument(metavar="A", help="A Git revision, a branch, a DVC experiment or a folder with per_patient.csv.")
     ],
     b: Annotated[
-        str, Argument(metavar="B", help="The same; workspace is the present state of this folder.")
-    ] = "workspace",
+        list[str] | None,
+        Argument(
+            metavar="B",
+            help="The same, one or more. Default: workspace, the present state of this folder.",
+            show_default=False,
+        ),
+    ] = None,
     cross_validation: Annotated[
         bool,
         Option("--cross-validation", help="Compare all patients out of fold, as brainseg cross-validate scored them."),
@@ -401,14 +411,17 @@ def compare(
     """Test whether run B is better than run A.
 
     Pairs the patients of both runs, for example: brainseg compare HEAD my-experiment
-    """
-    from brainseg.experiments import comparison, comparison_page, revision
 
-    sides = [revision.scores(side, cross_validation=cross_validation) for side in (a, b)]
-    compared = comparison.compare(*sides)
-    print(comparison_page.format_json(compared) if json else comparison_page.format_table(compared))
+    Of several runs each is compared with A, and p is corrected for their number.
+    """
+    from brainseg.experiments import comparison, comparison_page, revision, several
+
+    first, *others = [revision.scores(side, cross_validation=cross_validation) for side in (a, *(b or ["workspace"]))]
+    page: Any = several if len(others) > 1 else comparison_page
+    compared: Any = several.compare(first, others) if len(others) > 1 else comparison.compare(first, *others)
+    print(page.format_json(compared) if json else page.format_table(compared))
     if html:
-        comparison_page.write(compared, html)
+        page.write(compared, html)
         print(f"page: {html}", file=sys.stderr)
 
 

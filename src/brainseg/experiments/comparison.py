@@ -6,7 +6,7 @@ differences (docs/comparability.md has the simulated rates). The test alone is a
 that is reported. Volume Dice decides; the other metrics are shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from brainseg.errors import DataError, Problem, raise_all
+from brainseg.errors import DataError, show_some
 from brainseg.evaluation import bootstrap
 
 METRICS = ("dice", "iou", "precision", "recall")  # columns of per_patient.csv; the first decides
@@ -24,6 +24,7 @@ BETTER, WORSE, NOT_SIGNIFICANT, IDENTICAL = "better", "worse", "no significant d
 FEWEST = 6  # with fewer differences Wilcoxon's p cannot fall below LEVEL: 2 / 2**6 < LEVEL < 2 / 2**5
 ABSENT = "absent"  # stands for a parameter that a run does not have
 SAME_PROTOCOL = ("source", "unit", "marks", "empty_rule")  # a difference here gets a warning
+NAMED = 3  # patients in an error
 
 
 class ComparedProtocol(BaseModel):
@@ -90,15 +91,27 @@ class Comparison(NamedTuple):
         return self.differences[0].verdict
 
 
-def compare(a: Scores, b: Scores) -> Comparison:
+def describe_one_split(a: Scores, b: Scores) -> str:
+    """What to do about runs with other test patients if nothing but their scores is known."""
+    return "compare runs of one split (split.seed, split.test_fold, split.patients), or cross-validations"
+
+
+def compare(
+    a: Scores, b: Scores, *, suggest: Callable[[Scores, Scores], str] = describe_one_split, comparisons: int = 1
+) -> Comparison:
     """Pair the patients of A and B and measure the differences.
 
+    Args:
+        suggest: what to do about other test patients, for the error.
+        comparisons: how many are made together, see ``estimate_detectable``.
+
     Raises:
-        DataError: the two have different test patients (named), another grid, or other masks of the same patients.
+        DataError: the two have different test patients (some are named), another grid, or other masks of the same
+            patients.
     """
-    _check(a, b)
+    _check(a, b, suggest)
     left, right = (side.patients.set_index("patient").sort_index() for side in (a, b))
-    differences = [measure_difference(left[metric], right[metric], metric) for metric in METRICS]
+    differences = [measure_difference(left[metric], right[metric], metric, comparisons) for metric in METRICS]
     table = pd.DataFrame({"institution": left["institution"], "a": left["dice"], "b": right["dice"]})
     table["difference"] = table["b"] - table["a"]
     order = table["difference"].abs().sort_values(ascending=False, kind="stable", na_position="last").index
@@ -108,7 +121,7 @@ def compare(a: Scores, b: Scores) -> Comparison:
     )  # fmt: skip
 
 
-def measure_difference(a: pd.Series, b: pd.Series, metric: str = "dice") -> Difference:
+def measure_difference(a: pd.Series, b: pd.Series, metric: str = "dice", comparisons: int = 1) -> Difference:
     """B - A of one metric; both are indexed by patient and hold NaN where a score is undefined."""
     both = a.notna() & b.notna()
     same = bool(both.any()) and a.equals(b)
@@ -121,7 +134,7 @@ def measure_difference(a: pd.Series, b: pd.Series, metric: str = "dice") -> Diff
     wins, losses, ties = (int(np.sum(sign)) for sign in (d > 0, d < 0, d == 0))
     return Difference(
         metric, len(d), int((~both).sum()), mean_a, mean_b, mean, lo, hi, median, p, wins, losses, ties,
-        estimate_detectable(d), IDENTICAL if same else decide(lo, hi, p),
+        estimate_detectable(d, comparisons), IDENTICAL if same else decide(lo, hi, p),
     )  # fmt: skip
 
 
@@ -150,15 +163,18 @@ def format_signed(value: float) -> str:
     return "undefined" if pd.isna(value) else f"{value + 0.0:+.3f}"
 
 
-def estimate_detectable(differences: np.ndarray) -> float:
+def estimate_detectable(differences: np.ndarray, comparisons: int = 1) -> float:
     """The true mean difference that is found in 4 of 5 comparisons of this size and variance.
 
     ``(z(0.975) + z(0.8)) s / sqrt(n)``, the usual approximation for paired means (Julious 2004,
     Stat. Med. 23:1921). NaN if fewer than FEWEST patients differ.
+
+    Args:
+        comparisons: made together, which share the 5 % of false alarms.
     """
     if np.count_nonzero(differences) < FEWEST:
         return float("nan")
-    z = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+    z = stats.norm.ppf(1 - LEVEL / comparisons / 2) + stats.norm.ppf(POWER)
     return float(z * np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
 
@@ -174,15 +190,9 @@ def diff_params(a: Mapping, b: Mapping, prefix: str = "") -> dict[str, tuple[Any
     return found
 
 
-def _check(a: Scores, b: Scores) -> None:
-    fix = "compare runs of one split (split.seed, split.test_fold, split.patients), or cross-validations"
-    problems = []
-    for one, other in ((a, b), (b, a)):
-        only = one.patients.loc[~one.patients["patient"].isin(other.patients["patient"]), "patient"]
-        if len(only):
-            what = f"{len(only)} of its {len(one.patients)} test patients are not in {other.name}: {_list_names(only)}"
-            problems.append(Problem(one.name, what, fix))
-    raise_all(problems)
+def _check(a: Scores, b: Scores, suggest: Callable[[Scores, Scores], str]) -> None:
+    if missing := [*_describe_missing(a, b), *_describe_missing(b, a)]:
+        raise DataError(b.name, f"its test patients are not those of {a.name}: {'; '.join(missing)}", suggest(a, b))
     if a.protocol.grid != b.protocol.grid:
         what = f"its grid is {b.protocol.grid} pixels, {a.name} has {a.protocol.grid}"
         raise DataError(b.name, what, "set the same preprocess.size; network.stem lets a network work at half of it")
@@ -194,9 +204,15 @@ def _check(a: Scores, b: Scores) -> None:
         raise DataError(b.name, f"{what}: {_list_names(pairs.loc[other, 'patient'])}", fix)
 
 
-def _list_names(patients: pd.Series, most: int = 20) -> str:
-    names = [str(patient) for patient in patients[:most]]
-    return ", ".join(names) + (f" and {len(patients) - most} more" if len(patients) > most else "")
+def _describe_missing(one: Scores, other: Scores) -> list[str]:
+    """How many test patients of ``one`` the other has not, with some names; nothing if it has all."""
+    only = one.patients.loc[~one.patients["patient"].isin(other.patients["patient"]), "patient"]
+    count = f"{len(only)} of the {len(one.patients)} of {one.name} are not in {other.name}"
+    return [f"{count} ({_list_names(only)})"] if len(only) else []
+
+
+def _list_names(patients: pd.Series) -> str:
+    return show_some([str(patient) for patient in patients], NAMED)
 
 
 def _warnings(a: ComparedProtocol, b: ComparedProtocol) -> list[str]:

@@ -40,7 +40,7 @@ def _describe_verdict(c: Comparison) -> str:
 def format_table(c: Comparison) -> str:
     """What `brainseg compare` prints."""
     head = ("", "A", "B", "B - A [95 %]", "median", "p", "better/worse/equal", "detectable")
-    rows = [head, *(_format_row(d) for d in c.differences)]
+    rows = [head, *(format_row(d) for d in c.differences)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     most = c.patients[c.patients["difference"].abs() > 0].head(CHANGED)
     lines = [
@@ -64,8 +64,13 @@ def format_table(c: Comparison) -> str:
 
 def format_json(c: Comparison) -> str:
     """The whole comparison as strict JSON, null for what is undefined."""
-    content = {
-        "a": c.a,
+    content = {"a": c.a, **describe_run(c)}
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def describe_run(c: Comparison) -> dict[str, Any]:
+    """What JSON says of B."""
+    return {
         "b": c.b,
         "verdict": c.verdict,
         "sentence": conclude(c),
@@ -76,7 +81,6 @@ def format_json(c: Comparison) -> str:
         },
         "patients": [_nan_to_none(row) for row in c.patients.to_dict("records")],
     }
-    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def _nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
@@ -86,20 +90,24 @@ def _nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def write(c: Comparison, path: Path) -> None:
     """One self-contained HTML file: verdict, paired dot plot, table, parameters, all patients."""
-    from brainseg.reporting import charts  # imports matplotlib, which takes a second
-
-    with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "paired.png"
-        charts.draw_pairs(c.patients, (c.a, c.b), picture, dpi=120)
-        png = base64.b64encode(picture.read_bytes()).decode()
-    facts = {"c": c, "sentence": conclude(c), "rows": [_format_row(d) for d in c.differences], "picture": png}
+    facts = {"c": c, "sentence": conclude(c), "rows": [format_row(d) for d in c.differences], "picture": draw(c)}
     template = pages.load_template(
         "comparison.html.j2", number=format_number, signed=comparison.format_signed, shown=format_param
     )
     files.write_text(path, template.render(facts))
 
 
-def _format_row(d: Difference) -> tuple[str, ...]:
+def draw(c: Comparison) -> str:
+    """The paired dot plot as PNG in base64."""
+    from brainseg.reporting import charts  # imports matplotlib, which takes a second
+
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "paired.png"
+        charts.draw_pairs(c.patients, (c.a, c.b), picture, dpi=120)
+        return base64.b64encode(picture.read_bytes()).decode()
+
+
+def format_row(d: Difference) -> tuple[str, ...]:
     counts = f"{d.wins}/{d.losses}/{d.ties}" + (f" ({d.undefined} undefined)" if d.undefined else "")
     name = "volume Dice" if d.metric == "dice" else "volume IoU" if d.metric == "iou" else d.metric
     detectable = "-" if d.verdict == IDENTICAL else format_number(d.detectable)
