@@ -51,9 +51,7 @@ def compare(
     raise_all(problems)
     alone = [{d.metric: d.p for d in pair.differences} for pair in pairs]
     columns = [_correct(column) for column in zip(*(pair.differences for pair in pairs), strict=True)]
-    corrected = [
-        pair._replace(differences=list(row)) for pair, row in zip(pairs, zip(*columns, strict=True), strict=True)
-    ]
+    corrected = [pair._replace(differences=[column[i] for column in columns]) for i, pair in enumerate(pairs)]
     own = [f"{pair.b}: {text}" for pair in pairs for text in pair.warnings if text not in first.warnings]
     return SeveralComparisons(first.name, corrected, alone, [*first.warnings, *own])
 
@@ -113,10 +111,11 @@ def _rows(s: SeveralComparisons) -> list[tuple[str, ...]]:
 
 
 def _explain(s: SeveralComparisons) -> list[str]:
+    many = len(s.pairs)
     few = any(np.isnan(pair.differences[0].detectable) and pair.verdict != IDENTICAL for pair in s.pairs)
     return [
-        f"Volume Dice of the same patients; p is corrected for {len(s.pairs)} comparisons (Holm). The intervals are not.",
-        f"Detectable: the true mean difference that is found in 4 of 5 comparisons like this one, of {len(s.pairs)}.",
+        f"Volume Dice decides. p is corrected for {many} comparisons (Holm), the intervals are not.",
+        f"Detectable: the true mean difference that is found in 4 of 5 comparisons like this one, of {many} together.",
         *([f"Where fewer than {FEWEST} patients differ no verdict is possible."] if few else []),
     ]
 
