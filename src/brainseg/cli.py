@@ -357,19 +357,26 @@ def repro(
     settings: Annotated[
         list[str] | None,
         Option(
-            "--set", "-S", metavar="KEY=VALUE", help="Set a parameter, as DVC's -S; its name and value are checked."
+            "--set",
+            "-S",
+            metavar="KEY=VALUE",
+            help="Set a parameter, as DVC's -S: an experiment, named by what it changes. Key and value are checked.",
         ),
     ] = None,
+    queue: Annotated[
+        bool, Option("--queue", help="Queue the experiment, or one for each value of KEY=VALUE,VALUE.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run the pipeline: dvc repro, safe after a killed run.
 
     Removes what a killed run left behind, runs the stages whose inputs changed, then checks all results against
-    dvc.lock.
+    dvc.lock. With a recipe or with settings it is an experiment: -S train.loss=jaccard -S train.seed=2 makes
+    jaccard-seed2.
     """
     from brainseg.experiments import repro
 
-    repro.run(recipe, check=check, settings=settings or [])
+    repro.run(recipe, check=check, settings=settings or [], queue=queue)
 
 
 @_command("restore")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import dvc.cli
 import dvc.lock
 import pytest
 from dvc.lock import make_lock
@@ -12,7 +13,7 @@ from dvc.repo import Repo
 
 from brainseg import config
 from brainseg.errors import DataError, MachineError
-from brainseg.experiments import comparison, demo, repro
+from brainseg.experiments import comparison, demo, repro, revision
 from tests.support import toy_pipeline
 
 
@@ -32,12 +33,18 @@ def test_flags_are_what_dvc_takes():
 
 
 @pytest.fixture
-def handed_over(tmp_path, monkeypatch):
-    """A folder with params.yaml, and what DVC is called with from there."""
-    shutil.copy(toy_pipeline.PROJECT / "params.yaml", tmp_path)
-    (tmp_path / ".git").mkdir()
+def real(toy):
+    """The toy pipeline with the project's own params.yaml, committed."""
+    shutil.copy(toy_pipeline.PROJECT / "params.yaml", toy.folder)
+    toy.git("commit", "--quiet", "--all", "--message", "the real parameters")
+    return toy
+
+
+@pytest.fixture
+def handed_over(real, monkeypatch):
+    """What DVC is called with from there."""
     called: list[str] = []
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(real.folder)
     monkeypatch.setattr(repro, "clean_up", lambda root: None)
     monkeypatch.setattr(os, "execve", lambda program, command, environment: called.extend(command[3:]))
     return called
@@ -53,24 +60,56 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_name(handed_over, settin
     assert caught.value.problems[0].fix == fix and not handed_over
 
 
-def test_settings_are_handed_to_dvc(handed_over):
+def test_settings_are_an_experiment_named_by_what_they_change(handed_over):
     repro.run(None, settings=["train.loss=jaccard", "train.seed=2"])
-    assert handed_over == ["exp", "run", "-S", 'train.loss="jaccard"', "-S", "train.seed=2"]
+    assert handed_over == ["exp", "run", "-n", "jaccard-seed2", "-S", 'train.loss="jaccard"', "-S", "train.seed=2"]
 
 
-def test_without_git_nothing_runs(handed_over, tmp_path):
-    (tmp_path / ".git").rmdir()
+def test_a_sweep_is_refused_with_the_option_that_queues_it(handed_over):
+    with pytest.raises(DataError, match="asks for 2 experiments") as caught:
+        repro.run(None, settings=["train.learning_rate=0.001,0.004"])
+    assert caught.value.problems[0].fix == "add --queue, then: dvc exp run --run-all" and not handed_over
+
+
+def test_each_value_of_a_sweep_is_queued_with_a_name(handed_over, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(dvc.cli, "main", lambda command: calls.append(command) or len(calls) == 3)
+    repro.run(None, settings=["train.learning_rate=0.001,0.004", "train.loss=dice"], queue=True)
+    assert calls == [
+        ["exp", "run", "--queue", "-n", f"lr{r}-dice", "-S", f"train.learning_rate={r}", "-S", 'train.loss="dice"']
+        for r in (0.001, 0.004)
+    ]
+    assert capsys.readouterr().out.startswith("2 queued. dvc exp run --run-all runs all")
+    with pytest.raises(MachineError, match="seed5: DVC did not queue it"):
+        repro.run(None, settings=["train.seed=5"], queue=True)
+    assert not handed_over
+
+
+@pytest.mark.slow
+def test_a_queued_sweep_runs_under_its_names(real):
+    for losses, last in (("dice,bce", "bce"), ("bce", "bce-2")):
+        code, output = real.brainseg("repro", "--queue", "-S", f"train.loss={losses}")
+        assert code == 0 and f"Queued experiment '{last}'" in output, output
+    code, output = real.dvc("exp", "run", "--run-all")
+    assert code == 0, output
+    assert sorted(real.dvc("exp", "list", "--name-only")[1].split()) == ["bce", "bce-2", "dice"]
+    made_with = revision.params(revision.reader("bce", real.folder))
+    assert made_with["train"] == {"epochs": 40, "loss": "bce"}
+
+
+def test_without_git_nothing_runs(handed_over, real):
+    shutil.rmtree(real.folder / ".git")
     with pytest.raises(DataError, match="in no Git repository"):
         repro.run(None)
 
 
-def test_a_repository_without_a_commit_is_refused_with_the_commands_that_help(handed_over, tmp_path):
-    (tmp_path / ".git").rmdir()
-    subprocess.run(["git", "init"], cwd=tmp_path, check=True, capture_output=True)
+def test_a_repository_without_a_commit_is_refused_with_the_commands_that_help(handed_over, real):
+    shutil.rmtree(real.folder / ".git")
+    subprocess.run(["git", "init"], cwd=real.folder, check=True, capture_output=True)
     with pytest.raises(DataError, match="without a commit") as caught:
         repro.run(None)
     own = {f"GIT_{role}_{what}": "a@b.c" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    subprocess.run(caught.value.problems[0].fix, shell=True, cwd=tmp_path, env=os.environ | own, check=True)
+    subprocess.run(caught.value.problems[0].fix, shell=True, cwd=real.folder, env=os.environ | own, check=True)
     repro.run(None)
     assert handed_over == ["repro"]
 
@@ -99,7 +138,7 @@ def test_every_recipe_fits_params_yaml(recipe, tmp_path):
 def test_a_recipe_is_an_experiment(toy):
     code, output = toy.brainseg("repro", "more")
     assert code == 0, output
-    assert "+ dvc exp run -S train.epochs=3 -S 'train.loss=\"a b\"'" in output
+    assert "+ dvc exp run -n more -S train.epochs=3 -S 'train.loss=\"a b\"'" in output
     assert (toy.folder / "params.yaml").read_text() == "train:\n  epochs: 3\n  loss: a b\n"
     assert Repo(toy.folder).status() == {}
 

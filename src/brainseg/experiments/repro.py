@@ -18,6 +18,7 @@ import psutil
 from brainseg import config, files
 from brainseg.data import inputs
 from brainseg.errors import DataError, MachineError
+from brainseg.experiments import variants
 
 EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment outside the workspace
 LOCK, KEPT, CUT = Path("dvc.lock"), Path(".brainseg/dvc.lock"), Path(".brainseg/dvc.lock.cut")
@@ -25,31 +26,54 @@ DVC = "brainseg.experiments.run_dvc"
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
-def run(recipe: str | None, root: Path = Path(), *, check: bool = False, settings: Sequence[str] = ()) -> None:
-    """Replace this process by ``dvc repro``, or by ``dvc exp run`` with overrides. Does not return.
+def run(
+    recipe: str | None, root: Path = Path(), *, check: bool = False, settings: Sequence[str] = (), queue: bool = False
+) -> None:
+    """Replace this process by ``dvc repro``, or by ``dvc exp run`` with overrides and a name. Returns if it queues.
 
     Args:
         recipe: its overrides. settings: more of them, ``train.loss=jaccard``.
         check: read every file again, also a large one whose size and times are as before.
+        queue: queue the experiment, or one for each value of ``train.learning_rate=0.001,0.004``.
 
     Raises:
-        DataError: no Git repository, no such recipe, or a setting that is none, with the nearest name.
-        MachineError: see clean_up.
+        DataError: no Git repository, no such recipe, a setting that is none, with the nearest name, or several
+            experiments that are not to be queued.
+        MachineError: see clean_up; or DVC does not queue an experiment.
     """
     overrides = load_recipe(recipe, root) if recipe else {}
-    if settings:
-        from brainseg.experiments import revision  # imports pandas, which takes half a second
-
-        overrides = revision.merge(overrides, read_settings(settings))
-        path = root / "params.yaml"
-        config.check(revision.merge(config.read_yaml(path), overrides), path)
     check_git(root)
+    planned = variants.plan(settings, recipe, overrides, root) if overrides or settings or queue else []
+    if queue:
+        _queue(planned, root)
+        return
+    if len(planned) > 1:
+        what = f"asks for {len(planned)} experiments, and one is run at a time"
+        raise DataError(f"-S {' -S '.join(settings)}", what, "add --queue, then: dvc exp run --run-all")
     clean_up(root)
-    command = ["exp", "run", *options(overrides)] if overrides else ["repro"]
+    command = _command(planned[0]) if planned else ["repro"]
     print("+", shlex.join(["dvc", *command]), file=sys.stderr, flush=True)
     os.chdir(root)
     more = {inputs.ALL: "1"} if check else {}
     os.execve(sys.executable, [sys.executable, "-m", DVC, *command], environment() | more)
+
+
+def _command(variant: variants.Variant, *more: str) -> list[str]:
+    return ["exp", "run", *more, "-n", variant.name, *options(variant.overrides)]
+
+
+def _queue(planned: Sequence[variants.Variant], root: Path) -> None:
+    """Queue all of them in one process, since DVC takes longer to start than to queue."""
+    from dvc.cli import main as run_dvc
+
+    os.chdir(root)
+    for variant in planned:
+        command = _command(variant, "--queue")
+        print("+", shlex.join(["dvc", *command]), file=sys.stderr, flush=True)
+        if run_dvc(command):
+            fix = "correct what DVC says above; dvc queue status lists those that wait, dvc queue remove NAME drops one"
+            raise MachineError(variant.name, "DVC did not queue it", fix)
+    print(f"{len(planned)} queued. dvc exp run --run-all runs all that wait, dvc queue status lists them")
 
 
 def check_git(root: Path) -> None:
@@ -65,22 +89,6 @@ def check_git(root: Path) -> None:
     head = subprocess.run([git, "rev-parse", "-q", "--verify", "HEAD"], cwd=root, capture_output=True, check=False)
     if head.returncode == 1:  # other codes are faults of Git itself, such as a repository of another owner
         raise DataError(root.resolve(), "is in a Git repository without a commit, which DVC needs", fix)
-
-
-def read_settings(settings: Sequence[str]) -> dict:
-    """``["train.epochs=3"]`` → ``{"train": {"epochs": 3}}``.
-
-    Raises:
-        DataError: one has another form.
-    """
-    found: dict[str, dict] = {}
-    for setting in settings:
-        name, is_set, value = setting.partition("=")
-        block, _, key = name.partition(".")
-        if not (is_set and block and key):
-            raise DataError(f"-S {setting}", "is no parameter with its value", "write -S train.loss=jaccard")
-        found.setdefault(block, {})[key] = config.parse_yaml(f"value: {value}", f"-S {setting}")["value"]
-    return found
 
 
 def environment() -> dict[str, str]:
@@ -109,12 +117,7 @@ def options(overrides: dict) -> list[str]:
 
 def flags(overrides: dict) -> list[str]:
     """The values of DVC's -S: ``{"train": {"epochs": 3, "loss": "dice"}}`` → train.epochs=3, train.loss="dice"."""
-    return [f"{key}={_literal(value)}" for key, value in config.flatten(overrides).items()]
-
-
-def _literal(value: Any) -> str:
-    """A value in Hydra's grammar, which DVC uses: only a quote is escaped, a backslash elsewhere stands for itself."""
-    return '"{}"'.format(value.replace('"', '\\"')) if isinstance(value, str) else json.dumps(value)
+    return [f"{key}={variants.literal(value)}" for key, value in config.flatten(overrides).items()]
 
 
 def clean_up(root: Path) -> None:

@@ -101,7 +101,7 @@ def format_table(s: SeveralComparisons) -> str:
 
 def _rows(s: SeveralComparisons) -> list[tuple[str, ...]]:
     """A row for each run, of volume Dice."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for pair, alone in zip(s.pairs, s.alone, strict=True):
         d = pair.differences[0]
         _, _, mean, interval, median, p, counts, detectable = comparison_page.format_row(d)
