@@ -421,11 +421,17 @@ def compare(
 
     Of several runs each is compared with A, and p is corrected for their number.
     """
-    from brainseg.experiments import comparison, comparison_page, revision, several
+    from brainseg.experiments import baseline, comparison, comparison_page, revision, several
 
-    first, *others = [revision.scores(side, cross_validation=cross_validation) for side in (a, *(b or ["workspace"]))]
-    page: Any = several if len(others) > 1 else comparison_page
-    compared: Any = several.compare(first, others) if len(others) > 1 else comparison.compare(first, *others)
+    sides = a, *(b or [revision.WORKSPACE])
+    first, *others = [revision.scores(side, cross_validation=cross_validation) for side in sides]
+    suggest = comparison.describe_one_split if cross_validation else baseline.suggest
+    page: Any = comparison_page
+    compared: Any
+    if len(others) > 1:
+        page, compared = several, several.compare(first, others, suggest=suggest)
+    else:
+        compared = comparison.compare(first, *others, suggest=suggest)
     print(page.format_json(compared) if json else page.format_table(compared))
     if html:
         page.write(compared, html)

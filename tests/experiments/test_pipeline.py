@@ -79,17 +79,30 @@ def test_two_clones_give_the_same_bytes(pipeline, tmp_path):
 
 
 def test_an_experiment_is_named_tracked_and_compared(pipeline, tmp_path):
+    """A quick try on a few patients: what compare refuses, its own command makes good, from wherever the try left."""
     copy = with_its_cache(pipeline, tmp_path / "copy")
-    output = repro(copy, "-n", "overlap", "-S", "train.loss=jaccard", "-S", "split.patients=8", command=("exp", "run"))
+    copy.environment["PYTHONPATH"] = "src"
+    code, output = copy.brainseg("repro", "-S", "train.loss=jaccard", "-S", "split.patients=8")
+    assert code == 0, output
     assert stages_run(output) == ["split", "train", "evaluate", "render", "export"]
     marks = json.loads((copy.folder / "metrics/evaluation.json").read_text())["protocol"]["marks"]
     assert "subset of 8 patients" in marks
     shown = copy.dvc("exp", "show", "--csv")[1]
-    assert "overlap" in shown
+    assert "jaccard-patients8" in shown
     assert "volume_dice_mean" in shown
     assert "volume_dice_mean" in copy.dvc("metrics", "diff", "--all")[1]
     assert copy.dvc("plots", "diff", "HEAD")[0] == 0
-    assert "overlap" in run_names(copy)
+    assert "jaccard-patients8" in run_names(copy)
+    code, refused = copy.brainseg("compare", "HEAD", "jaccard-patients8")
+    assert code == 2
+    command = refused.partition("on the patients of jaccard-patients8: ")[2].strip()
+    before = results(copy)
+    code, output = copy.run(
+        "bash", "-c", command.replace("brainseg", 'python -c "from brainseg import cli; cli.main()"')
+    )
+    assert code == 0 and "jaccard-patients8 compared with patients8 (volume Dice" in output, output
+    assert 'Parameter train.loss: "bce_dice" -> "jaccard"' in output and output.count("Parameter ") == 1
+    assert results(copy) == before
 
 
 def test_a_queued_experiment_runs_its_own_code_and_leaves_the_workspace(pipeline):

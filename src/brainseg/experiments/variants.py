@@ -67,7 +67,7 @@ def plan(settings: Sequence[str], recipe: str | None, overrides: dict, root: Pat
 
     path, given = root / "params.yaml", read_settings(settings)
     params, problems = config.read_yaml(path), []
-    changes = [_nest(dict(zip(given, values, strict=True))) for values in itertools.product(*given.values())]
+    changes = [nest(dict(zip(given, values, strict=True))) for values in itertools.product(*given.values())]
     sets = [revision.merge(overrides, change) for change in changes]
     for each in sets if settings else []:
         try:
@@ -117,7 +117,8 @@ def literal(value: Any) -> str:
     return '"{}"'.format(value.replace('"', '\\"')) if isinstance(value, str) else json.dumps(value)
 
 
-def _nest(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def nest(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """``{"train.epochs": 3}`` to ``{"train": {"epochs": 3}}``."""
     nested: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         block, _, key = name.partition(".")
