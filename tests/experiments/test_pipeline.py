@@ -100,7 +100,7 @@ def test_an_experiment_is_named_tracked_and_compared(pipeline, tmp_path):
     code, output = copy.run(
         "bash", "-c", command.replace("brainseg", 'python -c "from brainseg import cli; cli.main()"')
     )
-    assert code == 0 and "jaccard-patients8 compared with patients8 (volume Dice" in output, output
+    assert code == 0 and "\nA: patients8\nB: jaccard-patients8\n" in output, output
     assert 'Parameter train.loss: "bce_dice" -> "jaccard"' in output and output.count("Parameter ") == 1
     assert results(copy) == before
 
