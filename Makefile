@@ -40,6 +40,7 @@ demo: setup ## the whole pipeline on phantoms in .demo/, minutes, no download
 	$(BIN)/brainseg demo
 
 repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.yaml as an experiment
+	$(BIN)/brainseg check $(RECIPE)
 	$(BIN)/brainseg repro $(RECIPE)
 
 restore: setup ## back to the committed run: parameters, numbers, model; nothing is lost

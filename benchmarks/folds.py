@@ -64,7 +64,7 @@ def run_fold(
     for name, target in {"src": root / "src", "stages": root / "stages", str(PROCESSED): root / processed}.items():
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(target)
-    params = revision.merge(config.read_yaml(Path("params.yaml")), overrides)
+    params = config.merge(config.read_yaml(Path("params.yaml")), overrides)
     params["split"] = params["split"] | {"test_fold": number}
     config.check(params, Path("params.yaml"))
     files.write_text(folder / "params.yaml", json.dumps(params, indent=1))  # JSON is YAML
@@ -125,9 +125,9 @@ def overrides(recipe: str | None, given: list[str]) -> dict:
         name, value = assignment.split("=", 1)
         block, key = name.split(".")
         try:
-            found = revision.merge(found, {block: {key: json.loads(value)}})
+            found = config.merge(found, {block: {key: json.loads(value)}})
         except ValueError:
-            found = revision.merge(found, {block: {key: value}})
+            found = config.merge(found, {block: {key: value}})
     return found
 
 

@@ -31,7 +31,6 @@ import training
 
 from brainseg import config, errors, files, hardware
 from brainseg.data import dataset
-from brainseg.experiments import revision
 from brainseg.models import backend
 
 TOTAL = 570  # seconds for everything
@@ -107,7 +106,7 @@ def measure(asked: dict) -> dict:
         training.phantoms(Path(asked["phantoms"]))
         return {}
     path = Path("params.yaml")
-    params = config.check(revision.merge(config.read_yaml(path), asked["overrides"]), path)
+    params = config.check(config.merge(config.read_yaml(path), asked["overrides"]), path)
     t = params.train
     running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
     if asked["together"] > 1:

@@ -22,7 +22,6 @@ from training import REAL
 
 from brainseg import config, errors
 from brainseg.data import dataset
-from brainseg.experiments import revision
 from brainseg.models import backend
 
 SIDES = {"gpu": 8192, "cpu": 2048}  # of the matrices whose product measures the peak
@@ -38,7 +37,7 @@ Event = tuple[int, int, str]  # start and end in nanoseconds, name
 
 def main() -> None:
     options = _options()
-    raw = revision.merge(config.read_yaml(Path("params.yaml")), folds.overrides(options.recipe, options.set))
+    raw = config.merge(config.read_yaml(Path("params.yaml")), folds.overrides(options.recipe, options.set))
     params = config.check(raw, Path("params.yaml"))
     t = params.train
     running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)

@@ -120,3 +120,14 @@ def test_no_value_has_a_default_but_what_older_files_lack():
         fields = block.annotation.model_fields
         given = {key for key, field in fields.items() if not field.is_required()}
         assert given == ({"layout", "patients"} if name == "download" else set()), name
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("train.learning_rat", "train.learning_rate"), ("learning_rate", "train.learning_rate"),
+    ("lr", "train.learning_rate"), ("los", "train.loss"), ("trian.los", "train.loss"),
+    ("train.filters", "network.filters"), ("split.pateints", "split.patients"),
+    ("train.patients", "phantom.patients or split.patients or render.patients"),
+    ("augmentation.flip", "augmentation.flip_horizontal or augmentation.flip_vertical"), ("x.y", ""),
+])  # fmt: skip
+def test_the_parameter_that_a_wrong_name_may_mean(name, meant):
+    assert config.suggest_name(name) == meant

@@ -76,6 +76,33 @@ def test_a_machine_without_linux_files(machine, tmp_path, monkeypatch):
     assert hardware.cores() == 4
 
 
+GROUPS = {
+    "no limit": ({}, (800, 500)),
+    "a container's": ({"files": [("memory.max", "300"), ("memory.current", "200")]}, (300, 100)),
+    "cached files give way": (
+        {"files": [("memory.max", "300"), ("memory.current", "200"), ("memory.stat", "anon 50\ninactive_file 150\n")]},
+        (300, 250),
+    ),
+    "more than there is": ({"files": [("memory.max", "900"), ("memory.current", "300")]}, (800, 500)),
+    "max": ({"files": [("memory.max", "max"), ("memory.current", "200")]}, (800, 500)),
+    "version 1": (
+        {
+            "own": "5:memory:/job\n",
+            "files": [("memory/job/memory.limit_in_bytes", "400"), ("memory/job/memory.usage_in_bytes", "100")],
+        },
+        (400, 300),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_memory_that_this_process_may_use(case, machine, monkeypatch):
+    limits, expected = GROUPS[case]
+    machine(**limits)
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: hardware.Memory(800, 500))
+    assert hardware.memory() == expected
+
+
 FLAGS = [
     ("fpu sse4_2 avx fma avx2", False, "2-cores-avx2"),
     ("sse4_2 avx fma avx2 avx512f avx512_vnni", False, "2-cores-avx512"),

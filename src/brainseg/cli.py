@@ -138,6 +138,10 @@ Recipe = Annotated[
     str | None, Argument(metavar="RECIPE", help="Let recipes/RECIPE.yaml replace parameters of params.yaml.")
 ]
 Layout = Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"]
+Settings = Annotated[
+    list[str] | None,
+    Option("--set", "-S", metavar="KEY=VALUE", help="Set a parameter, as DVC's -S; its name and value are checked."),
+]
 ModelFile = Annotated[Path, Option("--model", metavar="FILE", help="The ONNX file of the model.")]
 
 
@@ -348,21 +352,32 @@ def evaluate(
     print(external.run(ExternalInputs(images, masks, predictions, patient, *labels), model, output))
 
 
+@_command("check")
+def check(
+    recipe: Recipe = None,
+    settings: Settings = None,
+    time: Annotated[
+        bool, Option("--time", help="Also measure for a minute how long the training would take here.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a run would do, need and take, before it starts.
+
+    Checks parameters, stages, data, disk, memory and time; changes and trains nothing. What a run would end with is an
+    error.
+    """
+    from brainseg.commands import check
+
+    check.run(recipe, settings or [], time=time)
+
+
 @_command("repro")
 def repro(
     recipe: Recipe = None,
     check: Annotated[
         bool, Option("--check", help="Read every file again; without, a large one only if its size or times changed.")
     ] = False,
-    settings: Annotated[
-        list[str] | None,
-        Option(
-            "--set",
-            "-S",
-            metavar="KEY=VALUE",
-            help="Set a parameter, as DVC's -S: an experiment, named by what it changes. Key and value are checked.",
-        ),
-    ] = None,
+    settings: Settings = None,
     queue: Annotated[
         bool, Option("--queue", help="Queue the experiment, or one for each value of KEY=VALUE,VALUE.")
     ] = False,

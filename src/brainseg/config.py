@@ -25,6 +25,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Layout = Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"]
+SHORT = {"lr": "learning_rate", "wd": "weight_decay"}  # as they are called elsewhere
 MAX_LEVELS = 100  # of brackets within brackets
 
 
@@ -232,6 +233,12 @@ def parse_yaml(text: str, name: object) -> dict[str, Any]:
     return raw
 
 
+def merge(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``params`` with the values of ``overrides`` in their blocks."""
+    blocks = {name: {**params.get(name, {}), **values} for name, values in overrides.items()}
+    return {**params, **blocks}
+
+
 def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """``{"train": {"epochs": 3}}`` to ``{"train.epochs": 3}``."""
     found: dict[str, Any] = {}
@@ -293,10 +300,11 @@ def _explain(path: Path, error: Mapping[str, Any]) -> Problem:
     """One of pydantic's errors in the words of params.yaml."""
     location = [str(part) for part in error["loc"] if isinstance(part, str | int)]
     if error["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known, name = _known_keys(location[:-1]), ".".join(location)
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"write {close[0]}" if close else f"use one of: {', '.join(known)}"
-        return Problem(str(path), f"{'.'.join(location)} is not a parameter", hint)
+        nearest = suggest_name(name) if len(location) > 1 else ""
+        return Problem(str(path), f"{name} is not a parameter{f' (did you mean {nearest}?)' if nearest else ''}", hint)
     key = ".".join(location[:2])  # further parts name a branch of a union, not a key
     if error["type"] == "missing":
         return Problem(str(path), f"{key} is missing", f"add it, or: git checkout {path}")
@@ -305,6 +313,32 @@ def _explain(path: Path, error: Mapping[str, Any]) -> Problem:
     hint = f"write {close[0]}" if close else f"set {key} as the comments in params.yaml say"
     message = error["msg"][0].lower() + error["msg"][1:]
     return Problem(str(path), f"{key} is {value!r}: {message}", hint)
+
+
+def list_names() -> list[str]:
+    """Every parameter: ``train.loss``."""
+    return [f"{block}.{key}" for block in Params.model_fields for key in _known_keys([block])]
+
+
+def suggest_name(name: str) -> str:
+    """The parameters that ``name`` may mean: of its key in any block, else the nearest; empty if none is near.
+
+    ``train.loss`` for ``loss``, ``train.los``, ``los`` and ``trian.loss``, ``train.learning_rate`` for ``lr``.
+    """
+    block, _, key = name.rpartition(".")
+    key = SHORT.get(key, key)
+    known = {each: each.rpartition(".")[2] for each in list_names()}
+    mine = {each: its for each, its in known.items() if each.startswith(f"{block}.")}
+    found = [each for each, its in known.items() if its == key] or _find_alike(key, mine) or _find_alike(key, known)
+    by_block = difflib.get_close_matches(name, found, n=1) if block and not mine else []
+    return " or ".join(by_block or found)
+
+
+def _find_alike(key: str, known: Mapping[str, str]) -> list[str]:
+    """Those of ``known``, names by their keys, whose key is nearest, else those whose key has this word."""
+    near = difflib.get_close_matches(key, known.values(), n=1)
+    has_word = [name for name, its in known.items() if key in its.split("_")]
+    return [name for name, its in known.items() if its in near] or has_word
 
 
 def _known_keys(location: list[str]) -> list[str]:

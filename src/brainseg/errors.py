@@ -115,7 +115,10 @@ def raise_all(problems: Sequence[Problem], kind: type[BrainsegError] = DataError
 
 
 def run(main: Callable[[], object]) -> None:
-    """Run the ``main`` of a stage or a command. Print an error as ERROR lines and exit with its code."""
+    """Run the ``main`` of a stage or a command. Print an error as ERROR lines and exit with its code.
+
+    An ``ExceptionGroup`` is printed as all of its errors; the first has the code.
+    """
     debug = "--debug" in sys.argv or bool(os.environ.get("BRAINSEG_DEBUG"))
     try:
         main()
@@ -125,10 +128,12 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         if debug:
             print(redact(traceback.format_exc()), file=sys.stderr)
-        known = as_brainseg_error(error)
-        for line in _shorten(known, _save(known)):
+        several = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        known = [as_brainseg_error(each) for each in several]
+        kept = _save(known)
+        for line in (line for each in known for line in _shorten(each, kept)):
             print(line, file=sys.stderr)
-        _end(known.code)
+        _end(known[0].code)
 
 
 _left: list[Callable[[], object]] = []  # what ``limit`` did not wait for
@@ -218,7 +223,7 @@ def _shorten(error: BrainsegError, kept: str) -> list[str]:
     return shown
 
 
-def _save(error: BrainsegError) -> str:
+def _save(several: Sequence[BrainsegError]) -> str:
     """Keep all problems where they survive a deleted experiment folder, if this is a project. Never fails.
 
     Returns:
@@ -229,8 +234,10 @@ def _save(error: BrainsegError) -> str:
     try:
         path = files.state_dir() / "errors.json"
         payload = {
-            "code": error.code,
-            "problems": [{key: redact(text) for key, text in p._asdict().items()} for p in error.problems],
+            "code": several[0].code,
+            "problems": [
+                {key: redact(text) for key, text in p._asdict().items()} for error in several for p in error.problems
+            ],
         }
         files.write_text(path, json.dumps(payload, indent=1) + "\n")
         return str(path)

@@ -1,9 +1,12 @@
-"""What this process may use of the machine: physical cores and instruction sets. Imports no engine."""
+"""What this process may use of the machine: physical cores, instruction sets, memory, GPUs. Imports no engine."""
 
 import functools
 import os
 import platform
+import shutil
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -44,6 +47,31 @@ def processors() -> int:
     return _limit_by_quotas(os.cpu_count() or 1 if allowed is None else len(allowed))
 
 
+class Memory(NamedTuple):
+    """Bytes that this process may use in all, and those that are free now."""
+
+    total: int
+    available: int
+
+
+def memory() -> Memory:
+    """The machine's memory, or that of the control groups (v2, v1) where it is less, as in a container."""
+    found = psutil.virtual_memory()
+    total, available = found.total, found.available
+    for limit, used in _memory_limits():
+        total, available = min(total, limit), min(available, max(0, limit - used))
+    return Memory(total, available)
+
+
+def list_gpus() -> list[str]:
+    """The GPUs that NVIDIA's driver lists. The driver is asked because an engine would occupy all of them."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
 def _affinity() -> set[int] | None:
     """The logical processors that this process may run on; None where the system has no affinity (macOS, Windows)."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -73,6 +101,25 @@ def _quotas() -> list[float]:
                 period = _read_text(folder / "cpu.cfs_period_us")
                 found.append(_ratio([_read_text(folder / "cpu.cfs_quota_us").strip(), period.strip()]))
     return [quota for quota in found if quota > 0]
+
+
+def _memory_limits() -> list[tuple[int, int]]:
+    """Limit and use, in bytes, of this process's control groups and their parents. Cached files give way: no use."""
+    found = []
+    for line in _read_text(OWN_CGROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            folders, names = _upwards(CGROUPS, path), ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            folders, names = _upwards(CGROUPS / "memory", path), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        for folder in folders:
+            limit, used = (_read_text(folder / name).strip() for name in names)
+            if limit.isdecimal() and used.isdecimal():  # not max
+                facts = dict(line.split() for line in _read_text(folder / "memory.stat").splitlines())
+                found.append((int(limit), int(used) - int(facts.get("inactive_file", 0))))
+    return found
 
 
 def _upwards(root: Path, path: str) -> list[Path]:

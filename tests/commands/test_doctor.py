@@ -122,7 +122,8 @@ def test_a_tracking_server_that_drips_is_not_waited_for(folder, monkeypatch, beg
 def test_a_misspelt_parameter_is_a_line_too(folder):
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("  engine: tensorflow", "  engin: tensorflow"))
-    assert "WARN" in doctor.run(folder) and "train.engin is not a parameter. Fix: write engine" in doctor.run(folder)
+    said = doctor.run(folder)
+    assert "WARN" in said and "train.engin is not a parameter (did you mean train.engine?). Fix: write engine" in said
 
 
 def test_what_a_training_would_choose_and_where_it_would_crawl(folder, monkeypatch):

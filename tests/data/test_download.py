@@ -345,3 +345,19 @@ def wait_until(condition, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.005)
+
+
+def test_the_size_of_a_file_is_asked_without_fetching_it(project_root):
+    with FaultyServer(BODY) as server:
+        assert download.ask_size(server.url, 5) == len(BODY)
+    with pytest.raises(MachineError, match="no connection"):
+        download.ask_size(server.url, 5)
+    with FaultyServer(BODY, "404") as server, pytest.raises(MachineError, match="HTTP 404"):
+        download.ask_size(server.url, 5)
+    assert not list(project_root.rglob("*"))
+
+
+@pytest.mark.parametrize("fault", ["503", "drip-head"])
+def test_a_server_that_may_answer_later_is_told_from_one_that_refuses(fault):
+    with FaultyServer(BODY, fault) as server, pytest.raises(TimeoutError):
+        download.ask_size(server.url, 0.3)

@@ -221,7 +221,7 @@ def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, job
 @pytest.mark.parametrize(("threads", "at_once", "warned"), [("auto", 2, True), ("auto", 1, False), (2, 2, False)])
 def test_folds_that_share_the_cores_are_warned_of(prepared, monkeypatch, capsys, threads, at_once, warned):
     monkeypatch.setattr(cross_validation.hardware, "cores", lambda: 8)
-    monkeypatch.setattr(cross_validation, "_list_gpus", list)
+    monkeypatch.setattr(cross_validation.hardware, "list_gpus", list)
     cross_validation._warn_of_shared_cores({"train": {"threads": threads}}, at_once, prepared)
     assert ("or set train.threads: 4" in capsys.readouterr().err) == warned
 

@@ -51,7 +51,8 @@ def handed_over(real, monkeypatch):
 
 
 @pytest.mark.parametrize(("setting", "fix"), [
-    ("train.los=jaccard", "write loss"), ("trian.loss=jaccard", "write train"), ("train.loss=jacard", "write jaccard"),
+    ("train.los=jaccard", "write -S train.loss=jaccard"), ("trian.loss=jaccard", "write -S train.loss=jaccard"),
+    ("train.loss=jacard", "write jaccard"),
     ("train.loss", "write -S train.loss=jaccard"),
 ])  # fmt: skip
 def test_a_misspelt_setting_is_refused_with_the_nearest_name(handed_over, setting, fix):

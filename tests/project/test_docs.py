@@ -236,7 +236,7 @@ def test_the_recipe_best_fold_by_fold():
 
 def test_the_recipe_best_is_the_one_that_was_measured():
     """Else its numbers are those of another; the engine is the machine's."""
-    params = revision.merge(config.read_yaml(ROOT / "params.yaml"), config.read_yaml(ROOT / "recipes/best.yaml"))
+    params = config.merge(config.read_yaml(ROOT / "params.yaml"), config.read_yaml(ROOT / "recipes/best.yaml"))
     made_with = report("metrics/experiments/best_folds")["params"]
     machine = {"engine": None, "precision": None, "threads": None}
     for block in ("network", "augmentation", "train"):

@@ -7,33 +7,21 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import requests
 
 from brainseg import config, errors, files, hardware
+from brainseg.commands.findings import Finding, show_minutes
 from brainseg.errors import BrainsegError
 from brainseg.evaluation import results
-from brainseg.experiments import repro, revision
+from brainseg.experiments import repro
 from brainseg.models import backend, manifest
 from brainseg.tracking import run_store
 
 PYTHONS = (3, 11), (3, 13)
 GIB = 2**30
 ANSWER_SECONDS = 3  # for a tracking server to begin an answer
-
-
-class Finding(NamedTuple):
-    """One line of the result; ``fix`` is empty if nothing needs to be done."""
-
-    subject: str
-    found: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        line = f"{'WARN' if self.fix else 'PASS'}  {self.subject:<10}{self.found}"
-        return f"{line}. Fix: {self.fix}" if self.fix else line
 
 
 def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -> str:
@@ -98,20 +86,16 @@ def training_time(root: Path, recipe: str | None = None) -> Finding:
     slices = results.read(root / "metrics/evaluation.json", results.Evaluation).protocol.slices
     estimate = timing.estimate(params, slices)
     found = (
-        f"{recipe or 'params.yaml'}: about {_format_duration(estimate.minutes)} for {params.train.epochs} epochs of "
+        f"{recipe or 'params.yaml'}: about {show_minutes(estimate.minutes)} for {params.train.epochs} epochs of "
         f"{slices['train']:,} slices ({estimate.trained:.0f} images/s, {estimate.validated:.0f} in validation; "
         f"measured over {estimate.steps} steps), evaluation and pictures not included"
     )
     return Finding("time", found)
 
 
-def _format_duration(minutes: float) -> str:
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
-
-
 def _load_params(root: Path, recipe: str | None) -> config.Params:
     path = root / "params.yaml"
-    return config.check(revision.merge(config.read_yaml(path), repro.load_recipe(recipe, root) if recipe else {}), path)
+    return config.check(config.merge(config.read_yaml(path), repro.load_recipe(recipe, root) if recipe else {}), path)
 
 
 def disk(root: Path) -> Finding:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from brainseg.commands import speed
 from brainseg.config import Params
 from brainseg.data.dataset import Dataset
 from brainseg.models import backend
@@ -34,13 +35,13 @@ class Estimate(NamedTuple):
 
 
 def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> Estimate:
-    """Time training steps for about ``seconds``. The engine must have been started.
+    """Time training steps for about ``seconds``, and keep the rates. The engine must have been started.
 
     Args:
         params: blocks train, network, augmentation, preprocess.
         slices: numbers of slices of ``train`` and ``val`` in the data of the whole training.
     """
-    size, train = params.train.batch_size, params.train
+    size = params.train.batch_size
     data = _make_noise(params, size * VALIDATION_BATCHES)
     batches = trainer.Batches(data, params)
     batches.order = np.resize(batches.order, size * (WARM_UP + MOST))
@@ -52,8 +53,9 @@ def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> E
     begin = time.perf_counter()
     trainer.validate(model, data, size)
     validated = len(data.rows("val")) / (time.perf_counter() - begin)
-    epoch = max(1, slices["train"] // size) * step + slices["val"] / validated
-    return Estimate(len(watch.marks) - WARM_UP, size / step, validated, train.epochs * epoch / 60)
+    speed.remember(params, size / step, validated)
+    minutes = speed.count_minutes(params, slices, size / step, validated)
+    return Estimate(len(watch.marks) - WARM_UP, size / step, validated, minutes)
 
 
 class _StepTimer(keras.callbacks.Callback):

@@ -98,9 +98,8 @@ def fetch(url: str, limits: RetryLimits = RETRY_LIMITS) -> Path:
         IntegrityError: larger than ``untrusted_zip.MAX_TOTAL_BYTES``.
     """
     with archive.guard_space(files.project_root()):
-        folder = files.state_dir() / "downloads"
-        folder.mkdir(exist_ok=True)
-        whole = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.zip"
+        whole = find_place(url)
+        whole.parent.mkdir(exist_ok=True)
         try:
             with FileLock(whole.with_suffix(".lock"), timeout=0):  # the kernel frees it when the process is killed
                 if not whole.exists():
@@ -111,6 +110,29 @@ def fetch(url: str, limits: RetryLimits = RETRY_LIMITS) -> Path:
                 _redact(url), "another run is fetching it", "wait for that run, then try again"
             ) from None
     return whole
+
+
+def find_place(url: str) -> Path:
+    """Where the file of an address lies when all of it has arrived; until then it ends in ``.part``."""
+    return files.state_dir() / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.zip"
+
+
+def ask_size(url: str, seconds: float) -> int:
+    """The bytes of a file on its server, which is asked once; 0 if it does not say.
+
+    Raises:
+        MachineError: no connection, or refused.
+        TimeoutError: no answer in time, or one that may be another soon.
+    """
+    get = partial(requests.get, url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=seconds)
+    try:
+        with errors.limit(seconds, get) as response:
+            _check_status(response)
+            return int(response.headers.get("Content-Length", 0))
+    except (_RetryError, requests.Timeout) as error:
+        raise TimeoutError(_explain(error)) from None
+    except requests.RequestException as error:
+        raise MachineError(_redact(url), f"cannot be fetched: {_explain(error)}", BY_HAND) from None
 
 
 def discard(path: Path) -> None:

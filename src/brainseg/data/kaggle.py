@@ -86,21 +86,43 @@ def pairs(
         download.discard(place)
 
 
-def _locate(limits: download.RetryLimits) -> tuple[Path, bool]:
-    """Where the files are on this disk, and whether this run downloaded them."""
+def find_mirror() -> str | Path:
+    """Where LGG is taken from: an address, a zip or a folder.
+
+    Raises:
+        MachineError: ``BRAINSEG_MIRROR`` names none.
+    """
     mirror = os.environ.get("BRAINSEG_MIRROR") or URL
     if re.match(r"https?://", mirror):
-        return download.fetch(mirror, limits), True
+        return mirror
     place = files.project_root() / Path(mirror).expanduser()
     if not place.exists():
         raise MachineError(place, "does not exist", "set BRAINSEG_MIRROR to a URL, a zip or an unpacked folder")
-    return place, False
+    return place
+
+
+def measure(place: Path, table: dict[str, ExpectedPatient] | None = None) -> int:
+    """The bytes of the data set in a zip or a folder, from names and sizes alone: no content is verified.
+
+    Raises:
+        IntegrityError: files are missing, or do not belong there.
+    """
+    store = untrusted_zip.open_files(place)
+    try:
+        return _sum_sizes(store, _list_copies(store, table or read_table()))
+    finally:
+        store.close()
+
+
+def _locate(limits: download.RetryLimits) -> tuple[Path, bool]:
+    """Where the files are on this disk, and whether this run downloaded them."""
+    mirror = find_mirror()
+    return (mirror, False) if isinstance(mirror, Path) else (download.fetch(mirror, limits), True)
 
 
 def _verify(store: untrusted_zip.UntrustedFiles, table: dict[str, ExpectedPatient], target: Path) -> Iterator[Pair]:
-    copies = _find_copies(store)
-    raise_all(_check_listing(store, set(copies), table), IntegrityError)
-    archive.require_space(target, sum(store.sizes[names[0]] for names in copies.values()))
+    copies = _list_copies(store, table)
+    archive.require_space(target, _sum_sizes(store, copies))
     problems: list[Problem] = []
     bar = tqdm(total=sum(p.slices for p in table.values()), desc="verify", unit="slices", mininterval=0.5, disable=None)
     with bar:
@@ -129,6 +151,17 @@ def _verify_patient(
         bar.update()
     if (found := patient_digest(digests)) != expected.sha256:
         raise store.error(patient, f"was changed: digest expected {expected.sha256}, found {found}")
+
+
+def _list_copies(store: untrusted_zip.UntrustedFiles, table: dict[str, ExpectedPatient]) -> dict[str, list[str]]:
+    """``_find_copies``, if they are the files of ``table``. Raises IntegrityError: they are not."""
+    copies = _find_copies(store)
+    raise_all(_check_listing(store, set(copies), table), IntegrityError)
+    return copies
+
+
+def _sum_sizes(store: untrusted_zip.UntrustedFiles, copies: dict[str, list[str]]) -> int:
+    return sum(store.sizes[names[0]] for names in copies.values())
 
 
 def _find_copies(store: untrusted_zip.UntrustedFiles) -> dict[str, list[str]]:

@@ -55,7 +55,7 @@ def _find_or_make(wanted: dict[str, Any], root: Path) -> tuple[str, str]:
     now = config.read_yaml(path)
     before = config.flatten(now)
     changes = variants.nest({key: value for key, value in wanted.items() if not _is_set(before, key, value)})
-    params = revision.merge(now, changes)
+    params = config.merge(now, changes)
     config.check(params, path)
     names = variants.Names(root)
     name = names.describe(params)

@@ -7,7 +7,6 @@ exists and fits its name is not run again, so an interrupted cross-validation co
 import math
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -92,8 +91,8 @@ def load_overrides(recipe: str | None, scheme: str | None, root: Path = Path()) 
     overrides = repro.load_recipe(recipe, root) if recipe else {}
     unit = scheme or overrides.get("split", {}).get("unit")
     if unit:
-        overrides = revision.merge(overrides, {"split": {"unit": unit}})
-    split = config.check(revision.merge(config.read_yaml(root / "params.yaml"), overrides), path).split
+        overrides = config.merge(overrides, {"split": {"unit": unit}})
+    split = config.check(config.merge(config.read_yaml(root / "params.yaml"), overrides), path).split
     if split.unit == "slice":
         what = "split.unit is slice: a patient would be tested in several folds"
         raise DataError(path, what, "ask for --scheme patient (make: SCHEME=patient)")
@@ -108,7 +107,7 @@ def load_overrides(recipe: str | None, scheme: str | None, root: Path = Path()) 
 def plan(overrides: dict, root: Path = Path()) -> list[Fold]:
     """The folds of the data in the workspace, as experiments."""
     read = revision.reader(revision.WORKSPACE, root)
-    raw = revision.merge(config.read_yaml(root / "params.yaml"), overrides)
+    raw = config.merge(config.read_yaml(root / "params.yaml"), overrides)
     split = config.check(raw, root / "params.yaml").split
     name = f"cv-{revision.key(read, overrides)}"
     count = splitting.count_folds(root / "data/processed/slices.csv", split)
@@ -135,10 +134,10 @@ def _warn_of_shared_cores(overrides: dict, at_once: int, root: Path) -> None:
 
     The cores are not divided here, because the number of threads is part of the result, and ``jobs`` must not be.
     """
-    raw = revision.merge(config.read_yaml(root / "params.yaml"), overrides)
+    raw = config.merge(config.read_yaml(root / "params.yaml"), overrides)
     cores = hardware.cores()
     train = config.check(raw, root / "params.yaml").train
-    on_processor = train.device == "cpu" or not _list_gpus()
+    on_processor = train.device == "cpu" or not hardware.list_gpus()
     if at_once > 1 and cores > 1 and on_processor and train.threads == "auto":
         what = f"{at_once} folds at once compute with {cores} threads each on {cores} cores"
         fix = f"run one fold at a time (JOBS=1), or set train.threads: {max(1, cores // at_once)}"
@@ -148,20 +147,11 @@ def _warn_of_shared_cores(overrides: dict, at_once: int, root: Path) -> None:
 def _queue_devices(jobs: int) -> SimpleQueue[dict[str, str]]:
     """A queue of ``jobs`` environments: each names a GPU, in turn if there are fewer, or none if there is none."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = _list_gpus() if given is None else given.split(",")
+    found = hardware.list_gpus() if given is None else given.split(",")
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for job in range(jobs):
         free.put({"CUDA_VISIBLE_DEVICES": found[job % len(found)]} if found else {})
     return free
-
-
-def _list_gpus() -> list[str]:
-    """The GPUs that NVIDIA's driver lists. The driver is asked because an engine would occupy all of them."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    listed = subprocess.run(command, capture_output=True, text=True)
-    return listed.stdout.split() if listed.returncode == 0 else []
 
 
 def _run_fold(fold: Fold, root: Path, free: SimpleQueue[dict[str, str]]) -> int:

@@ -128,10 +128,15 @@ def clean_up(root: Path) -> None:
     """
     _remove_broken_lock(root / ".dvc/tmp")
     _keep_record(root)
+    refuse_orphans(root)
+    _remove_leftover_experiments(root.resolve() / EXPERIMENTS)
+
+
+def refuse_orphans(root: Path) -> None:
+    """Refuse to go on while a stage of a killed run is still running. Raises MachineError: naming the process."""
     for process in orphans(root.resolve()):
         what = f"{process.cmdline()[1]} of a killed run is still running"
         raise MachineError(f"process {process.pid}", what, f"wait until it ends, or: kill {process.pid}")
-    _remove_leftover_experiments(root.resolve() / EXPERIMENTS)
 
 
 def refuse_running(root: Path) -> None:

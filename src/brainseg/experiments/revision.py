@@ -283,7 +283,7 @@ def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[
 
     Left out: parameters that no score depends on, and those that ``auto`` leaves to the machine now.
     """
-    now = merge(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
+    now = config.merge(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
     made = {block: values for block, values in then.items() if block not in ("render", "export")}
     here = {block: {key: now.get(block, {}).get(key) for key in values} for block, values in made.items()}
     return sorted(
@@ -348,15 +348,9 @@ def _params(stages: dict) -> dict:
     return found
 
 
-def merge(params: dict, overrides: dict) -> dict:
-    """``params`` with the values of ``overrides`` in their blocks."""
-    blocks = {name: {**params.get(name, {}), **values} for name, values in overrides.items()}
-    return {**params, **blocks}
-
-
 def key(read: Reader, overrides: dict) -> str:
     """A digest of what determines a cross-validation's numbers: data, code, parameters; not the number of the fold."""
-    raw = merge(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
+    raw = config.merge(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"]["test_fold"] = None
     facts = sources(read).model_dump() | {"params": {block: params[block] for block in BLOCKS}}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from brainseg import config
-from brainseg.errors import DataError, raise_all
+from brainseg.errors import DataError, Problem, raise_all
 
 ALONE = ""  # the value says which parameter it is of
 # Words for parameters in names. The others go by the last part of their key.
@@ -61,40 +61,73 @@ def plan(settings: Sequence[str], recipe: str | None, overrides: dict, root: Pat
         settings: as DVC's -S, ``train.learning_rate=0.001,0.004``. recipe: its name. overrides: its values.
 
     Raises:
-        DataError: a setting that is none, or a key or value that params.yaml cannot have, with the nearest name.
+        DataError: see ``expand``.
     """
-    from brainseg.experiments import revision  # imports pandas, which takes half a second
+    whole = config.merge(config.read_yaml(root / "params.yaml"), overrides)
+    pairs = expand(settings, recipe, overrides, root) if settings else [(overrides, whole)]
+    names, given, known = Names(root), read_settings(settings), set(config.flatten(overrides))
+    return [Variant(names.choose(merged, given, recipe, known), each) for each, merged in pairs]
 
-    path, given = root / "params.yaml", read_settings(settings)
-    params, problems = config.read_yaml(path), []
+
+def expand(settings: Sequence[str], recipe: str | None, overrides: dict, root: Path) -> list[tuple[dict, dict]]:
+    """What each run that ``settings`` ask for replaces in params.yaml, and the whole of it with that.
+
+    Args:
+        settings, recipe, overrides: see ``plan``.
+
+    Raises:
+        DataError: every fault of names and values at once, each by where it was set, with the nearest name.
+    """
+    path, given, problems = root / "params.yaml", read_settings(settings), list[Problem]()
+    params = config.read_yaml(path)
+    places = {name: str(root / "recipes" / f"{recipe}.yaml") for name in config.flatten(overrides)}
+    places |= {name: f"-S {name}" for name in given}
     changes = [nest(dict(zip(given, values, strict=True))) for values in itertools.product(*given.values())]
-    sets = [revision.merge(overrides, change) for change in changes]
-    for each in sets if settings else []:
+    pairs = []
+    for each in (config.merge(overrides, change) for change in changes):
+        pairs.append((each, config.merge(params, each)))
         try:
-            config.check(revision.merge(params, each), path)
+            config.check(pairs[-1][1], path)
         except DataError as error:
-            problems += error.problems
+            problems += [_name_place(problem, places) for problem in error.problems]
     raise_all(list(dict.fromkeys(problems)))
-    names = Names(root)
-    return [
-        Variant(names.choose(revision.merge(params, each), given, recipe, set(config.flatten(overrides))), each)
-        for each in sets
-    ]
+    return pairs
+
+
+def _name_place(problem: Problem, places: Mapping[str, str]) -> Problem:
+    """The problem by the place where the first of its parameters that is in ``places`` was set."""
+    names = re.findall(r"[a-z]+\.[a-z_]+", problem.what)
+    return problem._replace(path=next((places[name] for name in names if name in places), problem.path))
 
 
 def read_settings(settings: Iterable[str]) -> dict[str, list[Any]]:
     """``["train.epochs=3", "train.seed=1,2"]`` → ``{"train.epochs": [3], "train.seed": [1, 2]}``.
 
     Raises:
-        DataError: one has another form, or a value that DVC, which has Hydra read it, cannot read.
+        DataError: one names no parameter, or has another form, or a value that DVC, which has Hydra read it, cannot.
     """
     found: dict[str, list[Any]] = {}
+    problems: list[Problem] = []
     for setting in settings:
         key, is_set, text = setting.partition("=")
-        if not is_set or not re.fullmatch(r"\w+(\.\w+)+", key):
-            raise DataError(f"-S {setting}", "is no parameter with its value", "write -S train.loss=jaccard")
-        found[key] = _read_values(key, text)
+        try:
+            if not is_set:
+                raise DataError(f"-S {setting}", "is no parameter with its value", "write -S train.loss=jaccard")
+            _check_name(key, text)
+            found[key] = _read_values(key, text)
+        except DataError as error:
+            problems += error.problems
+    raise_all(problems)
     return found
+
+
+def _check_name(key: str, text: str) -> None:
+    if key in config.list_names():
+        return
+    nearest = config.suggest_name(key)
+    what = f"{key} is not a parameter" + (f" (did you mean {nearest}?)" if nearest else "")
+    fix = f"write -S {nearest.split(' or ')[0]}={text}" if nearest else "params.yaml names all of them"
+    raise DataError(f"-S {key}={text}", what, fix)
 
 
 def _read_values(key: str, text: str) -> list[Any]:
