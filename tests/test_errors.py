@@ -138,11 +138,9 @@ def test_what_is_no_fault_of_the_file_passes(error):
 
 
 def test_several_errors_are_all_printed_and_the_first_has_the_code(capsys):
-    group = ExceptionGroup(
-        "x", [MachineError("disk", "is full", "free space"), DataError("a.png", "is bad", "save it")]
-    )
+    full, bad = MachineError("disk", "is full", "free space"), DataError("a.png", "is bad", "save it")
     with pytest.raises(SystemExit) as end:
-        errors.run(fail_with(group))
+        errors.run(fail_with(ExceptionGroup("x", [full, bad])))
     assert end.value.code == 3
     assert capsys.readouterr().err.splitlines() == [
         "ERROR 3 disk: is full. Fix: free space", "ERROR 2 a.png: is bad. Fix: save it"
