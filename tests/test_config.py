@@ -126,7 +126,7 @@ def test_no_value_has_a_default_but_what_older_files_lack():
     ("train.learning_rat", "train.learning_rate"), ("learning_rate", "train.learning_rate"),
     ("lr", "train.learning_rate"), ("los", "train.loss"), ("trian.los", "train.loss"),
     ("train.filters", "network.filters"), ("split.pateints", "split.patients"),
-    ("train.patients", "phantom.patients or split.patients or render.patients"),
+    ("train.patients", "download.patients or phantom.patients or split.patients or render.patients"),
     ("augmentation.flip", "augmentation.flip_horizontal or augmentation.flip_vertical"), ("x.y", ""),
 ])  # fmt: skip
 def test_the_parameter_that_a_wrong_name_may_mean(name, meant):

@@ -61,7 +61,8 @@ def test_it_counts_from_params_yaml_as_it_is_now(root):
     """An experiment leaves its values there, also those that the committed run does not have."""
     path = root / "params.yaml"
     text = path.read_text()
-    path.write_text(text.replace("loss: bce_dice", "loss: jaccard").replace("patients: null", "patients: 20"))
+    own, split, after = text.replace("loss: bce_dice", "loss: jaccard").partition("\nsplit:")
+    path.write_text(own + split + after.replace("patients: null", "patients: 20", 1))
     said = baseline.suggest(FULL, QUICK, root)
     path.write_text(text)
     assert "--temp -n patients20 -S 'train.loss=\"bce_dice\"' && brainseg compare" in said

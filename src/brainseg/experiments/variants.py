@@ -18,6 +18,7 @@ from brainseg.errors import DataError, Problem, raise_all
 ALONE = ""  # the value says which parameter it is of
 # Words for parameters in names. The others go by the last part of their key.
 WORDS = {
+    "download.patients": "patient_table",
     "download.source": ALONE,
     "phantom.patients": "phantoms",
     "phantom.seed": "phantom_seed",
@@ -78,7 +79,7 @@ def expand(settings: Sequence[str], recipe: str | None, overrides: dict, root: P
     Raises:
         DataError: every fault of names and values at once, each by where it was set, with the nearest name.
     """
-    path, given, problems = root / "params.yaml", read_settings(settings), list[Problem]()
+    path, (given, problems) = root / "params.yaml", _read_all(settings)
     params = config.read_yaml(path)
     places = {name: str(root / "recipes" / f"{recipe}.yaml") for name in config.flatten(overrides)}
     places |= {name: f"-S {name}" for name in given}
@@ -106,6 +107,13 @@ def read_settings(settings: Iterable[str]) -> dict[str, list[Any]]:
     Raises:
         DataError: one names no parameter, or has another form, or a value that DVC, which has Hydra read it, cannot.
     """
+    found, problems = _read_all(settings)
+    raise_all(problems)
+    return found
+
+
+def _read_all(settings: Iterable[str]) -> tuple[dict[str, list[Any]], list[Problem]]:
+    """What can be read, and the faults of the others."""
     found: dict[str, list[Any]] = {}
     problems: list[Problem] = []
     for setting in settings:
@@ -117,8 +125,7 @@ def read_settings(settings: Iterable[str]) -> dict[str, list[Any]]:
             found[key] = _read_values(key, text)
         except DataError as error:
             problems += error.problems
-    raise_all(problems)
-    return found
+    return found, problems
 
 
 def _check_name(key: str, text: str) -> None:
