@@ -255,6 +255,7 @@ def test_make_repro_checks_first():
 @pytest.mark.slow
 def test_the_real_pipeline_is_checked_and_left_as_it_was(tmp_path):
     repository = tiny_pipeline.create(tmp_path / "tiny")
+    repository.environment["PYTHONPATH"] = str(repository.folder / "src")
     code, output = repository.brainseg("check", "-S", "train.loss=jaccard")
     assert code == 0, output
     assert "would run: download" in output and "phantoms, drawn here: 10 patients" in output
