@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import namedtuple
@@ -14,7 +15,6 @@ import pytest
 
 from brainseg import config, files
 from brainseg.commands import doctor, timing
-from brainseg.errors import DataError
 from tests.support import run_files, toy_pipeline
 from tests.support.engine import THREADS
 
@@ -79,12 +79,39 @@ def test_no_model_and_a_changed_one(folder):
 
 def test_a_folder_without_git_is_told_with_the_command_that_helps(folder):
     (folder / ".git").rmdir()
-    with pytest.raises(DataError) as caught:
-        doctor.git(folder)
-    (problem,) = caught.value.problems
+    found = doctor.git(folder)
+    assert "is in no Git repository" in found.found and "cross-validate" in found.found
     own = {f"GIT_{role}_{what}": "a@b.c" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    subprocess.run(problem.fix, shell=True, cwd=folder, env=os.environ | own, check=True, capture_output=True)
+    subprocess.run(found.fix, shell=True, cwd=folder, env=os.environ | own, check=True, capture_output=True)
     assert not doctor.git(folder).fix
+
+
+def test_a_machine_without_git_is_told_what_does_not_work(folder, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    found = doctor.git(folder)
+    assert "only brainseg restore" in found.found and found.fix.startswith("install Git: apt install git")
+    (folder / ".git").rmdir()
+    found = doctor.git(folder)
+    assert "repro, restore" in found.found and found.fix.startswith("install Git") and "then: git init" in found.fix
+
+
+def test_remotes_are_those_of_every_place_where_dvc_has_settings(folder, monkeypatch):
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(folder / "user"))
+    (folder / "user").mkdir()
+    (folder / "user/config").write_text("['remote \"mine\"']\n    url = s3://a/b\n")
+    (folder / ".dvc/config.local").write_text("['remote \"weights\"']\n    url = /else\n[core]\n    remote = mine\n")
+    assert REMOTES(folder).found == "mine, weights"
+    (folder / ".dvc/config").unlink()
+    (folder / ".dvc/config.local").unlink()
+    assert REMOTES(folder).fix == "git checkout .dvc/config"
+
+
+def test_it_waits_for_no_library_but_the_engine():
+    """To import each of these takes longer than all the checks."""
+    heavy = "{'pandas', 'scipy', 'mlflow', 'dvc', 'requests', 'matplotlib', 'sklearn'}"
+    code = f"import sys; from brainseg.commands import doctor; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_tracking_server_that_is_down(folder, monkeypatch):

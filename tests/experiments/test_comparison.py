@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from scipy import stats
 from brainseg.errors import DataError
 from brainseg.experiments import comparison, comparison_page
 from tests.support.paired_scores import PARAMS, PROTOCOL, scores
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_values_on_paper():
@@ -35,6 +39,30 @@ def test_agrees_with_scipy():
     assert (d.lo, d.hi) == pytest.approx(theirs.confidence_interval, abs=0.004)
     z = 1.959964 + 0.841621
     assert d.detectable == pytest.approx(z * np.std(b - a, ddof=1) / math.sqrt(40), rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 8, 14, 22, 50, 51, 110])
+def test_the_p_of_signed_ranks_is_scipys_to_the_bit(count):
+    """Also with ties and zeros, and for a sum of ranks below, at and above its mean."""
+    rng = np.random.default_rng(count)
+    for shift in (-1.5, -0.2, 0.0, 0.2, 1.5):
+        values = rng.normal(shift, 1, count)
+        for differences in (values, values.round(1) + 0.0, np.where(values > 2, 0.0, values)):
+            if np.any(differences):
+                assert comparison.signed_rank_p(differences) == stats.wilcoxon(differences).pvalue
+
+
+def test_a_comparison_waits_for_no_library_that_it_does_not_use():
+    """To import one of these takes as long as all the rest."""
+    heavy = "{'scipy.stats', 'dvc.repo', 'jinja2', 'matplotlib', 'mlflow'}"
+    code = (
+        "import sys; from brainseg.experiments import comparison, comparison_page, revision; import numpy, pandas;"
+        "values = pandas.Series(numpy.linspace(0.5, 0.9, 22)); comparison.measure_difference(values, values ** 2);"
+        f"revision.Reader('HEAD', revision.Path({str(ROOT)!r}))('params.yaml');"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_better_becomes_worse_with_the_sides_swapped():

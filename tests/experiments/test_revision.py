@@ -55,6 +55,39 @@ def test_an_experiment_is_read_by_its_name(toy):
     assert c.differences[0].ties == 2
 
 
+def test_a_project_may_lie_in_a_folder_of_its_repository(tmp_path):
+    project = tmp_path / "all/project"
+    (project / "src/a").mkdir(parents=True)
+    for name in ("params.yaml", "src/a/b.py", "src/c.py"):
+        (project / name).write_text(name)
+    repository = toy_pipeline.Repository(tmp_path / "all")
+    for command in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "all")):
+        repository.git(*command)
+    read = revision.reader("HEAD", project)
+    assert read("params.yaml") == "params.yaml" and read.inside("src") == ["src/a/b.py", "src/c.py"]
+
+
+@pytest.mark.slow
+def test_numbers_that_dvc_caches_and_git_does_not_have_are_read_too(tmp_path):
+    toy = toy_pipeline.create(tmp_path / "toy")
+    text = (toy.folder / "dvc.yaml").read_text()
+    (toy.folder / "dvc.yaml").write_text(text.replace("metrics/training.csv: {cache: false}", "metrics/training.csv"))
+    toy.git("rm", "--quiet", "--cached", "metrics/training.csv")
+    code, output = toy.dvc("commit", "--force")
+    assert code == 0, output
+    toy.git("add", "--all")
+    toy.git("commit", "--quiet", "--message", "cached")
+    assert "training.csv" not in toy.git("ls-files")
+    assert revision.reader("HEAD", toy.folder)("metrics/training.csv") == "training.csv"
+
+
+def test_in_no_repository_the_way_to_one_is_told(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    with pytest.raises(DataError, match="is in no Git repository") as error:
+        revision.reader("HEAD", tmp_path)
+    assert "git init" in error.value.problems[0].fix
+
+
 def test_no_cross_validation_names_the_command(toy):
     with pytest.raises(DataError) as error:
         revision.scores("workspace", toy, cross_validation=True)

@@ -2,19 +2,18 @@
 
 import importlib.metadata
 import platform
-import subprocess
+import re
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import psutil
-import requests
 
 from brainseg import config, errors, files, hardware
 from brainseg.commands.findings import Finding, show_minutes
-from brainseg.errors import BrainsegError
-from brainseg.evaluation import results
+from brainseg.errors import BrainsegError, DataError
 from brainseg.experiments import repro
 from brainseg.models import backend, manifest
 from brainseg.tracking import run_store
@@ -22,6 +21,10 @@ from brainseg.tracking import run_store
 PYTHONS = (3, 11), (3, 13)
 GIB = 2**30
 ANSWER_SECONDS = 3  # for a tracking server to begin an answer
+WITHOUT_REPOSITORY = (
+    "demo, predict, serve, data and evaluate do without; repro, restore, cross-validate, compare and show of a "
+    "revision, and DVC's own commands do not"
+)
 
 
 def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -> str:
@@ -81,6 +84,7 @@ def compute(root: Path, recipe: str | None = None) -> Finding:
 def training_time(root: Path, recipe: str | None = None) -> Finding:
     """How long the training would take here, from one minute of it, on the engine that ``compute`` started."""
     from brainseg.commands import timing  # imports Keras, which reads the name of its engine at import
+    from brainseg.evaluation import results
 
     params = _load_params(root, recipe)
     slices = results.read(root / "metrics/evaluation.json", results.Evaluation).protocol.slices
@@ -104,21 +108,35 @@ def disk(root: Path) -> Finding:
 
 
 def git(root: Path) -> Finding:
-    repro.check_git(root)
+    """Whether Git is installed and has a commit of this folder; else the commands that do not work."""
+    try:
+        repro.check_git(root)
+    except DataError as error:
+        (problem,) = error.problems
+        return Finding("git", f"{problem.path} {problem.what}; {WITHOUT_REPOSITORY}", problem.fix)
+    if not shutil.which("git"):
+        return Finding("git", "is not installed; DVC does without, only brainseg restore does not", repro.INSTALL_GIT)
     return Finding("git", "this folder is in a repository")
 
 
 def remotes(root: Path) -> Finding:
-    asked = subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], cwd=root, capture_output=True, text=True)
-    names = [line.split()[0] for line in asked.stdout.splitlines()]
+    """The names in DVC's settings of this machine, user and project. DVC itself takes a second to list them."""
+    from configobj import ConfigObj
+    from dvc import dirs
+
+    places = [Path(folder) / "config" for folder in (dirs.system_config_dir(), dirs.global_config_dir(), root / ".dvc")]
+    sections = dict.fromkeys(name for file in (*places, root / ".dvc/config.local") for name in ConfigObj(str(file)))
+    names = re.findall(r'^remote "(.+)"$', "\n".join(sections), re.MULTILINE)
     if "weights" not in names:
-        return Finding("remotes", asked.stderr.strip() or "weights is missing", "git checkout .dvc/config")
+        return Finding("remotes", "weights is missing", "git checkout .dvc/config")
     note = "" if len(names) > 1 else " (models only; for data see docs/remotes.md)"
     return Finding("remotes", ", ".join(names) + note)
 
 
 def runs(root: Path) -> Finding:
     """The tracking store. A server must answer within ``ANSWER_SECONDS``."""
+    import requests
+
     uri = run_store.store_uri()
     if uri.startswith("http"):
         try:
@@ -130,6 +148,8 @@ def runs(root: Path) -> Finding:
 
 
 def _begin_answer(uri: str) -> None:
+    import requests
+
     with requests.get(uri, timeout=ANSWER_SECONDS, stream=True):  # the body is not read
         pass
 

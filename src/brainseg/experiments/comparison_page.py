@@ -12,7 +12,7 @@ from brainseg import files
 from brainseg.experiments import comparison
 from brainseg.experiments.comparison import ABSENT, FEWEST, IDENTICAL, NOT_SIGNIFICANT, Comparison, Difference
 from brainseg.reporting import pages
-from brainseg.reporting.report import format_number
+from brainseg.reporting.pages import format_number
 
 CHANGED = 5  # patients with the largest change, named in the terminal
 

@@ -23,6 +23,7 @@ from brainseg.experiments import variants
 EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment outside the workspace
 LOCK, KEPT, CUT = Path("dvc.lock"), Path(".brainseg/dvc.lock"), Path(".brainseg/dvc.lock.cut")
 DVC = "brainseg.experiments.run_dvc"
+INSTALL_GIT = "install Git: apt install git, brew install git, or https://git-scm.com/downloads"
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -81,10 +82,11 @@ def check_git(root: Path) -> None:
 
     DVC does nothing without a repository, and tries no other parameters without a commit.
     """
-    fix = "git init && git add . && git commit -m start"
+    git, fix = shutil.which("git"), "git init && git add . && git commit -m start"
     if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
-        raise DataError(root.resolve(), "is in no Git repository, which DVC needs", fix)
-    if not (git := shutil.which("git")):
+        what = "is in no Git repository, which DVC needs"
+        raise DataError(root.resolve(), what, fix if git else f"{INSTALL_GIT}; then: {fix}")
+    if not git:
         return
     head = subprocess.run([git, "rev-parse", "-q", "--verify", "HEAD"], cwd=root, capture_output=True, check=False)
     if head.returncode == 1:  # other codes are faults of Git itself, such as a repository of another owner
@@ -294,7 +296,9 @@ def _read_committed(root: Path) -> bytes:
 
 
 def _ask_git(root: Path, *command: str) -> bytes:
-    return subprocess.run(["git", *command], cwd=root, capture_output=True).stdout
+    """What Git prints; nothing where it is not installed."""
+    git = shutil.which("git")
+    return subprocess.run([git, *command], cwd=root, capture_output=True).stdout if git else b""
 
 
 def _write(path: Path, content: bytes) -> None:

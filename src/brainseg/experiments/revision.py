@@ -1,4 +1,4 @@
-"""What a Git revision, a branch, a DVC experiment or the workspace scored, read through DVC."""
+"""What a Git revision, a branch, a DVC experiment or the workspace scored, read through Git and DVC's cache."""
 
 import functools
 import hashlib
@@ -18,6 +18,7 @@ from brainseg.data import csv_tables, inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
+from brainseg.experiments import repro
 from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
 
 WORKSPACE = "workspace"
@@ -74,7 +75,7 @@ class Reader:
 
     def __init__(self, name: str, root: Path):
         self.name, self.root = name, root
-        self.filesystem = None if name == WORKSPACE else _filesystem(name, root)
+        self._git = None if name == WORKSPACE else _open_revision(name, root)
 
     def __call__(self, path: str) -> str:
         """The text of a file.
@@ -96,16 +97,26 @@ class Reader:
 
     def _text(self, path: str) -> str:
         try:
-            if self.filesystem is None:
+            if self._git is None:
                 return (self.root / path).read_text(encoding="utf-8")
-            return self.filesystem.read_text(path, encoding="utf-8")
+            return self._git.read_text(path)
         except UnicodeDecodeError:
             raise DataError(f"{self.name}:{path}", "is damaged: it is not UTF-8", REMEDY) from None
+        except FileNotFoundError:
+            if self._git is None or not path.startswith("metrics/"):  # numbers may be cached instead of committed
+                raise
+            return self._cached.read_text(path, encoding="utf-8")
+
+    @functools.cached_property
+    def _cached(self):
+        """What reads the files of a revision that DVC's cache or remote has. To open it takes a second."""
+        from dvc.api import DVCFileSystem
+
+        return DVCFileSystem(str(self.root.resolve()), rev=self.name)
 
     def download(self, path: str, target: Path) -> None:
         """Copy a file of a revision that DVC's cache has. Raises FileNotFoundError: it has not."""
-        assert self.filesystem is not None
-        self.filesystem.get_file(path, str(target))
+        self._cached.get_file(path, str(target))
 
     @functools.cached_property
     def _made(self) -> dict[str, str]:
@@ -128,11 +139,11 @@ class Reader:
 
     def inside(self, folder: str) -> list[str]:
         """The paths of all files below a folder, bytecode apart, sorted as DVC sorts them."""
-        if self.filesystem is None:
+        if self._git is None:
             here = (self.root / folder).rglob("*")
             found = [path.relative_to(self.root).as_posix() for path in here if path.is_file()]
         else:
-            found = [path.lstrip("/") for path in self.filesystem.find(folder)]
+            found = self._git.find(folder)
         return sorted(path for path in found if "__pycache__" not in path.split("/"))
 
 
@@ -411,17 +422,38 @@ def fetched(path: str, name: str, root: Path = Path()) -> Iterator[Path]:
         yield local
 
 
-def _filesystem(name: str, root: Path):
-    from dvc.api import DVCFileSystem
-    from dvc.scm import RevError, SCMError
+class _Revision:
+    """The files that Git has of a revision. Paths are those in the project, which may be a folder of the repository."""
+
+    def __init__(self, name: str, root: Path):
+        from dvc.scm import SCM, resolve_rev
+        from scmrepo.exceptions import RevError
+
+        git: Any = SCM(str(root.resolve()))
+        try:
+            commit = git.resolve_rev(name)
+        except RevError:
+            commit = resolve_rev(git, name)  # an experiment; half of DVC is imported to find it
+        self._files, self._top = git.get_fs(commit), root.resolve().relative_to(git.root_dir)
+
+    def read_text(self, path: str) -> str:
+        return self._files.read_text(f"/{(self._top / path).as_posix()}", encoding="utf-8")
+
+    def find(self, folder: str) -> list[str]:
+        """The paths of all files below a folder."""
+        found = self._files.find(f"/{(self._top / folder).as_posix()}")
+        return [PurePosixPath(path.lstrip("/")).relative_to(self._top).as_posix() for path in found]
+
+
+def _open_revision(name: str, root: Path) -> _Revision:
+    from dvc.scm import SCMError
 
     reason = "a name of one is needed"
     if name and ":" not in name:  # REVISION:PATH is no revision
-        filesystem = DVCFileSystem(str(root.resolve()), rev=name)
         try:
-            if filesystem.repo:  # DVC opens the repository here
-                return filesystem
-        except (RevError, SCMError) as error:
+            return _Revision(name, root)
+        except SCMError as error:
             reason = " ".join(str(error).split())
+            repro.check_git(root)
     fix = "git log --oneline --all lists revisions, dvc exp list --all experiments"
     raise DataError(name or "(no name)", f"there is no such revision, branch or experiment ({reason})", fix)

@@ -16,6 +16,7 @@ from brainseg.evaluation import results
 from brainseg.evaluation.results import ExternalEvaluation, GroupDice, MaskScores, SizeGroupDice
 from brainseg.models.manifest import Manifest
 from brainseg.reporting import pages
+from brainseg.reporting.pages import format_number
 
 LIMIT = 3_000_000  # bytes of the whole file
 ROWS = 1000  # maximum of listed patients: the best and the worst
@@ -158,13 +159,6 @@ def _shrink_png(png: bytes) -> bytes:
     out = io.BytesIO()
     colours.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
-
-
-def format_number(value: float | None, unit: str = "") -> str:
-    """A number with three decimals, or with one decimal and a unit of length; or "undefined"."""
-    if value is None or math.isnan(value):
-        return "undefined"
-    return f"{value:.1f} {unit}" if unit else f"{value:.3f}"
 
 
 def format_share(value: float | None) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from brainseg import config, errors, files
-from brainseg.data import csv_tables
 from brainseg.evaluation import results
 from brainseg.models import manifest
 from brainseg.tracking.run_store import STAGE_SECONDS, RunStore, describe_fault, reach_store, store_name
@@ -60,6 +59,8 @@ def log_training(
         key: of the training's checkpoints, by which its run is found; else by the epochs that it has.
         started, ended: of the training, in seconds since 1970. Without: the time of the logging.
     """
+    from brainseg.data import csv_tables  # imports pandas, for which doctor and verify-data would wait
+
     model = manifest.read(tree / "models/unet.json")
     history = csv_tables.read_csv(tree / "metrics/training.csv")
     rows = history.set_index("epoch").to_dict("index")
