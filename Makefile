@@ -36,8 +36,8 @@ endif
 endif
 	@touch $@
 
-demo: setup ## the whole pipeline on phantoms in .demo/, minutes, no download
-	$(BIN)/brainseg demo
+demo: setup ## the whole pipeline on phantoms in .demo/, minutes, no download; again: what changed; FRESH=1: all of it
+	$(BIN)/brainseg demo $(if $(filter-out 0,$(FRESH)),--fresh)
 
 repro: setup ## bring all results up to date; RECIPE=name applies recipes/name.yaml as an experiment
 	$(BIN)/brainseg check $(RECIPE)

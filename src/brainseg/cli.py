@@ -172,11 +172,17 @@ def doctor(
 
 
 @_command("demo")
-def demo(debug: Debug = False) -> None:
-    """Run the whole pipeline on drawn phantoms, in .demo/."""
+def demo(
+    fresh: Annotated[bool, Option("--fresh", help="Remove .demo/ first, with all that is in it.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run the whole pipeline on drawn phantoms, in .demo/.
+
+    What is there stays: only what changed in the project is brought into it, and only what that touches runs again.
+    """
     from brainseg.experiments import demo
 
-    print(demo.run())
+    print(demo.run(fresh=fresh))
 
 
 @_command("predict", anywhere=True)

@@ -1,14 +1,15 @@
-"""make demo: a copy of the tracked tree, and a workspace that does not change."""
+"""make demo: a copy of the tracked tree that stays, and a workspace that does not change."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from brainseg import config
-from brainseg.errors import MachineError
+from brainseg.errors import DataError, MachineError
 from brainseg.experiments import demo, repro
 from tests.support import toy_pipeline
 from tests.support.toy_pipeline import PROJECT
@@ -59,9 +60,121 @@ def test_the_recipe_overrides_params_and_they_stay_valid(tmp_path):
     assert after["download"]["source"] == "phantom"
 
 
-def test_outside_of_git_the_error_names_the_fix(tmp_path):
-    with pytest.raises(MachineError, match="not a git repository"):
-        demo.copy_tracked(tmp_path, tmp_path / "copy")
+@pytest.fixture
+def toy(tmp_path):
+    """The toy pipeline with a recipe for the demo."""
+    toy = toy_pipeline.create(tmp_path / "toy")
+    (toy.folder / "recipes/demo.yaml").write_text("train: {loss: bce}\n")
+    toy.git("add", "--all")
+    return toy
+
+
+def without_git(monkeypatch):
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "git" else which(name))
+
+
+def test_again_brings_what_changed_in_the_project_and_keeps_what_somebody_changed_in_the_copy(toy, capsys):
+    copy = toy.folder / demo.FOLDER
+    demo.prepare(toy.folder, copy)
+    assert config.read_yaml(copy / "params.yaml") == {"train": {"epochs": 2, "loss": "bce"}}
+    assert demo.git(copy, "status", "--porcelain") == "" and capsys.readouterr().err == ""
+    demo.prepare(toy.folder, copy)
+    assert capsys.readouterr().err.count("\n") == 1  # that it is there
+
+    (copy / "dvc.lock").write_text("of its own run")
+    (copy / "metrics/training.csv").write_text("of its own run")
+    (copy / "stages/data.py").write_text("mine")
+    (copy / "recipes/more.yaml").unlink()
+    (copy / "notes.txt").write_text("mine")
+    (toy.folder / "params.yaml").write_text("train: {epochs: 7, loss: dice}\n")
+    (toy.folder / "stages/data.py").write_text("other")
+    (toy.folder / "stages/new.py").write_text("new")
+    (toy.folder / "metrics/training.csv").write_text("other")
+    (toy.folder / "stages/train.py").unlink()
+    toy.git("add", "--all")
+    demo.prepare(toy.folder, copy)
+    assert config.read_yaml(copy / "params.yaml") == {"train": {"epochs": 7, "loss": "bce"}}
+    assert (copy / "stages/new.py").read_text() == "new" and not (copy / "stages/train.py").exists()
+    assert {(copy / name).read_text() for name in ("dvc.lock", "metrics/training.csv")} == {"of its own run"}
+    assert {(copy / name).read_text() for name in ("stages/data.py", "notes.txt")} == {"mine"}
+    assert not (copy / "recipes/more.yaml").exists()
+    said = capsys.readouterr().err.splitlines()
+    assert said[1] == "brought into it from the project: params.yaml, stages/new.py, stages/train.py"
+    assert said[2] == "as you changed them there: recipes/more.yaml, stages/data.py"
+    assert demo.git(copy, "log", "--format=%s").splitlines() == ["the project has changed", "demo"]
+
+    (copy / "stages/data.py").write_text("other")  # as the project has it, so that it follows the project again
+    for text in ("other", "newer"):
+        (toy.folder / "stages/data.py").write_text(text)
+        demo.prepare(toy.folder, copy)
+        assert (copy / "stages/data.py").read_text() == text
+
+
+def test_a_new_file_of_the_project_does_not_replace_one_of_that_name(toy, capsys):
+    copy = toy.folder / demo.FOLDER
+    demo.prepare(toy.folder, copy)
+    for folder, text in ((copy, "mine"), (toy.folder, "new")):
+        (folder / "stages/new.py").write_text(text)
+    toy.git("add", "--all")
+    for _ in range(2):
+        demo.prepare(toy.folder, copy)
+        assert (copy / "stages/new.py").read_text() == "mine"
+        assert "as you changed them there: stages/new.py" in capsys.readouterr().err
+
+
+def test_a_folder_of_that_name_from_elsewhere_stays_until_asked(toy, monkeypatch):
+    mine = toy.folder / demo.FOLDER / "mine.txt"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(DataError, match="nobody knows what was changed in it") as error:
+        demo.run(toy.folder)
+    assert mine.exists() and "make demo FRESH=1" in error.value.problems[0].fix
+    monkeypatch.setattr(demo, "prepare", lambda root, copy: pytest.fail("removed") if mine.exists() else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        demo.run(toy.folder, fresh=True)
+
+
+def test_a_copy_that_was_stopped_half_made_is_none(toy, monkeypatch):
+    with monkeypatch.context() as stopped:
+        stopped.setattr(demo, "commit", lambda copy: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            demo.prepare(toy.folder, toy.folder / demo.FOLDER)
+    assert not (toy.folder / demo.FOLDER).exists()
+    demo.prepare(toy.folder, toy.folder / demo.FOLDER)
+
+
+def test_a_zip_of_the_sources_and_a_machine_without_git_list_the_same_files(toy, monkeypatch):
+    for name in (".venv/a.py", "src/__pycache__/a.pyc", "data/raw.txt"):
+        (toy.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (toy.folder / name).touch()
+    (toy.folder / ".gitignore").write_text("/.brainseg/\n/.venv/\n__pycache__/\n*.txt\n")
+    tracked = demo.list_tracked(toy.folder)
+    assert "stages/data.py" in tracked and "data/.gitignore" in tracked and "data/raw.txt" not in tracked
+    with monkeypatch.context() as bare:
+        without_git(bare)
+        assert demo.list_tracked(toy.folder) == sorted(tracked)
+    shutil.rmtree(toy.folder / ".git")
+    assert demo.list_tracked(toy.folder) == sorted(tracked)
+    demo.git(toy.folder.parent, "init", "--quiet")  # somebody else's repository around it
+    assert demo.list_tracked(toy.folder) == sorted(tracked)
+
+
+@pytest.mark.slow
+def test_without_git_the_copy_runs_with_dvc_that_looks_for_none(toy, monkeypatch):
+    shutil.rmtree(toy.folder / ".git")
+    without_git(monkeypatch)
+    demo.prepare(toy.folder, toy.folder / demo.FOLDER)
+    assert not (toy.folder / demo.FOLDER / ".git").exists()
+    copy = toy_pipeline.Repository(toy.folder / demo.FOLDER)
+    code, said = copy.dvc("repro")
+    assert code == 0 and "Running stage 'train'" in said
+    demo.prepare(toy.folder, copy.folder)
+    code, said = copy.dvc("repro")
+    assert code == 0 and "Running stage" not in said
+    with pytest.raises(MachineError, match="not installed") as error:
+        demo.git(copy.folder, "status")
+    assert "install Git" in error.value.problems[0].fix
 
 
 @pytest.mark.slow
