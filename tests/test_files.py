@@ -106,3 +106,25 @@ def test_an_error_of_another_file_or_kind_is_left_as_it_is(tmp_path):
         with pytest.raises(type(error)) as caught, files.replacing(tmp_path / "a.npy"):
             raise error
         assert caught.value is error
+
+
+def test_a_hard_link_becomes_a_copy_that_can_be_written_to(tmp_path):
+    held, path = tmp_path / "held", tmp_path / "data.npy"
+    held.write_bytes(b"images")
+    held.chmod(0o444)
+    path.hardlink_to(held)
+    files.give_own_copy(path)
+    path.write_bytes(b"other")
+    assert held.read_bytes() == b"images" and path.stat().st_mode & 0o600 == 0o600
+    before = path.stat()
+    files.give_own_copy(path)
+    assert path.stat().st_ino == before.st_ino  # nothing to do
+
+
+def test_without_space_for_a_copy_a_hard_link_stays(tmp_path, monkeypatch):
+    held, path = tmp_path / "held", tmp_path / "data.npy"
+    held.write_bytes(b"images")
+    path.hardlink_to(held)
+    monkeypatch.setattr(files.shutil, "copyfile", lambda *_: fail_in_the_temporary(path))
+    files.give_own_copy(path)
+    assert path.samefile(held) and not list(tmp_path.glob(".data.npy.*"))

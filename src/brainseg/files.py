@@ -112,6 +112,16 @@ def name_full_disk(path: Path, *, nothing_else: bool = False) -> Iterator[None]:
         raise OSError(code or errno.ENOSPC, os.strerror(code or errno.ENOSPC), str(path)) from error
 
 
+def give_own_copy(path: Path) -> None:
+    """Replace a file that has other names too (hard links) by a copy, which anybody may write to.
+
+    Without space for it the file stays what it is.
+    """
+    if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
+        with suppress(OSError), replacing(path) as copy:
+            shutil.copyfile(path, copy)
+
+
 def sync(path: Path) -> None:
     """Flush a file or the entries of a folder to the disk, so that a later rename is durable."""
     descriptor = os.open(path, os.O_RDONLY)

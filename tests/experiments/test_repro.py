@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import dvc.cli
 import dvc.lock
@@ -275,3 +276,34 @@ def test_a_stage_that_dvc_watches_is_no_orphan(toy):
     )
     code, output = toy.dvc("repro", "data")
     assert code == 0, output
+
+
+def shares_blocks(folder: Path) -> bool:
+    """Whether copies on this disk take no space of their own, as on Btrfs, XFS and APFS."""
+    (folder / "a").write_bytes(b"a")
+    command = ["cp", "--reflink=always", folder / "a", folder / "b"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_an_experiment_apart_shares_the_data_with_the_cache_and_the_workspace_has_its_own(toy, tmp_path):
+    """No second copy for an experiment, and two copies to mend one from the other."""
+    if shares_blocks(tmp_path):
+        pytest.skip("this disk shares blocks: nothing is linked")
+    seen = tmp_path / "seen"
+    code = (toy.folder / "stages/train.py").read_text()
+    looks = f"Path({str(seen)!r}).write_text(str(Path('data/images.npy').stat().st_nlink))\n"
+    (toy.folder / "stages/train.py").write_text(code + looks)
+    (toy.folder / "data/images.npy").unlink()
+    assert toy.dvc("checkout")[0] == 0
+    assert (toy.folder / "data/images.npy").stat().st_nlink == 2
+    code, output = toy.brainseg("repro")
+    assert code == 0, output
+    outs = [toy.folder / path for path in ("data/images.npy", *toy_pipeline.MODEL)]
+    assert {path.stat().st_nlink for path in outs} == {1}
+    before = (toy.folder / "data/images.npy").stat()
+    code, output = toy.dvc("exp", "run", "--temp", "-S", "train.epochs=3")
+    assert code == 0, output
+    assert seen.read_text() == "2"  # one name in the cache, one in the experiment's folder
+    assert (toy.folder / "data/images.npy").stat() == before
+    assert "up to date" in toy.dvc("repro")[1]

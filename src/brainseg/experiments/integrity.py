@@ -34,7 +34,8 @@ def run(root: Path = Path()) -> str:
     """
     outs = list(list_outs(root))
     users = {entry.md5: entry.path for entry in outs}
-    cache, released = _list_objects(find_cache(root) / "files/md5"), _list_objects(root / "weights/files/md5")
+    cached = find_cache(root) / "files/md5"
+    cache, released = _list_objects(cached), _list_objects(root / "weights/files/md5")
     present = [entry for entry in outs if (root / entry.path).exists()]
     problems: list[Problem] = []
     with tqdm(total=len(cache) + len(released) + len(present), desc="verify", unit="object", disable=None) as bar:
@@ -44,8 +45,10 @@ def run(root: Path = Path()) -> str:
         for path in released:
             problems += _check_object(path, f"git checkout {path}")
             bar.update()
+        told = {Path(problem.path) for problem in problems}
         for entry in present:
-            problems += check_out(root, entry)
+            if cached / entry.md5[:2] / entry.md5[2:] not in told:  # else a check-out would bring the damage back
+                problems += check_out(root, entry)
             bar.update()
     problems += _check_model(root / "models")
     raise_all(problems, IntegrityError)

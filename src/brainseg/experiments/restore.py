@@ -41,6 +41,8 @@ def run(root: Path = Path()) -> None:
     wrong = [out for out in integrity.list_outs(root) if out.cached and integrity.check_out(root, out)]
     _put_away(root, wrong)
     _check_out(root, [out.path for out in wrong])
+    for out in wrong:
+        files.give_own_copy(root / out.path)
     _report(root, wrong)
 
 
@@ -56,7 +58,10 @@ def _restore_tracked(root: Path) -> None:
 
 
 def _put_away(root: Path, outs: Sequence[integrity.Entry]) -> None:
-    """Remove other results from the place of the committed ones; those that no cache holds are moved."""
+    """Remove other results from the place of the committed ones; those that no cache holds are moved.
+
+    Damaged objects of the cache are moved as well: DVC would hand them out, and take no good one for them.
+    """
     cache = integrity.find_cache(root) / "files/md5"
     aside = _free_folder(files.state_dir() / ASIDE)
     for out in outs:
@@ -67,6 +72,11 @@ def _put_away(root: Path, outs: Sequence[integrity.Entry]) -> None:
             (aside / out.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, aside / out.path)
             print(f"{out.path}, which DVC's cache does not hold, is kept in {aside}")
+        held = cache / out.md5[:2] / out.md5[2:]
+        if held.is_file() and inputs.md5(held) != out.md5.removesuffix(".dir"):
+            (aside / "cache" / out.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(held, aside / "cache" / out.path)
+            print(f"the object of {out.path} in DVC's cache was damaged; it is kept in {aside / 'cache'}")
 
 
 def _holds(cache: Path, path: Path) -> bool:

@@ -1,13 +1,18 @@
 """``python -m brainseg.experiments.run_dvc COMMAND``: DVC, then a check of results against dvc.lock.
 
 DVC takes what its cache holds as it is. Both are one process, so that a kill ends both.
+
+Where the disk cannot share blocks between files, DVC makes results hard links into its cache (``cache.type``), so that
+an experiment in a folder of its own needs no second copy of the data. Those of the project's folder become copies here:
+what damages one of two copies leaves the other to mend it from.
 """
 
 import sys
+from pathlib import Path
 
 from dvc.cli import main as run_dvc
 
-from brainseg import errors
+from brainseg import errors, files
 from brainseg.data import inputs
 
 
@@ -21,6 +26,8 @@ def main() -> None:
     if code := run_dvc(command):
         sys.exit(code)
     made = inputs.read_lock()
+    for path in made:
+        files.give_own_copy(Path(path))
     inputs.verify([path for path in made if path in command] or made)
 
 
