@@ -1,7 +1,11 @@
 """Remotes: the model from weights/ in the repository, without an account; everything else over S3."""
 
+import shutil
+import sys
+
 import pytest
 
+from brainseg.experiments import repro
 from tests.support import toy_pipeline
 from tests.support.toy_pipeline import MODEL, flip
 
@@ -60,6 +64,18 @@ def test_a_stranger_pulls_the_model_without_an_account(released, tmp_path):
     for name in MODEL:
         assert (stranger.folder / name).read_bytes() == (released.folder / name).read_bytes()
     assert not (stranger.folder / "data").exists() or not list((stranger.folder / "data").glob("*.npy"))
+
+
+def test_in_a_zip_of_the_sources_the_way_to_the_model_is_told(released, tmp_path):
+    unpacked = released.clone(tmp_path / "unpacked/toy")
+    shutil.rmtree(unpacked.folder / ".git")
+    pull = (sys.executable, "-m", repro.DVC, "pull", *MODEL)
+    code, output = unpacked.run(*pull)
+    assert code == 2 and "is in no Git repository" in output
+    command = output.split("Fix: ")[1].strip()
+    assert unpacked.run("sh", "-c", command)[0] == 0
+    code, output = unpacked.run(*pull)
+    assert code == 0 and (unpacked.folder / MODEL[0]).stat().st_nlink == 1, output
 
 
 def test_a_stranger_with_the_data_does_not_train_again(released, tmp_path):

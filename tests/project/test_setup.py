@@ -62,6 +62,13 @@ def test_help_lists_every_target():
     assert re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE) == TARGETS
 
 
+@pytest.mark.parametrize(("fresh", "option"), [("", ""), ("0", ""), ("1", "--fresh")])
+def test_the_demo_starts_again_when_asked(fresh, option, tmp_path):
+    code, shown = make("-n", "demo", f"FRESH={fresh}", f"VENV={tmp_path}/venv", "PYTHON=python3.11")
+    assert code == 0
+    assert shown.splitlines()[-1].split("bin/brainseg demo")[1].strip() == option
+
+
 def test_a_make_around_the_tests_has_no_say(monkeypatch):
     monkeypatch.setenv("MAKEFLAGS", "w")
     monkeypatch.setenv("MAKELEVEL", "1")

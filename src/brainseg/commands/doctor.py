@@ -22,8 +22,8 @@ PYTHONS = (3, 11), (3, 13)
 GIB = 2**30
 ANSWER_SECONDS = 3  # for a tracking server to begin an answer
 WITHOUT_REPOSITORY = (
-    "demo, predict, serve, data and evaluate do without; repro, restore, cross-validate, compare and show of a "
-    "revision, and DVC's own commands do not"
+    "demo, predict, serve, data and evaluate do without; make pull, repro, restore, cross-validate, compare and show "
+    "of a revision, and DVC's own commands do not"
 )
 
 

@@ -14,15 +14,19 @@ from dvc.cli import main as run_dvc
 
 from brainseg import errors, files
 from brainseg.data import inputs
+from brainseg.experiments import repro
 
 
 def main() -> None:
     """Check the results that the command names, else all. End with DVC's code if that is not 0.
 
     Raises:
+        DataError: something is to be fetched into a folder that is in no Git repository.
         IntegrityError: a result is not what a stage made.
     """
     command = sys.argv[1:]
+    if command[0] == "pull":
+        repro.check_git(Path())
     if code := run_dvc(command):
         sys.exit(code)
     made = inputs.read_lock()
