@@ -58,10 +58,9 @@ def test_where_the_cache_is_and_whether_it_is_copied(toy):
     plan = planning.make({})
     assert plan.cache == toy.folder / ".dvc/cache/files/md5"
     config_file = toy.folder / ".dvc/config"
-    config_file.write_text(config_file.read_text() + "[cache]\n    type = hardlink\n")
-    assert not planning.make({}).copies
-    config_file.write_text(config_file.read_text().replace("type = hardlink", "type = copy"))
-    assert planning.make({}).copies
+    for kind, copies in (("symlink", False), ("hardlink", True), ("copy", True)):  # of hard links, repro makes copies
+        config_file.with_name("config.local").write_text(f"[cache]\n    type = {kind}\n")
+        assert planning.make({}).copies is copies
 
 
 def test_dvc_that_does_not_answer_or_refuses_is_an_error(toy, monkeypatch):

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import dvc.cli
 import dvc.lock
+import psutil
 import pytest
 from dvc.lock import make_lock
 from dvc.repo import Repo
+from dvc_objects.fs.utils import tmp_fname
 
 from brainseg import config
 from brainseg.errors import DataError, MachineError
-from brainseg.experiments import comparison, demo, repro, revision
+from brainseg.experiments import comparison, demo, integrity, repro, revision
 from tests.support import toy_pipeline
 
 
@@ -223,6 +225,24 @@ def test_v1_the_newest_good_copy_is_put_back(toy, capsys):
     lock.write_text("")
     repro.clean_up(toy.folder)
     assert not lock.exists() and "is removed" in capsys.readouterr().err
+
+
+def test_what_a_killed_dvc_was_copying_is_removed(toy, capsys, monkeypatch):
+    """Found by torture: a copy of the data, as large as it, beside the data."""
+    (made, *_), cached = (out.path for out in integrity.list_outs(toy.folder)), toy.folder / ".dvc/cache/files/md5/ab"
+    cached.mkdir(parents=True)
+    left = [folder / tmp_fname() for folder in ((toy.folder / made).parent, cached)]
+    own = [left[0].with_name(name) for name in (".notes.tmp", "crnHfSUThkDEabsWmRBKAg.tmp", ".crnHfSUThkDEabsWmRBKAg")]
+    for path in (*left, *own):
+        path.write_bytes(b"half")
+    with monkeypatch.context() as patch:
+        patch.setattr(repro, "_processes_in", lambda root: [psutil.Process()])
+        patch.setattr(repro, "_is_dvc", lambda command: True)  # one that runs may be writing it
+        repro.clean_up(toy.folder)
+    assert all(path.exists() for path in left)
+    repro.clean_up(toy.folder)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in own)
+    assert capsys.readouterr().err.count("which a killed DVC left unfinished") == 2
 
 
 def test_a_stage_that_dvc_yaml_no_longer_has_is_not_missed(toy):

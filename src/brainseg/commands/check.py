@@ -11,7 +11,7 @@ from brainseg.commands import expected_data, needs, speed
 from brainseg.commands.expected_data import ExpectedData
 from brainseg.commands.findings import Finding, show_bytes, show_minutes
 from brainseg.errors import BrainsegError, DataError, MachineError
-from brainseg.experiments import planning, repro, variants
+from brainseg.experiments import integrity, planning, repro, variants
 from brainseg.experiments.planning import Plan
 from brainseg.models import backend
 
@@ -81,7 +81,7 @@ def check_parameters(recipe: str | None, settings: Sequence[str], root: Path) ->
 
 def check_project(root: Path) -> Answer:
     """Raises DataError: no repository. MachineError: a stage of a killed run goes on."""
-    repro.check_git(root)
+    integrity.check_git(root)
     repro.refuse_orphans(root)
     try:
         repro.refuse_running(root)

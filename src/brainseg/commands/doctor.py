@@ -14,7 +14,7 @@ import psutil
 from brainseg import config, errors, files, hardware
 from brainseg.commands.findings import Finding, show_minutes
 from brainseg.errors import BrainsegError, DataError
-from brainseg.experiments import repro
+from brainseg.experiments import integrity, repro
 from brainseg.models import backend, manifest
 from brainseg.tracking import run_store
 
@@ -110,12 +110,14 @@ def disk(root: Path) -> Finding:
 def git(root: Path) -> Finding:
     """Whether Git is installed and has a commit of this folder; else the commands that do not work."""
     try:
-        repro.check_git(root)
+        integrity.check_git(root)
     except DataError as error:
         (problem,) = error.problems
         return Finding("git", f"{problem.path} {problem.what}; {WITHOUT_REPOSITORY}", problem.fix)
     if not shutil.which("git"):
-        return Finding("git", "is not installed; DVC does without, only brainseg restore does not", repro.INSTALL_GIT)
+        return Finding(
+            "git", "is not installed; DVC does without, only brainseg restore does not", integrity.INSTALL_GIT
+        )
     return Finding("git", "this folder is in a repository")
 
 

@@ -19,7 +19,7 @@ from brainseg import files
 from brainseg.data import inputs
 from brainseg.errors import DataError, MachineError, RunError, show_some
 from brainseg.evaluation import evaluate, results
-from brainseg.experiments import cross_validation, repro
+from brainseg.experiments import cross_validation, integrity, repro
 
 FOLDER = ".demo"
 RECORD = Path(".brainseg/demo.json")  # in the copy: the MD5 of each file of the project as it was copied
@@ -181,7 +181,7 @@ def environment() -> dict[str, str]:
 def git(folder: Path, *arguments: str) -> str:
     """Run git in ``folder`` without the settings of a surrounding git hook; return what it prints."""
     if not shutil.which("git"):
-        raise MachineError("git", "is not installed, which this command needs", repro.INSTALL_GIT)
+        raise MachineError("git", "is not installed, which this command needs", integrity.INSTALL_GIT)
     done = subprocess.run(["git", *arguments], cwd=folder, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise MachineError(f"git {' '.join(arguments)}", done.stderr.strip(), "run this in a git clone of the project")

@@ -3,6 +3,7 @@
 DVC trusts a read-only file in its cache and does not notice a flipped bit in it.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from tqdm import tqdm
 
 from brainseg import config
 from brainseg.data import inputs
-from brainseg.errors import IntegrityError, MachineError, Problem, raise_all
+from brainseg.errors import DataError, IntegrityError, MachineError, Problem, raise_all
 from brainseg.inference import sealed
 from brainseg.models import manifest
+
+INSTALL_GIT = "install Git: apt install git, brew install git, or https://git-scm.com/downloads"
 
 
 class Entry(NamedTuple):
@@ -119,3 +122,19 @@ def _check_model(models: Path) -> list[Problem]:
         except IntegrityError as error:
             problems += error.problems
     return problems
+
+
+def check_git(root: Path) -> None:
+    """Refuse a folder in no Git repository, or in one without a commit: the download of a zip has none.
+
+    DVC does nothing without a repository, and tries no other parameters without a commit.
+    """
+    git, fix = shutil.which("git"), "git init && git add . && git commit -m start"
+    if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
+        what = "is in no Git repository, which DVC needs"
+        raise DataError(root.resolve(), what, fix if git else f"{INSTALL_GIT}; then: {fix}")
+    if not git:
+        return
+    head = subprocess.run([git, "rev-parse", "-q", "--verify", "HEAD"], cwd=root, capture_output=True, check=False)
+    if head.returncode == 1:  # other codes are faults of Git itself, such as a repository of another owner
+        raise DataError(root.resolve(), "is in a Git repository without a commit, which DVC needs", fix)

@@ -9,7 +9,7 @@ from brainseg.data import inputs
 from brainseg.errors import MachineError
 
 SECONDS = 30.0  # for DVC: it reads large files that it has not seen since they were written
-LINKS = ("reflink", "hardlink", "symlink")  # with which a result in the workspace takes no second place on the disk
+LINKS = ("reflink", "symlink")  # with which a result in the project's folder takes no second place: see ``run_dvc``
 _SHOWN = 2  # reasons for a stage
 
 

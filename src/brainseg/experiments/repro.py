@@ -18,12 +18,12 @@ import psutil
 from brainseg import config, files
 from brainseg.data import inputs
 from brainseg.errors import DataError, MachineError
-from brainseg.experiments import variants
+from brainseg.experiments import integrity, variants
 
 EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment outside the workspace
 LOCK, KEPT, CUT = Path("dvc.lock"), Path(".brainseg/dvc.lock"), Path(".brainseg/dvc.lock.cut")
 DVC = "brainseg.experiments.run_dvc"
-INSTALL_GIT = "install Git: apt install git, brew install git, or https://git-scm.com/downloads"
+HALF_COPY = re.compile(r"\.[\w-]{22}\.tmp")  # dvc_objects.fs.utils.tmp_fname
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -43,7 +43,7 @@ def run(
         MachineError: see clean_up; or DVC does not queue an experiment.
     """
     overrides = load_recipe(recipe, root) if recipe else {}
-    check_git(root)
+    integrity.check_git(root)
     planned = variants.plan(settings, recipe, overrides, root) if overrides or settings or queue else []
     if queue:
         _queue(planned, root)
@@ -75,22 +75,6 @@ def _queue(planned: Sequence[variants.Variant], root: Path) -> None:
             fix = "correct what DVC says above; dvc queue status lists those that wait, dvc queue remove NAME drops one"
             raise MachineError(variant.name, "DVC did not queue it", fix)
     print(f"{len(planned)} queued. dvc exp run --run-all runs all that wait, dvc queue status lists them")
-
-
-def check_git(root: Path) -> None:
-    """Refuse a folder in no Git repository, or in one without a commit: the download of a zip has none.
-
-    DVC does nothing without a repository, and tries no other parameters without a commit.
-    """
-    git, fix = shutil.which("git"), "git init && git add . && git commit -m start"
-    if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
-        what = "is in no Git repository, which DVC needs"
-        raise DataError(root.resolve(), what, fix if git else f"{INSTALL_GIT}; then: {fix}")
-    if not git:
-        return
-    head = subprocess.run([git, "rev-parse", "-q", "--verify", "HEAD"], cwd=root, capture_output=True, check=False)
-    if head.returncode == 1:  # other codes are faults of Git itself, such as a repository of another owner
-        raise DataError(root.resolve(), "is in a Git repository without a commit, which DVC needs", fix)
 
 
 def environment() -> dict[str, str]:
@@ -132,6 +116,7 @@ def clean_up(root: Path) -> None:
     _keep_record(root)
     refuse_orphans(root)
     _remove_leftover_experiments(root.resolve() / EXPERIMENTS)
+    _remove_half_copies(root.resolve())
 
 
 def refuse_orphans(root: Path) -> None:
@@ -161,6 +146,22 @@ def _remove_leftover_experiments(folder: Path) -> None:
     for experiment in left:
         shutil.rmtree(experiment, ignore_errors=True)
         print(f"removed {experiment}, which a killed experiment left", file=sys.stderr)
+
+
+def _remove_half_copies(root: Path) -> None:
+    """Remove the files into which a killed DVC copied between its cache and the workspace, as large as the data."""
+    if not (root / "dvc.yaml").is_file():
+        return
+    stages = config.read_yaml(root / "dvc.yaml").get("stages", {}).values()
+    outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    folders = {root / Path(*out if isinstance(out, dict) else (out,)).parent for out in outs}
+    folders |= set((root / ".dvc/cache/files/md5").glob("*"))
+    left = [path for folder in folders for path in folder.glob(".*.tmp") if HALF_COPY.fullmatch(path.name)]
+    if left and any(_is_dvc(process.cmdline()) for process in _processes_in(root)):
+        return  # a running DVC may be writing one of them
+    for path in sorted(left):
+        path.unlink(missing_ok=True)
+        print(f"removed {path}, which a killed DVC left unfinished", file=sys.stderr)
 
 
 def _processes_in(root: Path) -> Iterator[psutil.Process]:

@@ -31,7 +31,7 @@ def run(root: Path = Path()) -> None:
         MachineError: another run is going on, or Git or DVC refuses.
         IntegrityError: what the cache has is damaged.
     """
-    repro.check_git(root)
+    integrity.check_git(root)
     if not demo.git(root, "ls-tree", "--name-only", "HEAD", "dvc.lock"):
         what = "the last commit has none, so there is no run to go back to"
         raise DataError(root / "dvc.lock", what, "brainseg repro, then commit params.yaml, dvc.lock and metrics")

@@ -18,7 +18,7 @@ from brainseg.data import csv_tables, inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
-from brainseg.experiments import repro
+from brainseg.experiments import integrity
 from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
 
 WORKSPACE = "workspace"
@@ -454,6 +454,6 @@ def _open_revision(name: str, root: Path) -> _Revision:
             return _Revision(name, root)
         except SCMError as error:
             reason = " ".join(str(error).split())
-            repro.check_git(root)
+            integrity.check_git(root)
     fix = "git log --oneline --all lists revisions, dvc exp list --all experiments"
     raise DataError(name or "(no name)", f"there is no such revision, branch or experiment ({reason})", fix)

@@ -14,7 +14,7 @@ from dvc.cli import main as run_dvc
 
 from brainseg import errors, files
 from brainseg.data import inputs
-from brainseg.experiments import repro
+from brainseg.experiments import integrity
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     """
     command = sys.argv[1:]
     if command[0] == "pull":
-        repro.check_git(Path())
+        integrity.check_git(Path())
     if code := run_dvc(command):
         sys.exit(code)
     made = inputs.read_lock()
