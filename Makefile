@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro restore cross-validate test test-slow torture lint bench page serve ui push pull
+.PHONY: help setup demo repro restore cross-validate test test-slow torture lint bench notebook page serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -73,6 +73,9 @@ bench: setup ## speed and memory beside what one would use instead; QUICK=1: min
 	$(BIN)/python benchmarks/training.py $(addprefix --dice=,$(DICE))
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/serve.py
+
+notebook: pull ## run notebooks/tour.ipynb and keep what its cells show; minutes
+	$(BIN)/python -m tools.run_notebook
 
 serve: setup $(if $(wildcard web/package.json),page) ## the page and the API on http://localhost:5000; PORT=n, HOST=0.0.0.0 for other machines too
 	$(BIN)/brainseg serve $(addprefix --host=,$(HOST)) $(addprefix --port=,$(PORT))

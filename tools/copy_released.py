@@ -1,10 +1,12 @@
 """The released model out of weights/, without DVC: for an image that shall not hold it.
 
-``python tools/copy_released.py FOLDER`` in the project's folder copies what ``make pull`` fetches of the ONNX files.
+``python tools/copy_released.py FOLDER [NAME...]`` in the project's folder copies files that ``make pull`` fetches; the
+ONNX files, if none is named as ``dvc.lock`` names it.
 """
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from brainseg import errors, files
@@ -13,8 +15,8 @@ from brainseg.errors import IntegrityError
 NAMES = ("models/unet.onnx", "models/unet.int8.onnx")
 
 
-def copy(root: Path, out: Path) -> list[Path]:
-    """Copy the files that dvc.lock names from weights/ into ``out``, their digests checked.
+def copy(root: Path, out: Path, names: Sequence[str] = NAMES) -> list[Path]:
+    """Copy files that dvc.lock names from weights/ into ``out``, their digests checked.
 
     Raises:
         IntegrityError: dvc.lock does not name one, or weights/ has it not, or with other bytes.
@@ -24,7 +26,7 @@ def copy(root: Path, out: Path) -> list[Path]:
     lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
     known = {each["path"]: each["md5"] for stage in lock["stages"].values() for each in stage["outs"]}
     copied = []
-    for name in NAMES:
+    for name in names:
         md5 = known.get(name, "")
         source = root / "weights/files/md5" / md5[:2] / md5[2:]
         if not md5 or not source.is_file():
@@ -39,4 +41,4 @@ def copy(root: Path, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    errors.run(lambda: print(*copy(Path(), Path(sys.argv[1])), sep="\n"))
+    errors.run(lambda: print(*copy(Path(), Path(sys.argv[1]), sys.argv[2:] or NAMES), sep="\n"))

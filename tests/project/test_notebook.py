@@ -1,7 +1,8 @@
-"""notebooks/tour.ipynb: committed clean, gentle with Colab, and it runs from the first cell to the last."""
+"""notebooks/tour.ipynb: committed with what its cells show, gentle with Colab, and it runs from end to end."""
 
 import ast
 import base64
+import copy
 import functools
 import importlib
 import inspect
@@ -16,12 +17,12 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from nbclient import NotebookClient
 
 from brainseg import config, files
 from brainseg.io import pictures
 from brainseg.models import manifest, networks
 from tests.support import run_files
+from tools import copy_released, run_notebook
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ("params.yaml", "notebooks/tour.ipynb")  # all that the tour reads of the project, the model apart
@@ -45,19 +46,65 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_committed_without_outputs(tour):
-    """Outputs would make every diff unreadable; random cell ids and another kernel's name, too."""
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in code(tour))
+def shown(notebook: nbformat.NotebookNode) -> dict[str, np.ndarray]:
+    """The picture of each cell that shows one."""
+    encoded = {
+        cell.id: output.data["image/png"]
+        for cell in code(notebook)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    }
+    return {name: pictures.decode(base64.b64decode(each), f"{name}.png") for name, each in encoded.items()}
+
+
+def printed(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    return {cell.id: "".join(output.get("text", "") for output in cell.outputs) for cell in code(notebook)}
+
+
+def test_committed_as_the_tool_writes_it(tour):
+    """Random cell ids, another kernel's name or the time of a run would make every diff unreadable."""
+    text = (ROOT / "notebooks/tour.ipynb").read_text(encoding="utf-8")
     assert all(cell.metadata == {} and re.fullmatch(r"[a-z][a-z-]+", cell.id) for cell in tour.cells)
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    assert tour.metadata == {"kernelspec": kernel, "language_info": {"name": "python"}}
-    assert (ROOT / "notebooks/tour.ipynb").read_text(encoding="utf-8") == nbformat.writes(tour) + "\n"
+    again = copy.deepcopy(tour)
+    run_notebook.clean(again)
+    assert nbformat.writes(again) + "\n" == text, "run: make notebook"
+
+
+def test_its_outputs_are_of_its_code(tour):
+    assert tour.metadata.executed.sha256 == run_notebook.digest(tour), "a cell was changed since; run: make notebook"
+    assert [cell.execution_count for cell in code(tour)] == list(range(1, len(code(tour)) + 1))
+    assert not [cell.id for cell in code(tour) for output in cell.outputs if output.output_type == "error"]
+
+
+def test_it_shows_small_pictures(tour):
+    """GitHub shows no notebook of several megabytes, and each change of one stays in the repository for good."""
+    assert (ROOT / "notebooks/tour.ipynb").stat().st_size < 700_000
+    found = shown(tour)
+    assert set(found) == PICTURES
+    for name, picture in found.items():
+        assert min(picture.shape[:2]) > 200 and picture.shape[1] <= run_notebook.WIDTH and np.std(picture) > 10, name
+    assert "trained on 77 patients" in printed(tour)["released"]
 
 
 def test_no_path_of_a_machine(tour):
     assert ABSOLUTE.search('Path("/home/me")') and ABSOLUTE.search('"/content/brainseg"')
     for cell in tour.cells:
-        assert not ABSOLUTE.search(cell.source), f"{cell.id}: {ABSOLUTE.search(cell.source)}"
+        told = [
+            output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", ())
+        ]
+        for text in (cell.source, *told):
+            assert not ABSOLUTE.search(text), f"{cell.id}: {ABSOLUTE.search(text)}"
+
+
+def test_the_badge_opens_this_notebook_in_colab(tour, monkeypatch):
+    """From the repository that its first cell clones; the README's badge, too."""
+    monkeypatch.chdir(ROOT)
+    repository = run_setup(tour, monkeypatch)[0]["REPOSITORY"].removeprefix("https://github.com/")
+    page = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/tour.ipynb"
+    badge = rf"\[!\[[^]]+\]\(https://colab\.research\.google\.com/assets/colab-badge\.svg\)\]\(({re.escape(page)})\)"
+    assert re.search(badge, source(tour, "title"))
+    addresses = re.findall(r"https://colab\.[^)\s]*ipynb", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert set(addresses) <= {page}
 
 
 def test_every_name_it_uses_of_the_package_is_there(tour):
@@ -92,7 +139,7 @@ def test_the_settings_are_valid_and_small(tour, tmp_path):
 def run_setup(tour, monkeypatch) -> tuple[dict, list[list[str]]]:
     """The first cell in this process; the commands that it would run are only written down."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
     monkeypatch.setattr(sys, "path", list(sys.path))
     found: dict = {}
     exec(compile(source(tour, "setup"), "setup", "exec"), found)
@@ -110,12 +157,20 @@ def test_at_home_it_installs_nothing(tour, tmp_path, monkeypatch):
 def test_in_colab_it_leaves_tensorflow_alone(tour, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    found, (clone, light, package) = run_setup(tour, monkeypatch)
+    found, (clone, light, package, model) = run_setup(tour, monkeypatch)
     assert clone[:2] == ["git", "clone"] and found["REPOSITORY"] in clone
-    assert found["REPOSITORY"].removeprefix("https://github.com/") in source(tour, "title")
     assert light[-len(found["LIGHT"]) :] == found["LIGHT"]
     assert package[-3:] == ["--no-deps", "--editable", str(tmp_path / "brainseg")]
     assert sys.path[0] == str(tmp_path / "brainseg" / "src")
+    assert model[1:3] == ["tools/copy_released.py", "models"]
+
+
+def test_colab_gets_the_released_model_without_dvc(tour, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    command = run_setup(tour, monkeypatch)[1][-1]
+    copied = copy_released.copy(ROOT, tmp_path / "models", command[3:])
+    assert {path.name for path in copied} == set(re.findall(r"unet\.[\w.]+", source(tour, "released")))
 
 
 def test_colab_gets_what_the_package_needs_and_no_more(tour, monkeypatch):
@@ -148,12 +203,12 @@ def release(models: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A copy of what the tour reads, with a model."""
-    copy = tmp_path_factory.mktemp("tour")
+    project = tmp_path_factory.mktemp("tour")
     for name in PROJECT:
-        (copy / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, copy / name)
-    release(copy / "models")
-    return copy
+        (project / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, project / name)
+    release(project / "models")
+    return project
 
 
 @pytest.mark.slow
@@ -162,22 +217,17 @@ def test_the_tour_runs_and_shows_pictures(tour, folder, project_root, tmp_path, 
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = nbformat.from_dict(tour)
-    place = {"metadata": {"path": str(folder / "notebooks")}}
-    NotebookClient(done, timeout=1500, startup_timeout=120, kernel_name="python3", resources=place).execute()
+    done = copy.deepcopy(tour)
+    run_notebook.execute(done, folder / "notebooks/tour.ipynb")
+    run_notebook.clean(done)
     nbformat.write(done, tmp_path / "executed.ipynb")
 
-    outputs = [(cell.id, output) for cell in code(done) for output in cell.outputs]
-    assert not [output for _, output in outputs if output.output_type == "error"]
-    shown = {name: output.data["image/png"] for name, output in outputs if "image/png" in output.get("data", {})}
-    assert set(shown) == PICTURES
-    for name, encoded in shown.items():
-        picture = pictures.decode(base64.b64decode(encoded), f"{name}.png")
-        assert min(picture.shape[:2]) > 200 and np.std(picture) > 10, name
-
-    printed = {cell.id: "".join(output.get("text", "") for output in cell.outputs) for cell in code(done)}
-    assert re.search(r"by hand: .* = (\S+)\nevaluation: \1\n", printed["on-paper"])
-    assert float(re.search(r"volume Dice +(\S+)", printed["evaluation"])[1]) > 0.6  # pictures worth looking at
-    assert "trained on 77 patients" in printed["released"]
+    assert {name: each.shape for name, each in shown(done).items()} == {k: v.shape for k, v in shown(tour).items()}
+    told, committed = printed(done), printed(tour)
+    assert re.search(r"by hand: .* = (\S+)\nevaluation: \1\n", told["on-paper"])
+    assert float(re.search(r"volume Dice +(\S+)", told["evaluation"])[1]) > 0.6  # pictures worth looking at
+    assert {k: v.count("\n") for k, v in told.items()} == {k: v.count("\n") for k, v in committed.items()}, (
+        "make notebook"
+    )
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not any(project_root.iterdir())
