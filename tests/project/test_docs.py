@@ -13,7 +13,7 @@ from brainseg import cli, config
 from brainseg.experiments import comparison, demo, revision
 from brainseg.reporting import card_words
 from brainseg.tracking import gate
-from tests.support.markdown import rows
+from tests.support.markdown import blocks, rows
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(name for name in demo.git(ROOT, "ls-files", "*.md").splitlines() if (ROOT / name).is_file())
@@ -39,9 +39,8 @@ def interval(block: dict, digits: int = 3) -> str:
 def code(name: str) -> list[str]:
     """What a document shows as code: each line of a block, without its comment, and what stands between backticks."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.M | re.S)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
-    return spans + [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return spans + [line for block in blocks(name) for line in block]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
