@@ -54,7 +54,7 @@ def test_the_p_of_signed_ranks_is_scipys_to_the_bit(count):
 
 def test_a_comparison_waits_for_no_library_that_it_does_not_use():
     """To import one of these takes as long as all the rest."""
-    heavy = "{'scipy.stats', 'dvc.repo', 'jinja2', 'matplotlib', 'mlflow'}"
+    heavy = "{'scipy.stats', 'dvc', 'jinja2', 'matplotlib', 'mlflow'}"
     code = (
         "import sys; from brainseg.experiments import comparison, comparison_page, revision; import numpy, pandas;"
         "values = pandas.Series(numpy.linspace(0.5, 0.9, 22)); comparison.measure_difference(values, values ** 2);"

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class Reader:
 
     def __init__(self, name: str, root: Path):
         self.name, self.root = name, root
-        self._git = None if name == WORKSPACE else _open_revision(name, root)
+        self._git = None if name == WORKSPACE else _Revision(name, root)
 
     def __call__(self, path: str) -> str:
         """The text of a file.
@@ -426,34 +427,49 @@ class _Revision:
     """The files that Git has of a revision. Paths are those in the project, which may be a folder of the repository."""
 
     def __init__(self, name: str, root: Path):
-        from dvc.scm import SCM, resolve_rev
-        from scmrepo.exceptions import RevError
-
-        git: Any = SCM(str(root.resolve()))
-        try:
-            commit = git.resolve_rev(name)
-        except RevError:
-            commit = resolve_rev(git, name)  # an experiment; half of DVC is imported to find it
-        self._files, self._top = git.get_fs(commit), root.resolve().relative_to(git.root_dir)
+        commit, top = _find_commit(name, root)
+        self._tree, self._top = commit.tree, root.resolve().relative_to(top)
 
     def read_text(self, path: str) -> str:
-        return self._files.read_text(f"/{(self._top / path).as_posix()}", encoding="utf-8")
+        return io.TextIOWrapper(io.BytesIO(self._get(path).data), encoding="utf-8").read()
 
     def find(self, folder: str) -> list[str]:
-        """The paths of all files below a folder."""
-        found = self._files.find(f"/{(self._top / folder).as_posix()}")
-        return [PurePosixPath(path.lstrip("/")).relative_to(self._top).as_posix() for path in found]
+        """The paths of all files below a folder, none if there is no such folder."""
+        found = []
+        for entry in self._get(folder) if folder in self else ():
+            path = f"{folder}/{entry.name}"
+            found += self.find(path) if entry.type_str == "tree" else [path]
+        return found
+
+    def __contains__(self, path: str) -> bool:
+        return (self._top / path).as_posix() in self._tree
+
+    def _get(self, path: str) -> Any:
+        if path not in self:
+            raise FileNotFoundError(path)
+        return self._tree[(self._top / path).as_posix()]
 
 
-def _open_revision(name: str, root: Path) -> _Revision:
-    from dvc.scm import SCMError
+def _find_commit(name: str, root: Path) -> tuple[Any, Path]:
+    """A commit, and the top folder of its repository.
+
+    Raises:
+        DataError: there is no such revision or experiment, or no repository.
+    """
+    import pygit2
 
     reason = "a name of one is needed"
     if name and ":" not in name:  # REVISION:PATH is no revision
+        integrity.check_git(root)
+        repository = pygit2.Repository(pygit2.discover_repository(str(root.resolve())))
+        top = Path(repository.workdir).resolve()
         try:
-            return _Revision(name, root)
+            return repository.resolve_refish(name)[0].peel(pygit2.Commit), top
+        except (KeyError, ValueError, pygit2.GitError):  # the name of an experiment; half of DVC is imported to find it
+            from dvc.scm import SCM, SCMError, resolve_rev
+        try:
+            return repository[resolve_rev(SCM(str(root.resolve())), name)].peel(pygit2.Commit), top
         except SCMError as error:
             reason = " ".join(str(error).split())
-            integrity.check_git(root)
     fix = "git log --oneline --all lists revisions, dvc exp list --all experiments"
     raise DataError(name or "(no name)", f"there is no such revision, branch or experiment ({reason})", fix)
