@@ -60,7 +60,7 @@ def test_links_lead_to_files_and_headings(name):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_options_and_targets_exist(name):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    for line in (part.strip() for line in code(name) for part in line.split("&&")):
+    for line in (part.strip() for whole in code(name) for part in whole.split("&&")):
         if found := re.match(r"make ([a-z][a-z-]*)", line):
             assert found[1] in targets, line
         if found := re.match(r"brainseg ([a-z][a-z-]*)", line):
