@@ -25,8 +25,8 @@ def main() -> None:
     digests = dataset.digests(PROCESSED, SPLIT)
     initial = finetuning.load(params, WEIGHTS)
     facts = trainer.identity(params, digests, running, initial)
-    with LiveRun(checkpoints.key(facts), digests, params.download.source) as live:
-        trained = trainer.run(data, params, facts, initial, [history.LiveTable(HISTORY).update, live.update])
+    live = LiveRun(checkpoints.folder(checkpoints.key(facts)), digests, params.download.source)
+    trained = trainer.run(data, params, facts, initial, [history.LiveTable(HISTORY), live])
     trainer.save(trained, WEIGHTS)
     history.write(trained.history, HISTORY)
     manifest.write(MANIFEST, description.describe(trained, WEIGHTS, data, digests, running, params))

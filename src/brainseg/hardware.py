@@ -11,6 +11,7 @@ from typing import NamedTuple
 import psutil
 
 CPUINFO = Path("/proc/cpuinfo")
+DRIVER_SECONDS = 20.0  # for NVIDIA's driver to answer, which takes seconds where it is not kept loaded
 SYSFS = Path("/sys/devices/system/cpu")
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
@@ -63,13 +64,17 @@ def memory() -> Memory:
     return Memory(total, available)
 
 
-def list_gpus() -> list[str]:
+@functools.cache
+def list_gpus() -> tuple[str, ...]:
     """The GPUs that NVIDIA's driver lists. The driver is asked because an engine would occupy all of them."""
     if not shutil.which("nvidia-smi"):
-        return []
+        return ()
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    listed = subprocess.run(command, capture_output=True, text=True)
-    return listed.stdout.split() if listed.returncode == 0 else []
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS)
+    except subprocess.TimeoutExpired:
+        return ()
+    return tuple(listed.stdout.split()) if listed.returncode == 0 else ()
 
 
 def _affinity() -> set[int] | None:

@@ -350,7 +350,7 @@ def wait_until(condition, seconds: float = 10) -> None:
 def test_the_size_of_a_file_is_asked_without_fetching_it(project_root):
     with FaultyServer(BODY) as server:
         assert download.ask_size(server.url, 5) == len(BODY)
-    with pytest.raises(MachineError, match="no connection"):
+    with pytest.raises(TimeoutError, match="no connection"):
         download.ask_size(server.url, 5)
     with FaultyServer(BODY, "404") as server, pytest.raises(MachineError, match="HTTP 404"):
         download.ask_size(server.url, 5)

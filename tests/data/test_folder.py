@@ -11,6 +11,7 @@ import pytest
 
 from brainseg import config
 from brainseg.data import archive, folder, pairing
+from brainseg.data.layouts import recognition
 from brainseg.errors import DataError
 from brainseg.io import pictures
 from tests.support.fake_lgg import tif, write_folder
@@ -199,8 +200,9 @@ def test_two_patients_are_told_before_anything_is_read(tmp_path, capsys):
 def test_sessions_that_are_taken_as_patients_are_told(tmp_path, capsys):
     stems = [f"sub-01/{s}/anat/sub-01_{s}_FLAIR" for s in ("ses-1", "ses-2")]
     root = place(tmp_path, *(f"{stem}{end}.nii" for stem in stems for end in ("", "_mask")))
-    pairs = found(root, images="**/*_FLAIR.nii", masks="**/*_FLAIR_mask.nii", patient="each_volume")
-    assert [pair[0] for pair in pairs] == ["sub-01_ses-1", "sub-01_ses-2"]
+    given = params(root, images="**/*_FLAIR.nii", masks="**/*_FLAIR_mask.nii", patient="each_volume")
+    cases = recognition.find(given).found.cases
+    assert [case.patient for case in cases] == ["sub-01_ses-1", "sub-01_ses-2"]
     assert "WARNING sub-01: several images, each taken as another patient" in capsys.readouterr().err
 
 

@@ -60,3 +60,9 @@ def test_a_regular_expression_sees_the_path_from_the_base_on():
     images = {("x",): "images/p1/x.nii"}
     assert patient_rules.find_patients(images, "^([^/]+)/", "images/") == {("x",): "p1"}
     assert patient_rules.find_patients(images, "(q)") == {("x",): ""}
+
+
+def test_all_sessions_and_runs_of_a_subject_are_of_one_patient():
+    names = ["sub-01_ses-pre_FLAIR.nii", "sub-01_ses-post_run-1_FLAIR.nii", "a/sub-02_FLAIR.nii.gz"]
+    assert list(patient_rules.find_subjects(dict(enumerate(names))).values()) == ["sub-01", "sub-01", "sub-02"]
+    assert patient_rules.find_subjects({0: names[0], 1: "p1_FLAIR.nii"}) == {}

@@ -65,7 +65,7 @@ def test_it_counts_from_params_yaml_as_it_is_now(root):
     path.write_text(own + split + after.replace("patients: null", "patients: 20", 1))
     said = baseline.suggest(FULL, QUICK, root)
     path.write_text(text)
-    assert "--temp -n patients20 -S 'train.loss=\"bce_dice\"' && brainseg compare" in said
+    assert "--temp -n patients20 -S split.patients=20 -S 'train.loss=\"bce_dice\"' && brainseg compare" in said
 
 
 def test_what_the_other_run_differs_in_is_set_too(root):

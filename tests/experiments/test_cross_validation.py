@@ -200,6 +200,7 @@ def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, job
     tool.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(cross_validation.hardware, "list_gpus", cross_validation.hardware.list_gpus.__wrapped__)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)

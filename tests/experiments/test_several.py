@@ -90,7 +90,7 @@ def test_warnings_name_their_run_and_those_of_the_first_stand_once(base):
 def test_few_patients_give_no_verdict():
     runs = [scores([0.1 + more] * 4, name) for more, name in ((0, "A"), (0.1, "B"), (0.2, "C"))]
     text = several.format_table(several.compare(runs[0], runs[1:]))
-    assert "Where fewer than 6 patients differ no verdict is possible." in text
+    assert "Where fewer than 7 patients differ no verdict is possible." in text
     assert text.endswith("no significant difference: B, C.")
 
 

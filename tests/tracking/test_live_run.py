@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from brainseg import files
 from brainseg.tracking import live_run, run_store
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -25,7 +27,8 @@ def tree(tmp_path):
 
 
 def start(tree, key="a"):
-    return live_run.LiveRun(key, DIGESTS, "phantom", tree)
+    """A training; with the same key the same one again, in the folder of its checkpoints."""
+    return live_run.LiveRun(tree / "checkpoints" / key, DIGESTS, "phantom", tree)
 
 
 def find_runs(client):
@@ -123,13 +126,59 @@ def test_a_store_that_hangs_is_not_waited_for(tree, monkeypatch):
     hanging.set()
 
 
-def test_without_mlflow_the_training_goes_on(tree, monkeypatch):
+@pytest.mark.parametrize("error", [ImportError, TypeError, OSError])  # half of an installation raises anything
+def test_without_mlflow_the_training_goes_on(error, tree, client, monkeypatch):
     def fail():
-        raise ImportError
+        raise error
 
     monkeypatch.setattr(run_store, "import_mlflow", fail)
     with start(tree) as live:
         live.update(ROWS)
+    assert find_runs(client) == [] and live.ended >= live.started
+
+
+def test_others_who_train_the_same_have_runs_of_their_own(tree, client):
+    """On a team's server, from equal parameters, data and code."""
+    with start(tree) as mine:
+        mine.update(ROWS[:1])
+        wait_for(epochs_there(client, 1))
+        (tree / "checkpoints/a").rename(tree / "mine")
+        with start(tree):
+            wait_for(lambda: len(find_runs(client)) == 2)
+    assert [len(losses(client, run)) for run in find_runs(client)] == [1, 0]
+
+
+def test_with_other_parameters_it_does_not_go_on_in_the_same_run(tree, client):
+    """Of evaluation, for one, on which no checkpoint depends: MLflow keeps one value of a parameter."""
+    with start(tree):
+        wait_for(lambda: find_runs(client) and "train.loss" in find_runs(client)[0].data.params)
+    path = tree / "params.yaml"
+    path.write_text(path.read_text().replace("bootstrap: ", "bootstrap: 1"))
+    with start(tree):
+        wait_for(lambda: len(find_runs(client)) == 2)
+
+
+def test_a_turn_that_comes_after_the_end_changes_nothing(tree, client, monkeypatch):
+    """Another training had the local store; meanwhile this one ended and was logged."""
+    monkeypatch.setattr(live_run, "END_SECONDS", 0.2)
+    with FileLock(files.state_dir() / "mlflow.lock"):
+        with start(tree) as live:
+            live.update(ROWS)
+            time.sleep(0.2)
+        assert live._thread.is_alive()
+    live._thread.join(10)
+    assert not live._thread.is_alive() and find_runs(client) == []
+
+
+def test_an_answer_that_does_not_come_is_told_at_the_end(tree, monkeypatch, capsys):
+    hanging = threading.Event()
+    monkeypatch.setattr(run_store, "RunStore", lambda: hanging.wait(30))
+    monkeypatch.setattr(live_run, "END_SECONDS", 0.2)
+    with start(tree) as live:
+        wait_for(live._writing.locked)
+    assert not live.finish()
+    assert "it did not answer. The results are complete; to log them later: brainseg track" in capsys.readouterr().err
+    hanging.set()
 
 
 def test_the_system_is_watched_if_asked_for(tree, client, monkeypatch):

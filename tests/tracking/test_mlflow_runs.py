@@ -99,7 +99,7 @@ def test_a_training_is_logged_whole(tree, client):
 def go_live(tree, key, rows):
     """A training that has these epochs and did not get to its end."""
     digests = json.loads((tree / "models/unet.json").read_text())["data"]
-    with live_run.LiveRun(key, digests, "phantom", tree) as live:
+    with live_run.LiveRun(tree / "checkpoints" / key, digests, "phantom", tree) as live:
         live.update(rows)
         end = time.monotonic() + 10
         while not (live._run and len(run_store.RunStore()._losses(live._run)) == len(rows)):
@@ -120,8 +120,18 @@ def test_a_live_run_is_completed_and_lasts_as_long_as_the_training(tree, client)
     assert took == pytest.approx(live.ended - live.started, abs=0.01)
 
 
+def test_parameters_that_are_edited_meanwhile_are_not_those_of_the_training(tree, client):
+    live = go_live(tree, "a", [{"epoch": 1, "loss": 0.9, "val_volume_dice": 0.2}])
+    path = tree / "params.yaml"
+    path.write_text(path.read_text().replace("bootstrap: ", "bootstrap: 1"))
+    assert live.finish()
+    (run,) = runs(client, "train")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["evaluate.bootstrap"] == str(config.load(path=PARAMS).evaluate.bootstrap)
+
+
 def test_a_training_whose_store_was_down_lasts_as_long_too(tree, client):
-    assert mlflow_runs.log_training(tree, key="a", started=1000.0, ended=1060.5)
+    assert mlflow_runs.log_training(tree, attempt="a", started=1000.0, ended=1060.5)
     (run,) = runs(client, "train")
     assert (run.info.start_time, run.info.end_time) == (1_000_000, 1_060_500)
 

@@ -30,3 +30,17 @@ def test_a_training_that_goes_on_begins_with_the_rows_of_its_checkpoint(tmp_path
     table.update(ROWS)
     history.write(pd.DataFrame(ROWS), tmp_path / "whole.csv")
     assert path.read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_another_file_in_its_place_is_not_added_to(tmp_path):
+    """Git tracks the table of the committed run, and may put it back in another terminal."""
+    path = tmp_path / "live.csv"
+    table = history.LiveTable(path)
+    table.update(ROWS[:1])
+    path.unlink()
+    path.write_text("epoch,loss\n1,0.9\n2,0.8\n")
+    table.update(ROWS[:2])
+    path.unlink()
+    table.update(ROWS)
+    history.write(pd.DataFrame(ROWS), tmp_path / "whole.csv")
+    assert path.read_text() == (tmp_path / "whole.csv").read_text()

@@ -1,5 +1,6 @@
 """Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
 
+import contextlib
 import itertools
 import shutil
 import time
@@ -139,12 +140,20 @@ def killed(checkpoints_of_a_killed_run, project_root):
 
 def test_t3_killed_and_resumed_gives_the_same_weights(data, killed, capsys, uninterrupted):
     """Dropout, augmentation, averaged weights and the optimizer all go on where they were."""
+
+    class Watcher(contextlib.AbstractContextManager):
+        def update(self, history):
+            seen.append([row["epoch"] for row in history])
+
+        def __exit__(self, *_):
+            seen.append("left")
+
     seen = []
-    resumed = train(data, params(), watchers=[lambda history: seen.append([row["epoch"] for row in history])])
+    resumed = train(data, params(), watchers=[Watcher()])
     assert "resumed after epoch 2 of 3" in capsys.readouterr().out
     assert result_of(resumed) == uninterrupted
     assert resumed.history["epoch"].tolist() == [1, 2, 3]
-    assert seen == [[1, 2], [1, 2, 3]]
+    assert seen == [[1, 2], [1, 2, 3], "left"]
 
 
 def test_training_never_looks_at_the_test_patients(data, uninterrupted):

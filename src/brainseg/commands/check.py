@@ -1,6 +1,11 @@
-"""`brainseg check`: what a run would do, need and take, before DVC starts. Nothing is changed or trained."""
+"""`brainseg check`: what a run would do, need and take, before DVC starts. Nothing is made or trained.
+
+What is certain to end the run fails. What is estimated, or may turn out well, warns: a server that does not answer yet,
+memory, a result that DVC's run cache may have.
+"""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,15 +35,16 @@ def run(recipe: str | None = None, settings: Sequence[str] = (), *, time: bool =
     """
     root, failed = Path(), list[BrainsegError]()
 
-    def say(subject: str, look: Callable[[], Any]) -> Any:
-        """What ``look`` finds, after its lines are printed; None if it raises."""
+    def say(subject: str, look: Callable[[], Any], *, certain: bool = True) -> Any:
+        """What ``look`` finds, after its lines are printed; None if it raises, which fails where it is ``certain``."""
         try:
             found = look()
         except BrainsegError as error:
-            failed.append(error)
+            failed.extend([error] if certain else [])
             first, *others = error.problems
             more = f" and {len(others):,} more" if others else ""
-            print(Finding(subject, f"{errors.printable(f'{first.path}: {first.what}')}{more}", fails=True), flush=True)
+            told = f"{errors.printable(f'{first.path}: {first.what}')}{more}"
+            print(Finding(subject, told, "" if certain else first.fix, fails=certain), flush=True)
             return None
         for finding in found[1]:
             print(errors.redact(str(finding)), flush=True)
@@ -46,19 +52,21 @@ def run(recipe: str | None = None, settings: Sequence[str] = (), *, time: bool =
 
     merged = say("parameters", partial(check_parameters, recipe, settings, root))
     is_sound = say("project", partial(check_project, root))
-    plan = say("stages", partial(check_stages, merged)) if merged and is_sound else None
+    plan = say("stages", partial(check_stages, merged), certain=False) if merged and is_sound else None
     if merged and plan:
         params, nothing = config.check(merged, root / "params.yaml"), ExpectedData("")
         data = say("data", partial(check_data, params, plan, root)) or nothing
         from_lgg = plan.runs("download") and params.download.source == "kaggle"
         fetched = say("source", check_source) if from_lgg else 0
         subsets = say("split", partial(check_split, params, plan, data, root)) or {}
-        say("disk", partial(check_disk, params, data, fetched or 0, plan, root))
-        say("memory", partial(check_memory, params, data, plan, subsets))
+        measured = params.download.source != "folder"  # of own volumes the size on disk is at most what is told
+        say("disk", partial(check_disk, params, data, fetched or 0, plan, root), certain=measured)
+        say("memory", partial(check_memory, params, data, plan, subsets), certain=False)
         if plan.runs("train"):
             say("training", partial(check_training, params))
             say("time", partial(check_time, params, subsets, root, measure=time and not failed))
     if failed:
+        print("brainseg repro runs without these checks", file=sys.stderr, flush=True)
         raise ExceptionGroup("brainseg check", failed)
 
 
@@ -80,9 +88,14 @@ def check_parameters(recipe: str | None, settings: Sequence[str], root: Path) ->
 
 
 def check_project(root: Path) -> Answer:
-    """Raises DataError: no repository. MachineError: a stage of a killed run goes on."""
+    """Clean up after a killed run, as ``brainseg repro`` does.
+
+    Raises:
+        DataError: no repository. MachineError: a stage of a killed run goes on.
+    """
     integrity.check_git(root)
-    repro.refuse_orphans(root)
+    repro.clean_up(root)
+    repro.check_patients(root)
     try:
         repro.refuse_running(root)
     except MachineError as error:  # or a queue, which does not work here
@@ -126,7 +139,7 @@ def check_split(params: config.Params, plan: Plan, data: ExpectedData, root: Pat
         DataError: the slices cannot be split so.
     """
     if plan.runs("preprocess") or not (root / TABLE).is_file():
-        return _estimate_subsets(params.split, data), []
+        return _estimate_subsets(params.split, data, plan), []
     if not plan.runs("split") and (root / SPLIT).is_file():
         return expected_data.count_subsets(root / SPLIT), []
     from brainseg.data import dataset, splitting  # imports scikit-learn, which takes a second
@@ -137,14 +150,14 @@ def check_split(params: config.Params, plan: Plan, data: ExpectedData, root: Pat
     return counts, [Finding("split", told)]
 
 
-def _estimate_subsets(split: config.Split, data: ExpectedData) -> dict[str, int]:
+def _estimate_subsets(split: config.Split, data: ExpectedData, plan: Plan) -> dict[str, int]:
     """About as many slices as each subset will have; nothing where their number is not known.
 
     Raises:
         DataError: there are fewer patients than ``split`` asks for, or its file is missing.
     """
     own = files.project_root() / (split.file or "")
-    if not own.exists():
+    if plan.runs("split") and not own.exists():
         raise DataError(own, "there is no such file", "correct split.file, or set it to null")
     if not data.slices:
         return {}
@@ -193,19 +206,20 @@ def check_memory(params: config.Params, data: ExpectedData, plan: Plan, subsets:
     """Raises MachineError: a stage needs more than the machine has."""
     evaluated = subsets.get("val", 0) + subsets.get("test", 0)
     found = needs.measure_memory(params, data, plan, evaluated)
+    on_gpu = []
+    if "train" in found and params.train.device != "cpu" and hardware.list_gpus():
+        on_gpu = [Finding("memory", f"about {show_bytes(found.pop('train'))} for train, on the GPU and beside it")]
     if not found:
-        return None, []
+        return None, on_gpu
     memory, stage = hardware.memory(), max(found, key=lambda name: found[name])
     need = found[stage]
     told = f"about {show_bytes(need)} for {stage}, {show_bytes(memory.available)} free of {show_bytes(memory.total)}"
-    if stage == "train" and params.train.device != "cpu" and hardware.list_gpus():
-        return None, [Finding("memory", f"about {show_bytes(need)} for train, on the GPU and beside it")]
     batch = needs.fit_batch(params, memory.total) if stage == "train" else 0
     lower = f"set train.batch_size: {batch}, or a smaller network" if batch else "use a larger machine, or less data"
     if need > memory.total:
         what = f"needs about {show_bytes(need)} of memory, there are {show_bytes(memory.total)}"
         raise MachineError(stage, what, f"{lower}; this is an estimate: brainseg repro tries it")
-    return None, [Finding("memory", told, "close other programs" if need > memory.available else "")]
+    return None, [*on_gpu, Finding("memory", told, "close other programs" if need > memory.available else "")]
 
 
 def check_time(params: config.Params, subsets: dict[str, int], root: Path, *, measure: bool) -> Answer:

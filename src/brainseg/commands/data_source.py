@@ -32,6 +32,8 @@ def look(params: config.Params, plan: Plan, root: Path) -> ExpectedData:
         patients = list(archive.read_index(root / ARCHIVE)["patient"])
         return describe(f"{ARCHIVE} is there ({show_bytes((root / ARCHIVE).stat().st_size)})", patients)
     source = params.download.source
+    if source == "folder" and not plan.runs("download"):  # which need not be on this machine
+        return ExpectedData(f"{ARCHIVE} comes from DVC's cache")
     if source == "phantom":
         return _look_at_phantoms(params.phantom)
     return _look_at_folder(params.download) if source == "folder" else _look_at_lgg(plan)

@@ -48,12 +48,13 @@ class Pair(NamedTuple):
     mask_file: str = ""
 
 
-def write(path: Path, pairs: Iterable[Pair]) -> str:
+def write(path: Path, pairs: Iterable[Pair], note: str = "") -> str:
     """Write the canonical archive; an earlier one stays until the last pair is written.
 
     Args:
         path: the archive.
         pairs: sorted by patient, then slice; taken one at a time.
+        note: the archive's comment, what :func:`read_note` gives back.
 
     Returns:
         A one-line summary.
@@ -65,6 +66,7 @@ def write(path: Path, pairs: Iterable[Pair]) -> str:
     """
     with guard_space(path.parent), files.replacing(path) as temporary:
         with _create_zip(temporary) as archive:
+            archive.comment = note.encode()
             index = pd.DataFrame(_write_pairs(archive, pairs, path.parent), columns=[*INDEX, *FURTHER])
             if index.empty:
                 raise DataError(path, "there is no pair of image and mask", "check params.yaml: download")
@@ -88,6 +90,12 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a seek to where damaged bytes point
             raise
         raise IntegrityError(path, f"is not a zip archive ({error})", "run: dvc repro -f download") from None
+
+
+def read_note(path: Path) -> str:
+    """The note of an archive. Raises IntegrityError: see :func:`open_zip`."""
+    with open_zip(path) as archive:
+        return archive.comment.decode(errors="replace")
 
 
 def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:

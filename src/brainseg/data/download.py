@@ -121,15 +121,15 @@ def ask_size(url: str, seconds: float) -> int:
     """The bytes of a file on its server, which is asked once; 0 if it does not say.
 
     Raises:
-        MachineError: no connection, or refused.
-        TimeoutError: no answer in time, or one that may be another soon.
+        MachineError: refused.
+        TimeoutError: no connection, no answer in time, or one that may be another soon.
     """
     get = partial(requests.get, url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=seconds)
     try:
         with errors.limit(seconds, get) as response:
             _check_status(response)
             return int(response.headers.get("Content-Length", 0))
-    except (_RetryError, requests.Timeout) as error:
+    except (_RetryError, requests.Timeout, requests.ConnectionError) as error:
         raise TimeoutError(_explain(error)) from None
     except requests.RequestException as error:
         raise MachineError(_redact(url), f"cannot be fetched: {_explain(error)}", BY_HAND) from None

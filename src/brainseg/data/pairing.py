@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from brainseg import config
 from brainseg.data import patient_rules
 from brainseg.data.patient_rules import Key
-from brainseg.errors import Problem, printable, raise_all, show_some
+from brainseg.errors import Problem, printable, raise_all
 from brainseg.io import nifti, pictures, scans
 from brainseg.io.folders import Walk
 
@@ -103,10 +103,6 @@ def find(root: Path, params: config.Download, scope: Scope = ALL) -> list[Paired
     problems += _check_partners(images, masks, params)
     firsts = {key: image for key, (image, *_) in images.items()}
     patients = patient_rules.find_patients(firsts, params.patient, scope.base)
-    shared = patient_rules.find_shared_subjects(firsts) if params.patient == "each_volume" else []
-    if shared:
-        what = "several images, each taken as another patient: one may be trained on and another tested on"
-        print(f"WARNING {show_some(shared, 3)}: {what}", file=sys.stderr)
     found = []
     for key, image in firsts.items():
         whole = is_volume(root, image)

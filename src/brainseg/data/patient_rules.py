@@ -53,6 +53,12 @@ def name_subjects(images: Mapping[K, str]) -> dict[K, str]:
     return names if len(names) == len(images) else {}
 
 
+def find_subjects(images: Mapping[K, str]) -> dict[K, str]:
+    """Key → ``sub-01``, the same for all sessions and runs of a subject; empty if any is not named by BIDS."""
+    found = {key: match[1] for key, image in images.items() if (match := _match_bids(image))}
+    return found if len(found) == len(images) else {}
+
+
 def find_shared_subjects(images: Mapping[K, str]) -> list[str]:
     """The subjects of BIDS that have several images."""
     counts = Counter(match[1] for match in map(_match_bids, images.values()) if match)

@@ -54,10 +54,12 @@ def _find_or_make(wanted: dict[str, Any], root: Path) -> tuple[str, str]:
     path = root / "params.yaml"
     now = config.read_yaml(path)
     before = config.flatten(now)
-    changes = variants.nest({key: value for key, value in wanted.items() if not _is_set(before, key, value)})
+    names = variants.Names(root)
+    places = (before, names.committed)  # of both, since the command may be typed after `brainseg restore`
+    other = {key: value for key, value in wanted.items() if not all(_is_set(place, key, value) for place in places)}
+    changes = variants.nest(other)
     params = config.merge(now, changes)
     config.check(params, path)
-    names = variants.Names(root)
     name = names.describe(params)
     if name in names.taken and _was_made_with(name, wanted, root):
         return name, ""

@@ -6,6 +6,7 @@ differences (docs/comparability.md has the simulated rates). The test alone is a
 that is reported. Volume Dice decides; the other metrics are shown.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -187,15 +188,20 @@ def estimate_detectable(differences: np.ndarray, comparisons: int = 1) -> float:
     """The true mean difference that is found in 4 of 5 comparisons of this size and variance.
 
     ``(z(0.975) + z(0.8)) s / sqrt(n)``, the usual approximation for paired means (Julious 2004,
-    Stat. Med. 23:1921). NaN if fewer than FEWEST patients differ.
+    Stat. Med. 23:1921). NaN if fewer patients differ than ``count_fewest`` says.
 
     Args:
         comparisons: made together, which share the 5 % of false alarms.
     """
-    if np.count_nonzero(differences) < FEWEST:
+    if np.count_nonzero(differences) < count_fewest(comparisons):
         return float("nan")
     z = ndtri(1 - LEVEL / comparisons / 2) + ndtri(POWER)
     return float(z * np.std(differences, ddof=1) / np.sqrt(len(differences)))
+
+
+def count_fewest(comparisons: int = 1) -> int:
+    """How many patients must differ for a verdict: of n that all improve Wilcoxon's p is 2 / 2^n."""
+    return next(n for n in itertools.count(FEWEST) if comparisons * 2 / 2**n < LEVEL)
 
 
 def diff_params(a: Mapping, b: Mapping, prefix: str = "") -> dict[str, tuple[Any, Any]]:

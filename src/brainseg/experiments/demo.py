@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from brainseg import files
+from brainseg import config, files
 from brainseg.data import inputs
 from brainseg.errors import DataError, MachineError, RunError, show_some
 from brainseg.evaluation import evaluate, results
@@ -100,6 +100,9 @@ def _update(tree: Path, copy: Path) -> None:
                 shutil.copy2(tree / name, written)
         else:
             (copy / name).unlink()
+    if "params.yaml" in theirs and _list_keys(tree) != _list_keys(copy):
+        what = "was changed there, and the project's has other parameters now"
+        raise DataError(copy / "params.yaml", what, f"rename {copy}, or: {AGAIN}")
     record = {name: md5 for name, md5 in now.items() if name not in theirs}
     _write_record(copy, record | {name: md5 for name, md5 in then.items() if name in theirs})
     if changed:
@@ -109,6 +112,10 @@ def _update(tree: Path, copy: Path) -> None:
             _commit(copy, "the project has changed", "--allow-empty", "--", *changed)
     if theirs:
         print(f"as you changed them there: {show_some(theirs, 5)}", file=sys.stderr, flush=True)
+
+
+def _list_keys(tree: Path) -> set[str]:
+    return set(config.flatten(config.read_yaml(tree / "params.yaml")))
 
 
 def _read_record(copy: Path) -> dict[str, str]:

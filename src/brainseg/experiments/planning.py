@@ -67,7 +67,7 @@ def make(params: Mapping[str, Any]) -> Plan:
             stage = declared[name]
             before = {dep: plan(made_by[dep]) for dep in _list_paths(stage.get("deps", [])) if dep in made_by}
             values = _find_other_values(stage, locked[name], params) if name in locked else ["it has not run yet"]
-            plans[name] = _judge(name, answer.status.get(name, []), values, before)
+            plans[name] = _judge(name, answer.status.get(name, []), values, before, _list_uncached(stage))
         return plans[name]
 
     return Plan([plan(name) for name in declared], answer.cache, answer.copies)
@@ -84,12 +84,15 @@ def _ask_dvc() -> _Answer:
         return _Answer(repo.status(), Path(cache.path), copies=not set(first) & set(LINKS))
 
 
-def _judge(name: str, changes: Iterable[Any], values: list[str], before: Mapping[str, StagePlan]) -> StagePlan:
+def _judge(
+    name: str, changes: Iterable[Any], values: list[str], before: Mapping[str, StagePlan], kept_nowhere: set[str]
+) -> StagePlan:
     """A stage's plan from DVC's ``changes`` and the parameters that differ.
 
     Args:
         before: the stages that make its inputs, by the paths of these. What one that does not run has changed counts,
             as after a run that was killed between the two.
+        kept_nowhere: outs that DVC's cache does not have: git may, or a run makes them again.
     """
     parts = [each for each in changes if isinstance(each, Mapping)]
     deps, outs = (
@@ -105,6 +108,8 @@ def _judge(name: str, changes: Iterable[Any], values: list[str], before: Mapping
         return StagePlan(name, "runs", f"after {after[-1]}")
     if gone := [path for path, how in outs.items() if how == "not in cache"]:
         return StagePlan(name, "runs", f"{errors.show_some(gone, 1)} not here")
+    if other := [f"{path} {how}" for path, how in outs.items() if path in kept_nowhere]:
+        return StagePlan(name, "runs", errors.show_some(other, 1))
     return StagePlan(name, "cached" if outs else "up to date")
 
 
@@ -123,6 +128,11 @@ def _is_asked(key: str, asked: Iterable[str]) -> bool:
 
 def _list_outs(stage: Mapping[str, Any]) -> list[str]:
     return _list_paths(out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, []))
+
+
+def _list_uncached(stage: Mapping[str, Any]) -> set[str]:
+    outs = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, []) if isinstance(out, Mapping)]
+    return {path for out in outs for path, options in out.items() if options.get("cache") is False}
 
 
 def _list_paths(entries: Iterable[Any]) -> list[str]:

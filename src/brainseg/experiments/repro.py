@@ -52,6 +52,7 @@ def run(
         what = f"asks for {len(planned)} experiments, and one is run at a time"
         raise DataError(f"-S {' -S '.join(settings)}", what, "add --queue, then: dvc exp run --run-all")
     clean_up(root)
+    check_patients(root)
     command = _command(planned[0]) if planned else ["repro"]
     print("+", shlex.join(["dvc", *command]), file=sys.stderr, flush=True)
     os.chdir(root)
@@ -75,6 +76,19 @@ def _queue(planned: Sequence[variants.Variant], root: Path) -> None:
             fix = "correct what DVC says above; dvc queue status lists those that wait, dvc queue remove NAME drops one"
             raise MachineError(variant.name, "DVC did not queue it", fix)
     print(f"{len(planned)} queued. dvc exp run --run-all runs all that wait, dvc queue status lists them")
+
+
+def check_patients(root: Path) -> None:
+    """Refuse data whose patients are those of another table than ``download.patients`` is now.
+
+    Raises:
+        DataError: it has changed, or is no file.
+    """
+    given = config.read_yaml(root / "params.yaml").get("download", {})
+    if given.get("patients"):
+        from brainseg.data import sources  # imports pandas
+
+        sources.check_table(config.Download(**given), root / "data/raw/slices.zip")
 
 
 def environment() -> dict[str, str]:
@@ -157,11 +171,14 @@ def _remove_half_copies(root: Path) -> None:
     folders = {root / Path(*out if isinstance(out, dict) else (out,)).parent for out in outs}
     folders |= set((root / ".dvc/cache/files/md5").glob("*"))
     left = [path for folder in folders for path in folder.glob(".*.tmp") if HALF_COPY.fullmatch(path.name)]
-    if left and any(_is_dvc(process.cmdline()) for process in _processes_in(root)):
-        return  # a running DVC may be writing one of them
-    for path in sorted(left):
-        path.unlink(missing_ok=True)
-        print(f"removed {path}, which a killed DVC left unfinished", file=sys.stderr)
+    if not left:
+        return
+    from dvc.lock import LockError, make_lock
+
+    with contextlib.suppress(LockError), make_lock(str(root / ".dvc/tmp/lock"), tmp_dir=str(root / ".dvc/tmp")):
+        for path in sorted(left):  # nobody is writing them: who does holds this lock
+            path.unlink(missing_ok=True)
+            print(f"removed {path}, which a killed DVC left unfinished", file=sys.stderr)
 
 
 def _processes_in(root: Path) -> Iterator[psutil.Process]:

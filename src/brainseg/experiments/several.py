@@ -14,7 +14,7 @@ import numpy as np
 from brainseg import files
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.experiments import comparison, comparison_page
-from brainseg.experiments.comparison import FEWEST, IDENTICAL, Comparison, Difference, Scores
+from brainseg.experiments.comparison import IDENTICAL, Comparison, Difference, Scores
 from brainseg.reporting import pages
 from brainseg.reporting.report import format_number
 
@@ -116,7 +116,7 @@ def _explain(s: SeveralComparisons) -> list[str]:
     return [
         f"Volume Dice decides. p is corrected for {many} comparisons (Holm), the intervals are not.",
         f"Detectable: the true mean difference that is found in 4 of 5 comparisons like this one, of {many} together.",
-        *([f"Where fewer than {FEWEST} patients differ no verdict is possible."] if few else []),
+        *([f"Where fewer than {comparison.count_fewest(many)} patients differ no verdict is possible."] if few else []),
     ]
 
 

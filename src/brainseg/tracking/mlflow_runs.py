@@ -17,7 +17,8 @@ from brainseg.models import manifest
 from brainseg.tracking.run_store import STAGE_SECONDS, RunStore, describe_fault, reach_store, store_name
 
 FOLDS = Path("metrics/cross_validation")
-KEY = "training.key"  # the tag of a training's run by which a training that goes on finds it
+ATTEMPT = "training.attempt"  # the tag of a training's run by which a training that goes on finds it
+WARNING = "WARNING MLflow ({store}): {fault}. The results are complete; to log them later: brainseg track"
 HEADLINE = tuple(  # of an evaluation, beside the parameters of its training, by which trainings are sorted
     f"{part}.{name}" for part in ("val", "test")
     for name in ("volume.dice.mean", "volume.dice.median", "volume.iou.mean", "slice.hd95.median",
@@ -35,11 +36,7 @@ def _optional(log: Callable[..., None]) -> Callable[..., bool]:
                 errors.limit(left, functools.partial(log, *args, **kwargs))
             return True
         except Exception as error:
-            print(
-                f"WARNING MLflow ({store_name()}): {describe_fault(error)}. "
-                "The results are complete; to log them later: brainseg track",
-                file=sys.stderr,
-            )
+            print(WARNING.format(store=store_name(), fault=describe_fault(error)), file=sys.stderr)
             return False
 
     return guarded
@@ -47,33 +44,35 @@ def _optional(log: Callable[..., None]) -> Callable[..., bool]:
 
 @_optional
 def log_training(
-    tree: Path = Path(), *, once: bool = False, key: str = "", started: float | None = None, ended: float | None = None
-) -> None:
+    tree: Path = Path(), *, once: bool = False, attempt: str = "", params: dict[str, Any] | None = None,
+    started: float | None = None, ended: float | None = None,
+) -> None:  # fmt: skip
     """Log a training: parameters, metrics per epoch, digests of the data, the model with its signature.
 
-    The run that was opened when the training began, if there is one, is completed and finished.
+    The run that was opened when the training began, if there is one of the same parameters, is completed and finished.
 
     Args:
         tree: the folder with params.yaml, models/ and metrics/ (a stage's working directory).
         once: do nothing if this model is logged already.
-        key: of the training's checkpoints, by which its run is found; else by the epochs that it has.
+        attempt: the name by which that run is found; without, by the epochs that it has.
+        params: flat, those that it was started with. Without: those of params.yaml.
         started, ended: of the training, in seconds since 1970. Without: the time of the logging.
     """
     from brainseg.data import csv_tables  # imports pandas, for which doctor and verify-data would wait
 
     model = manifest.read(tree / "models/unet.json")
-    history = csv_tables.read_csv(tree / "metrics/training.csv")
-    rows = history.set_index("epoch").to_dict("index")
+    rows = csv_tables.read_csv(tree / "metrics/training.csv").set_index("epoch").to_dict("index")
+    params = params or config.flatten(config.read_yaml(tree / "params.yaml"))
     stage, data = {"stage": "train"}, tag_data(model.data)
     store = RunStore()
     if once and store.find(stage | {"model.sha256": model.weights_sha256}):
         return
-    by_key = store.find(stage | {KEY: key}, finished=False) if key else None
-    begun = by_key or store.find_unfinished_training(stage | data, rows)
-    run = begun or store.open(tree, stage | data, started=started)
+    own = stage | ({ATTEMPT: attempt} if attempt else data)
+    run = store.find_unfinished(own, params, None if attempt else rows)
+    run = run or store.open(tree, stage | data, started=started)
     tags = {"model.sha256": model.weights_sha256, "marks": "; ".join(model.protocol.marks)}
     with store.resume(run, tags, ended):
-        store.log_params(run, config.flatten(config.read_yaml(tree / "params.yaml")))
+        store.log_params(run, params)
         kept = rows[model.training.kept_epoch]
         summary = {"kept_epoch": model.training.kept_epoch, "kept_val_volume_dice": kept["val_volume_dice"]}
         store.log_metrics(run, {0: summary})

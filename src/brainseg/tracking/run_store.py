@@ -165,25 +165,32 @@ class RunStore:
             raise DataError(f"MLflow ({store_name()})", f"its experiment {name} is deleted", fix)
         return found.experiment_id
 
-    def find(self, tags: dict[str, str], *, finished: bool = True) -> str | None:
-        """The id of the newest finished, or unfinished, run with all these tags, or None."""
-        found = self._search(tags, finished, 1)
-        return found[0] if found else None
+    def find(self, tags: dict[str, str]) -> str | None:
+        """The id of the newest finished run with all these tags, or None."""
+        found = self._search(tags, True, 1)
+        return found[0].info.run_id if found else None
 
-    def find_unfinished_training(self, tags: dict[str, str], rows: dict[int, dict[str, Any]]) -> str | None:
-        """The newest unfinished run with these tags that has epochs, all of them of this training, or None."""
+    def find_unfinished(
+        self, tags: dict[str, str], params: dict[str, Any], rows: dict[int, dict[str, Any]] | None = None
+    ) -> str | None:
+        """The newest unfinished run with these tags and no other value of a parameter, or None.
+
+        Args:
+            rows: of a training, epoch → its numbers: the run must have epochs, and all of them be of this training.
+        """
         for run in self._search(tags, False, 50):
-            has = self._losses(run)
-            if has and all(step in rows and _is_same(loss, rows[step]["loss"]) for step, loss in has.items()):
-                return run
+            if any(str(params.get(name, value)) != value for name, value in run.data.params.items()):
+                continue
+            has = self._losses(run.info.run_id) if rows else {}
+            if rows is None or (has and all(n in rows and _is_same(loss, rows[n]["loss"]) for n, loss in has.items())):
+                return run.info.run_id
         return None
 
-    def _search(self, tags: dict[str, str], finished: bool, most: int) -> list[str]:
+    def _search(self, tags: dict[str, str], finished: bool, most: int) -> list[Any]:
         wanted = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
         wanted.append(f"attributes.status {'=' if finished else '!='} 'FINISHED'")
         newest = ["attributes.start_time DESC"]
-        found = self.client.search_runs([self.experiment], " and ".join(wanted), max_results=most, order_by=newest)
-        return [run.info.run_id for run in found]
+        return self.client.search_runs([self.experiment], " and ".join(wanted), max_results=most, order_by=newest)
 
     def _losses(self, run: str) -> dict[int, float]:
         """Epoch → loss, of the epochs that the run has."""

@@ -5,10 +5,10 @@ come before the learning rate has decreased. The last epoch of a cosine schedule
 (Isensee et al., 2021).
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -27,7 +27,12 @@ from brainseg.training.augmentation import Augmenter
 from brainseg.training.progress import Progress
 from brainseg.training.training_model import TrainingModel
 
-Watcher = Callable[[Sequence[dict[str, Any]]], None]
+
+class Watcher(AbstractContextManager, Protocol):
+    """Something that is told of a training while it runs."""
+
+    def update(self, history: Sequence[dict[str, Any]]) -> None:
+        """All epochs so far, a row of numbers each."""
 
 
 class TrainingResult(NamedTuple):
@@ -102,7 +107,8 @@ def run(
     Args:
         facts: everything that determines the result, see ``identity``.
         initial: the model whose weights replace the random initial weights.
-        watchers: called with all rows of the history after each epoch, and once when a training goes on.
+        watchers: entered while nobody else can run this training; told all rows of the history after each epoch, and
+            once when a training goes on.
 
     Raises:
         RunError: the loss, a weight or a validation answer is not finite, or memory ran out.
@@ -115,7 +121,9 @@ def run(
     model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
     if initial:
         networks.set_initial_weights(model.network, initial.network)
-    with checkpoints.lock(directory), checkpoints.Writer(directory, key) as writer:
+    with checkpoints.lock(directory), checkpoints.Writer(directory, key) as writer, ExitStack() as entered:
+        for watcher in watchers:
+            entered.enter_context(watcher)
         recorder = EpochRecorder(model, data, batches, params.train, writer, watchers)
         recorder.resume()
         if not recorder.is_finished():
@@ -251,8 +259,8 @@ class EpochRecorder(keras.callbacks.Callback):
         self._tell()
 
     def _tell(self) -> None:
-        for watch in self.watchers:
-            watch(self.history)
+        for watcher in self.watchers:
+            watcher.update(self.history)
 
     def _save(self) -> None:
         state = {f"state/{i}": array for i, array in enumerate(_copy_values(_collect_state(self.segmenter)))}

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from brainseg import config
-from brainseg.data import folder
+from brainseg.data import archive, folder, sources
 from brainseg.data.archive import Pair
 from brainseg.data.layouts import patient_table, recognition
 from brainseg.data.layouts.finding import Found
+from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError
 from tests.support import own_layouts
 from tests.support.own_layouts import SLICES
@@ -115,7 +116,8 @@ def test_time_points_that_the_table_tells_apart(tmp_path):
     assert [case.patient for case in find(root, *rows).cases] == ["A", "B"]
     next(root.glob("*-001/*-seg.nii.gz")).unlink()
     found = find(root, *rows)
-    assert [case.patient for case in found.cases] == ["A"] and not found.problems
+    assert [case.patient for case in found.cases] == ["A"]
+    assert [problem.what for problem in found.problems] == ["has no mask"]  # B is not another scan of A
     assert "own.csv has 1 row of files that are not read" in found.remarks
 
 
@@ -184,3 +186,27 @@ def test_the_table_may_be_the_patients_csv_of_the_folder(tmp_path):
     table.write_text("patient,institution\nA,West\nB,East\n")
     rows = ["p1_1,A,North", "p1_2,A,North", "p2_1,B,", "p2_2,B,"]
     assert {(p.patient, p.institution) for p in read(root, *rows)} == {("A", "North"), ("B", "East")}
+
+
+def test_a_folder_within_another_counts_for_its_own_cases(tmp_path):
+    names = ["scan/a_FLAIR.nii.gz", "scan/old/b_FLAIR.nii.gz"]
+    cases = [PairedFiles("", 1, name, name.replace("FLAIR", "mask"), True) for name in names]
+    table = tmp_path / "t.csv"
+    for rows in (["scan,P1,", "scan/old,P2,"], ["scan/old,P2,", "scan,P1,"]):
+        table.write_text("\n".join([HEAD, *rows]) + "\n")
+        found = patient_table.apply(Found(cases, [], {}, []), table)
+        assert {case.image: case.patient for case in found.cases} == dict(zip(names, ("P1", "P2"), strict=True))
+        assert not found.problems
+
+
+def test_a_table_that_has_changed_is_told_before_dvc_passes_over_it(tmp_path):
+    root = own_layouts.brats(tmp_path / "own")
+    given = params(root, *(f"{case},{name}," for case, name in zip(BRATS, "AB", strict=True)))
+    packed = tmp_path / "slices.zip"
+    archive.write(packed, sources.pairs(given, None), sources.describe_table(given))
+    sources.check_table(given, packed)
+    params(root, *(f"{case},A," for case in BRATS))
+    with pytest.raises(DataError, match="has changed since") as caught:
+        sources.check_table(given, packed)
+    assert caught.value.problems[0].fix == "dvc repro -f download"
+    sources.check_table(given.model_copy(update={"patients": None}), packed)

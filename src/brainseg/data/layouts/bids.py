@@ -48,7 +48,8 @@ def read(listing: Listing, params: config.Download) -> Found:
         own = {session: scans for (owner, session), scans in sorted(sessions.items()) if owner == patient}
         whole = [name for name, scans in own.items() if scans.images.get(FLAIR) and scans.masks]
         first = (whole or sorted(own, key=lambda name: FLAIR not in own[name].images))[:1]
-        chosen = whole if whole and params.patients else first
+        begun = [name for name, scans in own.items() if scans.images.get(FLAIR) or scans.masks]
+        chosen = begun or first if params.patients else first
         for session in set(own) - set(chosen):
             files = [*own[session].masks, *(name for names in own[session].images.values() for name in names)]
             passed |= dict.fromkeys(files, "another session of a patient, of whom one is read")

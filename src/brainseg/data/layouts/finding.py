@@ -121,7 +121,7 @@ def keep_one_scan(
 
     Args:
         built, files: of each case, which is named with its time point.
-        every: keep all that are whole, since ``download.patients`` says whose they are.
+        every: keep all, also faults, since ``download.patients`` says whose they are.
     """
     scans_of: dict[str, list[str]] = defaultdict(list)
     for case, patient in name_patients(sorted(built)).items():
@@ -129,7 +129,7 @@ def keep_one_scan(
     kept, passed = [], dict[str, str]()
     for cases in scans_of.values():
         whole = [case for case in cases if isinstance(built[case], PairedFiles)]
-        chosen = (whole if every else whole[:1]) or cases[:1]
+        chosen = cases if every else whole[:1] or cases[:1]
         kept += [built[case] for case in chosen]
         passed |= {name: LATER for case in cases if case not in chosen for name in files[case]}
         if not whole:

@@ -117,7 +117,9 @@ def _name_patients(
         )
         raise DataError(listing.root / deep[0], what, fix)
     found = {key: PurePosixPath(key).parent.name for key in images if "/" in key}
-    found |= {key: finding.split_sequence(key)[0] or key for key in volumes if key not in found}
+    alone = [key for key in volumes if key not in found]
+    subjects = patient_rules.find_subjects({key: images[key] for key in alone})
+    found |= subjects or {key: finding.split_sequence(key)[0] or key for key in alone}
     flat = [key for key in images if key not in found]
     numbers = defaultdict(list)
     for key in flat:

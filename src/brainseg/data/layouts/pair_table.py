@@ -127,7 +127,7 @@ def _name_patients(rows: list[dict[str, str]], rule: str) -> list[tuple[dict[str
         return [(row, patient_rules.match_patient(row[_IMAGE], rule)) for row in rows]
     stems = Counter(pairing.find_stem(row[_IMAGE].rstrip("/")) for row in rows)
     images = {number: row[_IMAGE] for number, row in enumerate(rows) if rule == "folder"}
-    subjects = patient_rules.name_subjects(images)
+    subjects = patient_rules.find_subjects(images)
     own = list(subjects.values()) or [_name_by_file(row[_IMAGE], stems) for row in rows]
     names = finding.name_patients(own)
     return [(row, names[name]) for row, name in zip(rows, own, strict=True)]

@@ -82,7 +82,8 @@ def apply(found: Found, path: Path) -> Found:
 
 def _match(rows: Iterable[Row], found: Found) -> _Matches:
     places, others = _list_places(found.cases), _list_others(found)
-    matches = _Matches(defaultdict(list), {}, [], [])
+    matches = _Matches({}, {}, [], [])
+    claims: dict[int, list[tuple[Row, Group]]] = defaultdict(list)
     for row in rows:
         groups = places.get(row.case, {})
         if row.case in groups.values():  # the path from the top is meant, not the end of another one
@@ -90,10 +91,14 @@ def _match(rows: Iterable[Row], found: Found) -> _Matches:
         if len(groups) > 1:
             matches.doubts[row] = groups
         elif groups:
-            for number in next(iter(groups)):
-                matches.claims[number].append(row)
+            (group,) = groups
+            for number in group:
+                claims[number].append((row, group))
         else:
             (matches.idle if row.case in others else matches.lost).append(row)
+    for number, own in claims.items():
+        _, nearest = min(own, key=lambda claim: len(claim[1]))
+        matches.claims[number] = [row for row, group in own if not nearest < group]  # a folder within another counts
     return matches
 
 

@@ -1,5 +1,6 @@
 """Which layout a folder has, and what is read of it."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from brainseg.data import pairing, patient_rules
 from brainseg.data.layouts import bids, brats, finding, image_folders, image_labels, pair_table, patient_table
 from brainseg.data.layouts.finding import Found, Listing
 from brainseg.data.pairing import PairedFiles, Scope
-from brainseg.errors import DataError, Problem
+from brainseg.errors import DataError, Problem, show_some
 
 PATTERNS = "patterns"
 PATIENTS = "patients.csv"  # at the top of a folder: columns patient, institution
@@ -54,6 +55,16 @@ def find(params: config.Download, scope: Scope = pairing.ALL) -> Recognised:
     Raises:
         DataError: no such folder, a layout that cannot be told, or one that the folder does not have.
     """
+    recognised = _find(params, scope)
+    if params.patient == "each_volume" and not params.patients:
+        shared = patient_rules.find_shared_subjects({case.image: case.image for case in recognised.found.cases})
+        if shared:
+            what = "several images, each taken as another patient: one may be trained on and another tested on"
+            print(f"WARNING {show_some(shared, 3)}: {what}", file=sys.stderr)
+    return recognised
+
+
+def _find(params: config.Download, scope: Scope) -> Recognised:
     root = find_root(params)
     if params.layout == PATTERNS or (params.layout == "auto" and (params.images, params.masks) != UNSET):
         why = f"{params.images} and {params.masks}"
