@@ -5,7 +5,6 @@ memory, a result that DVC's run cache may have.
 """
 
 import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -66,7 +65,6 @@ def run(recipe: str | None = None, settings: Sequence[str] = (), *, time: bool =
             say("training", partial(check_training, params))
             say("time", partial(check_time, params, subsets, root, measure=time and not failed))
     if failed:
-        print("brainseg repro runs without these checks", file=sys.stderr, flush=True)
         raise ExceptionGroup("brainseg check", failed)
 
 
