@@ -23,7 +23,6 @@ NATIVE_FROM = {"bfloat16": (8, 0), "float16": (7, 0)}
 # How much longer than in float32 a training step takes where the processor emulates the precision. Measured on two AVX2
 # cores with: benchmarks/step_profile.py --set train.precision=...
 EMULATED = {"bfloat16": 12, "float16": 4}
-UNUSED = ("matplotlib", "sklearn", "pandas", "scipy")  # what Keras and TensorFlow import if they can; see _hide_modules
 EMULATION_REMEDY = "set train.precision: auto"
 
 
@@ -66,7 +65,7 @@ def start(
         raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
     threads = hardware.cores() if threads == "auto" else int(threads)
     _set_environment(name, device, threads)
-    with _pause_collector(), _hide_modules(*UNUSED, *["jax"] * (name == "tensorflow")):
+    with _pause_collector(), _hide_modules("matplotlib", "sklearn", *["jax"] * (name == "tensorflow")):
         found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
         import keras
     if device == "gpu" and found != "gpu":
@@ -163,8 +162,8 @@ def _hide_modules(*names: str) -> Iterator[None]:
     """Let imports of modules fail that are not loaded yet, in all threads.
 
     Keras and TensorFlow import them where they can, for what nobody here uses: galleries (matplotlib, which also writes
-    a cache of fonts into the user's home), wrappers (sklearn), tables and sparse matrices as batches (pandas, scipy),
-    conversion to LiteRT (jax). That is a third of the time that an engine takes to start.
+    a cache of fonts into the user's home), wrappers (sklearn), conversion to LiteRT (jax). That is a third of the time
+    that an engine takes to start.
     """
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # as Python's documentation of sys.modules has it
