@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from brainseg import config
-from brainseg.commands.expected_data import ARCHIVE, CHANNELS, ExpectedData, describe
+from brainseg.commands.expected_data import ARCHIVE, ExpectedData, describe
 from brainseg.commands.findings import show_bytes
 from brainseg.data import archive, download, kaggle
 from brainseg.data.layouts import recognition
@@ -15,6 +15,7 @@ from brainseg.data.pairing import PairedFiles
 from brainseg.errors import BrainsegError, raise_all
 from brainseg.experiments.planning import Plan
 from brainseg.io import nifti, scans, volumes
+from brainseg.io.sequences import CHANNELS
 
 LGG_BYTES = 1_058_000_000  # of its files; Kaggle's zip holds them twice, compressed
 LGG_FETCHED = 736_000_000
@@ -42,7 +43,7 @@ def look(params: config.Params, plan: Plan, root: Path) -> ExpectedData:
 def _look_at_phantoms(params: config.Phantom) -> ExpectedData:
     slices = params.patients * params.slices
     told = f"phantoms, drawn here: {params.patients:,} patients, about {slices:,} slices"
-    drawn = slices * params.size**2 * (CHANNELS + 1)
+    drawn = slices * params.size**2 * (len(CHANNELS) + 1)
     return ExpectedData(told, params.patients, slices, 2 * params.slices, drawn)
 
 
@@ -96,7 +97,7 @@ def _look_at_folder(params: config.Download) -> ExpectedData:
         return ExpectedData(told, len({case.patient for case in cases}))
     mean = float(np.mean([shape[0] for shape in shapes])) if shapes else 0.0
     voxels = float(np.mean([np.prod(shape) for shape in shapes])) if shapes else 0.0
-    channels = CHANNELS if any(case.pre or case.post or len(case.volumes) > 1 for case in whole) else 1
+    channels = len(CHANNELS) if any(case.pre or case.post or len(case.volumes) > 1 for case in whole) else 1
     slices = len(cases) - len(whole) + round(mean * len(whole))
     per_patient = Counter(case.patient for case in cases)
     largest = max((count * (mean if whole else 1) for count in per_patient.values()), default=0)

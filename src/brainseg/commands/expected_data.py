@@ -9,7 +9,6 @@ from brainseg.errors import IntegrityError, guard
 from brainseg.experiments.planning import Plan
 
 ARCHIVE, TABLE = Path("data/raw/slices.zip"), Path("data/processed/slices.csv")
-CHANNELS = 3  # of a slice with its three sequences
 
 
 class ExpectedData(NamedTuple):

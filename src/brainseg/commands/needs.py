@@ -9,6 +9,7 @@ from brainseg import config, files, hardware
 from brainseg.commands import network_size
 from brainseg.commands.expected_data import ARCHIVE, ExpectedData
 from brainseg.experiments.planning import Plan
+from brainseg.io.sequences import CHANNELS
 
 MIB = 2**20
 NUMBER = 4  # bytes of a number in float32
@@ -69,7 +70,7 @@ def _list_results(params: config.Params, data: ExpectedData, plan: Plan) -> Iter
     sizes = {
         "download": {str(ARCHIVE): data.archive},
         "preprocess": {
-            "data/processed/images.npy": data.slices * pixels * network_size.CHANNELS,
+            "data/processed/images.npy": data.slices * pixels * len(CHANNELS),
             "data/processed/masks.npy": data.slices * pixels,
         },
         "train": {"models/unet.weights.h5": weights * NUMBER},
@@ -100,8 +101,7 @@ def measure_memory(params: config.Params, data: ExpectedData, plan: Plan, evalua
         evaluated: slices of validation and test.
     """
     side, train = params.preprocess.size, params.train
-    window = round(params.augmentation.window * side) or side
-    size = network_size.measure(params.network, window)
+    size = network_size.measure(params.network, network_size.find_side(params))
     outputs = size.outputs * train.batch_size * NUMBER * KEPT_OUTPUTS
     at_once = 2 * min(8, hardware.processors()) * data.largest  # slices of the patients that are read ahead
     found = {
@@ -114,8 +114,7 @@ def measure_memory(params: config.Params, data: ExpectedData, plan: Plan, evalua
 
 def fit_batch(params: config.Params, available: int) -> int:
     """The largest batch, of halvings of ``train.batch_size``, with which the training fits; 0 if none does."""
-    size = network_size.measure(params.network, round(params.augmentation.window * params.preprocess.size)
-                                or params.preprocess.size)  # fmt: skip
+    size = network_size.measure(params.network, network_size.find_side(params))
     left = available - TRAINING_BASE - size.weights * NUMBER * KEPT_WEIGHTS
     batch = params.train.batch_size
     while batch and size.outputs * batch * NUMBER * KEPT_OUTPUTS > left:

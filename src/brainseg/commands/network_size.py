@@ -5,9 +5,9 @@ It follows ``models``: the numbers in the layers' outputs and the weights are th
 
 from typing import NamedTuple
 
-from brainseg.config import Network
+from brainseg.config import Network, Params
+from brainseg.io.sequences import CHANNELS
 
-CHANNELS = 3  # of a slice
 AUXILIARY = 2  # outputs of a residual_unet for deep supervision
 
 
@@ -88,7 +88,12 @@ class _Sum:
             self.add(whole, 1)
 
 
-def measure(network: Network, side: int, channels: int = CHANNELS) -> NetworkSize:
+def find_side(params: Params) -> int:
+    """The side in pixels of what the network is trained on: windows of the slices, or whole ones."""
+    return round(params.augmentation.window * params.preprocess.size) or params.preprocess.size
+
+
+def measure(network: Network, side: int, channels: int = len(CHANNELS)) -> NetworkSize:
     """The size for square slices of ``side`` pixels, as the network is trained.
 
     Args:

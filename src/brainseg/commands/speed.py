@@ -69,9 +69,8 @@ def _scale_benchmark(params: config.Params, path: Path) -> Speed | None:
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return None
     side = params.preprocess.size
-    window = round(params.augmentation.window * side) or side
     one = network_size.measure(MEASURED, MEASURED_SIDE).products
-    trained = rate * one / network_size.measure(params.network, window).products
+    trained = rate * one / network_size.measure(params.network, network_size.find_side(params)).products
     validated = 3 * rate * one / network_size.measure(params.network, side).products
     return Speed(trained, validated, f"roughly, from {BENCHMARKS / path.name}")
 

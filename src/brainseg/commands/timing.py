@@ -13,13 +13,13 @@ import pandas as pd
 from brainseg.commands import speed
 from brainseg.config import Params
 from brainseg.data.dataset import Dataset
+from brainseg.io.sequences import CHANNELS
 from brainseg.models import backend
 from brainseg.training import trainer
 
 WARM_UP = 6  # steps that compile the network and fill caches
 MOST = 100  # timed steps at most
 VALIDATION_BATCHES = 4  # batches of validation
-CHANNELS = 3
 
 
 class Estimate(NamedTuple):
@@ -45,7 +45,7 @@ def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> E
     data = _make_noise(params, size * VALIDATION_BATCHES)
     batches = trainer.Batches(data, params)
     batches.order = np.resize(batches.order, size * (WARM_UP + MOST))
-    model = trainer.build(params, params.preprocess.size, CHANNELS, len(batches))
+    model = trainer.build(params, params.preprocess.size, len(CHANNELS), len(batches))
     watch = _StepTimer(seconds)
     model.fit(backend.stream(batches), shuffle=False, verbose=0, callbacks=[watch])
     step = (watch.ended - watch.marks[WARM_UP - 1]) / (len(watch.marks) - WARM_UP)
@@ -80,7 +80,7 @@ class _StepTimer(keras.callbacks.Callback):
 def _make_noise(params: Params, count: int) -> Dataset:
     """``count`` slices of one patient for training, as many of another for validation; every second has tumour."""
     rng, side = np.random.default_rng(0), params.preprocess.size
-    images = rng.integers(0, 256, (2 * count, side, side, CHANNELS), dtype=np.uint8)
+    images = rng.integers(0, 256, (2 * count, side, side, len(CHANNELS)), dtype=np.uint8)
     masks = np.zeros((2 * count, side, side), np.uint8)
     masks[::2, side // 4 : side // 2, side // 4 : side // 2] = 1
     subsets = np.repeat(["train", "val"], count)

@@ -107,9 +107,14 @@ def _find_other_values(declared: Mapping[str, Any], stages: Stages, root: Path) 
         problems += [
             Problem("params.yaml", f"{key} is {now[key]}, but the stage {name} ran with {value}", "brainseg repro")
             for key, value in then.items()
-            if any(f"{key}.".startswith(f"{block}.") for block in asked) and now.get(key, value) != value
+            if is_asked(key, asked) and now.get(key, value) != value
         ]
     return problems
+
+
+def is_asked(key: str, asked: Iterable[str]) -> bool:
+    """Whether a parameter is one that a stage asks for, or of a block that it asks for."""
+    return any(f"{key}.".startswith(f"{name}.") for name in asked)
 
 
 def require(path: str, content: bytes, root: Path = Path()) -> None:

@@ -93,6 +93,9 @@ def _update(tree: Path, copy: Path) -> None:
     now, then = _read_record(tree), _read_record(copy)
     there = {name: inputs.name_md5(copy / name) for name in sorted({*now, *then})}
     theirs = [name for name, md5 in there.items() if md5 not in (then.get(name, ""), now.get(name, ""))]
+    if "params.yaml" in theirs and _list_keys(tree) != _list_keys(copy):
+        what = "was changed there, and the project's has other parameters now"
+        raise DataError(copy / "params.yaml", what, f"rename {copy}, or: {AGAIN}")
     changed = [name for name, md5 in there.items() if name not in theirs and md5 != now.get(name, "")]
     for name in changed:
         if name in now:
@@ -100,9 +103,6 @@ def _update(tree: Path, copy: Path) -> None:
                 shutil.copy2(tree / name, written)
         else:
             (copy / name).unlink()
-    if "params.yaml" in theirs and _list_keys(tree) != _list_keys(copy):
-        what = "was changed there, and the project's has other parameters now"
-        raise DataError(copy / "params.yaml", what, f"rename {copy}, or: {AGAIN}")
     record = {name: md5 for name, md5 in now.items() if name not in theirs}
     _write_record(copy, record | {name: md5 for name, md5 in then.items() if name in theirs})
     if changed:

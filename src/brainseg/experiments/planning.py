@@ -59,7 +59,7 @@ def make(params: Mapping[str, Any]) -> Plan:
         raise MachineError("dvc status", str(error), "see what it waits for: dvc status -v") from None
     except (DvcException, LockError) as error:
         raise MachineError("dvc status", " ".join(str(error).split()), "run it to see more: dvc status -v") from None
-    made_by = {path: name for name, stage in declared.items() for path in _list_outs(stage)}
+    made_by = {path: name for name, stage in declared.items() for path in list_outs(stage)}
     plans: dict[str, StagePlan] = {}
 
     def plan(name: str) -> StagePlan:
@@ -117,16 +117,13 @@ def _find_other_values(stage: Mapping[str, Any], locked: Mapping[str, Any], para
     """The parameters of a stage whose values are not those of its last run."""
     asked = stage.get("params", [])
     then = config.flatten(locked.get("params", {}).get("params.yaml", {}))
-    now = {key: value for key, value in config.flatten(params).items() if _is_asked(key, asked)}
+    now = {key: value for key, value in config.flatten(params).items() if inputs.is_asked(key, asked)}
     missing = object()
     return [key for key in {**now, **then} if now.get(key, missing) != then.get(key, missing)]
 
 
-def _is_asked(key: str, asked: Iterable[str]) -> bool:
-    return any(f"{key}.".startswith(f"{name}.") for name in asked)
-
-
-def _list_outs(stage: Mapping[str, Any]) -> list[str]:
+def list_outs(stage: Mapping[str, Any]) -> list[str]:
+    """The paths of all that a stage of dvc.yaml writes."""
     return _list_paths(out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, []))
 
 

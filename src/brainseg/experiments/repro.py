@@ -18,7 +18,7 @@ import psutil
 from brainseg import config, files
 from brainseg.data import inputs
 from brainseg.errors import DataError, MachineError
-from brainseg.experiments import integrity, variants
+from brainseg.experiments import integrity, planning, variants
 
 EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment outside the workspace
 LOCK, KEPT, CUT = Path("dvc.lock"), Path(".brainseg/dvc.lock"), Path(".brainseg/dvc.lock.cut")
@@ -167,8 +167,7 @@ def _remove_half_copies(root: Path) -> None:
     if not (root / "dvc.yaml").is_file():
         return
     stages = config.read_yaml(root / "dvc.yaml").get("stages", {}).values()
-    outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
-    folders = {root / Path(*out if isinstance(out, dict) else (out,)).parent for out in outs}
+    folders = {(root / path).parent for stage in stages for path in planning.list_outs(stage)}
     folders |= set((root / ".dvc/cache/files/md5").glob("*"))
     left = [path for folder in folders for path in folder.glob(".*.tmp") if HALF_COPY.fullmatch(path.name)]
     if not left:

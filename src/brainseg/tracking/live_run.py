@@ -111,11 +111,12 @@ class LiveRun:
     def _open(self, store: run_store.RunStore) -> str:
         """The run of this attempt that did not end, else a new one, with parameters and data."""
         tags = {"stage": "train", mlflow_runs.ATTEMPT: self._attempt}
-        run = found = store.find_unfinished(tags, self.params)
+        found = store.find_unfinished(tags, self.params)
         if found:
-            store.client.update_run(found, status="RUNNING")
-        run = run or store.open(self.tree, tags | mlflow_runs.tag_data(self.digests), started=self.started)
-        if not found:
+            run = found
+            store.client.update_run(run, status="RUNNING")
+        else:
+            run = store.open(self.tree, tags | mlflow_runs.tag_data(self.digests), started=self.started)
             store.log_params(run, self.params)
             store.log_dataset(run, self.source, self.digests["images_sha256"])
         with contextlib.suppress(Exception):  # what it needs of the machine is not everywhere
