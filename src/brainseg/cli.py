@@ -75,7 +75,8 @@ def _go_to_top(
     below = here.relative_to(top)
 
     def is_file(name: str, text: str) -> bool:
-        return name in patterns or (name in folders and (Path(text) / "per_patient.csv").is_file())
+        path = Path(text)
+        return name in patterns or (name in folders and (path.is_file() or (path / "per_patient.csv").is_file()))
 
     def move(name: str, value: Any) -> Any:
         if isinstance(value, list):
@@ -506,6 +507,33 @@ def cross_validate(
     print(cross_validation.run(recipe, scheme, jobs, folder=output or cross_validation.FOLDER))
     if not output:
         mlflow_runs.log_cross_validation()
+
+
+@_command("ensemble", folders=("runs",))
+def ensemble(
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Two or more runs, or files or folders of models.")],
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", metavar="DIR", help="The folder to write to. Default: models/ensemble."),
+    ] = None,
+    out_of_fold: Annotated[
+        bool,
+        Option("--out-of-fold", help="RUN... are cross-validations (cv-KEY): score the mean of each of their folds."),
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Join several networks into one model that answers the mean of their probabilities.
+
+    predict, serve and the page take the file like any other.
+    """
+    if out_of_fold:
+        from brainseg.commands import ensemble_folds
+
+        print(ensemble_folds.run(runs, output or Path("metrics/ensemble")))
+        return
+    from brainseg.commands import ensemble as command
+
+    print(command.run(runs, output or Path("models/ensemble")))
 
 
 @_command("card")

@@ -1,7 +1,7 @@
 """params.yaml as frozen, strict models. Each stage loads only the blocks that it declares in dvc.yaml.
 
-No number has a default here: ``params.yaml`` is the one place that holds them. ``download.layout`` and
-``download.patients`` have one, since older files lack them. A misspelt key, a wrong type or a value out of range is
+No number has a default here: ``params.yaml`` is the one place that holds them. Only what older files lack has one: what
+was done then. A misspelt key, a wrong type or a value out of range is
 refused before any work; the error names the key, the range and the nearest name.
 """
 
@@ -86,6 +86,10 @@ class Preprocess(ParamsBlock):
     window: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_check_ascending)]
 
 
+class Brains(ParamsBlock):
+    method: Literal["shipped", "none"]
+
+
 class Split(ParamsBlock):
     unit: Literal["patient", "slice", "institution"]
     folds: Annotated[int, Field(ge=2, le=1000)]
@@ -145,9 +149,11 @@ class Augmentation(ParamsBlock):
     noise: Annotated[float, Field(ge=0, le=1)]
     sequence_dropout: Probability
     context_dropout: Probability
+    scalp_dropout: Probability = 0.0
 
 
 class Evaluate(ParamsBlock):
+    temperature: Annotated[float, Field(ge=0.25, le=8)] | Literal["auto"] = 1.0
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
     min_component: Annotated[int, Field(ge=0)] | Literal["auto"]
     tta: bool
@@ -171,6 +177,7 @@ class Params(ParamsBlock):
     download: Download
     phantom: Phantom
     preprocess: Preprocess
+    brains: Brains = Brains(method="shipped")  # without scalp_dropout no network depends on it
     split: Split
     train: Train
     network: Network
@@ -237,6 +244,15 @@ def merge(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     """``params`` with the values of ``overrides`` in their blocks."""
     blocks = {name: {**params.get(name, {}), **values} for name, values in overrides.items()}
     return {**params, **blocks}
+
+
+def list_defaults(*blocks: str) -> dict[str, dict[str, Any]]:
+    """The values that parameters of these blocks have where an older file lacks them."""
+    fields = {block: Params.model_fields[block].annotation.model_fields for block in blocks}  # type: ignore[union-attr]
+    return {
+        block: {key: field.default for key, field in found.items() if not field.is_required()}
+        for block, found in fields.items()
+    }
 
 
 def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

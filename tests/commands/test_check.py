@@ -15,7 +15,7 @@ from brainseg.experiments import planning
 from brainseg.experiments.planning import Plan, StagePlan
 from tests.support import fake_lgg, own_layouts, tiny_pipeline, toy_pipeline
 
-STAGES = ("download", "preprocess", "split", "train", "evaluate", "render", "export")
+STAGES = ("download", "preprocess", "brains", "split", "train", "evaluate", "render", "export")
 ROOMY = hardware.Memory(2**36, 2**36)
 
 

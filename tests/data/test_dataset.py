@@ -58,6 +58,13 @@ def test_split_of_other_slices(tmp_path):
         dataset.load(processed, split, "patient")
 
 
+def test_brain_masks_of_other_slices(tmp_path):
+    processed, split = write_cohort(tmp_path)
+    np.save(processed / "brains.npy", np.load(processed / "brains.npy")[1:])
+    with pytest.raises(IntegrityError, match="do not fit 32 slices"):
+        dataset.load(processed, split, "patient")
+
+
 def test_empty_subset(tmp_path):
     processed, split = write_cohort(tmp_path)
     edit(split, "val", "train")
@@ -69,7 +76,8 @@ def test_every_file_that_a_model_is_trained_on_has_a_digest(tmp_path):
     """Another spacing or institution in the table of the slices is other data too."""
     processed, split = write_cohort(tmp_path)
     before = dataset.digests(processed, split)
-    for path in (processed / "images.npy", processed / "masks.npy", processed / "slices.csv", split):
+    for name in ("images.npy", "masks.npy", "brains.npy", "slices.csv", "../split.csv"):
+        path = processed / name
         whole = path.read_bytes()
         path.write_bytes(whole + b"\n")
         changed = {name for name, digest in dataset.digests(processed, split).items() if digest != before[name]}
@@ -77,7 +85,7 @@ def test_every_file_that_a_model_is_trained_on_has_a_digest(tmp_path):
         path.write_bytes(whole)
 
 
-@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "slices.csv", "split.csv"])
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "brains.npy", "slices.csv", "split.csv"])
 @pytest.mark.parametrize(
     "content", [b"", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, b'a,b\n"', b"row\n1\n", b"patient\n1,2\n"]
 )

@@ -13,7 +13,7 @@ from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation import evaluate, results
 from brainseg.evaluation.results import Mean
-from brainseg.inference import postprocessing
+from brainseg.inference import postprocessing, probabilities
 from tests.support.scored_cohort import EMPTY, ROW, SQUARE, VAL, A, B, C, Patient, Slice, arrays
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/evaluation.json").read_text(encoding="utf-8"))
@@ -34,7 +34,9 @@ def protocol(**changes) -> dict:
     return given | sizes | changes
 
 
-def result_of(patients: list[Patient], one_slice=None, flair_only=None, flair=None, **changes) -> evaluate.Result:
+def result_of(
+    patients: list[Patient], one_slice=None, flair_only=None, flair=None, stripped=None, **changes
+) -> evaluate.Result:
     """Evaluate hand-made patients; unless given, the model sees as much with less, and FLAIR shows nothing."""
     cases, masks, model = arrays(patients)
     given = {
@@ -42,6 +44,7 @@ def result_of(patients: list[Patient], one_slice=None, flair_only=None, flair=No
         "one_slice": model if one_slice is None else one_slice,
         "flair_only": model if flair_only is None else flair_only,
         "flair": np.zeros_like(model) if flair is None else flair,
+        **({} if stripped is None else {"stripped": stripped}),
     }
     return evaluate.evaluate(cases, masks, given, params(**changes), protocol())
 
@@ -133,7 +136,8 @@ def test_protocol_says_how_the_masks_were_made():
     assert (found.threshold, found.postprocessing.min_component) == (0.37, 3)
     assert "undefined (null)" in found.empty_rule
     assert [*found.model_dump(exclude_unset=True)] == [
-        "source", "unit", "grid", "patients", "slices", "threshold", "postprocessing", "tta", "empty_rule", "marks",
+        "source", "unit", "grid", "patients", "slices", "temperature", "threshold", "postprocessing", "tta",
+        "empty_rule", "marks",
     ]  # fmt: skip
 
 
@@ -240,7 +244,26 @@ def test_alone_is_the_same_model_given_less():
     less = {name: arrays([VAL, marked(count)])[2] for name, count in (("flair_only", 2), ("one_slice", 3))}
     test = result_of([VAL, marked(4)], **less, threshold=0.5, min_component=2).report.test
     assert test.volume.dice.mean == 1
-    assert test.alone.model_dump() == pytest.approx({"one_slice_dice": 6 / 8, "flair_only_dice": 4 / 6}, abs=1e-6)
+    assert test.alone.model_dump(exclude_unset=True) == pytest.approx(
+        {"one_slice_dice": 6 / 8, "flair_only_dice": 4 / 6}, abs=1e-6
+    )
+
+
+def test_the_table_of_patients_says_what_each_has_given_less():
+    """Of A's 4 marked pixels 2 without scalp; B has all; a model that knows no brain has no such column."""
+    patients = [VAL, *(Patient(name, "test", [Slice(SQUARE, SQUARE)]) for name in "AB")]
+    _, _, model = arrays(patients)
+    cut = model.copy()
+    cut[-2][tuple(zip(*SQUARE[:2], strict=True))] = 0
+    result = result_of(patients, stripped=cut, threshold=0.5, min_component=0)
+    table = result.per_patient.set_index("patient")
+    assert table["flair_only_dice"].tolist() == [1, 1, 1]
+    assert table["stripped_dice"].tolist() == pytest.approx([1, 4 / 6, 1])
+    assert result.report.test.alone.stripped_dice == pytest.approx((4 / 6 + 1) / 2, abs=1e-6)
+    assert result.report.val.alone.stripped_dice == 1
+    Draft202012Validator(SCHEMA).validate(written(result))
+    unknown = result_of(patients)
+    assert "stripped_dice" not in unknown.per_patient and "stripped_dice" not in written(unknown)["test"]["alone"]
 
 
 def test_intervals_are_over_patients_and_hold_the_mean():
@@ -272,6 +295,26 @@ def test_threshold_curve_is_of_validation():
     assert curve.loc[0.05].tolist() == pytest.approx([8 / 204, 4 / 200, 4 / 200, 1, 8 / 304])
     assert curve.loc[0.5].tolist() == pytest.approx([1, 1, 1, 1, 4 / 9])
     assert curve.loc[0.8].tolist() == pytest.approx([0, 0, NAN, 0, 0], nan_ok=True)
+
+
+def test_a_temperature_that_is_chosen_on_validation_calibrates_all_but_flair():
+    """Of the 8 validation pixels at 200 of 255 half are no tumour; the others, at 20, are none."""
+    half = [*SQUARE, *[(y, x) for y in range(5) for x in range(5) if (y, x) not in SQUARE][:4]]
+    val = Patient("V", "val", [Slice(SQUARE, half), EMPTY])
+    result = result_of([val, A, B], temperature="auto")
+    heat = result.report.protocol.temperature
+    assert heat != 1
+    calibrated = probabilities.calibrate(np.array([20, 200], np.uint8), heat) / 255
+    assert result.calibration["mean_probability"].dropna().tolist() == pytest.approx(calibrated)
+    assert result.calibration["mean_probability_before"].dropna().tolist() == pytest.approx([20 / 255, 200 / 255])
+    error = result.report.test.calibration
+    assert error.ece_before is not None and error.ece != error.ece_before
+    plain = result_of([val, A, B])
+    assert plain.report.protocol.temperature == 1 and plain.report.test.calibration.ece == error.ece_before
+    assert plain.report.test.calibration.ece_before is None and "count_before" not in plain.calibration
+    assert plain.report.test.keras == result.report.test.keras
+    assert result.report.baselines == plain.report.baselines
+    Draft202012Validator(SCHEMA).validate(written(result))
 
 
 def test_a_given_threshold_is_on_the_curve():

@@ -69,6 +69,13 @@ def test_json_is_strict_and_whole(compared):
     assert json.loads(comparison_page.format_json(nothing), parse_constant=refuse)["metrics"]["dice"]["mean"] is None
 
 
+def test_what_both_have_without_scalp_and_given_flair_alone_is_compared():
+    with_it = scores([0.5, 0.7], stripped_dice=[0.2, 0.6]), scores([0.6, 0.8], "B", stripped_dice=[0.5, 0.7])
+    assert "Dice, no scalp  0.400  0.600" in comparison_page.format_table(comparison.compare(*with_it))
+    early = comparison.compare(scores([0.5, 0.7]), with_it[1])
+    assert "Dice, no scalp" not in comparison_page.format_table(early)
+
+
 def test_json_keeps_all_digits():
     """p is about 1e-20 if all 110 patients gain, and is not written as 0."""
     a = np.linspace(0.3, 0.8, 110)

@@ -59,7 +59,7 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     assert summary["made_from"] == {
         "data": ["0a"],
         "code": {"src/brainseg/losses.py": hashlib.sha256(b"# losses").hexdigest()},
-        "commands": ["python a.py"] * 3,
+        "commands": ["python a.py"] * 4,
     }
     for name in ("patients.png", "folds.png"):
         assert (folder / name).stat().st_size > 5000

@@ -14,7 +14,7 @@ from tests.support.tiny_pipeline import TINY, commit, repro, results, stages_run
 from tests.support.toy_pipeline import MODEL
 
 pytestmark = pytest.mark.slow
-STAGES = ["download", "preprocess", "split", "train", "evaluate", "render", "export"]
+STAGES = ["download", "preprocess", "brains", "split", "train", "evaluate", "render", "export"]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_stranger_pulls_the_model_and_trains_nothing(pipeline, tmp_path):
     assert stranger.dvc("pull", *MODEL)[0] == 0
     for name in MODEL:
         assert (stranger.folder / name).read_bytes() == (pipeline.folder / name).read_bytes()
-    made = ["download", "preprocess", "split", "evaluate", "export"]  # the ONNX files are not in MODEL
+    made = ["download", "preprocess", "brains", "split", "evaluate", "export"]  # the ONNX files are not in MODEL
     assert stages_run(repro(stranger)) == made
     assert results(stranger) == results(pipeline)
 

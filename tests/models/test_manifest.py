@@ -54,8 +54,8 @@ def test_another_manifest_is_refused_by_its_key(change, what, tmp_path):
 
 
 def test_data_are_checked_by_the_digests_that_the_manifest_has(tmp_path):
-    """Early manifests have none of slices.csv; one of the others that is missing is a fault."""
-    names = ("images_sha256", "masks_sha256", "slices_sha256", "split_sha256")
+    """Early manifests have none of slices.csv and brains.npy; one of the others that is missing is a fault."""
+    names = ("images_sha256", "masks_sha256", "brains_sha256", "slices_sha256", "split_sha256")
     here = {name: name[0] * 64 for name in names}
     model = manifest.Manifest.model_validate(run_files.manifest()).model_copy(update={"data": here})
     manifest.check_data(model, here, tmp_path)
@@ -63,7 +63,7 @@ def test_data_are_checked_by_the_digests_that_the_manifest_has(tmp_path):
         with pytest.raises(IntegrityError, match=f"{name} is 0, the model was trained with {name[0] * 64}"):
             manifest.check_data(model, here | {name: "0"}, tmp_path)
         early = model.model_copy(update={"data": {key: value for key, value in here.items() if key != name}})
-        if name == "slices_sha256":
+        if name in ("slices_sha256", "brains_sha256"):
             manifest.check_data(early, here, tmp_path)
         else:
             with pytest.raises(IntegrityError, match="trained with None"):

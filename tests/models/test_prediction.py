@@ -1,5 +1,7 @@
 """From slices to probabilities: none is lost, and slices and channels keep their order."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pandas as pd
@@ -75,10 +77,18 @@ def test_scored_and_written(tmp_path):
     assert predictions.rows.tolist() == list(range(16, 32))
     np.testing.assert_array_equal(predictions.arrays["flair"], data.images[16:, ..., 1])
     np.testing.assert_array_equal(predictions.arrays["flair_only"], predictions.arrays["model"])
+    brains = data.brain(data.rows("val", "test"))
+    nothing = predictions.arrays["stripped"][brains == 0]
+    assert (nothing == nothing[0]).all() and nothing[0] < predictions.arrays["model"][brains == 0].min()
+    np.testing.assert_array_equal(predictions.arrays["stripped"][brains > 0], predictions.arrays["model"][brains > 0])
+    unknown = prediction.predict_for_evaluation(channel_network(1), dataclasses.replace(data, brains=None), mirror=True)
+    assert "stripped" not in unknown.arrays
     prediction.write(tmp_path / "p.npz", predictions)
     with np.load(tmp_path / "p.npz", allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["row"], predictions.rows)
         np.testing.assert_array_equal(kept["probability"], predictions.arrays["model"])
+        assert set(kept) == {"row", "probability", "flair_only", "stripped"}
+        np.testing.assert_array_equal(kept["stripped"], predictions.arrays["stripped"])
 
 
 def lambda_network(function, depth: int) -> keras.Model:

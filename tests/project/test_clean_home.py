@@ -106,5 +106,5 @@ def test_stages_up_to_evaluate_write_in_the_project_alone(watched):
     repository = tiny_pipeline.create(watched.home.parent / "project", PYTHONDONTWRITEBYTECODE="1", **kept)
     (repository.folder / "src/sitecustomize.py").write_text(SITE)
     ran = tiny_pipeline.stages_run(tiny_pipeline.repro(repository, "evaluate"))
-    assert ran == ["download", "preprocess", "split", "train", "evaluate"]
+    assert ran == ["download", "preprocess", "brains", "split", "train", "evaluate"]
     assert watched.seen() == []

@@ -85,7 +85,7 @@ def packaged(modules: set[str]) -> set[Path]:
     found: set[Path] = set()
     while new := {path for path in others - found if any(path.name in text for text in texts)}:
         found |= new
-        texts = [path.read_text(encoding="utf-8") for path in new]
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in new]  # some are no text
     return found
 
 

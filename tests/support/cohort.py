@@ -8,6 +8,12 @@ import pandas as pd
 SUBSETS = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
 
 
+def draw_brains(count: int, size: int) -> np.ndarray:
+    """(count, size, size) uint8: a disc that holds every tumour of ``write_cohort``."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    return np.repeat((y**2 + x**2 < (size * 0.49) ** 2)[None].astype(np.uint8), count, axis=0)
+
+
 def write_cohort(folder: Path, size: int = 32, slices: int = 4) -> tuple[Path, Path]:
     """Write what preprocess and split write; return the folder of the arrays and the split's path."""
     rng = np.random.default_rng(5)
@@ -24,6 +30,7 @@ def write_cohort(folder: Path, size: int = 32, slices: int = 4) -> tuple[Path, P
     processed.mkdir()
     np.save(processed / "images.npy", images)
     np.save(processed / "masks.npy", masks)
+    np.save(processed / "brains.npy", np.packbits(draw_brains(count, size), axis=-1))
     patients = [f"P{row // slices}" for row in range(count)]
     table = pd.DataFrame({
         "row": range(count), "patient": patients, "institution": "A", "slice": np.arange(count) % slices + 1,

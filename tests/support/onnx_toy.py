@@ -24,9 +24,9 @@ def facts(source: str = "kaggle", **changes) -> dict:
     return {"format": 1, "variant": "float32", "marks": [], "model": model, "rule": rule, "evaluation": {}} | changes
 
 
-def write(path: Path, told: dict | None = None, side: int = SIDE) -> Path:
-    """Write the file; ``told``: its metadata, None for ``facts()``."""
-    picked = [numpy_helper.from_array(np.array([FLAIR], np.int64), "flair")]
+def write(path: Path, told: dict | None = None, side: int = SIDE, channel: int = FLAIR) -> Path:
+    """Write the file; ``told``: its metadata, None for ``facts()``; ``channel``: of another sequence than FLAIR."""
+    picked = [numpy_helper.from_array(np.array([channel], np.int64), "flair")]
     picked.append(numpy_helper.from_array(np.array(255, np.float32), "full"))
     nodes = [
         helper.make_node("Gather", [onnx_session.INPUT, "flair"], ["one"], axis=3),

@@ -71,7 +71,8 @@ def experiments_pictured(tmp_path, monkeypatch) -> None:
         slices["row"] = slices["patient"].map(rows.groupby("patient").min()) + slices.groupby("patient").cumcount()
         parts.append(held | {"metrics/per_slice.csv": slices.to_csv(index=False)})
         mine = cases["patient"].isin([patient.name for patient in (scored_cohort.VAL, *tested)]).to_numpy()
-        stored = {"row": cases["row"][mine], "probability": probability[mine]}
+        names = ("probability", "flair_only")
+        stored = {"row": cases["row"][mine], **dict.fromkeys(names, probability[mine])}
         np.savez(tmp_path / f"{fold.name}.npz", **stored)  # type: ignore[arg-type]
     experiments(monkeypatch, *parts)
     (tmp_path / "data/processed").mkdir(parents=True)

@@ -39,7 +39,7 @@ def build(root: Path, *, test_patients: int = 6, source: str = "phantom", marks:
         "source": source, "unit": "patient", "grid": SIDE, "patients": counts,
         "slices": {name: SLICES * n for name, n in counts.items()}, "marks": marks,
     }  # fmt: skip
-    arrays = {"model": answers, "one_slice": answers, "flair_only": answers, "flair": images[..., 1]}
+    arrays = dict.fromkeys(("model", "one_slice", "flair_only", "stripped"), answers) | {"flair": images[..., 1]}
     evaluate.write(evaluate.evaluate(table, truth, arrays, EVALUATE, {**protocol, "tta": "none"}), root / "metrics")
     for folder in ("data/processed", "data/predictions", "models"):
         (root / folder).mkdir(parents=True)

@@ -75,6 +75,7 @@ TARGETS = (
     Target("slices.zip", "data/raw/slices.zip", (stage("preprocess"), VERIFY)),
     Target("images.npy", "data/processed/images.npy", (*READERS, stage("render"), SHOW, EXAMPLES, VERIFY)),
     Target("masks.npy", "data/processed/masks.npy", (*READERS, stage("render"), SHOW, VERIFY)),
+    Target("brains.npy", "data/processed/brains.npy", (*READERS, VERIFY)),
     Target("slices.csv", "data/processed/slices.csv", (*READERS, stage("split"), EXAMPLES, VERIFY)),
     Target("split.csv", "data/splits/split.csv", (*READERS, EXAMPLES, VERIFY)),
     Target("probabilities.npz", "data/predictions/probabilities.npz", (stage("render"), SHOW, VERIFY)),

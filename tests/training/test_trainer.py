@@ -1,6 +1,7 @@
 """Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
 
 import contextlib
+import dataclasses
 import itertools
 import shutil
 import time
@@ -12,6 +13,7 @@ from keras import ops
 
 from brainseg import files
 from brainseg.data import dataset
+from brainseg.data.brains import stripping
 from brainseg.errors import IntegrityError, RunError
 from brainseg.evaluation import metrics
 from brainseg.models import backend, manifest, networks, prediction
@@ -320,6 +322,43 @@ def test_the_identity_knows_parameters_data_and_code():
     assert len({checkpoints.key(facts) for facts in [base, *others]}) == 7
     assert {"training/trainer.py", "training/losses.py", "evaluation/metrics.py"} <= base["code"].keys()
     assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]
+
+
+def with_scalp_dropout(probability, **changes):
+    settings = params(**changes)
+    augmentation = settings.augmentation.model_copy(update={"scalp_dropout": probability})
+    return settings.model_copy(update={"augmentation": augmentation})
+
+
+def test_the_scalp_is_removed_from_some_samples_by_seed_epoch_and_batch(data):
+    """So a batch that is read again, or by a training that goes on, is the same."""
+    whole, batches = trainer.Batches(data, params()), trainer.Batches(data, with_scalp_dropout(0.5))
+    brain = data.brain(np.zeros(1, int))[0]
+    air = stripping.resize_mask(brain, 1) == 0
+    stripped = []
+    for epoch in range(20):
+        for each in (whole, batches):
+            each.start(epoch)
+        old, new = whole[1], batches[1]
+        assert (old["mask"] == new["mask"]).all() and (new["image"] == batches[1]["image"]).all()
+        changed = (old["image"] != new["image"]).any(axis=(1, 2, 3))
+        assert not new["image"][changed][:, air].any()
+        stripped.append(changed.mean())
+    assert 0.3 < np.mean(stripped) < 0.7 and len(set(stripped)) > 2
+
+
+def test_a_training_says_whose_scalp_it_keeps(data, capsys):
+    settings = with_scalp_dropout(0.5)
+    trainer.Batches(data, settings).report_scalps()
+    assert capsys.readouterr().out == ""
+    brains = np.array(data.brains)
+    brains[data.slices["patient"] == "P1"] = 0  # which cuts the whole tumour
+    trainer.Batches(dataclasses.replace(data, brains=brains), settings).report_scalps()
+    assert "augmentation.scalp_dropout leaves out P1: no brain mask, or one that cuts" in capsys.readouterr().out
+    trainer.Batches(dataclasses.replace(data, brains=np.full_like(brains, 255)), settings).report_scalps()
+    assert "augmentation.scalp_dropout is off" in capsys.readouterr().out
+    trainer.Batches(dataclasses.replace(data, brains=None), params()).report_scalps()
+    assert capsys.readouterr().out == ""
 
 
 def test_batches_are_read_ahead_each_once_and_in_order(data):

@@ -19,7 +19,7 @@ from brainseg.data import archive, dataset, fingerprints
 from brainseg.data.external_data import ExternalInputs, prepare_arrays
 from brainseg.data.inputs import verify
 from brainseg.errors import DataError, IntegrityError, MachineError
-from brainseg.evaluation import evaluate, results, scoring, tables
+from brainseg.evaluation import evaluate, results, scoring, tables, temperature
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation
 from brainseg.inference import plausibility
 from brainseg.inference.postprocessing import Rule
@@ -36,12 +36,16 @@ EVALUATION = Path("metrics/evaluation.json")  # beside the folder of the model; 
 
 
 class EvaluatedModel(NamedTuple):
-    """A manifest, its weights, the rule that was chosen for them, and that of the FLAIR baseline if it is known."""
+    """A manifest, its weights, the rule that was chosen for them, and that of the FLAIR baseline if it is known.
+
+    ``temperature``: of the probabilities, see ``probabilities.calibrate``.
+    """
 
     manifest: Manifest
     weights: Path
     rule: Rule
     bright: Rule | None
+    temperature: float
 
 
 class ExternalScores(NamedTuple):
@@ -81,6 +85,7 @@ def _run(inputs: ExternalInputs, model: Path, out: Path, params: config.Params) 
             arrays = {"model": np.uint8(255) * ready.masks, "flair": data.images[..., FLAIR]}
             rule, facts = MASK_RULE, None
         protocol = _describe_protocol(inputs, data, facts, params.evaluate.tta)
+        protocol |= {"temperature": ours.temperature} if ours else {}
         scored = score(data, arrays, rule, ours.bright if ours else None, params.evaluate, protocol)
         (out / "report.html").unlink(missing_ok=True)  # written last: if it exists, all files are of one run
         _write(scored, out)
@@ -98,23 +103,31 @@ def score(
 
     Args:
         arrays: as for evaluate.evaluate; for given masks (0 and 255) only ``model`` and ``flair``.
-        protocol: see evaluate.describe_protocol.
+        protocol: see evaluate.describe_protocol; its temperature calibrates the probabilities.
     """
+    before, chosen = arrays["model"], protocol.get("temperature", temperature.NONE)
+    arrays = temperature.apply(arrays, chosen)
     cohort, measure = scoring.Cohort(data.slices, data.masks), evaluate.choose_measure(data.slices, params)
     table = scoring.per_slice(cohort, arrays["model"], rule, measure.tolerance, measure.unit, "score")
-    bins = scoring.calibration(cohort, arrays["model"]) if "flair_only" in arrays else None
+    bins = None
+    if "flair_only" in arrays:
+        bins = scoring.calibration(cohort, arrays["model"], None if chosen == temperature.NONE else before)
+    patients = scoring.add_less_input(scoring.per_patient(table), cohort, arrays, rule)
     found = {
         "protocol": evaluate.describe_protocol(protocol, rule),
-        "test": scoring.score(cohort, table, arrays, rule, measure, bins, data.slices),
+        "test": scoring.score(cohort, table, patients, arrays, before, rule, measure, bins, data.slices),
         "baselines": scoring.score_baselines(cohort, arrays["flair"], bright, measure),
         "inputs": _look_at(data),
     }
     report = ExternalEvaluation.model_validate(evaluate.round_floats(found))
-    return ExternalScores(report, table, scoring.per_patient(table), bins)
+    return ExternalScores(report, table, patients, bins)
 
 
 def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
-    """Read a model and its rule, which is that of ``evaluate`` in params.yaml, or else the one chosen on validation.
+    """Read a model with its temperature and its rule.
+
+    Threshold and smallest component are those of ``evaluate`` in params.yaml if it fixes both; then its temperature
+    counts too, unless it is ``auto``. All others are those that were chosen on validation.
 
     Raises:
         DataError: ``home`` is no folder.
@@ -126,21 +139,24 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     rule = None
     if params.threshold != "auto" and params.min_component != "auto":
         rule = Rule(evaluate.round_threshold(params.threshold), params.min_component)
-    used = [] if rule or own.exists() else [str(EVALUATION)]
+    is_given = rule is not None and params.temperature != "auto"
+    used = [] if is_given or own.exists() else [str(EVALUATION)]
     # Of a project; a folder of another kind has no dvc.lock beside it.
     verify([f"{place.name}/unet.json", f"{place.name}/unet.weights.h5", *used], place.parent)
     model, weights = manifest.read(home / "unet.json"), home / "unet.weights.h5"
     manifest.check(model, weights)
-    if rule:
-        return EvaluatedModel(model, weights, rule, None)
-    path = own if own.exists() else place.parent / EVALUATION
-    return EvaluatedModel(model, weights, *_read_rules(path, model, params.tta))
+    if rule and params.temperature != "auto":
+        return EvaluatedModel(model, weights, rule, None, params.temperature)
+    found = _read_evaluation(own if own.exists() else place.parent / EVALUATION, model, params.tta)
+    bright = None if rule else results.rule_of(found.baselines.flair_threshold)
+    chosen = rule or results.rule_of(found.protocol)
+    return EvaluatedModel(model, weights, chosen, bright, found.protocol.temperature)
 
 
-def _read_rules(path: Path, model: Manifest, mirror: bool) -> tuple[Rule, Rule]:
-    """The rules of the model and of the FLAIR baseline in its evaluation.json."""
+def _read_evaluation(path: Path, model: Manifest, mirror: bool) -> Evaluation:
+    """The model's evaluation.json, which has what was chosen on validation."""
     fix = (
-        f"put the model's own beside its weights ({path.name}), or set evaluate.threshold and "
+        f"put the model's own beside its weights ({path.name}), or set evaluate.temperature, evaluate.threshold and "
         "evaluate.min_component in params.yaml"
     )
     try:
@@ -154,7 +170,7 @@ def _read_rules(path: Path, model: Manifest, mirror: bool) -> tuple[Rule, Rule]:
     averaged = found.protocol.tta
     if averaged != manifest.protocol(model, mirror)["tta"]:
         raise IntegrityError(path, f"has a threshold chosen with averaging: {averaged}", f"set evaluate.tta, or {fix}")
-    return results.rule_of(found.protocol), results.rule_of(found.baselines.flair_threshold)
+    return found
 
 
 def _look_at(data: dataset.Dataset) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def _list_results(params: config.Params, data: ExpectedData, plan: Plan) -> Iter
             "data/processed/images.npy": data.slices * pixels * len(CHANNELS),
             "data/processed/masks.npy": data.slices * pixels,
         },
+        "brains": {"data/processed/brains.npy": data.slices * pixels // 8},
         "train": {"models/unet.weights.h5": weights * NUMBER},
         "evaluate": {"data/predictions/probabilities.npz": round(data.slices * pixels * PREDICTED)},
         "render": {"metrics/report.html": RENDERED},

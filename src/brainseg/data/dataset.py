@@ -19,11 +19,21 @@ REMEDY = "run: dvc repro"  # of a file that cannot be read
 
 @dataclass(frozen=True)
 class Dataset:
-    """``images`` (N, H, W, C) uint8; ``masks`` (N, H, W) uint8 in {0, 1}; ``slices``: one row each, with its subset."""
+    """``images`` (N, H, W, C) uint8; ``masks`` (N, H, W) uint8 in {0, 1}; ``slices``: one row each, with its subset.
+
+    ``brains`` (N, H, ceil(W / 8)) uint8: the brain masks, a bit a pixel, see ``brains.masks``; None: there are none.
+    """
 
     images: np.ndarray
     masks: np.ndarray
     slices: pd.DataFrame
+    brains: np.ndarray | None = None
+
+    def brain(self, rows: np.ndarray) -> np.ndarray:
+        """The brain masks (*rows.shape, H, W) uint8 in {0, 1} of some slices; 1 everywhere where none is known."""
+        if self.brains is None:
+            return np.ones((*np.shape(rows), *self.images.shape[1:3]), np.uint8)
+        return np.unpackbits(self.brains[rows], axis=-1, count=self.images.shape[2])
 
     def rows(self, *subsets: str) -> np.ndarray:
         """Row numbers of the given subsets, in order."""
@@ -79,21 +89,26 @@ def read_slices(path: Path) -> pd.DataFrame:
 
 def open_arrays(processed: Path) -> tuple[np.ndarray, np.ndarray]:
     """Memory maps of the images and masks that preprocess wrote."""
-    arrays = []
-    for path in (processed / "images.npy", processed / "masks.npy"):
-        with guard(path, REMEDY, IntegrityError):
-            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
-    return arrays[0], arrays[1]
+    return _open(processed / "images.npy"), _open(processed / "masks.npy")
+
+
+def _open(path: Path) -> np.ndarray:
+    with guard(path, REMEDY, IntegrityError):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def load(processed: Path, split: Path, unit: str) -> Dataset:
-    """Open what preprocess and split wrote.
+    """Open what preprocess and split wrote, and what brains wrote if it is there.
 
     Raises:
         IntegrityError: the files are damaged or do not belong together, or a patient is in two subsets.
         DataError: a subset is empty.
     """
     slices, (images, masks) = read_slices(processed / "slices.csv"), open_arrays(processed)
+    brains = _open(processed / "brains.npy") if (processed / "brains.npy").exists() else None
+    if brains is not None and brains.shape != (*images.shape[:2], -(-images.shape[2] // 8)):
+        what = f"has masks of shape {brains.shape}, which do not fit {len(images)} slices"
+        raise IntegrityError(processed / "brains.npy", what, REMEDY)
     with guard(split, "run: dvc repro split", IntegrityError):
         parts = csv_tables.read_csv(split, dtype={"patient": str}, keep_default_na=False)
         if not len(slices) == len(parts) == len(images) == len(masks) or (slices["patient"] != parts["patient"]).any():
@@ -105,7 +120,7 @@ def load(processed: Path, split: Path, unit: str) -> Dataset:
     for subset in SUBSETS:
         if not (table["subset"] == subset).any():
             raise DataError(split, f"no {subset} slices", "correct the split block of params.yaml")
-    return Dataset(images, masks, table)
+    return Dataset(images, masks, table, brains)
 
 
 def group_institutions(slices: pd.DataFrame) -> pd.Series:
@@ -138,10 +153,7 @@ def check_patients_apart(table: pd.DataFrame, path: Path) -> None:
 
 
 def digests(processed: Path, split: Path) -> dict[str, str]:
-    """sha256 of what a model is trained on: images, masks, the table of the slices, split."""
-    return {
-        "images_sha256": files.sha256(processed / "images.npy"),
-        "masks_sha256": files.sha256(processed / "masks.npy"),
-        "slices_sha256": files.sha256(processed / "slices.csv"),
-        "split_sha256": files.sha256(split),
-    }
+    """sha256 of what a model is trained on: images, masks, brain masks if there are any, table of the slices, split."""
+    names = ("images.npy", "masks.npy", "brains.npy", "slices.csv")
+    paths = [*(processed / name for name in names if name != "brains.npy" or (processed / name).exists()), split]
+    return {f"{path.stem}_sha256": files.sha256(path) for path in paths}

@@ -16,7 +16,7 @@ import pandas as pd
 from brainseg import files
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
-from brainseg.evaluation import bootstrap, metrics, results, scoring, tables, threshold_search
+from brainseg.evaluation import bootstrap, metrics, results, scoring, tables, temperature, threshold_search
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation, Mean, Summary
 from brainseg.evaluation.scoring import Cohort
 from brainseg.evaluation.threshold_search import THRESHOLDS, Search
@@ -48,47 +48,56 @@ def evaluate(
     params: Evaluate,
     protocol: dict[str, Any],
 ) -> Result:
-    """Choose the rule on validation; score validation, test and the baselines.
+    """Choose temperature and rule on validation; score validation, test and the baselines.
 
     Args:
         cases: one row per slice, aligned with the arrays: row, patient, institution, subset (val | test),
             slice, tumour_pixels, spacing ("row x column x slice" in mm, or empty).
         masks: (n, H, W), 0 and 1.
-        probabilities: four arrays (n, H, W) uint8, round(255 p): ``model``; ``one_slice``, the model given
-            no neighbours; ``flair_only``, given FLAIR in all channels; ``flair``, the FLAIR channel.
-        protocol: the fields of EvaluationProtocol without threshold, postprocessing and empty_rule.
+        probabilities: arrays (n, H, W) uint8, round(255 p): ``model``; ``one_slice``, the model given no neighbours;
+            ``flair_only``, given FLAIR in all channels; ``flair``, the FLAIR channel; ``stripped``, the model given
+            images without scalp, if their brains are known.
+        protocol: the fields of EvaluationProtocol without temperature, threshold, postprocessing and empty_rule.
 
     Raises:
         DataError: no slices in validation or test. IntegrityError: arrays that do not fit the rows.
     """
     _check(cases, masks, probabilities)
-    cases = cases.reset_index(drop=True)
+    cases, model = cases.reset_index(drop=True), probabilities["model"]
     cohorts = {subset: Cohort(cases[cases.subset == subset], masks) for subset in ("val", "test")}
     measure = choose_measure(cases, params)
+    chosen = params.temperature
+    if chosen == "auto":
+        chosen = temperature.fit(_histogram(cohorts["val"], model))
+    probabilities = temperature.apply(probabilities, chosen)
     threshold = None if params.threshold == "auto" else round_threshold(params.threshold)
     size = None if params.min_component == "auto" else params.min_component
     searched = _search(cohorts["val"], probabilities["model"], threshold, size)
     rule = threshold_search.choose(searched, threshold or threshold_search.best_threshold(searched, errors=1))
 
-    slices, parts, bins = {}, {}, {}
+    slices, patients, parts, bins = {}, {}, {}, {}
     for subset, cohort in cohorts.items():
         slices[subset] = scoring.per_slice(
             cohort, probabilities["model"], rule, measure.tolerance, measure.unit, subset
         )
-        bins[subset] = scoring.calibration(cohort, probabilities["model"])
-        parts[subset] = scoring.score(cohort, slices[subset], probabilities, rule, measure, bins[subset], cases)
+        bins[subset] = scoring.calibration(
+            cohort, probabilities["model"], None if chosen == temperature.NONE else model
+        )
+        patients[subset] = scoring.add_less_input(scoring.per_patient(slices[subset]), cohort, probabilities, rule)
+        both = slices[subset], patients[subset]
+        parts[subset] = scoring.score(cohort, *both, probabilities, model, rule, measure, bins[subset], cases)
     found = _search(cohorts["val"], probabilities["flair"], None, None)
     bright = threshold_search.choose(found, threshold_search.best_threshold(found))
     report = {
-        "protocol": describe_protocol(protocol, rule),
+        "protocol": describe_protocol({**protocol, "temperature": chosen}, rule),
         **parts,
         "baselines": scoring.score_baselines(cohorts["test"], probabilities["flair"], bright, measure),
     }
     curve = _curve(searched, rule, cohorts["test"], probabilities["model"])
-    patients = pd.concat([scoring.per_patient(table) for table in slices.values()], ignore_index=True)
+    all_patients = pd.concat(patients.values(), ignore_index=True)
     rows = pd.concat(slices.values(), ignore_index=True)
     evaluation = Evaluation.model_validate(round_floats(report))
-    return Result(evaluation, _summarise(evaluation), patients, rows, curve, bins["test"])
+    return Result(evaluation, _summarise(evaluation), all_patients, rows, curve, bins["test"])
 
 
 def choose_measure(cases: pd.DataFrame, params: Evaluate) -> scoring.Measure:
@@ -164,6 +173,11 @@ def round_threshold(threshold: float) -> float:
     """Round as the report does, but never to 0 or 1: the threshold in the report must be the one that is used."""
     least = 10**-DECIMALS
     return round(min(max(threshold, least), 1 - least), DECIMALS)
+
+
+def _histogram(cohort: Cohort, probability: np.ndarray) -> np.ndarray:
+    volumes = cohort.patients(probability, "temperature")
+    return np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
 
 
 def _curve(found: Search, rule: Rule, test: Cohort, probability: np.ndarray) -> pd.DataFrame:

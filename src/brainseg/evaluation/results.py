@@ -19,6 +19,7 @@ Count = Annotated[int, Field(ge=0)]
 Least = Annotated[float, Field(ge=0)] | None  # 0 or more; None: undefined
 Share = Annotated[float, Field(ge=0, le=1)] | None
 Threshold = Annotated[float, Field(gt=0, lt=1)]
+Temperature = Annotated[float, Field(gt=0)]  # of the probabilities to which the threshold is applied
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1)]
 Unit = Literal["patient", "slice", "institution"]
@@ -92,10 +93,11 @@ class KerasScores(ParamsBlock):
 
 
 class LessInput(ParamsBlock):
-    """Mean volume Dice of the same model with less input: no neighbouring slices, or only FLAIR."""
+    """Mean volume Dice of the same model with less input: no neighbouring slices; only FLAIR; no scalp, if known."""
 
     one_slice_dice: Share
     flair_only_dice: Share
+    stripped_dice: Share = None
 
 
 class GroupDice(ParamsBlock):
@@ -118,10 +120,15 @@ class SizeGroupDice(ParamsBlock):
 
 
 class CalibrationError(ParamsBlock):
-    """Expected calibration error of all pixels, and of those given a probability of at least a tenth."""
+    """Expected calibration error of all pixels, and of those given a probability of at least a tenth.
+
+    before: of the network's own probabilities, which no temperature has changed.
+    """
 
     ece: Share
     ece_from_tenth: Share
+    ece_before: Share = None
+    ece_from_tenth_before: Share = None
 
 
 class MaskScores(ParamsBlock):
@@ -193,6 +200,7 @@ class EvaluationProtocol(ParamsBlock):
     patients: dict[str, Count]
     slices: dict[str, Count]
     weights_sha256: Digest | None = None
+    temperature: Temperature = 1.0
     threshold: Threshold
     postprocessing: Postprocessing
     tta: Mirroring
@@ -266,6 +274,7 @@ class FoldSummary(ParamsBlock):
     experiment: Text
     institutions: list[str]
     patients: dict[str, Count]
+    temperature: Temperature = 1.0
     threshold: Threshold
     min_component: Count
     volume_dice: MeanShare

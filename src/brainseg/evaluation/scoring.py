@@ -19,7 +19,9 @@ from brainseg.inference import postprocessing
 from brainseg.io import spacing
 
 CALIBRATION_BINS = 10
+MEANS, BEFORE = ("mean_probability", "observed_frequency"), "_before"  # columns of calibration.csv, and their end
 SIZES = ("small", "medium", "large")
+LESS_INPUT = ("flair_only", "stripped")  # probabilities of the same model given less; columns of patients' Dice
 Summarise = Callable[[pd.Series, pd.Series], dict[str, Any]]  # values, patients -> the fields of results.Mean
 
 
@@ -92,6 +94,17 @@ def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
+def add_less_input(
+    patients: pd.DataFrame, cohort: Cohort, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule
+) -> pd.DataFrame:  # fmt: skip
+    """``patients`` with the volume Dice of the same model given FLAIR in all channels, or images without scalp."""
+    for name in LESS_INPUT:
+        if name in probabilities:
+            found = cohort.search(probabilities[name], [rule.threshold], [rule.min_component], name)
+            patients = patients.assign(**{f"{name}_dice": metrics.dice(found.counts)[:, 0, 0]})
+    return patients
+
+
 def score_blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict[str, Any]:
     """The blocks that a model and a baseline share: volume, slice, pooled, detection."""
     patients = per_patient(slices)
@@ -104,21 +117,21 @@ def score_blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict[
 
 
 def score(
-    cohort: Cohort, table: pd.DataFrame, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule,
-    measure: Measure, bins: pd.DataFrame | None, cases: pd.DataFrame,
+    cohort: Cohort, table: pd.DataFrame, patients: pd.DataFrame, probabilities: dict[str, np.ndarray],
+    before: np.ndarray, rule: postprocessing.Rule, measure: Measure, bins: pd.DataFrame | None, cases: pd.DataFrame,
 ) -> dict[str, Any]:  # fmt: skip
     """All numbers of a cohort.
 
     Args:
-        table: the cohort's slices, see ``per_slice``.
+        table: the cohort's slices, see ``per_slice``. patients: its patients, see ``add_less_input``.
+        before: probabilities that are not calibrated, for numbers as older projects have them.
         probabilities: see evaluate.evaluate; only ``model`` for given masks, which have no block ``alone``.
         bins: the table of ``calibration``; None for given masks. cases: the slices of all cohorts.
     """
-    patients = per_patient(table)
     found = score_blocks(table, measure.unit, measure.summarise)
-    found["keras"] = _keras(cohort, probabilities["model"])
+    found["keras"] = _keras(cohort, before)
     if "flair_only" in probabilities:
-        found["alone"] = _alone(cohort, probabilities, rule)
+        found["alone"] = _alone(cohort, patients, probabilities["one_slice"], rule)
     found["by_institution"] = institution_block(patients, cases, measure.summarise)
     found["by_size"] = size_block(patients, measure.summarise)
     if bins is not None:
@@ -191,8 +204,15 @@ def _group(patients: pd.DataFrame, summarise: Summarise) -> dict[str, float]:
     return {"n": len(patients), "dice": dice["mean"], "lo": dice["lo"], "hi": dice["hi"]}
 
 
-def calibration(cohort: Cohort, probability: np.ndarray) -> pd.DataFrame:
-    """Pixels in ten bins of predicted probability: their number, mean probability and share of tumour."""
+def calibration(cohort: Cohort, probability: np.ndarray, before: np.ndarray | None = None) -> pd.DataFrame:
+    """Pixels in ten bins of predicted probability: their number, mean probability and share of tumour.
+
+    Args:
+        before: the probabilities before they were calibrated: three more columns, which end in ``BEFORE``.
+    """
+    if before is not None:
+        columns = calibration(cohort, before)[["count", *MEANS]].add_suffix(BEFORE)
+        return pd.concat([calibration(cohort, probability), columns], axis=1)
     volumes = cohort.patients(probability, "calibration")
     joint = np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
     values = np.arange(256) / 255
@@ -215,20 +235,24 @@ def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
     """Expected calibration error (Guo et al., 2017, arXiv:1706.04599) over the bins of calibration.csv.
 
     ``ece`` counts every pixel, most of which are clearly no tumour; ``ece_from_tenth`` those with a
-    probability of at least 0.1.
+    probability of at least 0.1. Both also of the network's own probabilities, if the table has them.
     """
-    gap = (bins.mean_probability - bins.observed_frequency).abs()
-    return {
-        name: np.average(gap[rows], weights=bins["count"][rows]) if rows.any() else np.nan
-        for name, rows in (("ece", bins["count"] > 0), ("ece_from_tenth", (bins["count"] > 0) & (bins.lower > 0)))
-    }
+    found = {}
+    for end in ("", BEFORE) if f"count{BEFORE}" in bins else ("",):
+        count, mean, observed = (bins[f"{name}{end}"] for name in ("count", *MEANS))
+        gap = (mean - observed).abs()
+        for name, rows in (("ece", count > 0), ("ece_from_tenth", (count > 0) & (bins.lower > 0))):
+            found[f"{name}{end}"] = np.average(gap[rows], weights=count[rows]) if rows.any() else np.nan
+    return found
 
 
-def _alone(cohort: Cohort, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule) -> dict[str, float]:
-    """Mean volume Dice of the same model with less input: each slice alone; FLAIR in all channels."""
-    one_slice = cohort.search(probabilities["one_slice"], [rule.threshold], [0], "one slice")
-    flair_only = cohort.search(probabilities["flair_only"], [rule.threshold], [rule.min_component], "FLAIR only")
-    return {"one_slice_dice": one_slice.mean_dice()[0, 0], "flair_only_dice": flair_only.mean_dice()[0, 0]}
+def _alone(
+    cohort: Cohort, patients: pd.DataFrame, one_slice: np.ndarray, rule: postprocessing.Rule
+) -> dict[str, float]:  # fmt: skip
+    """Mean volume Dice of the same model given less: each slice alone; FLAIR in all channels; images without scalp."""
+    alone = cohort.search(one_slice, [rule.threshold], [0], "one slice")
+    names = [f"{name}_dice" for name in LESS_INPUT]
+    return {"one_slice_dice": alone.mean_dice()[0, 0], **patients.filter(names).mean().to_dict()}
 
 
 def _keras(cohort: Cohort, probability: np.ndarray) -> dict[str, float]:

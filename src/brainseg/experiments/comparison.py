@@ -19,6 +19,7 @@ from brainseg.errors import DataError, show_some
 from brainseg.evaluation import bootstrap
 
 METRICS = ("dice", "iou", "precision", "recall")  # columns of per_patient.csv; the first decides
+LATER_METRICS = ("flair_only_dice", "stripped_dice")  # which not every table has
 RESAMPLES, SEED = 10_000, 3
 LEVEL, POWER = 0.05, 0.8
 BETTER, WORSE, NOT_SIGNIFICANT, IDENTICAL = "better", "worse", "no significant difference", "identical"
@@ -113,7 +114,8 @@ def compare(
     """
     _check(a, b, suggest)
     left, right = (side.patients.set_index("patient").sort_index() for side in (a, b))
-    differences = [measure_difference(left[metric], right[metric], metric, comparisons) for metric in METRICS]
+    measured = [*METRICS, *(metric for metric in LATER_METRICS if metric in left and metric in right)]
+    differences = [measure_difference(left[metric], right[metric], metric, comparisons) for metric in measured]
     table = pd.DataFrame({"institution": left["institution"], "a": left["dice"], "b": right["dice"]})
     table["difference"] = table["b"] - table["a"]
     order = table["difference"].abs().sort_values(ascending=False, kind="stable", na_position="last").index

@@ -14,6 +14,12 @@ from brainseg.experiments.comparison import ABSENT, FEWEST, IDENTICAL, NOT_SIGNI
 from brainseg.reporting import pages
 from brainseg.reporting.pages import format_number
 
+NAMES = {
+    "dice": "volume Dice",
+    "iou": "volume IoU",
+    "flair_only_dice": "Dice, FLAIR alone",
+    "stripped_dice": "Dice, no scalp",
+}
 CHANGED = 5  # patients with the largest change, named in the terminal
 
 
@@ -109,7 +115,7 @@ def draw(c: Comparison) -> str:
 
 def format_row(d: Difference) -> tuple[str, ...]:
     counts = f"{d.wins}/{d.losses}/{d.ties}" + (f" ({d.undefined} undefined)" if d.undefined else "")
-    name = "volume Dice" if d.metric == "dice" else "volume IoU" if d.metric == "iou" else d.metric
+    name = NAMES.get(d.metric, d.metric)
     detectable = "-" if d.verdict == IDENTICAL else format_number(d.detectable)
     means = format_number(d.mean_a), format_number(d.mean_b), comparison.format_interval(d)
     return name, *means, comparison.format_signed(d.median), format_p(d.p), counts, detectable

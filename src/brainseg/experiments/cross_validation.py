@@ -27,6 +27,7 @@ from brainseg.experiments import repro, revision, showing
 from brainseg.reporting import charts, gallery
 
 FOLDER = Path("metrics/cross_validation")
+PREPARED = ("split", "brains")  # run once in the workspace, so that the folds find the data in DVC's cache
 PICTURED = 14  # patients in the gallery
 SHOWN = ("epoch ", "Running stage", "resumed ", "trained ", "test:", "ERROR")  # starts of the lines that are printed
 
@@ -58,8 +59,11 @@ def run(
     """
     repro.clean_up(root)
     overrides = load_overrides(recipe, scheme, root)
-    if subprocess.run([sys.executable, "-m", "dvc", "repro", "split"], cwd=root, env=repro.environment()).returncode:
-        raise RunError("dvc repro split", "the data could not be prepared", "read the first ERROR above")
+    prepare = [sys.executable, "-m", "dvc", "repro", *PREPARED]
+    if subprocess.run(prepare, cwd=root, env=repro.environment()).returncode:
+        raise RunError(
+            f"dvc repro {' '.join(PREPARED)}", "the data could not be prepared", "read the first ERROR above"
+        )
     folds = plan(overrides, root)
     missing = [fold for fold in folds if not is_done(fold, root)]
     for fold in folds:
@@ -304,7 +308,7 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
         "protocol": protocol | {"marks": marks} | counts,
         "test": scoring.score_blocks(slices, unit, summarised) | {
             "keras": _average_folds([s.report.test.keras.model_dump() for s in scored], batches),
-            "alone": _average_folds([s.report.test.alone.model_dump() for s in scored], defined),
+            "alone": _average_folds([s.report.test.alone.model_dump(exclude_unset=True) for s in scored], defined),
             "by_institution": scoring.institution_block(patients, slices, summarised),
             "by_size": scoring.size_block(patients, summarised),
             "calibration": scoring.calibration_block(_pool_bins([s.bins for s in scored])),
@@ -325,10 +329,17 @@ def _average_folds(parts: list[dict[str, float | None]], weights: list[int]) -> 
 
 def _pool_bins(bins: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One calibration table for all folds: counts are added, means are weighted by them."""
-    means = ["mean_probability", "observed_frequency"]
-    sums = pd.concat([table.assign(**table[means].mul(table["count"], axis=0)) for table in bins])
-    table = sums.groupby(["lower", "upper"], as_index=False)[["count", *means]].sum()
-    return table.assign(**table[means].div(table["count"].where(table["count"] > 0), axis=0))
+    ends = ["", scoring.BEFORE] if all(f"count{scoring.BEFORE}" in table for table in bins) else [""]
+    edges = ["lower", "upper"]
+    table = pd.concat(bins)[[*edges, *(f"{name}{end}" for end in ends for name in ("count", *scoring.MEANS))]]
+    for end in ends:
+        means = [f"{name}{end}" for name in scoring.MEANS]
+        table = table.assign(**table[means].mul(table[f"count{end}"], axis=0))
+    table = table.groupby(edges, as_index=False).sum()
+    for end in ends:
+        means = [f"{name}{end}" for name in scoring.MEANS]
+        table = table.assign(**table[means].div(table[f"count{end}"].where(table[f"count{end}"] > 0), axis=0))
+    return table
 
 
 def _summarise_fold(scored: FoldScores) -> FoldSummary:
@@ -338,6 +349,7 @@ def _summarise_fold(scored: FoldScores) -> FoldSummary:
         experiment=scored.fold.name,
         institutions=sorted(set(scored.patients["institution"])),
         patients=report.protocol.patients,
+        temperature=report.protocol.temperature,
         threshold=report.protocol.threshold,
         min_component=report.protocol.postprocessing.min_component,
         volume_dice=report.test.volume.dice,

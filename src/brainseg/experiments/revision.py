@@ -20,7 +20,7 @@ from brainseg.errors import DataError, IntegrityError, MachineError, Problem, gu
 from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments import integrity
-from brainseg.experiments.comparison import METRICS, ComparedProtocol, Scores, diff_params
+from brainseg.experiments.comparison import LATER_METRICS, METRICS, ComparedProtocol, Scores, diff_params
 
 WORKSPACE = "workspace"
 MAX_COLUMNS = 100  # of a table of scores
@@ -28,8 +28,9 @@ REMOTE_SECONDS = 600.0  # for one file that DVC's cache lacks and its remote has
 ROUNDED = 1.1e-6  # a mean has six decimals, a score six digits
 REMEDY = "git restore it, or make it again as the README says"  # of damaged numbers
 TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
-NUMBERS = ("split", "train", "evaluate")  # the stages that make numbers out of the prepared data
-BLOCKS = ("split", "train", "network", "augmentation", "evaluate")  # their parameters, except the number of the fold
+NUMBERS = ("brains", "split", "train", "evaluate")  # the stages that make numbers out of the prepared data
+# The blocks whose parameters determine a fold's numbers, except the number of the fold.
+BLOCKS = ("brains", "split", "train", "network", "augmentation", "evaluate")
 MACHINE = ("train.precision", "train.threads")  # auto leaves them to the machine
 OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_validation/summary.json")
 
@@ -216,7 +217,7 @@ def _parse_patients(text: str, name: str, path: str) -> pd.DataFrame:
             raise ValueError(f"has no column {', '.join(sorted(missing))}")
         if not table["subset"].isin(("train", "val", "test")).all():
             raise ValueError("has a row that is of no subset")
-        measures = table[list(METRICS)].astype(float)
+        measures = table[[*METRICS, *(metric for metric in LATER_METRICS if metric in table)]].astype(float)
         if ((measures < 0) | (measures > 1)).any(axis=None):
             raise ValueError("has a score that is not within 0 and 1")
     except (ValueError, pd.errors.ParserError) as error:  # an empty file, letters for a number
@@ -273,7 +274,7 @@ def _since_cross_validation(name: str, summary: Report, patients: pd.DataFrame, 
         raise DataError(name, what, fix)
     differ = sorted({path for path, _ in now.code.items() ^ then.code.items()})
     stages = {stage: facts for stage, facts in _read_lock(read).items() if stage in NUMBERS}
-    if differ and len(stages) == len(NUMBERS) and _repeats_a_fold(name, patients, read):
+    if differ and len(stages) == len(now.commands) and _repeats_a_fold(name, patients, read):
         return _changed_code(stages, read)
     return differ
 
@@ -297,6 +298,7 @@ def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[
     """
     now = config.merge(config.parse_yaml(read("params.yaml"), f"{name}:params.yaml"), overrides)
     made = {block: values for block, values in then.items() if block not in ("render", "export")}
+    now, made = (config.merge(config.list_defaults(*(set(BLOCKS) & set(made))), each) for each in (now, made))
     here = {block: {key: now.get(block, {}).get(key) for key in values} for block, values in made.items()}
     return sorted(
         key for key, values in diff_params(made, here).items() if not (key in MACHINE and values[1] == "auto")
@@ -304,7 +306,8 @@ def _other_values(name: str, then: dict, overrides: dict, read: Reader) -> list[
 
 
 def _is_code(path: str) -> bool:
-    return path.startswith(("src/", "stages/"))
+    """The brain masks that come with the program are no text; their digest stands in the module that reads them."""
+    return path.startswith(("src/", "stages/")) and not path.endswith(".xz")
 
 
 def _files(read: Reader, dep: str) -> list[str]:
@@ -375,7 +378,7 @@ def key(read: Reader, overrides: dict) -> str:
 def sources(read: Reader) -> MadeFrom:
     """What the numbers of ``read`` are made from, without the parameters."""
     pipeline = config.parse_yaml(read("dvc.yaml"), "dvc.yaml")["stages"]
-    stages = [pipeline[name] for name in NUMBERS]
+    stages = [pipeline[name] for name in NUMBERS if name in pipeline]  # early ones have no brains
     deps = {dep for stage in stages for dep in stage["deps"] if _is_code(dep)}
     code = sorted({path for dep in deps for path in _files(read, dep)})
     return MadeFrom(

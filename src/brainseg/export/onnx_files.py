@@ -30,7 +30,7 @@ from brainseg.inference import onnx_session, postprocessing, probabilities, seal
 from brainseg.inference.onnx_session import MAX_DICE_DIFFERENCE, MAX_DIFFERENCE
 from brainseg.inference.outlining import Outliner
 from brainseg.models import blocks, prediction
-from brainseg.models.manifest import Manifest
+from brainseg.models.manifest import ExportedManifest, Manifest
 
 QUANTISED = ("Conv", "Relu", "MaxPool", "Resize", "Concat")  # the operations that are quantised
 PROBED = 32  # validation slices whose probabilities are compared; few, because double precision is slow
@@ -104,22 +104,34 @@ def write(found: dict, path: Path) -> str:
     )
 
 
-def build_metadata(model: Manifest, report: Evaluation, variant: str, *marks: str) -> dict:
+def build_metadata(model: ExportedManifest, report: Evaluation, variant: str, *marks: str) -> dict:
     """The metadata of a file, see ``onnx_session``; ``marks`` are added to those of the report."""
     protocol = report.protocol
+    rule = {**results.rule_of(protocol)._asdict(), "mirror": protocol.tta != "none"}
     return {
         "format": onnx_session.FORMAT,
         "variant": variant,
         "marks": [*protocol.marks, *marks],
         "model": model.exported(),
-        "rule": {**results.rule_of(protocol)._asdict(), "mirror": protocol.tta != "none"},
+        "rule": rule | {"temperature": protocol.temperature},
         "evaluation": report.model_dump(exclude_unset=True),
     }
 
 
+def describe_unscored(model: ExportedManifest, *, mirror: bool) -> dict:
+    """The metadata of a file that has not been evaluated yet: its probabilities are those of the network."""
+    rule = {"threshold": 0.5, "min_component": 0, "mirror": mirror, "temperature": 1.0}
+    told = {"format": onnx_session.FORMAT, "variant": "float32", "marks": model.protocol.marks}
+    return told | {"model": model.exported(), "rule": rule, "evaluation": {}}
+
+
 def write_metadata(path: Path, facts: dict) -> None:
     """Replace the metadata of an ONNX file by ``facts``, and seal it."""
-    graph = onnx.load(path)
+    write_model(path, onnx.load(path), facts)
+
+
+def write_model(path: Path, graph: onnx.ModelProto, facts: dict) -> None:
+    """Write a graph with ``facts`` as its metadata, sealed."""
     graph.producer_name, graph.producer_version = "brainseg", ""
     helper.set_model_props(graph, {onnx_session.KEY: json.dumps(facts, sort_keys=True, allow_nan=False)})
     path.write_bytes(sealed.seal(graph.SerializeToString()))

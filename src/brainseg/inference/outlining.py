@@ -39,6 +39,7 @@ class Outliner:
         self.facts, self.digest = self.session.facts, self.session.digest
         rule = self.facts["rule"]
         self.rule, self.mirror = Rule(rule["threshold"], rule["min_component"]), rule["mirror"]
+        self.temperature = float(rule.get("temperature", 1))
         self._prepare = self.facts["model"]["preprocess"]
 
     def segment(
@@ -116,7 +117,7 @@ class Outliner:
                     count[place] += 1
             if progress:
                 progress(min(len(images), int(around[part].max()) + 1), len(images))
-        return np.rint(total / count).astype(np.uint8)
+        return probabilities.calibrate(np.rint(total / count).astype(np.uint8), self.temperature)
 
     def _answers(self, batch: np.ndarray) -> np.ndarray:
         probability = self.session.run(batch)

@@ -1,4 +1,4 @@
-"""From probabilities to whole numbers, 255ths. The one place where an answer that is no number is refused."""
+"""From probabilities to whole numbers, 255ths, and their calibration. Here an answer that is no number is refused."""
 
 from collections.abc import Callable
 
@@ -24,3 +24,20 @@ def to_255ths(probability: np.ndarray, places: np.ndarray, name: Callable[[int],
     if not sound.all():
         raise RunError(name(int(places[np.argmin(sound.all(axis=(1, 2)))])), BROKEN, _FIX)
     return levels.astype(np.uint8)
+
+
+def calibrate(levels: np.ndarray, temperature: float) -> np.ndarray:
+    """Temperature scaling (Guo et al., 2017, arXiv:1706.04599): ``sigmoid(logit(p) / temperature)``.
+
+    Args:
+        levels: probabilities in 255ths, uint8, of any shape. 0, which nearly all of a picture is, stays 0.
+        temperature: above 1 for a network that is too sure; 1 changes nothing.
+
+    Returns:
+        The same in 255ths, uint8. 0.5 stays 0.5, and no pixel changes places with another.
+    """
+    if temperature == 1:
+        return levels
+    odds = np.clip(np.arange(1, 256), None, 254.5) / 255  # at 255 of 255 nothing but certainty would be left
+    scaled = 1 / (1 + (1 / odds - 1) ** (1 / temperature))
+    return np.concatenate([[0], np.rint(255 * scaled)]).astype(np.uint8)[levels]

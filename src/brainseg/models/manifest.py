@@ -14,7 +14,7 @@ from brainseg.io.sequences import CHANNELS
 
 FORMAT: Final = 3
 EACH_IMAGE = "each image counted as its own patient"
-NOTED_LATER = {"slices_sha256"}  # digests of the data that early manifests do not have
+NOTED_LATER = {"slices_sha256", "brains_sha256"}  # digests of the data that early manifests do not have
 REMEDY = "run: make pull (the released model), or dvc repro train"
 
 
@@ -71,8 +71,19 @@ class Layer(ParamsBlock):
     inputs: list[str]
 
 
+class Part(ParamsBlock):
+    """One of the networks whose mean an ensemble answers."""
+
+    weights_sha256: str
+    network: Network
+    training: Training
+
+
 class ExportedManifest(ParamsBlock):
-    """What an exported model carries; data: digests of the prepared data."""
+    """What an exported model carries; data: digests of the prepared data.
+
+    parts: of an ensemble; its network and training are those of the first, its weights_sha256 that of all digests.
+    """
 
     format: Literal[3]
     weights_sha256: str
@@ -83,6 +94,11 @@ class ExportedManifest(ParamsBlock):
     protocol: TrainingProtocol
     training: Training
     data: dict[str, str]
+    parts: list[Part] | None = None
+
+    def exported(self) -> dict[str, Any]:
+        """This, or the part of a whole manifest that an exported model carries, as JSON has it."""
+        return self.model_dump(exclude_unset=True, include=set(ExportedManifest.model_fields))
 
 
 class Manifest(ExportedManifest):
@@ -95,10 +111,6 @@ class Manifest(ExportedManifest):
     seen: list[str]
     layers: list[Layer]
     content_sha256: str | None = None
-
-    def exported(self) -> dict[str, Any]:
-        """The part that an exported model carries, as JSON has it."""
-        return self.model_dump(exclude_unset=True, exclude={"seen", "layers", "content_sha256"})
 
 
 def marks(download: Download, split: Split) -> list[str]:
@@ -152,7 +164,7 @@ def _sources(layer: Any) -> list[str]:
     return [name for name in names if name != layer.name]
 
 
-def check_data(manifest: Manifest, digests: dict[str, str], split: Path) -> None:
+def check_data(manifest: ExportedManifest, digests: dict[str, str], split: Path) -> None:
     """Refuse data or a split that the model was not trained with: its training patients could be test patients.
 
     Args:
@@ -175,7 +187,7 @@ def engine(manifest: Manifest) -> dict[str, Any]:
     return {"name": trained.engine, "device": "cpu" if trained.device == "cpu" else "auto", "threads": trained.threads}
 
 
-def protocol(manifest: Manifest, tta: bool) -> dict[str, Any]:
+def protocol(manifest: ExportedManifest, tta: bool) -> dict[str, Any]:
     """The protocol block that evaluation starts from."""
     averaged = "mirrored left to right" if tta else "none"
     return {**manifest.protocol.model_dump(), "weights_sha256": manifest.weights_sha256, "tta": averaged}

@@ -1,6 +1,7 @@
 """From slices to probabilities. All batches have the same shape, so that nothing is compiled twice."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from brainseg import files
+from brainseg.data.brains import stripping
 from brainseg.data.dataset import Dataset, stack_channels
 from brainseg.errors import RunError
 from brainseg.inference import probabilities
@@ -30,7 +32,8 @@ def predict_for_evaluation(network: keras.Model, data: Dataset, mirror: bool) ->
     """Predict what evaluation compares on validation and test slices.
 
     ``model``: the network with its full input; ``one_slice``: with copies of the slice instead of its neighbours;
-    ``flair_only``: with FLAIR in all channels; ``flair``: the FLAIR intensities themselves.
+    ``flair_only``: with FLAIR in all channels; ``stripped``: without scalp, where the brain is known; ``flair``: the
+    FLAIR intensities themselves.
 
     Raises:
         RunError: the network's answer for a slice is not a number.
@@ -45,13 +48,25 @@ def predict_for_evaluation(network: keras.Model, data: Dataset, mirror: bool) ->
         "flair_only": whole(only=FLAIR, title="FLAIR alone"),
         "flair": data.images[rows][..., FLAIR],
     }
+    if stripping.is_known(data, rows):
+        images: Any = stripping.StrippedImages(data)  # looks like the memory map that it stands for
+        data = replace(data, images=images)
+        arrays["stripped"] = predict_patients(network, data, rows, mirror=mirror, title="without scalp")
     return Predictions(rows, arrays)
 
 
 def write(path: Path, predictions: Predictions) -> None:
-    """Write the rows and the probabilities of ``model`` as ``row`` and ``probability`` into a compressed .npz."""
+    """Write the rows (``row``) and the network's own probabilities into a compressed .npz.
+
+    Those with its full input are called ``probability``, the others as in ``Predictions.arrays``, without intensities
+    and without ``one_slice`` where it is the same.
+    """
+    model = predictions.arrays["model"]
+    less: dict[str, Any] = {
+        name: each for name, each in predictions.arrays.items() if name != "flair" and each is not model
+    }
     with files.replacing(path) as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, row=predictions.rows, probability=predictions.arrays["model"])
+        np.savez_compressed(handle, row=predictions.rows, probability=model, **less)
 
 
 def context_of(network: keras.Model, images: np.ndarray) -> int:

@@ -211,6 +211,10 @@ def draw_calibration(bins: pd.DataFrame, path: Path, dpi: int) -> None:
     with open_figure(path, dpi, WIDTH, 6.2) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1.2, label="perfect")
+        if "count_before" in bins:
+            own = bins[bins["count_before"] > 0]
+            style = {"color": GREY, "linewidth": 1.2, "label": "before calibration"}
+            top.plot(own["mean_probability_before"], own["observed_frequency_before"], ".-", **style)
         top.plot(filled["mean_probability"], filled["observed_frequency"], "o-", color=BLUE, label="the model")
         top.set(ylabel="pixels that are tumour", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         top.legend(loc="upper left")

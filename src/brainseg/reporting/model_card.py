@@ -43,6 +43,7 @@ class ModelRule(ParamsBlock):
     threshold: float
     min_component: int
     mirror: bool
+    temperature: float = 1.0
 
 
 class ModelFacts(ParamsBlock):
@@ -75,7 +76,7 @@ def collect_facts(manifest: Manifest, evaluation: Evaluation) -> ModelFacts:
     return ModelFacts(
         marks=protocol.marks,
         model=ExportedManifest.model_validate(manifest.exported()),
-        rule=ModelRule(**rule_of(protocol)._asdict(), mirror=protocol.tta != "none"),
+        rule=ModelRule(**rule_of(protocol)._asdict(), mirror=protocol.tta != "none", temperature=protocol.temperature),
         evaluation=evaluation,
     )
 
@@ -140,7 +141,7 @@ def is_same_recipe(facts: ModelFacts, out_of_fold: CrossValidationSummary) -> bo
     """Whether a cross-validation has this model's recipe and protocol, and the same number of patients."""
     model, made, folds = facts.model, out_of_fold.params, out_of_fold.protocol
     blocks = {"network": model.network, "preprocess": model.preprocess, **dict(model.training.parameters)}
-    alike = all(getattr(blocks[block], key, None) == value for block in blocks for key, value in made[block].items())
+    alike = all(blocks[block] == type(blocks[block]).model_validate(made[block]) for block in blocks)
     counts = sum(model.protocol.patients.values()), sum(model.protocol.slices.values())
     same = all(
         getattr(facts.evaluation.protocol, key) == getattr(folds, key) for key in ("source", "unit", "grid", "tta")
@@ -174,6 +175,8 @@ def _model(facts: ModelFacts) -> list[list[str]]:
     parts = f"connected parts under {size} voxels are removed from a volume, none from a slice by itself"
     removed = parts if size > 1 else "nothing is removed"
     mirrored = "averaged with its mirror image, " if rule.mirror else ""
+    calibrated = f"calibrated by a temperature of {rule.temperature:g}, " if rule.temperature != 1 else ""
+    joined = f"the mean of {len(model.parts)} networks, of which the first is: " if model.parts else ""
     norm = "no" if network.norm == "none" else network.norm
     seen = "lower-grade gliomas" if model.protocol.source == "kaggle" else "what its training masks mark"
     rows = {
@@ -181,8 +184,8 @@ def _model(facts: ModelFacts) -> list[list[str]]:
         "input": f"axial slices{slices}, {height} x {width} pixels, {_format_quantity(len(channels), 'channel')} "
         f"({', '.join(channels)}), intensities from 0 to 255{missing}",
         "output": "probability of tumour in each pixel",
-        "from probability to outline": f"{mirrored}cut at {rule.threshold:g}; {removed}",
-        "network": f"{words.NETWORKS[network.name]}, {network.filters} filters, depth {network.depth}, {norm} "
+        "from probability to outline": f"{mirrored}{calibrated}cut at {rule.threshold:g}; {removed}",
+        "network": f"{joined}{words.NETWORKS[network.name]}, {network.filters} filters, depth {network.depth}, {norm} "
         f"normalisation{stem}; {model.parameters:,} parameters",
         "weights": f"sha256 {model.weights_sha256}",
     }
@@ -196,7 +199,8 @@ def _protocol(facts: ModelFacts, folds: CrossValidationSummary | None) -> list[s
         "institution": "Whole institutions are left out for the test.",
         "slice": "Slices of one patient are in more than one of the three: neighbours of test slices were trained on.",
     }
-    chosen = "Threshold and smallest part were chosen on the validation patients, without the test patients."
+    calibrated = "Temperature, threshold" if facts.rule.temperature != 1 else "Threshold"
+    chosen = f"{calibrated} and smallest part were chosen on the validation patients, without the test patients."
     counted = folds and (folds.protocol.patients, protocol.patients["test"])
     recipe = [words.RECIPE] if protocol.source == "kaggle" and counted == words.TRIED else []
     return [f"{words.DATA[protocol.source]}. {apart[protocol.unit]} {chosen}", *recipe]
@@ -233,9 +237,17 @@ def _numbers(facts: ModelFacts, folds: CrossValidationSummary | None) -> dict | 
         _row("slices with tumour where any is marked", columns, "detection", "slice_sensitivity"),
         _row("slices without tumour where any is marked", columns, "detection", "slice_false_positive_rate"),
         _row("calibration error, pixels given 0.1 or more", columns, "calibration", "ece_from_tenth"),
+        _row(
+            "the same before the temperature was applied (other pixels have 0.1 then)",
+            columns,
+            "calibration",
+            "ece_from_tenth_before",
+        ),
         _row("volume Dice, each slice alone", columns, "alone", "one_slice_dice"),
         _row("volume Dice, given FLAIR alone", columns, "alone", "flair_only_dice"),
+        _row("volume Dice, without scalp", columns, "alone", "stripped_dice"),
     ]
+    rows = [row for row in rows if any(row[1:])]  # what no run has measured
     found = evaluation.baselines
     for baseline, what in ((found.flair_threshold, "threshold on FLAIR"), (found.empty, "nothing marked")):
         row = _row(f"baseline: {what}, volume Dice", [baseline], "volume", "dice")
@@ -247,7 +259,11 @@ def _numbers(facts: ModelFacts, folds: CrossValidationSummary | None) -> dict | 
 def _row(name: str, columns: Sequence[Any], block: str, key: str, digits: int = 3) -> list[str]:
     row = [name]
     for column in columns:
-        value = getattr(getattr(column, block), key)
+        scores = getattr(column, block)
+        value = getattr(scores, key)
+        if key not in scores.model_fields_set:  # nobody has measured it
+            row += ("", "")
+            continue
         two = (
             (_format_mean(value, digits), _format_number(value.median, digits))
             if isinstance(value, Mean)

@@ -13,7 +13,7 @@ from brainseg.data import csv_tables
 from brainseg.errors import IntegrityError, guard
 from brainseg.evaluation import results
 from brainseg.evaluation.results import EvaluationProtocol
-from brainseg.inference import postprocessing
+from brainseg.inference import postprocessing, probabilities
 from brainseg.models import manifest
 from brainseg.reporting import charts, gallery, network_diagram, report
 
@@ -97,7 +97,7 @@ def load_picked(
 
     Args:
         picked: rows that ``gallery`` picked from ``per_slice``.
-        protocol: of evaluation.json, for threshold and smallest component.
+        protocol: of evaluation.json, for temperature, threshold and smallest component.
         processed: holds images.npy and masks.npy. path: the probabilities that evaluate wrote.
 
     Raises:
@@ -128,7 +128,7 @@ def _load_predictions(
         guard(path, "run: dvc repro -f evaluate", IntegrityError),
         np.load(path, allow_pickle=False) as stored,  # compressed, so reading a part takes as long as reading all
     ):
-        rows, probabilities = pd.Index(stored["row"]), stored["probability"]
+        rows, found = pd.Index(stored["row"]), probabilities.calibrate(stored["probability"], protocol.temperature)
     test = per_slice[per_slice["subset"] == "test"].sort_values("slice")
     volumes = test.groupby("patient")["row"].agg(list)
     predictions = np.zeros_like(like)
@@ -136,7 +136,7 @@ def _load_predictions(
         places = rows.get_indexer(volumes[patient])
         if (places < 0).any():
             raise _other_run(path, [patient])
-        predictions[i] = postprocessing.binarise(probabilities[places], rule)[volumes[patient].index(row)]
+        predictions[i] = postprocessing.binarise(found[places], rule)[volumes[patient].index(row)]
     return predictions
 
 

@@ -49,8 +49,11 @@ METRICS = (
     Metric("detection", "patient_sensitivity", "Patients noticed", "patients with tumour with any predicted pixel"),
     Metric("alone", "one_slice_dice", "Dice, each slice alone", "per patient, without neighbouring slices"),
     Metric("alone", "flair_only_dice", "Dice, FLAIR alone", "per patient, the same model given FLAIR in all channels"),
+    Metric("alone", "stripped_dice", "Dice, no scalp", "per patient, the same model, scalp removed by a brain mask"),
     Metric("calibration", "ece", "Calibration error (ECE)", "mean gap between probability and share of tumour, pixels"),
     Metric("calibration", "ece_from_tenth", "ECE from 0.1 on", "the same, of pixels given at least 0.1"),
+    Metric("calibration", "ece_before", "ECE, uncalibrated", "of the network's own probabilities"),
+    Metric("calibration", "ece_from_tenth_before", "ECE from 0.1 on, uncalibrated", "the same, from 0.1 on"),
     Metric("keras", "dice_batch_soft", "Soft batch Dice", "smooth 100, batches of 32: as older projects report it"),
     Metric("keras", "iou_batch_soft", "Soft batch IoU", "the same for IoU"),
 )
@@ -110,7 +113,7 @@ def write(
     middle = test.index[ROWS // 2 : -(ROWS // 2)]
     protocol, scores = evaluation.protocol, evaluation.test
     columns = {"Test": scores} | ({"Validation": evaluation.val} if evaluation.val else {})
-    listed = [m for m in METRICS if getattr(scores, m.block)]
+    listed = [m for m in METRICS if (block := getattr(scores, m.block)) and m.key in block.model_fields_set]
     facts = {
         "protocol": protocol,
         "title": TITLES[protocol.source],

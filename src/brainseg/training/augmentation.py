@@ -20,6 +20,8 @@ from brainseg.models import backend
 from brainseg.training import warping
 from brainseg.training.warping import FULL_SCALE, AugmentationDraw
 
+OUTSIDE_THE_STEP = ("scalp_dropout",)  # done by trainer.Batches
+
 
 class Augmenter(keras.layers.Layer):
     """(images (B, H, W, K C) 0..255, masks (B, H, W, M) {0, 1}) → the same as float32, each sample augmented at random.
@@ -34,7 +36,7 @@ class Augmenter(keras.layers.Layer):
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, masks, training=False):
-        if training and any(value for _, value in self.params):
+        if training and any(value for name, value in self.params if name not in OUTSIDE_THE_STEP):
             images, masks = self._render(images, masks)
             images = self._drop_context(images)
         return ops.cast(images, "float32"), ops.cast(masks, "float32")
@@ -149,6 +151,6 @@ def _one_at_a_time(params: Augmentation) -> Iterator[tuple[str, Augmentation]]:
     off = dict.fromkeys(Augmentation.model_fields, 0.0)
     rare = ("flip_horizontal", "flip_vertical", "sequence_dropout")
     for name, value in params:
-        if value and name != "context_dropout":  # one slice has no neighbours
+        if value and name not in ("context_dropout", *OUTSIDE_THE_STEP):  # one slice has no neighbours
             yield name, Augmentation(**{**off, name: 0.5 if name in rare else value})
     yield "all", params

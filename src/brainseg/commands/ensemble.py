@@ -1,0 +1,119 @@
+"""`brainseg ensemble`: trained models as one file that answers the mean of their probabilities, and its numbers."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from brainseg import config, files
+from brainseg.data import dataset
+from brainseg.data.brains import stripping
+from brainseg.data.dataset import Dataset
+from brainseg.errors import DataError
+from brainseg.evaluation import evaluate
+from brainseg.experiments import revision
+from brainseg.inference.outlining import Outliner
+from brainseg.io.sequences import CHANNELS, FLAIR
+from brainseg.models import manifest
+
+FILE = "ensemble.onnx"
+PROCESSED, SPLIT, RELEASED = Path("data/processed"), Path("data/splits/split.csv"), "models/unet.onnx"
+TIMED = 32  # slices
+
+
+def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
+    """Write ``out/ensemble.onnx`` and the numbers of the ensemble; return the numbers as a table.
+
+    Temperature, threshold and smallest component are chosen on the validation patients, as for a single network.
+
+    Args:
+        names: runs (revisions, experiments, "workspace"), or files and folders of models.
+
+    Raises:
+        DataError: fewer than two runs, or runs that do not belong together.
+        IntegrityError: a file is damaged, or the data are not those that the parts were trained on.
+    """
+    from brainseg.export import ensemble, onnx_files
+
+    if len(names) < 2:
+        raise DataError(", ".join(names), "is one run", "name two or more")
+    params = config.load("evaluate", path=root / "params.yaml").evaluate
+    with ExitStack() as stack:
+        parts = [stack.enter_context(_find(name, root)) for name in names]
+        told = [ensemble.read_facts(name, part) for name, part in zip(names, parts, strict=True)]
+        model = ensemble.describe(names, [each for each, _ in told], [marks for _, marks in told])
+        data = dataset.load(root / PROCESSED, root / SPLIT, model.protocol.unit)
+        manifest.check_data(model, dataset.digests(root / PROCESSED, root / SPLIT), root / SPLIT)
+        path = stack.enter_context(files.replacing(out / FILE))
+        merged = ensemble.merge(parts)
+        protocol = manifest.protocol(model, params.tta)
+        onnx_files.write_model(path, merged, onnx_files.describe_unscored(model, mirror=params.tta))
+        rows = data.rows("val", "test")
+        result = evaluate.evaluate(data.slices.iloc[rows], data.masks[rows], predict(path, data), params, protocol)
+        onnx_files.write_model(path, merged, onnx_files.build_metadata(model, result.report, "float32"))
+        speeds = [measure_speed(each, data) for each in (path, parts[0])]
+    table = evaluate.table(result.report)
+    evaluate.write(result, out)
+    speed = f"{speeds[0]:.1f} slices a second, {names[0]} alone {speeds[1]:.1f}"
+    return f"{table}\n{out / FILE}: the mean of {len(names)} networks; {speed}"
+
+
+@contextmanager
+def _find(name: str, root: Path) -> Iterator[Path]:
+    """The exported model of a run, or a file, or that of a folder."""
+    place = root / name
+    if place.is_dir():
+        place /= Path(RELEASED).name
+    if place.suffix == ".onnx" or place.is_file():
+        yield place
+        return
+    with revision.fetched(RELEASED, name, root) as path:
+        yield path
+
+
+def predict(path: Path, data: Dataset) -> dict[str, np.ndarray]:
+    """The arrays of ``evaluate.evaluate`` for validation and test slices, as the exported model answers."""
+    outliner, rows = Outliner(path), data.rows("val", "test")
+    model = _answer(outliner, data, data.images, "predict")
+    found = {"model": model, "one_slice": model, "flair": data.images[rows][..., FLAIR]}
+    if outliner.session.slices > 1:
+        found["one_slice"] = np.concatenate([outliner.on_grid(data.images[row : row + 1]) for row in rows])
+    found["flair_only"] = _answer(outliner, data, _FlairAlone(data.images), "FLAIR alone")
+    if stripping.is_known(data, rows):
+        found["stripped"] = _answer(outliner, data, stripping.StrippedImages(data), "without scalp")
+    return found
+
+
+@dataclass(frozen=True)
+class _FlairAlone:
+    """Images with FLAIR in every channel; indexed by rows."""
+
+    images: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.repeat(self.images[rows][..., FLAIR, None], len(CHANNELS), axis=-1)
+
+
+def _answer(outliner: Outliner, data: Dataset, images: Any, title: str) -> np.ndarray:
+    """Probabilities (n, H, W) uint8 of validation and test slices, patient by patient; ``images`` by row."""
+    rows = data.rows("val", "test")
+    patients = data.slices["patient"].iloc[rows]
+    found = np.empty((len(rows), *data.images.shape[1:3]), np.uint8)
+    for name in tqdm(patients.unique(), desc=title, unit="patient", leave=False, disable=None):
+        places = np.flatnonzero(patients == name)
+        found[places] = outliner.on_grid(images[rows[places]], name=f"patient {name}")
+    return found
+
+
+def measure_speed(path: Path, data: Dataset) -> float:
+    """Slices a second, after a first pass."""
+    outliner, images = Outliner(path), np.asarray(data.images[:TIMED])
+    outliner.on_grid(images[:1])
+    start = time.perf_counter()
+    outliner.on_grid(images)
+    return len(images) / (time.perf_counter() - start)

@@ -1,0 +1,141 @@
+"""`brainseg ensemble`: one file with numbers of its own, and its numbers out of fold."""
+
+import json
+from contextlib import nullcontext
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brainseg.commands import ensemble, ensemble_folds
+from brainseg.data import dataset
+from brainseg.errors import DataError, IntegrityError
+from brainseg.evaluation.results import CrossValidationSummary
+from brainseg.experiments import demo, revision
+from brainseg.inference.outlining import Outliner
+from brainseg.models.manifest import ExportedManifest
+from tests.support import onnx_toy, run_files, scored_cohort, scored_folds
+from tests.support.cohort import write_cohort
+from tests.support.tiny_pipeline import PROJECT
+
+SPLIT = '"seed": 5, "folds": 2, "unit": "patient", "val_fraction": 0.1, "patients": null, "file": null'
+FIELDS = set(ExportedManifest.model_fields) - {"parts"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Prepared data, parameters, and two models: one answers FLAIR, the other pre-contrast."""
+    (tmp_path / "data").mkdir()
+    processed, split = write_cohort(tmp_path / "data")
+    (tmp_path / "data/splits").mkdir()
+    split = split.rename(tmp_path / "data/splits/split.csv")
+    (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
+    demo.override(tmp_path / "params.yaml", {"evaluate": {"bootstrap": 100, "tta": True}})
+    model = {name: value for name, value in run_files.manifest().items() if name in FIELDS}
+    model["data"] = dataset.digests(processed, split)
+    model["contract"] = model["contract"] | {"size": [32, 32]}
+    for name, channel in (("flair", 1), ("plain", 0)):
+        told = onnx_toy.facts(model=model | {"weights_sha256": name[0].encode().hex() * 32})
+        onnx_toy.write(tmp_path / f"{name}.onnx", told, channel=channel)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_an_ensemble_is_a_model_like_any_other(project):
+    said = ensemble.run(["flair.onnx", "plain.onnx"], project / "out")
+    assert "volume Dice" in said and "the mean of 2 networks" in said and "slices a second" in said
+    outliner = Outliner(project / "out/ensemble.onnx")
+    report = json.loads((project / "out/evaluation.json").read_text())
+    assert outliner.facts["evaluation"] == report and len(outliner.facts["model"]["parts"]) == 2
+    assert outliner.rule.threshold == report["protocol"]["threshold"] and outliner.mirror
+    assert outliner.temperature == report["protocol"]["temperature"]
+    images = np.load("data/processed/images.npy")[:4]
+    outliner.temperature = 1
+    expected = np.rint(images[..., :2].mean(axis=-1))
+    assert np.abs(outliner.on_grid(images).astype(int) - expected).max() <= 1
+    alone = report["test"]["alone"]
+    assert alone["one_slice_dice"] is not None and alone["stripped_dice"] is not None
+    assert pd.read_csv(project / "out/per_patient.csv")["patient"].tolist() == ["P4", "P5", "P6", "P7"]
+
+
+def test_a_folder_stands_for_its_exported_model(project):
+    (project / "run").mkdir()
+    (project / "flair.onnx").rename(project / "run/unet.onnx")
+    assert "the mean of 2 networks" in ensemble.run(["run", "plain.onnx"], project / "out")
+
+
+def test_one_run_is_no_ensemble(project):
+    for command in (ensemble, ensemble_folds):
+        with pytest.raises(DataError, match=r"flair\.onnx: is one") as error:
+            command.run(["flair.onnx"], project / "out")
+        assert error.value.problems[0].fix.startswith("name two or more")
+
+
+def test_parts_that_were_trained_on_other_data_than_those_here(project):
+    (project / "data/splits/split.csv").write_text((project / "data/splits/split.csv").read_text() + "\n")
+    with pytest.raises(IntegrityError, match="the model was trained with"):
+        ensemble.run(["flair.onnx", "plain.onnx"], project / "out")
+    assert not (project / "out").exists() or not list((project / "out").iterdir())
+
+
+@pytest.fixture
+def folds(tmp_path, monkeypatch):
+    """The two folds of ``scored_folds`` and those of another cross-validation, which marks nothing at all."""
+    scored_folds.experiments_pictured(tmp_path, monkeypatch)
+    read = revision.reader
+    cases, _, _ = scored_cohort.arrays([scored_cohort.VAL, *scored_folds.PATIENTS])
+    first = cases["row"].min()
+    table = pd.DataFrame({"patient": "none", "institution": "X", "slice": 1, "tumour_pixels": 0, "spacing": ""},
+                         index=range(first))  # fmt: skip
+    table = pd.concat([table, cases.drop(columns=["row", "subset"])], ignore_index=True)
+    table.to_csv(tmp_path / "data/processed/slices.csv", index_label="row")
+    for number in range(2):
+        with np.load(tmp_path / f"cv-abcdef01-{number}.npz") as stored:
+            nothing = dict.fromkeys(("probability", "flair_only"), 0 * stored["probability"])
+            np.savez(tmp_path / f"cv-none-{number}.npz", row=stored["row"], **nothing)
+
+    def reader(name, root):
+        other = {"cv-none-0": "cv-abcdef01-0", "cv-none-1": "cv-abcdef01-1", revision.WORKSPACE: "cv-abcdef01-0"}
+        found = read(other.get(name, name), root)
+        return lambda path: found(path).replace('"seed": 5', SPLIT).replace('"threshold": "auto"', '"threshold": 0.5')
+
+    monkeypatch.setattr(revision, "reader", reader)
+    monkeypatch.setattr(revision, "fetched", lambda path, name, root: nullcontext(tmp_path / f"{name}.npz"))
+    return tmp_path
+
+
+def test_the_mean_of_equal_folds_scores_what_they_score(folds):
+    line = ensemble_folds.run(["cv-abcdef01", "cv-abcdef01"], folds / "out", folds)
+    assert line.startswith("3 patients out of fold: volume Dice 0.500")
+    table = pd.read_csv(folds / "out/per_patient.csv").set_index("patient")
+    assert table["dice"].to_dict() == {"A": 0.5, "B": 1, "C": 0} and table["fold"].tolist() == [0, 1, 1]
+    summary = CrossValidationSummary.model_validate_json((folds / "out/summary.json").read_text())
+    assert summary.params["ensemble"]["members"] and summary.folds[1].experiment == "cv-abcdef01-1 + cv-abcdef01-1"
+
+
+def test_half_of_a_probability_is_below_the_threshold(folds):
+    """200 of 255 and 0 have a mean of 100, below the half that the first member's parameters ask for."""
+    ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", folds)
+    assert pd.read_csv(folds / "out/per_patient.csv")["predicted_pixels"].tolist() == [0, 0, 0]
+
+
+def test_folds_of_another_split(folds):
+    with np.load(folds / "cv-none-1.npz") as stored:
+        rows, probability = stored["row"], stored["probability"]
+    np.savez(folds / "cv-none-1.npz", row=rows + 1, probability=probability, flair_only=probability)
+    with pytest.raises(IntegrityError, match="has other validation and test slices than cv-abcdef01-1"):
+        ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", folds)
+
+
+def test_folds_of_an_earlier_version(folds):
+    with np.load(folds / "cv-none-0.npz") as stored:
+        rows, probability = stored["row"], stored["probability"]
+    np.savez(folds / "cv-none-0.npz", row=rows, probability=probability)
+    with pytest.raises(DataError, match="as earlier versions wrote it"):
+        ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", folds)
+
+
+def test_the_mean_is_rounded_not_cut():
+    arrays = [np.array([[value]], np.uint8) for value in (255, 255, 254)]
+    assert ensemble_folds.average(arrays) == 255
+    assert ensemble_folds.average(arrays[1:] + arrays[2:]) == 254
