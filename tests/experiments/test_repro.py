@@ -286,6 +286,25 @@ def test_v1_orphaned_stage_child(tmp_path):
     repro.clean_up(tmp_path)
 
 
+def test_a_run_waits_for_a_stage_that_a_killed_one_left(tmp_path, capsys, monkeypatch):
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages/train.py").write_text("print(flush=True)\ninput()\n")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "stages/train.py"], cwd=tmp_path, **pipes) as child:
+        child.stdout.readline()
+        looks = []
+
+        def look(seconds):
+            looks.append(child.poll())
+            if len(looks) == 2:
+                child.communicate(b"\n")
+
+        monkeypatch.setattr(repro.time, "sleep", look)
+        repro.wait_for_orphans(tmp_path)
+        assert looks == [None, None] and child.returncode == 0
+    assert capsys.readouterr().err.count(f"process {child.pid} (to end it: kill {child.pid};") == 1
+
+
 def test_a_stage_that_dvc_watches_is_no_orphan(toy):
     (toy.folder / "stages/data.py").write_text(
         "import os\nfrom pathlib import Path\nfrom brainseg.experiments import repro\n"

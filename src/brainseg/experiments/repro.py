@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from brainseg.experiments import integrity, planning, variants
 EXPERIMENTS = Path(".dvc/tmp/exps")  # where DVC runs an experiment outside the workspace
 LOCK, KEPT, CUT = Path("dvc.lock"), Path(".brainseg/dvc.lock"), Path(".brainseg/dvc.lock.cut")
 DVC = "brainseg.experiments.run_dvc"
+POLLED = 0.5  # seconds between two looks at what still runs
 HALF_COPY = re.compile(r"\.[\w-]{22}\.tmp")  # dvc_objects.fs.utils.tmp_fname
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
@@ -40,7 +42,7 @@ def run(
     Raises:
         DataError: no Git repository, no such recipe, a setting that is none, with the nearest name, or several
             experiments that are not to be queued.
-        MachineError: see clean_up; or DVC does not queue an experiment.
+        MachineError: see clean_up; or DVC does not queue an experiment. A stage of a killed run is waited for.
     """
     overrides = load_recipe(recipe, root) if recipe else {}
     integrity.check_git(root)
@@ -51,6 +53,7 @@ def run(
     if len(planned) > 1:
         what = f"asks for {len(planned)} experiments, and one is run at a time"
         raise DataError(f"-S {' -S '.join(settings)}", what, "add --queue, then: dvc exp run --run-all")
+    wait_for_orphans(root)
     clean_up(root)
     check_patients(root)
     command = _command(planned[0]) if planned else ["repro"]
@@ -131,6 +134,19 @@ def clean_up(root: Path) -> None:
     refuse_orphans(root)
     _remove_leftover_experiments(root.resolve() / EXPERIMENTS)
     _remove_half_copies(root.resolve())
+
+
+def wait_for_orphans(root: Path) -> None:
+    """Wait until the stages that a killed run left behind have ended, and say for which. They may still write."""
+    told: set[int] = set()
+    while left := list(orphans(root.resolve())):
+        for process in left:
+            if process.pid not in told:
+                told.add(process.pid)
+                what = f"waiting for a stage that a killed run left running, process {process.pid}"
+                help_ = f"to end it: kill {process.pid}; a training goes on from its last checkpoint"
+                print(f"{what} ({help_})", file=sys.stderr, flush=True)
+        time.sleep(POLLED)
 
 
 def refuse_orphans(root: Path) -> None:
