@@ -522,7 +522,7 @@ def ensemble(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Join several networks into one model that answers the mean of their probabilities.
+    """Join several networks into one model, their mean.
 
     predict, serve and the page take the file like any other.
     """

@@ -241,7 +241,7 @@ WALLS = {
     "fastapi": SERVER,
     "starlette": SERVER,
     "uvicorn": SERVER,
-    "onnx": {"export.onnx_files"},
+    "onnx": {"export.onnx_files", "export.ensemble"},
     "onnxruntime": {"export.onnx_files", "inference.onnx_session"},
     "cc3d": {"inference.postprocessing", "inference.answers.lesions"},
     "keras": room("models") | room("training") | room("export") | {"commands.timing"},

@@ -131,7 +131,7 @@ MISTAKES = [
     Mistake(
         "augment=True that does nothing",
         f"{SRC}training/augmentation.py",
-        "        if training and any(value for _, value in self.params):\n",
+        "        if training and any(value for name, value in self.params if name not in OUTSIDE_THE_STEP):\n",
         "        if False:\n",
         "training/test_augmentation.py::test_each_does_something_by_itself",
     ),

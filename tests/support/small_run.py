@@ -12,7 +12,9 @@ from tests.support import run_files
 
 SIDE, SLICES = 48, 4
 SOURCE_MARKS = {"kaggle": [], "folder": [], "phantom": ["phantom data: drawn by the program, not patients"]}
-EVALUATE = Evaluate(threshold=0.5, min_component=3, tta=False, surface_tolerance=2.0, bootstrap=100, seed=0)
+EVALUATE = Evaluate(
+    temperature=2.0, threshold=0.5, min_component=3, tta=False, surface_tolerance=2.0, bootstrap=100, seed=0
+)
 
 
 def build(root: Path, *, test_patients: int = 6, source: str = "phantom", marks: list[str] | None = None) -> Path:
