@@ -93,18 +93,18 @@ def run_fold(
 
 
 def collect(out: Path, folder: Path) -> str:
-    """Pool the results of the folds in ``folder`` (per_patient.csv, summary.json) and return the summary line."""
+    """Pool the results of the folds in ``folder`` (two tables, summary.json) and return the summary line."""
     import pandas as pd
 
     from brainseg.experiments import cross_validation
 
     paths = sorted(out.glob("fold-*"))
     made_from = revision.sources(revision.reader(revision.WORKSPACE))
-    patients, summary = cross_validation.pool_folds([_scored(path, made_from) for path in paths])
+    pooled = cross_validation.pool_folds([_scored(path, made_from) for path in paths])
     seconds = [json.loads((path / "seconds.json").read_text()) for path in paths]
-    summary = summary.model_copy(update={"seconds": pd.DataFrame(seconds).to_dict("list")})
-    cross_validation.write(patients, summary, folder)
-    return cross_validation.closing_line(patients, summary, folder)
+    summary = pooled.summary.model_copy(update={"seconds": pd.DataFrame(seconds).to_dict("list")})
+    cross_validation.write(pooled._replace(summary=summary), folder)
+    return cross_validation.closing_line(pooled.patients, summary, folder)
 
 
 def _scored(path: Path, made_from: MadeFrom):

@@ -115,10 +115,11 @@ def measure(asked: dict) -> dict:
     import step_profile
 
     from brainseg.training import trainer
+    from brainseg.training.batches import Batches
 
     processed, split = map(Path, asked["where"])
     data = dataset.load(processed, split, params.split.unit)
-    batches = trainer.Batches(data, params)
+    batches = Batches(data, params)
     model = trainer.build(params, *data.images.shape[2:], len(batches))
     batches.order = np.resize(batches.order, asked["steps"] * t.batch_size)
     marks: list[float] = []

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 
 from brainseg.config import Augmentation
-from brainseg.training import trainer
+from brainseg.training import batches
 
 
-class Batches(trainer.Batches):
+class Batches(batches.Batches):
     """Float32 images, as in the older projects; rotation, shift, zoom, shear and flip as in ``augmentation``."""
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:

@@ -50,8 +50,9 @@ def main() -> None:
 def measure(params: config.Params, data: dataset.Dataset, device: str, steps: int) -> dict:
     """Time ``steps`` compiled steps, then profile as many."""
     from brainseg.training import trainer
+    from brainseg.training.batches import Batches
 
-    batches = trainer.Batches(data, params)
+    batches = Batches(data, params)
     model = trainer.build(params, *data.images.shape[2:], len(batches))
     with tempfile.TemporaryDirectory() as folder:
         first, seconds, wall = _epochs(model, batches, steps, folder)

@@ -110,8 +110,9 @@ def ours(data: dataset.Dataset, params: config.Params, mark: Mark, steps: int) -
     """The model and the batches of the pipeline."""
     _start(params)
     from brainseg.training import trainer
+    from brainseg.training.batches import Batches
 
-    batches = trainer.Batches(data, params)
+    batches = Batches(data, params)
     _fit(trainer.build(params, *data.images.shape[2:], len(batches)), batches, mark, steps)
 
 
@@ -189,9 +190,10 @@ def our_seconds(where: Where) -> float:
     import keras
 
     from brainseg.training import trainer
+    from brainseg.training.batches import Batches
 
     start = time.perf_counter()
-    batches = trainer.Batches(data, params)
+    batches = Batches(data, params)
     model = trainer.build(params, *data.images.shape[2:], len(batches))
     reached = float("inf")
 

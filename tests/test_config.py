@@ -86,6 +86,10 @@ def changed(values: dict) -> str:
         ({"network.name": "unet3d"}, "set network.context to 1 or more"),
         ({"network.name": "unet3d", "network.context": 1, "split.unit": "slice"}, "set split.unit: patient"),
         (
+            {"network.context": 1, "augmentation.lesion_mix": 0.1},
+            "set augmentation.lesion_mix: 0",
+        ),
+        (
             {"network.name": "unet3d", "network.context": 1, "augmentation.context_dropout": 0.1},
             "set augmentation.context_dropout: 0",
         ),
@@ -116,7 +120,12 @@ def test_t1_every_fault_at_once(tmp_path):
 
 
 # By block: what older files lack.
-LATER = {"download": {"layout", "patients"}, "augmentation": {"scalp_dropout"}, "evaluate": {"temperature"}}
+LATER = {
+    "download": {"layout", "patients"},
+    "train": {"sampling"},
+    "augmentation": {"lesion_mix", "scalp_dropout"},
+    "evaluate": {"temperature"},
+}
 
 
 def test_no_value_has_a_default_but_what_older_files_lack():

@@ -123,6 +123,12 @@ def _check_labels(text: str | None) -> str | None:
     return text
 
 
+def _check_numbers(text: str | None) -> str | None:
+    if text is not None and not all(part.isdecimal() for part in text.split(",")):
+        raise typer.BadParameter(f"{text!r} is not a list of numbers, for example 0,1")
+    return text
+
+
 def _check_threshold(value: float | None) -> float | None:
     if value is not None and not 0 < value < 1:
         raise typer.BadParameter(f"{value:g} is not above 0 and below 1")
@@ -431,6 +437,9 @@ def compare(
         bool,
         Option("--cross-validation", help="Compare all patients out of fold, as brainseg cross-validate scored them."),
     ] = False,
+    validation: Annotated[
+        bool, Option("--validation", help="Compare validation patients: for a choice among recipes, before any test.")
+    ] = False,
     json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
     html: Annotated[
         Path | None, Option("--html", metavar="FILE", help="Also write a page with a paired dot plot.")
@@ -446,7 +455,7 @@ def compare(
     from brainseg.experiments import baseline, comparison, comparison_page, revision, several
 
     sides = a, *(b or [revision.WORKSPACE])
-    first, *others = [revision.scores(side, cross_validation=cross_validation) for side in sides]
+    first, *others = [revision.scores(side, cross_validation=cross_validation, validation=validation) for side in sides]
     suggest = comparison.describe_one_split if cross_validation else baseline.suggest
     page: Any = comparison_page
     compared: Any
@@ -491,6 +500,10 @@ def cross_validate(
         Option("--scheme", help="What is left out together. Default: split.unit of params.yaml."),
     ] = None,
     jobs: Annotated[int, Option("--jobs", min=1, metavar="N", help="The number of folds at once.")] = 1,
+    folds: Annotated[
+        str | None,
+        Option("--folds", metavar="N,N", callback=_check_numbers, help="Some folds alone; needs --output."),
+    ] = None,
     output: Annotated[
         Path | None,
         Option("--output", metavar="DIR", help="The folder to write to. Default: metrics/cross_validation."),
@@ -504,7 +517,11 @@ def cross_validate(
     from brainseg.experiments import cross_validation
     from brainseg.tracking import mlflow_runs
 
-    print(cross_validation.run(recipe, scheme, jobs, folder=output or cross_validation.FOLDER))
+    only = None if folds is None else [int(part) for part in folds.split(",")]
+    if only is not None and output is None:
+        what = "would take the place of the cross-validation of all patients"
+        raise errors.DataError(f"--folds {folds}", what, "add --output DIR")
+    print(cross_validation.run(recipe, scheme, jobs, folder=output or cross_validation.FOLDER, only=only))
     if not output:
         mlflow_runs.log_cross_validation()
 

@@ -118,6 +118,7 @@ class Train(ParamsBlock):
     warmup: Fraction
     ema: Fraction
     tumour_share: Annotated[float, Field(gt=0, lt=1)] | None
+    sampling: Literal["slice", "patient"] = "slice"
     initial_weights: str | None
     keep: Literal["best", "last"]
     patience: Annotated[int, Field(ge=1)] | None
@@ -149,6 +150,7 @@ class Augmentation(ParamsBlock):
     noise: Annotated[float, Field(ge=0, le=1)]
     sequence_dropout: Probability
     context_dropout: Probability
+    lesion_mix: Probability = 0.0
     scalp_dropout: Probability = 0.0
 
 
@@ -299,6 +301,10 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
         f"network.name is {network.name}, augmentation.context_dropout {params.augmentation.context_dropout}": (
             network.name == "unet3d" and params.augmentation.context_dropout > 0,
             "set augmentation.context_dropout: 0; the outlines of the neighbours would not fit their changed images",
+        ),
+        f"augmentation.lesion_mix is {params.augmentation.lesion_mix}, network.context {network.context}": (
+            params.augmentation.lesion_mix > 0 and network.context > 0,
+            "set augmentation.lesion_mix: 0; the neighbours of a slice would not have the tumour that is put into it",
         ),
         f"network.name is {network.name}, split.unit {split.unit}": (
             network.name == "unet3d" and split.unit == "slice",

@@ -52,7 +52,13 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
     assert summary["protocol"]["patients"] == 3
     written = (folder / "per_patient.csv").read_bytes()
-    assert summary["tables"] == {"per_patient.csv": hashlib.sha256(written).hexdigest()}
+    validated = (folder / "validation.csv").read_bytes()
+    assert summary["tables"] == {
+        "per_patient.csv": hashlib.sha256(written).hexdigest(),
+        "validation.csv": hashlib.sha256(validated).hexdigest(),
+    }
+    table = pd.read_csv(folder / "validation.csv")
+    assert table["patient"].tolist() == ["V", "V"] and table["fold"].tolist() == [0, 1]
     assert list(summary)[-1] == results.DIGEST and run_files.sealed(summary) == summary
     assert summary["params"]["split"] == {"seed": 5}
     assert summary["overrides"] == SMALL | {"split": {"unit": "patient"}}
@@ -63,6 +69,19 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     }
     for name in ("patients.png", "folds.png"):
         assert (folder / name).stat().st_size > 5000
+
+
+def test_some_folds_alone(tmp_path, monkeypatch):
+    """Of fold 1 alone: its own patients; nobody misses the others."""
+    assert [fold.number for fold in cross_validation.choose(FOLDS, [1, 1])] == [1]
+    assert cross_validation.choose(FOLDS, None) == FOLDS
+    with pytest.raises(DataError, match="there is no fold 7"):
+        cross_validation.choose(FOLDS, [0, 7])
+    experiments(monkeypatch, fold_files(PATIENTS[:1], 3), fold_files(PATIENTS[1:], 3))
+    monkeypatch.setattr(cross_validation, "_gallery", lambda *_: None)
+    with pytest.raises(IntegrityError, match="2 patients are tested, there are 3"):
+        cross_validation.collect(FOLDS[1:], tmp_path)
+    assert "2 patients out of fold" in cross_validation.collect(FOLDS[1:], tmp_path, are_all=False)
 
 
 def test_the_gallery_shows_each_patient_as_its_test_fold_outlined_it(tmp_path, monkeypatch):

@@ -41,9 +41,9 @@ def test_again_nothing_runs(pipeline):
 
 CHANGES = [
     ("render.dpi=80", ["render"]),
-    ("evaluate.tta=false", STAGES[4:]),
-    ("train.loss=jaccard", STAGES[3:]),
-    ("split.test_fold=1", STAGES[2:]),
+    ("evaluate.tta=false", STAGES[5:]),
+    ("train.loss=jaccard", STAGES[4:]),
+    ("split.test_fold=1", STAGES[3:]),
 ]
 
 
@@ -153,7 +153,7 @@ def test_t3_killed_in_the_middle_of_an_epoch_the_same_weights(tmp_path, engine):
     changes = {**TINY, "train": {**TINY["train"], "epochs": 6, "engine": engine}}
     copy, whole = (tiny_pipeline.create(tmp_path / name, changes) for name in ("killed", "whole"))
     repro(whole, "train")
-    repro(copy, "split")
+    repro(copy, "split", "brains")
     stage = subprocess.Popen(
         ["python", "stages/train.py"], cwd=copy.folder, env=copy.environment | {"PYTHONPATH": "src"},
         stdout=subprocess.PIPE, text=True,

@@ -36,6 +36,11 @@ def toy(tmp_path_factory):
     return repository.folder
 
 
+def test_validation_patients_where_asked(toy):
+    scores = revision.scores("before", toy, validation=True)
+    assert scores.patients["patient"].tolist() == ["v"] and scores.patients["dice"].tolist() == [0.1]
+
+
 def test_test_patients_alone_with_ids_as_they_are_written(toy):
     scores = revision.scores("before", toy)
     assert scores.patients["patient"].tolist() == ["0012", "P2"]
@@ -277,3 +282,38 @@ def test_a_table_of_too_many_columns_is_refused_before_it_is_read(made, above):
     (made / "dvc.lock").unlink()
     with pytest.raises(DataError, match="has 9,000 columns"):
         revision.scores("workspace", made)
+
+
+@pytest.fixture
+def folds(tmp_path):
+    """A folder of folds; v is a validation patient of both."""
+    rows = HEAD.replace("recall", "recall,fold")
+    tables = {
+        "per_patient.csv": rows + "t,X,test,9,5,0.5,0.4,1,0.3,0\n",
+        "validation.csv": rows + "v,X,val,9,9,0.1,0.1,0.1,0.1,0\nv,X,val,9,9,0.2,0.2,0.2,0.2,1\n",
+    }
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in tables.items()}
+    summary = {"protocol": PROTOCOL, "test": {"volume": {"dice": {"mean": 0.5}}}, "tables": digests}
+    for name, text in (tables | {"summary.json": json.dumps(run_files.sealed(summary))}).items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_a_validation_patient_of_several_folds_counts_in_each(folds):
+    scores = revision.scores(folds.name, folds.parent, validation=True)
+    assert scores.patients["patient"].tolist() == ["fold 0, v", "fold 1, v"]
+    assert revision.scores(folds.name, folds.parent).patients["patient"].tolist() == ["t"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.2,0.2", "0.3,0.2"), ("0.2,1\n", "0.2,x\n")])
+def test_a_table_of_validation_patients_that_was_edited(folds, old, new):
+    table = (folds / "validation.csv").read_text()
+    (folds / "validation.csv").write_text(table.replace(old, new))
+    with pytest.raises(IntegrityError, match=r"validation\.csv: its sha256 is"):
+        revision.scores(folds.name, folds.parent, validation=True)
+
+
+def test_folds_of_before_have_no_table_of_validation_patients(folds):
+    (folds / "validation.csv").unlink()
+    with pytest.raises(DataError, match=r"validation\.csv: there is no such file"):
+        revision.scores(folds.name, folds.parent, validation=True)

@@ -141,7 +141,8 @@ def write_cross_validation(folder: Path) -> None:
     summary = cross_validation.summarise([scored])
     counts = {name: sum(getattr(scored.report.protocol, name).values()) for name in ("patients", "slices")}
     whole = summary.model_copy(update={"protocol": summary.protocol.model_copy(update=counts)})
-    cross_validation.write(scored.patients.assign(fold=0), whole, folder / FOLDS)
+    tables = (table.assign(fold=0) for table in (scored.patients, scored.validation))
+    cross_validation.write(cross_validation.PooledFolds(*tables, whole), folder / FOLDS)
     tiny_pipeline.commit(toy_pipeline.Repository(folder))
 
 

@@ -45,3 +45,23 @@ def test_a_pure_function_of_seed_and_epoch():
     assert draw(3, 1) == draw(3, 1)
     assert draw(3, 1) != draw(4, 1)
     assert draw(3, 1) != draw(3, 2)
+
+
+PATIENTS = np.repeat(["A", "B", "C", "D"], [2, 8, 10, 20])  # A and B have tumour in all slices
+
+
+def test_of_patients_each_is_drawn_once_before_any_comes_again():
+    epochs = [sample_epoch(HAS_TUMOUR, e, 1, 8, 0.5, PATIENTS) for e in range(6)]
+    drawn = np.concatenate(epochs)
+    assert all(HAS_TUMOUR[rows].sum() == 20 for rows in epochs)
+    times = np.bincount(drawn, minlength=40)
+    assert set(times[:2]) == {30} and set(times[2:10]) <= {7, 8}  # 6 x 20 / 2 patients, 2 and 8 slices
+    assert times[10:20].sum() == times[20:].sum() == 60
+    assert set(times[10:20]) == {6} and set(times[20:]) == {3}
+    assert epochs[3].tolist() == sample_epoch(HAS_TUMOUR, 3, 1, 8, 0.5, PATIENTS).tolist()
+    assert epochs[3].tolist() != sample_epoch(HAS_TUMOUR, 3, 2, 8, 0.5, PATIENTS).tolist()
+
+
+def test_one_patient_alone_is_drawn_as_its_slices_are():
+    rows = sample_epoch(HAS_TUMOUR, 0, 1, 8, 0.25, np.repeat("A", 40))
+    assert sorted(rows[HAS_TUMOUR[rows]]) == list(range(10)) and sorted(rows[~HAS_TUMOUR[rows]]) == list(range(10, 40))

@@ -1,10 +1,8 @@
 """Training on a tiny cohort: it learns, it goes on after a kill, it says what is wrong."""
 
 import contextlib
-import dataclasses
 import itertools
 import shutil
-import time
 
 import numpy as np
 import pandas as pd
@@ -13,10 +11,9 @@ from keras import ops
 
 from brainseg import files
 from brainseg.data import dataset
-from brainseg.data.brains import stripping
 from brainseg.errors import IntegrityError, RunError
 from brainseg.evaluation import metrics
-from brainseg.models import backend, manifest, networks, prediction
+from brainseg.models import manifest, networks, prediction
 from brainseg.models.backend import Runtime
 from brainseg.training import checkpoints, history, trainer
 from tests.support.cohort import write_cohort
@@ -322,71 +319,3 @@ def test_the_identity_knows_parameters_data_and_code():
     assert len({checkpoints.key(facts) for facts in [base, *others]}) == 7
     assert {"training/trainer.py", "training/losses.py", "evaluation/metrics.py"} <= base["code"].keys()
     assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]
-
-
-def with_scalp_dropout(probability, **changes):
-    settings = params(**changes)
-    augmentation = settings.augmentation.model_copy(update={"scalp_dropout": probability})
-    return settings.model_copy(update={"augmentation": augmentation})
-
-
-def test_the_scalp_is_removed_from_some_samples_by_seed_epoch_and_batch(data):
-    """So a batch that is read again, or by a training that goes on, is the same."""
-    whole, batches = trainer.Batches(data, params()), trainer.Batches(data, with_scalp_dropout(0.5))
-    brain = data.brain(np.zeros(1, int))[0]
-    air = stripping.resize_mask(brain, 1) == 0
-    stripped = []
-    for epoch in range(20):
-        for each in (whole, batches):
-            each.start(epoch)
-        old, new = whole[1], batches[1]
-        assert (old["mask"] == new["mask"]).all() and (new["image"] == batches[1]["image"]).all()
-        changed = (old["image"] != new["image"]).any(axis=(1, 2, 3))
-        assert not new["image"][changed][:, air].any()
-        stripped.append(changed.mean())
-    assert 0.3 < np.mean(stripped) < 0.7 and len(set(stripped)) > 2
-
-
-def test_a_training_says_whose_scalp_it_keeps(data, capsys):
-    settings = with_scalp_dropout(0.5)
-    trainer.Batches(data, settings).report_scalps()
-    assert capsys.readouterr().out == ""
-    brains = np.array(data.brains)
-    brains[data.slices["patient"] == "P1"] = 0  # which cuts the whole tumour
-    trainer.Batches(dataclasses.replace(data, brains=brains), settings).report_scalps()
-    assert "augmentation.scalp_dropout leaves out P1: no brain mask, or one that cuts" in capsys.readouterr().out
-    trainer.Batches(dataclasses.replace(data, brains=np.full_like(brains, 255)), settings).report_scalps()
-    assert "augmentation.scalp_dropout is off" in capsys.readouterr().out
-    trainer.Batches(dataclasses.replace(data, brains=None), params()).report_scalps()
-    assert capsys.readouterr().out == ""
-
-
-def test_batches_are_read_ahead_each_once_and_in_order(data):
-    """While a step runs the next batch is read: the first that is asked for brings others with it."""
-    batches = trainer.Batches(data, params(batch_size=2))
-    expected = [batches[index] for index in range(len(batches))]
-    asked = []
-
-    class Watched(trainer.Batches):
-        def __getitem__(self, index):
-            asked.append(index)
-            return super().__getitem__(index)
-
-    stream = iter(backend.stream(Watched(data, params(batch_size=2))))
-    asked.clear()  # one is built beforehand, for the shapes
-    seen = [next(stream)]
-    for _ in range(100):
-        if len(asked) > 1:
-            break
-        time.sleep(0.05)
-    assert len(asked) > 1  # in whatever order: tf.data may read two at once, and gives them in theirs
-    seen += list(stream)
-    assert sorted(asked) == list(range(len(batches)))
-    for given, made in zip(seen, expected, strict=True):
-        for name in made:
-            np.testing.assert_array_equal(given[name], made[name])
-
-
-def test_an_epoch_does_not_wait_for_a_thread_that_tunes(data):
-    """With tf.data's tuning the end of an epoch took up to as long as the epoch."""
-    assert backend.stream(trainer.Batches(data, params())).options().autotune.enabled is False

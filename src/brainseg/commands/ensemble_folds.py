@@ -55,9 +55,9 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     split = revision.params(revision.reader(f"{names[0]}-0", root))["split"]
     count = splitting.count_folds(root / PROCESSED / "slices.csv", config.Split.model_validate(split))
     scored = [_score(number, [f"{name}-{number}" for name in names], data, root) for number in range(count)]
-    patients, summary = cross_validation.pool_folds(scored)
-    cross_validation.write(patients, summary, root / out)
-    return cross_validation.closing_line(patients, summary, out)
+    pooled = cross_validation.pool_folds(scored)
+    cross_validation.write(pooled, root / out)
+    return cross_validation.closing_line(pooled.patients, pooled.summary, out)
 
 
 def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> FoldScores:
@@ -77,10 +77,13 @@ def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> F
         cases, data.masks[rows], arrays | {"flair": data.images[rows][..., FLAIR]},
         config.Evaluate.model_validate(params["evaluate"]), protocol.model_dump(exclude_unset=True, exclude=CHOSEN),
     )  # fmt: skip
-    patients, slices = (table[table["subset"] == "test"] for table in (result.per_patient, result.per_slice))
+    patients, validated = (result.per_patient[result.per_patient["subset"] == name] for name in ("test", "val"))
+    slices = result.per_slice[result.per_slice["subset"] == "test"]
     told = {**cross_validation.drop_test_fold(params), "ensemble": {"members": list(members)}}
     fold = Fold(number, " + ".join(members), {"split": {}})
-    return FoldScores(fold, patients, slices, result.calibration, result.report, told, revision.sources(first))
+    return FoldScores(
+        fold, patients, validated, slices, result.calibration, result.report, told, revision.sources(first)
+    )
 
 
 def _average(members: Sequence[str], root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -16,6 +16,7 @@ from brainseg.data.dataset import Dataset
 from brainseg.io.sequences import CHANNELS
 from brainseg.models import backend
 from brainseg.training import trainer
+from brainseg.training.batches import Batches
 
 WARM_UP = 6  # steps that compile the network and fill caches
 MOST = 100  # timed steps at most
@@ -43,7 +44,7 @@ def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> E
     """
     size = params.train.batch_size
     data = _make_noise(params, size * VALIDATION_BATCHES)
-    batches = trainer.Batches(data, params)
+    batches = Batches(data, params)
     batches.order = np.resize(batches.order, size * (WARM_UP + MOST))
     model = trainer.build(params, params.preprocess.size, len(CHANNELS), len(batches))
     watch = _StepTimer(seconds)

@@ -41,11 +41,13 @@ class Fold(NamedTuple):
 
 
 def run(
-    recipe: str | None = None, scheme: str | None = None, jobs: int = 1, root: Path = Path(), folder: Path = FOLDER
+    recipe: str | None = None, scheme: str | None = None, jobs: int = 1, root: Path = Path(), folder: Path = FOLDER,
+    only: Sequence[int] | None = None,
 ) -> str:  # fmt: skip
     """Run the missing folds, ``jobs`` at a time, and write ``folder``.
 
     Args:
+        only: the numbers of some folds, for a quick trial; None: all.
         recipe: recipes/<recipe>.yaml is applied to each fold.
         scheme: ``patient``: the folds of params.yaml; ``institution``: each institution is left out in turn, the
             small ones together; None: as ``split.unit`` says.
@@ -64,7 +66,7 @@ def run(
         raise RunError(
             f"dvc repro {' '.join(PREPARED)}", "the data could not be prepared", "read the first ERROR above"
         )
-    folds = plan(overrides, root)
+    folds = choose(plan(overrides, root), only)
     missing = [fold for fold in folds if not is_done(fold, root)]
     for fold in folds:
         if fold not in missing:
@@ -82,7 +84,17 @@ def run(
     changed = [fold.name for fold in missing if not is_done(fold, root)]
     what = "data, code or parameters were edited while the folds ran"
     raise_all([Problem(name, what, f"dvc exp remove {name}, run again") for name in changed], IntegrityError)
-    return collect(folds, root, folder)
+    return collect(folds, root, folder, are_all=only is None)
+
+
+def choose(folds: Sequence[Fold], only: Sequence[int] | None) -> list[Fold]:
+    """The folds with these numbers. Raises DataError: there is none of a number."""
+    if only is None:
+        return list(folds)
+    numbers = {fold.number: fold for fold in folds}
+    if unknown := [number for number in only if number not in numbers]:
+        raise DataError("--folds", f"there is no fold {unknown[0]}", f"choose from 0 to {len(folds) - 1}")
+    return [numbers[number] for number in sorted(set(only))]
 
 
 def load_overrides(recipe: str | None, scheme: str | None, root: Path = Path()) -> dict:
@@ -187,10 +199,11 @@ def _run_and_log(fold: Fold, root: Path, device: dict[str, str]) -> int:
 
 
 class FoldScores(NamedTuple):
-    """The results of one fold's experiment."""
+    """The results of one fold's experiment: of its test patients, ``validation`` apart."""
 
     fold: Fold
     patients: pd.DataFrame
+    validation: pd.DataFrame
     slices: pd.DataFrame
     bins: pd.DataFrame
     report: Evaluation
@@ -198,16 +211,25 @@ class FoldScores(NamedTuple):
     made_from: MadeFrom
 
 
-def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -> str:
-    """Read the numbers of every fold and write per_patient.csv, summary.json and three figures.
+class PooledFolds(NamedTuple):
+    """The scores of all test patients, and of all validation patients, each with its ``fold``; the summary."""
+
+    patients: pd.DataFrame
+    validation: pd.DataFrame
+    summary: CrossValidationSummary
+
+
+def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER, *, are_all: bool = True) -> str:
+    """Read the numbers of every fold and write per_patient.csv, validation.csv, summary.json and three figures.
 
     Raises:
-        IntegrityError: a patient was tested twice, or not at all.
+        IntegrityError: a patient was tested twice, or not at all although these are all folds.
     """
     scored = [_read_experiment(fold, root) for fold in folds]
-    patients, summary = pool_folds(scored)
+    pooled = pool_folds(scored, are_all=are_all)
+    patients, _, summary = pooled
     folder = root / folder
-    write(patients, summary, folder)
+    write(pooled, folder)
     charts.draw_patients(patients, folder / "patients.png", dpi=110)
     charts.draw_folds(patients, folder / "folds.png", dpi=110)
     pictures = folder / "gallery.png"
@@ -219,22 +241,29 @@ def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER) -
     return closing_line(patients, summary, folder)
 
 
-def pool_folds(scored: Sequence["FoldScores"]) -> tuple[pd.DataFrame, CrossValidationSummary]:
+def pool_folds(scored: Sequence["FoldScores"], *, are_all: bool = True) -> PooledFolds:
     """One row per patient, and the numbers of ``summarise``.
 
     Raises:
-        IntegrityError: a patient was tested twice, or not at all.
+        IntegrityError: a patient was tested twice, or not at all although these are all folds.
     """
-    _check(scored)
-    patients = pd.concat([s.patients.assign(fold=s.fold.number) for s in scored], ignore_index=True)
-    return patients.sort_values("patient", ignore_index=True), summarise(scored)
+    _check(scored, are_all)
+    tested, validated = (
+        pd.concat([getattr(s, name).assign(fold=s.fold.number) for s in scored], ignore_index=True)
+        for name in ("patients", "validation")
+    )
+    return PooledFolds(tested.sort_values("patient", ignore_index=True), validated, summarise(scored))
 
 
-def write(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> None:
-    """Write ``per_patient.csv`` and ``summary.json``, which has the digests of that table and of its own content."""
-    texts = {"per_patient.csv": tables.to_text(patients)}
-    files.write_text(folder / "per_patient.csv", texts["per_patient.csv"])
-    told = summary.model_copy(update={"tables": tables.digests(texts)})
+def write(pooled: PooledFolds, folder: Path) -> None:
+    """Write two tables, and ``summary.json``, which has the digests of the tables and of its own content."""
+    texts = {
+        "per_patient.csv": tables.to_text(pooled.patients),
+        "validation.csv": tables.to_text(pooled.validation),
+    }
+    for name, text in texts.items():
+        files.write_text(folder / name, text)
+    told = pooled.summary.model_copy(update={"tables": tables.digests(texts)})
     files.write_text(folder / "summary.json", results.text(results.seal(told)))
 
 
@@ -272,20 +301,21 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
         what = f"is damaged or of another version: {config.reason(error)}"
         fix = f"dvc exp remove {fold.name}, run again"
         raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
-    tested = [table[table["subset"] == "test"] for table in (patients, slices)]
-    return FoldScores(fold, tested[0], tested[1], bins, report, drop_test_fold(params), made_from)
+    tested, slices = (table[table["subset"] == "test"] for table in (patients, slices))
+    validated = patients[patients["subset"] == "val"]
+    return FoldScores(fold, tested, validated, slices, bins, report, drop_test_fold(params), made_from)
 
 
 def drop_test_fold(params: dict) -> dict:
     return {**params, "split": {name: value for name, value in params["split"].items() if name != "test_fold"}}
 
 
-def _check(scored: Sequence[FoldScores]) -> None:
+def _check(scored: Sequence[FoldScores], are_all: bool) -> None:
     tested = pd.concat([s.patients["patient"] for s in scored])
     twice = sorted(tested[tested.duplicated()])
     total = {sum(s.report.protocol.patients.values()) for s in scored}
     problems = [Problem(patient, "is tested in two folds", "report this: it is a bug") for patient in twice]
-    if total != {len(tested)}:
+    if are_all and total != {len(tested)}:
         what = f"{len(tested)} patients are tested, there are {', '.join(map(str, sorted(total)))}"
         problems.append(Problem("folds", what, "run all folds on the same data"))
     raise_all(problems, IntegrityError)

@@ -149,8 +149,10 @@ class Reader:
         return sorted(path for path in found if "__pycache__" not in path.split("/"))
 
 
-def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) -> Scores:
-    """Read the scores of the test patients of ``name``, or of all patients out of fold.
+def scores(
+    name: str, root: Path = Path(), *, cross_validation: bool = False, validation: bool = False
+) -> Scores:  # fmt: skip
+    """Read the scores of the test patients of ``name``, or of all patients out of fold, or of validation patients.
 
     ``name``: "workspace", a name that ``git`` or ``dvc exp`` knows, or a folder that evaluate or
     ``cross-validate --output`` wrote.
@@ -164,7 +166,7 @@ def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) ->
         IntegrityError: a table or report is not the one that was made there, or not of the same run as the other.
     """
     if (root / name / "per_patient.csv").is_file() and name != WORKSPACE:
-        return _read_folder(name, root)
+        return _read_folder(name, root, validation)
     read = reader(name, root)
     table, report = OUT_OF_FOLD if cross_validation else TEST
     patients, facts = _read_numbers(read, name, table, report)
@@ -173,15 +175,37 @@ def scores(name: str, root: Path = Path(), *, cross_validation: bool = False) ->
     else:
         made_with, since = _since_repro(name, read)
     warnings = [f"the numbers of {name} are older than its {', '.join(since)}"] if since else []
+    if validation:
+        of_folds = table.replace("per_patient", "validation")
+        patients = _read_validation(read, name, of_folds, facts) if cross_validation else _validated(patients)
+        return Scores(name, patients, facts.protocol, made_with, warnings)
     return Scores(name, _test_patients(patients), facts.protocol, made_with, warnings)
 
 
-def _read_folder(folder: str, root: Path) -> Scores:
+def _read_folder(folder: str, root: Path, validation: bool) -> Scores:
     """Numbers alone: there are no parameters and no code beside them that could be newer."""
     report = "evaluation.json" if (root / folder / "evaluation.json").exists() else "summary.json"
     read = reader(WORKSPACE, root / folder)
     patients, facts = _read_numbers(read, folder, "per_patient.csv", report)
-    return Scores(folder, _test_patients(patients), facts.protocol, facts.params)
+    if validation and report == "summary.json":
+        patients = _read_validation(read, folder, "validation.csv", facts)
+    else:
+        patients = _validated(patients) if validation else _test_patients(patients)
+    return Scores(folder, patients, facts.protocol, facts.params)
+
+
+def _read_validation(read: Reader, name: str, table: str, facts: Report) -> pd.DataFrame:
+    """The validation patients of folds; one who is in several has a row for each."""
+    text = read(table)
+    _require_table(text, name, table, "summary.json", facts)
+    found = parse_table(text)
+    with guard(f"{name}:{table}", REMEDY):
+        named = found["fold"].astype(int).map("fold {}, ".format) + found["patient"]
+    return _parse_patients(found.assign(patient=named).to_csv(index=False), name, table)
+
+
+def _validated(patients: pd.DataFrame) -> pd.DataFrame:
+    return patients[patients["subset"] == "val"].reset_index(drop=True)
 
 
 def _read_numbers(read: Reader, name: str, table: str, report: str) -> tuple[pd.DataFrame, Report]:
@@ -192,15 +216,20 @@ def _read_numbers(read: Reader, name: str, table: str, report: str) -> tuple[pd.
     """
     text = read(table)
     patients, facts = _parse_patients(text, name, table), _report(read, name, report)
-    found = hashlib.sha256(text.encode()).hexdigest()
-    if found != (expected := facts.tables.get(PurePosixPath(table).name, found)):
-        raise IntegrityError(f"{name}:{table}", f"its sha256 is {found}, {report} says {expected}", REMEDY)
+    _require_table(text, name, table, report, facts)
     scored = _test_patients(patients)["dice"].astype(float).mean()
     told = facts.test.volume.dice.mean if facts.test else scored
     if not np.isclose(scored, np.nan if told is None else told, rtol=0, atol=ROUNDED, equal_nan=True):
         what = f"its test patients have a mean Dice of {scored:.6f}, {report} has {told}"
         raise IntegrityError(f"{name}:{table}", what, REMEDY)
     return patients, facts
+
+
+def _require_table(text: str, name: str, table: str, report: str, facts: Report) -> None:
+    """Refuse a table that does not fit the digest in the report beside it, where that has one."""
+    found = hashlib.sha256(text.encode()).hexdigest()
+    if found != (expected := facts.tables.get(PurePosixPath(table).name, found)):
+        raise IntegrityError(f"{name}:{table}", f"its sha256 is {found}, {report} says {expected}", REMEDY)
 
 
 def _test_patients(patients: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from brainseg.models import backend
 from brainseg.training import warping
 from brainseg.training.warping import FULL_SCALE, AugmentationDraw
 
-OUTSIDE_THE_STEP = ("scalp_dropout",)  # done by trainer.Batches
+OUTSIDE_THE_STEP = ("lesion_mix", "scalp_dropout")  # done by batches.Batches
 
 
 class Augmenter(keras.layers.Layer):

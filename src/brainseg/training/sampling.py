@@ -1,16 +1,22 @@
 """Which slices an epoch trains on, and in which order: a pure function of the seed and the epoch's number."""
 
+from functools import partial
+
 import numpy as np
+
+OF_PATIENTS = 4  # with 1 more: the second number of the seeds of each patient's own order; 0 to 2 are used above
 
 
 def sample_epoch(
-    has_tumour: np.ndarray, epoch: int, seed: int, batch_size: int, tumour_share: float | None
-) -> np.ndarray:
+    has_tumour: np.ndarray, epoch: int, seed: int, batch_size: int, tumour_share: float | None,
+    patients: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Positions of the samples of one epoch, in whole batches.
 
     An epoch has as many samples as there are slices, rounded down to whole batches (at least one). ``tumour_share`` of
     them are slices with tumour. Of the slices with tumour each is used once before any is used again, across epochs
-    too; the same holds for the others.
+    too; the same holds for the others. With ``patients`` each patient is used once before any is used again, and of its
+    slices likewise: those with few slices with tumour are seen as often as the others (as in Buda et al., 2019).
 
     Args:
         has_tumour: (N,) bool, one for each training slice.
@@ -18,6 +24,7 @@ def sample_epoch(
         seed: of the order.
         batch_size: samples of a batch.
         tumour_share: share of slices with tumour; None: their share among the slices.
+        patients: (N,) the patient of each slice; None: slices are drawn alike, whosever they are.
 
     Returns:
         (samples,) int64 positions into ``has_tumour``.
@@ -28,10 +35,10 @@ def sample_epoch(
     if len(tumour) == 0 or len(empty) == 0:
         share = float(len(tumour) > 0)
     n_tumour = round(share * total)
-    rows = np.concatenate([
-        _take_turns(tumour, epoch * n_tumour, n_tumour, (seed, 1)),
-        _take_turns(empty, epoch * (total - n_tumour), total - n_tumour, (seed, 0)),
-    ])  # fmt: skip
+    n_empty = total - n_tumour
+    kinds = (tumour, epoch * n_tumour, n_tumour, (seed, 1)), (empty, epoch * n_empty, n_empty, (seed, 0))
+    take = _take_turns if patients is None else partial(_take_patients, patients)
+    rows = np.concatenate([take(*kind) for kind in kinds])
     return np.random.default_rng((seed, 2, epoch)).permutation(rows)
 
 
@@ -42,4 +49,20 @@ def _take_turns(rows: np.ndarray, start: int, count: int, seed: tuple[int, ...])
     first, last = start // len(rows), (start + count - 1) // len(rows)
     turns = [np.random.default_rng((*seed, turn)).permutation(rows) for turn in range(first, last + 1)]
     offset = start - first * len(rows)
+    return np.concatenate(turns)[offset : offset + count]
+
+
+def _take_patients(
+    patients: np.ndarray, rows: np.ndarray, start: int, count: int, seed: tuple[int, ...]
+) -> np.ndarray:  # fmt: skip
+    """The same, where a turn has one row of each patient: the next of an endless sequence of its own permutations."""
+    if count == 0:
+        return rows[:0]
+    own = [rows[patients[rows] == patient] for patient in np.unique(patients[rows])]
+    first, last = start // len(own), (start + count - 1) // len(own)
+    turns = []
+    for turn in range(first, last + 1):
+        order = np.random.default_rng((*seed, turn)).permutation(len(own))
+        turns += [_take_turns(own[place], turn, 1, (seed[0], OF_PATIENTS + seed[1], int(place))) for place in order]
+    offset = start - first * len(own)
     return np.concatenate(turns)[offset : offset + count]

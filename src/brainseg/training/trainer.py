@@ -17,19 +17,16 @@ from keras import ops
 
 from brainseg import files
 from brainseg.config import Params, Train
-from brainseg.data.brains import stripping
-from brainseg.data.dataset import Dataset, stack_channels
-from brainseg.errors import RunError, is_out_of_memory, show_some
+from brainseg.data.dataset import Dataset
+from brainseg.errors import RunError, is_out_of_memory
 from brainseg.evaluation import metrics
 from brainseg.models import backend, networks, prediction
 from brainseg.models.manifest import Manifest
-from brainseg.training import checkpoints, finetuning, losses, sampling
+from brainseg.training import checkpoints, finetuning, losses
 from brainseg.training.augmentation import Augmenter
+from brainseg.training.batches import Batches
 from brainseg.training.progress import Progress
 from brainseg.training.training_model import TrainingModel
-
-NAMED = 5  # patients in a message
-STRIPPING = 3  # names its random numbers among those of the seed; sampling has 0 to 2
 
 
 class Watcher(AbstractContextManager, Protocol):
@@ -50,63 +47,6 @@ class TrainingResult(NamedTuple):
     kept_epoch: int
     checkpoints: Path
     initial: Manifest | None = None
-
-
-class Batches(keras.utils.PyDataset):
-    """The batches of one epoch, read from the memory maps. Call ``start`` before each epoch.
-
-    Images (B, H, W, K C): each slice between its neighbours. Masks (B, H, W, M): of the slice in the middle, or of all
-    slices if the network's output has all. Some of the images have no scalp (``augmentation.scalp_dropout``).
-    """
-
-    def __init__(self, data: Dataset, params: Params):
-        super().__init__()
-        self.data, self.params, self.epoch = data, params.train, 0
-        self.scalp_dropout = params.augmentation.scalp_dropout
-        self.strippable = stripping.find_strippable(data) if self.scalp_dropout else np.zeros(len(data.images), bool)
-        self.context, self.volumetric = params.network.context, networks.is_volumetric(params.network)
-        self.rows = data.rows("train")
-        self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0
-        self.order = self._order()
-
-    def _order(self) -> np.ndarray:
-        p = self.params
-        return self.rows[sampling.sample_epoch(self.has_tumour, self.epoch, p.seed, p.batch_size, p.tumour_share)]
-
-    def report_scalps(self) -> None:
-        """Print that ``augmentation.scalp_dropout`` is off for want of brain masks, or whom it leaves out."""
-        if not self.scalp_dropout:
-            return
-        patients = self.data.slices["patient"].iloc[self.rows]
-        kept = sorted(patients[~self.strippable[self.rows]].unique())
-        if not stripping.is_known(self.data, self.rows):
-            print("augmentation.scalp_dropout is off: no brain masks for these images (brains.method)", flush=True)
-        elif kept:
-            why = "no brain mask, or one that cuts the tumour"
-            print(f"augmentation.scalp_dropout leaves out {show_some(kept, NAMED)}: {why}", flush=True)
-
-    def start(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.order = self._order()
-
-    def __len__(self) -> int:
-        return len(self.order) // self.params.batch_size
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        rows = self.order[index * self.params.batch_size : (index + 1) * self.params.batch_size]
-        windows = self.data.windows_around(rows, self.context)
-        targets = windows if self.volumetric else rows[:, None]
-        return {
-            "image": self._read_images(index, rows, windows),
-            "mask": stack_channels(self.data.masks[..., None], targets),
-        }
-
-    def _read_images(self, index: int, rows: np.ndarray, windows: np.ndarray) -> np.ndarray:
-        images = stack_channels(self.data.images, windows)
-        if not self.strippable[rows].any():
-            return images
-        rng = np.random.default_rng((self.params.seed, STRIPPING, self.epoch, index))
-        return stripping.strip_at_random(images, self.data, windows, self.strippable[rows], self.scalp_dropout, rng)
 
 
 def identity(

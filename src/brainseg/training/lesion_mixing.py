@@ -1,0 +1,108 @@
+"""A tumour of one patient put into a slice of another, at its place: CarveMix (Zhang et al., 2023, arXiv:2108.06883).
+
+The part that is carved is the tumour a little smaller or larger, by its distance from the border. Here it is of a slice
+at about the same height of the head, each sequence is brought to the level that the brain has in the slice that it is
+put into, because scanners differ in gain, and it does not leave the brain. Where no brain is known the whole slice is
+taken for it.
+"""
+
+import cv2
+import numpy as np
+
+from brainseg.data.dataset import Dataset
+from brainseg.io.sequences import FLAIR
+
+HEIGHT = 0.08  # of the head, up to which two slices count as of the same height
+SMALLEST = 40  # pixels of a tumour on a grid of 256 x 256 that is put into another slice
+GRID = 256
+LOWEST_LEVEL = 12.75  # a sequence's level for the quotient of two, as the network's own scaling has it
+
+
+class LesionMixer:
+    """Tumours of the training patients, to be put into slices of others.
+
+    Attributes:
+        rows: (T,) rows of the data set with a tumour that is large enough.
+    """
+
+    def __init__(self, data: Dataset, rows: np.ndarray):
+        """``rows``: of the training slices."""
+        slices = data.slices
+        self.data = data
+        self.patient = slices["patient"].to_numpy()
+        numbers = slices.groupby("patient").cumcount().to_numpy()
+        self.height = numbers / slices.groupby("patient")["patient"].transform("size").to_numpy()
+        least = SMALLEST * (data.images.shape[1] / GRID) ** 2
+        self.rows = rows[slices["tumour_pixels"].to_numpy()[rows] >= least]
+        self.missing = _find_missing(data, np.union1d(rows, self.rows))
+
+    def mix(
+        self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, probability: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put a tumour into some samples.
+
+        Args:
+            images: (B, H, W, C) uint8. masks: (B, H, W, 1) uint8 in {0, 1}. Both are changed in place.
+            rows: (B,) of the data set.
+
+        Returns:
+            ``images`` and ``masks``.
+        """
+        chosen, places = rng.random(len(rows)) < probability, rng.random((len(rows), 3))
+        for sample in np.flatnonzero(chosen):
+            donors = self.find_donors(rows[sample])
+            if len(donors):
+                donor = donors[int(places[sample, 0] * len(donors))]
+                self._put(images[sample], masks[sample, ..., 0], rows[sample], donor, places[sample, 1:])
+        return images, masks
+
+    def find_donors(self, row: int) -> np.ndarray:
+        """Rows of other patients' tumours at the height of a slice, with the same sequences missing."""
+        near = np.abs(self.height[self.rows] - self.height[row]) <= HEIGHT
+        other = self.patient[self.rows] != self.patient[row]
+        alike = (self.missing[self.rows] == self.missing[row]).all(axis=1)
+        return self.rows[near & other & alike]
+
+    def _put(self, image: np.ndarray, mask: np.ndarray, row: int, donor: int, draws: np.ndarray) -> None:
+        source, tumour = self.data.images[donor], self.data.masks[donor]
+        here, there = (self.data.brain(np.array(each)) > 0 for each in (row, donor))
+        part = carve(tumour, *draws) & here
+        if part.any():
+            ratio = measure_levels(image[here]) / measure_levels(source[there])
+            image[part] = np.clip(np.rint(source[part] * ratio), 0, 255)
+            mask[part] = tumour[part]
+
+
+def carve(tumour: np.ndarray, side: float, size: float) -> np.ndarray:
+    """The part (H, W) bool that is carved around a tumour (H, W) uint8 in {0, 1}.
+
+    Half of the time it is smaller than the tumour, by up to half of its depth; else larger, by up to its depth.
+
+    Args:
+        side, size: uniform in 0..1.
+    """
+    left, top, width, height = cv2.boundingRect(tumour)
+    pad = min(width, height) // 2 + 2  # a tumour is at most half as deep as it is wide
+    rows, columns = slice(max(0, top - pad), top + height + pad), slice(max(0, left - pad), left + width + pad)
+    cut = np.ascontiguousarray(tumour[rows, columns])
+    inside, outside = (cv2.distanceTransform(each, cv2.DIST_L2, cv2.DIST_MASK_5) for each in (cut, 1 - cut))
+    depth = float(inside.max())
+    margin = -size * depth / 2 if side < 0.5 else size * depth
+    part = np.zeros(tumour.shape, bool)
+    part[rows, columns] = outside - inside <= margin
+    return part
+
+
+def measure_levels(pixels: np.ndarray) -> np.ndarray:
+    """(C,) the mean of each channel of some pixels (P, C) weighted by itself, as ``blocks.Gain`` computes it."""
+    values = pixels.astype(np.float32)
+    return np.maximum((values**2).sum(0) / np.maximum(values.sum(0), 1), LOWEST_LEVEL)
+
+
+def _find_missing(data: Dataset, rows: np.ndarray) -> np.ndarray:
+    """(N, C) bool: channels that are copies of FLAIR in a patient's middle slice; of ``rows`` alone."""
+    found = np.zeros((len(data.images), data.images.shape[-1]), bool)
+    for places in data.slices.iloc[rows].groupby("patient", sort=False).indices.values():
+        image = data.images[rows[places[len(places) // 2]]]
+        found[rows[places]] = (image == image[..., FLAIR : FLAIR + 1]).all(axis=(0, 1))
+    return found
