@@ -9,13 +9,13 @@ taken for it.
 import cv2
 import numpy as np
 
+from brainseg.data.brains.stripping import GRID
 from brainseg.data.dataset import Dataset
 from brainseg.io.sequences import FLAIR
+from brainseg.models.blocks import LOWEST_LEVEL
 
 HEIGHT = 0.08  # of the head, up to which two slices count as of the same height
 SMALLEST = 40  # pixels of a tumour on a grid of 256 x 256 that is put into another slice
-GRID = 256
-LOWEST_LEVEL = 12.75  # a sequence's level for the quotient of two, as the network's own scaling has it
 
 
 class LesionMixer:
@@ -34,7 +34,7 @@ class LesionMixer:
         self.height = numbers / slices.groupby("patient")["patient"].transform("size").to_numpy()
         least = SMALLEST * (data.images.shape[1] / GRID) ** 2
         self.rows = rows[slices["tumour_pixels"].to_numpy()[rows] >= least]
-        self.missing = _find_missing(data, np.union1d(rows, self.rows))
+        self.missing = _find_missing(data, rows)
 
     def mix(
         self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, probability: float, rng: np.random.Generator
