@@ -54,7 +54,7 @@ cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=insti
 test: setup ## the fast tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-slow: setup ## the tests that take minutes: demo, S3, JAX, notebook, clones
+test-slow: setup page ## the tests that take minutes: demo, S3, JAX, notebook, clones, the page
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=30 -m slow
 
 # A count that is not given is that of docs/reliability.md. A kind that fails does not keep the next from running.

@@ -160,10 +160,13 @@ def _forget_store(folder: Path) -> None:
 
 
 def _list_kept(home: Path) -> dict[str, str]:
-    """The files of runs, without the numbers of the runs and the names of temporary folders in their paths."""
+    """The files of runs and their digests, without the numbers of the runs and the names of temporary folders.
+
+    The digest is part of the name, because several runs have a file of one name (each its per_patient.csv).
+    """
     found = project.digests(home, ["."])
     paths = {name: TEMPORARY.sub("/", name.rpartition("artifacts/")[2]) for name in found if name.endswith(OF_RUNS)}
-    return {path: found[name] for name, path in paths.items()}
+    return {f"{path} is {found[name]}": "kept" for name, path in paths.items()}
 
 
 def _register(folder: Path) -> Used:
