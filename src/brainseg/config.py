@@ -119,6 +119,7 @@ class Train(ParamsBlock):
     ema: Fraction
     tumour_share: Annotated[float, Field(gt=0, lt=1)] | None
     sampling: Literal["slice", "patient"] = "slice"
+    subset: Literal["train", "train_and_val", "all"] = "train"
     initial_weights: str | None
     keep: Literal["best", "last"]
     patience: Annotated[int, Field(ge=1)] | None
@@ -274,6 +275,7 @@ def _count_levels(text: str) -> int:
 def _find_conflicts(path: Path, params: Params) -> list[Problem]:
     """Values that are allowed alone but not together."""
     network, split, size, download = params.network, params.split, params.preprocess.size, params.download
+    train = params.train
     window = round(params.augmentation.window * size)  # as in training/augmentation.py
     step = max(1, network.stem) * 2**network.depth  # grid pixels for one pixel of the deepest level
     needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
@@ -305,6 +307,10 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
         f"augmentation.lesion_mix is {params.augmentation.lesion_mix}, network.context {network.context}": (
             params.augmentation.lesion_mix > 0 and network.context > 0,
             "set augmentation.lesion_mix: 0; the neighbours of a slice would not have the tumour that is put into it",
+        ),
+        f"train.subset is {train.subset}, train.keep {train.keep}, train.patience {train.patience}": (
+            train.subset != "train" and (train.keep == "best" or train.patience is not None),
+            "set train.keep: last and train.patience: null; patients who are trained on choose no epoch",
         ),
         f"network.name is {network.name}, split.unit {split.unit}": (
             network.name == "unet3d" and split.unit == "slice",

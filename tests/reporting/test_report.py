@@ -17,6 +17,7 @@ from brainseg.evaluation.results import Evaluation
 from brainseg.models import manifest
 from brainseg.reporting import report
 from tests.support.small_run import build
+from tests.support.toy_pipeline import PROJECT
 
 VOID = {"meta", "img", "br", "!doctype"}
 
@@ -130,9 +131,10 @@ def test_each_image_as_a_patient_claims_nothing_of_patients(run, tmp_path):
     """It is not known whose images they are: others of the same patient may be in training."""
     images = config.Download(source="folder", path="x", images="*", masks="*", patient="each_image")
     split = config.Split(unit="patient", folds=5, test_fold=0, val_fraction=0.2, patients=None, file=None, seed=0)
+    train = config.load("train", path=PROJECT / "params.yaml").train
 
     def change(evaluation, *_):
-        evaluation["protocol"].update(source="folder", marks=manifest.marks(images, split))
+        evaluation["protocol"].update(source="folder", marks=manifest.marks(images, split, train))
 
     text = written(run, tmp_path, change).text
     assert claims(text) == []

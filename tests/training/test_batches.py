@@ -98,6 +98,13 @@ def test_lesions_are_mixed_before_the_scalp_is_removed(data):
     assert (data.images[batches.order[:8]] == old["image"]).all()  # nothing is written into the data
 
 
+@pytest.mark.parametrize("chosen", [("train",), ("train", "val"), ("train", "val", "test")])
+def test_who_is_trained_on_is_a_parameter(data, chosen):
+    batches = Batches(data, params(subset={1: "train", 2: "train_and_val", 3: "all"}[len(chosen)], tumour_share=None))
+    drawn = {row for epoch in range(8) for row in (batches.start(epoch), batches.order)[1]}
+    assert drawn == set(data.rows(*chosen))
+
+
 def test_patients_are_drawn_alike_where_asked(data):
     batches = Batches(data, params(sampling="patient"))
     drawn = data.slices["patient"].to_numpy()[batches.order]

@@ -18,7 +18,7 @@ MEASURED = config.Network(
 )
 MEASURED_SIDE = 192
 WITHOUT_EFFECT = {"seed", "epochs", "learning_rate", "weight_decay", "schedule", "warmup", "tumour_share", "keep"}
-WITHOUT_EFFECT |= {"patience", "initial_weights", "loss_smooth"}  # on the time of a step
+WITHOUT_EFFECT |= {"patience", "initial_weights", "loss_smooth", "subset"}  # on the time of a step
 
 
 class Speed(NamedTuple):
@@ -33,11 +33,14 @@ def count_minutes(params: config.Params, slices: dict[str, int], trained: float,
     """The minutes of a whole training.
 
     Args:
-        slices: of ``train`` and ``val``.
+        slices: of each subset.
         trained, validated: images a second.
     """
+    from brainseg.data import dataset  # imports pandas
+
     size = params.train.batch_size
-    epoch = max(1, slices["train"] // size) * size / trained + slices["val"] / validated
+    trained_on = sum(slices[subset] for subset in dataset.TRAINED_ON[params.train.subset])
+    epoch = max(1, trained_on // size) * size / trained + slices["val"] / validated
     return params.train.epochs * epoch / 60
 
 

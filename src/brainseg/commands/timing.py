@@ -40,7 +40,7 @@ def estimate(params: Params, slices: dict[str, int], seconds: float = 60.0) -> E
 
     Args:
         params: blocks train, network, augmentation, preprocess.
-        slices: numbers of slices of ``train`` and ``val`` in the data of the whole training.
+        slices: numbers of slices of each subset in the data of the whole training.
     """
     size = params.train.batch_size
     data = _make_noise(params, size * VALIDATION_BATCHES)

@@ -12,6 +12,7 @@ from brainseg.data import csv_tables
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 SUBSETS = ("train", "val", "test")
+TRAINED_ON = {"train": ("train",), "train_and_val": ("train", "val"), "all": SUBSETS}  # by train.subset
 SMALL_INSTITUTION = 10  # institutions with fewer patients are grouped: a mean over three patients says nothing
 OTHER = "other"  # the name of that group
 REMEDY = "run: dvc repro"  # of a file that cannot be read

@@ -7,11 +7,13 @@ simulated cohorts of 11, 17, 22 and 110 patients (tests/evaluation/test_bootstra
 patients an interval is too narrow.
 """
 
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri
 
 CONFIDENCE = 0.95
+NORMAL = NormalDist()
 
 
 def summarise(values: ArrayLike, patients: ArrayLike, *, resamples: int, seed: int) -> dict[str, float | int]:
@@ -55,9 +57,9 @@ def _bca_levels(means: np.ndarray, mean: float, left_out: np.ndarray) -> np.ndar
     ``left_out`` holds the mean without each patient in turn (jackknife); its skew is the acceleration.
     """
     below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
-    bias = ndtri(np.clip(below, 0.5 / len(means), 1 - 0.5 / len(means)))
+    bias = NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(means), 1 - 0.5 / len(means))))
     deviation = left_out.mean() - left_out
     spread = np.sum(deviation**2)
     acceleration = np.sum(deviation**3) / (6 * spread**1.5) if spread > 0 else 0.0
-    z = bias + ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return ndtr(bias + z / (1 - acceleration * z))
+    tail = NORMAL.inv_cdf((1 - CONFIDENCE) / 2)
+    return np.array([NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in (bias + tail, bias - tail)])

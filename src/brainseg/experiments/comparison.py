@@ -8,12 +8,12 @@ that is reported. Volume Dice decides; the other metrics are shown.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
-from scipy.special import ndtri
 
 from brainseg.errors import DataError, show_some
 from brainseg.evaluation import bootstrap
@@ -197,7 +197,7 @@ def estimate_detectable(differences: np.ndarray, comparisons: int = 1) -> float:
     """
     if np.count_nonzero(differences) < count_fewest(comparisons):
         return float("nan")
-    z = ndtri(1 - LEVEL / comparisons / 2) + ndtri(POWER)
+    z = NormalDist().inv_cdf(1 - LEVEL / comparisons / 2) + NormalDist().inv_cdf(POWER)
     return float(z * np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
 

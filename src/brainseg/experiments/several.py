@@ -16,7 +16,7 @@ from brainseg.errors import DataError, Problem, raise_all
 from brainseg.experiments import comparison, comparison_page
 from brainseg.experiments.comparison import IDENTICAL, Comparison, Difference, Scores
 from brainseg.reporting import pages
-from brainseg.reporting.report import format_number
+from brainseg.reporting.pages import format_number
 
 HEAD = ("", "Dice", "B - A [95 %]", "p corrected", "verdict", "p alone", "median", "better/worse/equal", "detectable")
 

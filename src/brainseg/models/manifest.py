@@ -14,6 +14,8 @@ from brainseg.io.sequences import CHANNELS
 
 FORMAT: Final = 3
 EACH_IMAGE = "each image counted as its own patient"
+TRAINED_ON_ALL = "trained on all patients: no number of this run is of patients it has not seen"
+VALIDATION_SEEN = "trained on the validation patients too: what they choose and score is too good"
 NOTED_LATER = {"slices_sha256", "brains_sha256"}  # digests of the data that early manifests do not have
 REMEDY = "run: make pull (the released model), or dvc repro train"
 
@@ -113,7 +115,7 @@ class Manifest(ExportedManifest):
     content_sha256: str | None = None
 
 
-def marks(download: Download, split: Split) -> list[str]:
+def marks(download: Download, split: Split, train: Train) -> list[str]:
     """The warnings that a reader needs before any number of this run."""
     found = {
         "phantom data: drawn by the program, not patients": download.source == "phantom",
@@ -121,6 +123,8 @@ def marks(download: Download, split: Split) -> list[str]:
         "slice-level split: neighbours of test slices were trained on": split.unit == "slice",
         "institutions apart: none of the test patients' was trained on": split.unit == "institution",
         f"subset of {split.patients} patients": split.patients is not None,
+        VALIDATION_SEEN: train.subset == "train_and_val",
+        TRAINED_ON_ALL: train.subset == "all",
     }
     return [text for text, applies in found.items() if applies]
 

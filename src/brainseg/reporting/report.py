@@ -14,7 +14,7 @@ from brainseg import files
 from brainseg.data import fingerprints
 from brainseg.evaluation import results
 from brainseg.evaluation.results import ExternalEvaluation, GroupDice, MaskScores, SizeGroupDice
-from brainseg.models.manifest import Manifest
+from brainseg.models.manifest import TRAINED_ON_ALL, Manifest
 from brainseg.reporting import pages
 from brainseg.reporting.pages import format_number
 
@@ -120,7 +120,7 @@ def write(
         "test": scores,
         "validated": evaluation.val is not None,
         "inputs": evaluation.inputs,
-        "seen": {fingerprints.SEEN, fingerprints.UNKNOWN} & set(protocol.marks),
+        "seen": {fingerprints.SEEN, fingerprints.UNKNOWN, TRAINED_ON_ALL} & set(protocol.marks),
         "flair": evaluation.baselines.flair_threshold,
         "network": manifest.network.name if manifest else None,
         "parameters": manifest.parameters if manifest else None,

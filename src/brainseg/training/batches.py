@@ -5,7 +5,7 @@ import numpy as np
 
 from brainseg.config import Params
 from brainseg.data.brains import stripping
-from brainseg.data.dataset import Dataset, stack_channels
+from brainseg.data.dataset import TRAINED_ON, Dataset, stack_channels
 from brainseg.errors import show_some
 from brainseg.models import networks
 from brainseg.training import sampling
@@ -29,7 +29,7 @@ class Batches(keras.utils.PyDataset):
         self.scalp_dropout, self.lesion_mix = params.augmentation.scalp_dropout, params.augmentation.lesion_mix
         self.strippable = stripping.find_strippable(data) if self.scalp_dropout else np.zeros(len(data.images), bool)
         self.context, self.volumetric = params.network.context, networks.is_volumetric(params.network)
-        self.rows = data.rows("train")
+        self.rows = data.rows(*TRAINED_ON[params.train.subset])
         self.mixer = LesionMixer(data, self.rows) if self.lesion_mix else None
         self.patients = data.slices["patient"].to_numpy()[self.rows] if self.params.sampling == "patient" else None
         self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0

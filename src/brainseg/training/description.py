@@ -8,7 +8,7 @@ import numpy as np
 from brainseg import files
 from brainseg.config import Params, Preprocess
 from brainseg.data import fingerprints
-from brainseg.data.dataset import Dataset
+from brainseg.data.dataset import TRAINED_ON, Dataset
 from brainseg.models import manifest
 from brainseg.models.manifest import Manifest, Training, TrainingParameters, TrainingProtocol
 
@@ -24,7 +24,7 @@ def describe(
     """
     initial = trained.initial
     inherited = marks_of_initial(initial, params.preprocess, data.images, data.rows("test")) if initial else []
-    used = data.slices.loc[data.rows("train", "val"), "patient"]
+    used = data.slices.loc[data.rows(*{"train", "val", *TRAINED_ON[params.train.subset]}), "patient"]
     return Manifest(
         format=manifest.FORMAT,
         weights_sha256=files.sha256(weights),
@@ -38,7 +38,7 @@ def describe(
             grid=data.images.shape[1],
             patients=data.counts("patient"),
             slices=data.counts("row"),
-            marks=[*manifest.marks(params.download, params.split), *inherited],
+            marks=[*manifest.marks(params.download, params.split, params.train), *inherited],
         ),
         training=Training(
             **running._asdict(),
