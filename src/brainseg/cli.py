@@ -14,6 +14,7 @@ from typer import Argument, Option
 from brainseg import __version__, errors
 
 MODEL = Path("models/unet.onnx")  # below the project's top folder
+RELEASED = Path("models/released")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -97,14 +98,22 @@ def _find_project() -> Path | None:
 
 
 def _find_model(model: Path) -> Path:
-    """The model's file. If none is named, that of the project that holds this folder.
+    """The model's file: one that is named, ``best`` among the released ones, else that of the project around.
 
     Raises:
-        IntegrityError: none is named, and there is none here and no project around.
+        IntegrityError: there is none of a released name, or none is named and no project is around this folder.
     """
-    if model != MODEL or model.exists():
+    if model.exists():
         return model
-    if top := _find_project():
+    top = _find_project() or Path()
+    if not model.suffix and len(model.parts) == 1:
+        released = top / RELEASED / f"{model}.onnx"
+        if not released.exists():
+            raise errors.IntegrityError(model, f"there is no {released}", f"make pull MODEL={model}, or name a file")
+        return released if top != Path.cwd() else RELEASED / f"{model}.onnx"
+    if model != MODEL:
+        return model
+    if _find_project():
         return model if top == Path.cwd() else top / model
     fix = "name its file: --model FILE (make pull in a clone of the project fetches the released one)"
     raise errors.IntegrityError(model, "there is no model, and no project around this folder", fix)
@@ -149,7 +158,7 @@ Settings = Annotated[
     list[str] | None,
     Option("--set", "-S", metavar="KEY=VALUE", help="Set a parameter, as DVC's -S; its name and value are checked."),
 ]
-ModelFile = Annotated[Path, Option("--model", metavar="FILE", help="The ONNX file of the model.")]
+ModelFile = Annotated[Path, Option("--model", metavar="FILE", help="The ONNX file of the model, or the name of a released one.")]
 
 
 @app.callback()
@@ -551,6 +560,25 @@ def ensemble(
     from brainseg.commands import ensemble as command
 
     print(command.run(runs, output or Path("models/ensemble")))
+
+
+@_command("release", folders=("runs", "numbers"))
+def release(
+    name: Annotated[str, Argument(metavar="NAME", help="What it is called: fast, default or best.")],
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Runs with train.subset=all; of several the mean.")],
+    numbers: Annotated[
+        Path, Option("--numbers", metavar="DIR", help="The cross-validation of their recipe.")
+    ] = Path("metrics/cross_validation"),
+    int8: Annotated[bool, Option("--int8", help="The one in 8-bit integers: smaller and faster.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Make models/released/NAME.onnx of networks that were trained on all patients.
+
+    It has the rule and the numbers of the cross-validation. dvc add and make push then release it.
+    """
+    from brainseg.commands import release as command
+
+    print(command.run(name, runs, numbers, "int8" if int8 else "float32"))
 
 
 @_command("card")

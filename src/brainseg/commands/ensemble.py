@@ -22,7 +22,7 @@ from brainseg.io.sequences import CHANNELS, FLAIR
 from brainseg.models import manifest
 
 FILE = "ensemble.onnx"
-PROCESSED, SPLIT, RELEASED = Path("data/processed"), Path("data/splits/split.csv"), "models/unet.onnx"
+PROCESSED, SPLIT, EXPORTED = Path("data/processed"), Path("data/splits/split.csv"), "models/unet.onnx"
 TIMED = 32  # slices
 
 
@@ -44,7 +44,7 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
         raise DataError(", ".join(names), "is one run", "name two or more")
     params = config.load("evaluate", path=root / "params.yaml").evaluate
     with ExitStack() as stack:
-        parts = [stack.enter_context(_find(name, root)) for name in names]
+        parts = [stack.enter_context(find(name, root)) for name in names]
         told = [ensemble.read_facts(name, part) for name, part in zip(names, parts, strict=True)]
         model = ensemble.describe(names, [each for each, _ in told], [marks for _, marks in told])
         data = dataset.load(root / PROCESSED, root / SPLIT, model.protocol.unit)
@@ -64,15 +64,15 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
 
 
 @contextmanager
-def _find(name: str, root: Path) -> Iterator[Path]:
+def find(name: str, root: Path, exported: str = EXPORTED) -> Iterator[Path]:
     """The exported model of a run, or a file, or that of a folder."""
     place = root / name
     if place.is_dir():
-        place /= Path(RELEASED).name
+        place /= Path(exported).name
     if place.suffix == ".onnx" or place.is_file():
         yield place
         return
-    with revision.fetched(RELEASED, name, root) as path:
+    with revision.fetched(exported, name, root) as path:
         yield path
 
 

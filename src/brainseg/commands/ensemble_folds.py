@@ -79,7 +79,8 @@ def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> F
     )  # fmt: skip
     patients, validated = (result.per_patient[result.per_patient["subset"] == name] for name in ("test", "val"))
     slices = result.per_slice[result.per_slice["subset"] == "test"]
-    told = {**cross_validation.drop_test_fold(params), "ensemble": {"members": list(members)}}
+    recipes = [cross_validation.drop_test_fold(revision.params(read)) for read in readers]
+    told = {**recipes[0], "ensemble": {"members": list(members), "params": recipes}}
     fold = Fold(number, " + ".join(members), {"split": {}})
     return FoldScores(
         fold, patients, validated, slices, result.calibration, result.report, told, revision.sources(first)

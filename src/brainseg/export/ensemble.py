@@ -12,6 +12,7 @@ from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 from brainseg.inference import onnx_session, sealed
 from brainseg.models.manifest import ExportedManifest, Part
 
+COMPUTES = {"float32": "float32", "int8": "8-bit integers"}
 SAME = ("contract", "preprocess", "data")  # what parts must share: input, output, and who was trained on
 
 
@@ -40,14 +41,15 @@ def merge(paths: Sequence[Path]) -> onnx.ModelProto:
     return merged
 
 
-def read_facts(name: str, path: Path) -> tuple[ExportedManifest, list[str]]:
+def read_facts(name: str, path: Path, variant: str = "float32") -> tuple[ExportedManifest, list[str]]:
     """The manifest and the marks of a part.
 
     Args:
         name: what errors call it.
+        variant: ``float32`` or ``int8``.
 
     Raises:
-        DataError: it is in 8 bits, or an ensemble itself. IntegrityError: it is damaged or of another version.
+        DataError: it is of another variant, or an ensemble itself. IntegrityError: it is damaged or of another version.
     """
     facts = onnx_session.Session(path).facts
     try:
@@ -55,10 +57,19 @@ def read_facts(name: str, path: Path) -> tuple[ExportedManifest, list[str]]:
     except ValueError as error:
         what = f"its metadata are of another version: {reason(error)}"
         raise IntegrityError(name, what, sealed.REMEDY) from None
-    if model.parts or facts["variant"] != "float32":
-        what = "is an ensemble" if model.parts else "computes in 8-bit integers"
+    if model.parts or facts["variant"] != variant:
+        what = "is an ensemble" if model.parts else f"computes in {COMPUTES[facts['variant']]}"
         raise DataError(name, f"{what}, so it cannot be a part", "name the runs, or their models/unet.onnx")
     return model, facts["marks"]
+
+
+def join(
+    names: Sequence[str], paths: Sequence[Path], models: Sequence[ExportedManifest]
+) -> tuple[onnx.ModelProto, ExportedManifest]:
+    """The graph and the manifest of several networks, or of one, which stays as it is."""
+    if len(paths) == 1:
+        return onnx.load(paths[0]), models[0]
+    return merge(paths), describe(names, models, [model.protocol.marks for model in models])
 
 
 def describe(

@@ -1,0 +1,139 @@
+"""`brainseg release`: networks trained on all patients as one file, with the rule and numbers of their recipe.
+
+No patient is left to score such a network, so its numbers are those of the cross-validation of its recipe, as nnU-Net
+does it (Isensee et al., 2021, doi:10.1038/s41592-020-01008-z). The file says so.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from brainseg import config, files
+from brainseg.commands import ensemble as runs
+from brainseg.errors import DataError, Problem, raise_all
+from brainseg.evaluation import results
+from brainseg.evaluation.results import CrossValidationSummary
+from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
+
+FOLDER = Path("models/released")
+EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
+RECIPE = ("train", "network", "augmentation", "preprocess")  # blocks that must be those of the cross-validation
+# What may differ: who is trained on, by which random numbers, and with how much of the machine.
+FREE = {"train": {"subset", "seed", "device", "threads"}}
+
+
+def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32", root: Path = Path()) -> str:
+    """Write ``models/released/NAME.onnx``; return what it is.
+
+    Args:
+        names: of one run, or of several whose mean is released; trained with ``train.subset: all``.
+        numbers: the folder of the cross-validation of their recipe; of an ensemble that of ``--out-of-fold``.
+        variant: ``float32`` or ``int8``, of one network alone.
+
+    Raises:
+        DataError: a run was not trained on all patients, or by another recipe than that of the numbers.
+        IntegrityError: a file is damaged.
+    """
+    from brainseg.export import ensemble, onnx_files
+
+    summary = results.read(numbers / "summary.json", CrossValidationSummary)
+    with ExitStack() as stack:
+        parts = [stack.enter_context(runs.find(each, root, EXPORTED[variant])) for each in names]
+        models = [ensemble.read_facts(each, part, variant)[0] for each, part in zip(names, parts, strict=True)]
+        check(names, models, summary, numbers)
+        graph, model = ensemble.join(names, parts, models)
+        told = describe(model, summary, variant)
+        with files.replacing(root / FOLDER / f"{name}.onnx") as path:
+            onnx_files.write_model(path, graph, told)
+    size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
+    dice = summary.test.volume.dice
+    return (
+        f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB, rule "
+        f"{told['rule']}; its recipe out of fold: volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
+    )
+
+
+def check(
+    names: Sequence[str], models: Sequence[ExportedManifest], summary: CrossValidationSummary, numbers: Path
+) -> None:
+    """Refuse runs whose recipe is not the one that was cross-validated, or that were not trained on all its patients.
+
+    Raises:
+        DataError: naming each run and what differs.
+    """
+    recipes = list_recipes(summary)
+    if len(recipes) != len(names):
+        what = f"has the numbers of {len(recipes)} networks, {len(names)} are to be released"
+        raise DataError(numbers, what, "name one run for each member, in their order")
+    problems = []
+    for name, model, recipe in zip(names, models, recipes, strict=True):
+        if TRAINED_ON_ALL not in model.protocol.marks:
+            what = "was not trained on all patients"
+            problems.append(Problem(name, what, "train it so: brainseg repro [RECIPE] -S train.subset=all"))
+        total, tested = sum(model.protocol.patients.values()), summary.protocol.patients
+        if total != tested or model.protocol.source != summary.protocol.source:
+            what = f"has {total} patients of {model.protocol.source}, {numbers} {tested} of {summary.protocol.source}"
+            problems.append(Problem(name, what, "cross-validate on the data that it was trained on"))
+        if differs := find_differences(model, recipe):
+            what = f"is of another recipe than {numbers}: {', '.join(differs)}"
+            problems.append(Problem(name, what, "name the cross-validation of this recipe"))
+    raise_all(problems, DataError)
+
+
+def list_recipes(summary: CrossValidationSummary) -> list[Mapping[str, Any]]:
+    """The parameters of the network that was cross-validated; of an ensemble those of each member."""
+    joined = summary.params.get("ensemble")
+    return joined["params"] if joined else [summary.params]
+
+
+def find_differences(model: ExportedManifest, recipe: Mapping[str, Any]) -> list[str]:
+    """The parameters in which a model differs from a recipe, with both values."""
+    own = {
+        "train": model.training.parameters.train.model_dump(),
+        "augmentation": model.training.parameters.augmentation.model_dump(),
+        "network": model.network.model_dump(),
+        "preprocess": model.preprocess.model_dump(),
+    }
+    told = config.merge(config.list_defaults(*RECIPE), {block: recipe[block] for block in RECIPE})
+    return [
+        f"{block}.{key} {value}, there {told[block].get(key)}"
+        for block in RECIPE
+        for key, value in own[block].items()
+        if key not in FREE.get(block, ()) and value != told[block].get(key)
+    ]
+
+
+def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: str) -> dict[str, Any]:
+    """The metadata of the file: ``model``, the rule that the folds chose in their middle, the numbers out of fold."""
+    from brainseg.inference import onnx_session
+
+    patients, folds = summary.protocol.patients, summary.folds
+    mark = (
+        f"trained on all {patients} patients; its numbers are those of its recipe in {len(folds)} folds, where each "
+        "patient is scored by a network that has not seen it"
+    )
+    marks = [mark, *(each for each in model.protocol.marks if each != TRAINED_ON_ALL)]
+    counts = {
+        "patients": {"train": patients, "val": 0, "test": patients},
+        "slices": {"train": summary.protocol.slices, "val": 0, "test": summary.protocol.slices},
+    }
+    protocol = model.protocol.model_copy(update={**counts, "marks": marks})
+    rule = {
+        "threshold": round(statistics.median(fold.threshold for fold in folds), 6),
+        "min_component": round(statistics.median(fold.min_component for fold in folds)),
+        "mirror": summary.protocol.tta != "none",
+        "temperature": round(statistics.median(fold.temperature for fold in folds), 6),
+    }
+    return {
+        "format": onnx_session.FORMAT,
+        "variant": variant,
+        "marks": marks,
+        "model": model.model_copy(update={"protocol": protocol}).exported(),
+        "rule": rule,
+        "evaluation": {
+            "protocol": summary.protocol.model_dump(exclude_unset=True) | {"marks": marks},
+            "test": summary.test.model_dump(exclude_unset=True),
+        },
+    }

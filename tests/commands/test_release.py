@@ -1,0 +1,98 @@
+"""`brainseg release`: networks trained on all patients, with the rule and the numbers of their recipe out of fold."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+
+from brainseg.commands import release
+from brainseg.errors import DataError
+from brainseg.inference.outlining import Outliner
+from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
+from tests.support import onnx_toy, run_files
+
+FIELDS = set(ExportedManifest.model_fields) - {"parts"}
+TOLD = run_files.cross_validation()
+
+
+def write_numbers(folder, **changes):
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(run_files.cross_validation(**changes)))
+    return folder
+
+
+def write_model(path, channel=1, variant="float32", **changes):
+    """A toy that says it is the committed network, trained on all patients."""
+    model = {name: value for name, value in run_files.manifest(**changes).items() if name in FIELDS}
+    model["contract"] = model["contract"] | {"size": [32, 32]}
+    told = onnx_toy.facts(model=model, variant=variant, marks=model["protocol"]["marks"])
+    return onnx_toy.write(path, told, channel=channel)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_numbers(tmp_path / "numbers")
+    write_model(tmp_path / "all.onnx", protocol={"marks": [TRAINED_ON_ALL]})
+    return tmp_path
+
+
+def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
+    said = release.run("default", ["all.onnx"], project / "numbers")
+    assert said.startswith("models/released/default.onnx: 1 network, float32, ") and "out of fold" in said
+    outliner = Outliner(project / "models/released/default.onnx")
+    assert outliner.rule.threshold == statistics.median(fold["threshold"] for fold in TOLD["folds"])
+    assert outliner.rule.min_component == statistics.median(fold["min_component"] for fold in TOLD["folds"])
+    assert outliner.mirror
+    facts = outliner.facts
+    assert facts["evaluation"]["test"] == TOLD["test"]
+    assert facts["model"]["protocol"]["patients"] == {"train": 110, "val": 0, "test": 110}
+    assert facts["marks"] == facts["model"]["protocol"]["marks"]
+    assert facts["marks"][0].startswith("trained on all 110 patients") and TRAINED_ON_ALL not in facts["marks"]
+    images = np.full((1, 32, 32, 3), 60, np.uint8)
+    assert (outliner.on_grid(images) == Outliner(project / "all.onnx").on_grid(images)).all()
+
+
+def test_the_one_in_8_bits(project):
+    write_model(project / "small.onnx", variant="int8", protocol={"marks": [TRAINED_ON_ALL]})
+    release.run("fast", ["small.onnx"], project / "numbers", "int8")
+    assert Outliner(project / "models/released/fast.onnx").facts["variant"] == "int8"
+    with pytest.raises(DataError, match="computes in 8-bit integers"):
+        release.run("fast", ["small.onnx"], project / "numbers")
+
+
+def test_several_with_the_numbers_of_their_mean(project):
+    folded = {name: TOLD["params"][name] for name in TOLD["params"]}
+    joined = {"members": ["cv-a-0", "cv-b-0"], "params": [folded, folded]}
+    numbers = write_numbers(project / "joined", params={"ensemble": joined})
+    write_model(project / "two.onnx", channel=0, protocol={"marks": [TRAINED_ON_ALL]}, weights_sha256="2" * 64)
+    release.run("best", ["all.onnx", "two.onnx"], numbers)
+    outliner = Outliner(project / "models/released/best.onnx")
+    assert len(outliner.facts["model"]["parts"]) == 2
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    images[..., 0], images[..., 1] = 40, 80
+    assert (np.abs(outliner.on_grid(images).astype(int) - 60) <= 1).all()
+    with pytest.raises(DataError, match="has the numbers of 2 networks, 1 are to be released"):
+        release.run("best", ["all.onnx"], numbers)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"protocol": {"marks": []}}, "was not trained on all patients"),
+    ({"network": {"filters": 16}}, r"is of another recipe than \S+numbers: network.filters 16, there 32"),
+    ({"training": {"parameters": {"train": {"epochs": 3}}}}, "train.epochs 3, there 40"),
+    ({"protocol": {"patients": {"train": 5}}}, "has 38 patients of kaggle"),
+    ({"protocol": {"source": "folder"}}, "patients of folder"),
+])  # fmt: skip
+def test_what_does_not_belong_to_the_numbers_is_refused(project, changes, message):
+    whole = run_files.change({"protocol": {"marks": [TRAINED_ON_ALL]}}, changes)
+    write_model(project / "other.onnx", **whole)
+    with pytest.raises(DataError, match=message):
+        release.run("default", ["other.onnx"], project / "numbers")
+    assert not (project / "models/released/default.onnx").exists()
+
+
+def test_the_seed_and_the_machine_are_no_part_of_a_recipe(project):
+    other = {"train": {"seed": 9, "threads": 4, "device": "cpu", "subset": "all"}}
+    write_model(project / "seed.onnx", protocol={"marks": [TRAINED_ON_ALL]}, training={"parameters": other})
+    assert "1 network" in release.run("default", ["seed.onnx"], project / "numbers")
