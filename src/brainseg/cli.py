@@ -158,7 +158,9 @@ Settings = Annotated[
     list[str] | None,
     Option("--set", "-S", metavar="KEY=VALUE", help="Set a parameter, as DVC's -S; its name and value are checked."),
 ]
-ModelFile = Annotated[Path, Option("--model", metavar="FILE", help="The ONNX file of the model, or the name of a released one.")]
+ModelFile = Annotated[
+    Path, Option("--model", metavar="FILE", help="The ONNX file of the model, or the name of a released one.")
+]
 
 
 @app.callback()
@@ -566,19 +568,20 @@ def ensemble(
 def release(
     name: Annotated[str, Argument(metavar="NAME", help="What it is called: fast, default or best.")],
     runs: Annotated[list[str], Argument(metavar="RUN...", help="Runs with train.subset=all; of several the mean.")],
-    numbers: Annotated[
-        Path, Option("--numbers", metavar="DIR", help="The cross-validation of their recipe.")
-    ] = Path("metrics/cross_validation"),
+    numbers: Annotated[Path, Option("--numbers", metavar="DIR", help="The cross-validation of their recipe.")] = Path(
+        "metrics/cross_validation"
+    ),
     int8: Annotated[bool, Option("--int8", help="The one in 8-bit integers: smaller and faster.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Make models/released/NAME.onnx of networks that were trained on all patients.
+    """Release networks that were trained on all patients.
 
-    It has the rule and the numbers of the cross-validation. dvc add and make push then release it.
+    models/released/NAME.onnx has the rule and numbers of their recipe out of fold; make push puts it into weights/.
     """
     from brainseg.commands import release as command
 
     print(command.run(name, runs, numbers, "int8" if int8 else "float32"))
+    command.keep(name)
 
 
 @_command("card")

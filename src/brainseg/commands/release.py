@@ -5,6 +5,8 @@ does it (Isensee et al., 2021, doi:10.1038/s41592-020-01008-z). The file says so
 """
 
 import statistics
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import Any
 
 from brainseg import config, files
 from brainseg.commands import ensemble as runs
-from brainseg.errors import DataError, Problem, raise_all
+from brainseg.errors import DataError, MachineError, Problem, raise_all
 from brainseg.evaluation import results
 from brainseg.evaluation.results import CrossValidationSummary
+from brainseg.experiments import repro
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 
 FOLDER = Path("models/released")
@@ -48,11 +51,26 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
             onnx_files.write_model(path, graph, told)
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
-    dice = summary.test.volume.dice
+    rule, dice = told["rule"], summary.test.volume.dice
     return (
-        f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB, rule "
-        f"{told['rule']}; its recipe out of fold: volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
+        f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; threshold "
+        f"{rule['threshold']:g}, smallest component {rule['min_component']} voxels, temperature "
+        f"{rule['temperature']:g}; its recipe out of fold: volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
     )
+
+
+def keep(name: str, root: Path = Path()) -> None:
+    """Give the file to DVC, which is to push it to ``weights`` and nowhere else.
+
+    Raises:
+        MachineError: DVC does not take it.
+    """
+    tracked = root / FOLDER / f"{name}.onnx.dvc"
+    files.write_text(tracked, f"outs:\n- path: {name}.onnx\n  remote: weights\n")
+    files.write_text(root / FOLDER / ".gitignore", "*.onnx\n")
+    command = [sys.executable, "-m", repro.DVC, "commit", "--force", str(tracked.relative_to(root))]
+    if subprocess.run(command, cwd=root, env=repro.environment()).returncode:
+        raise MachineError(tracked, "DVC did not take the model", "correct what it says above, then run this again")
 
 
 def check(

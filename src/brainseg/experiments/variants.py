@@ -38,6 +38,7 @@ WORDS = {
     "train.optimizer": ALONE,
     "train.precision": ALONE,
     "train.schedule": ALONE,
+    "train.subset": ALONE,
     "train.weight_decay": "wd",
     "network.name": ALONE,
     "evaluate.seed": "evaluate_seed",
