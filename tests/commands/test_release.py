@@ -1,6 +1,7 @@
 """`brainseg release`: networks trained on all patients, with the rule and the numbers of their recipe out of fold."""
 
 import json
+import shutil
 import statistics
 
 import numpy as np
@@ -19,6 +20,7 @@ TOLD = run_files.cross_validation()
 def write_numbers(folder, **changes):
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(run_files.cross_validation(**changes)))
+    shutil.copy(run_files.ROOT / "metrics/cross_validation/per_patient.csv", folder)
     return folder
 
 
@@ -50,6 +52,8 @@ def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
     assert facts["model"]["protocol"]["patients"] == {"train": 110, "val": 0, "test": 110}
     assert facts["marks"] == facts["model"]["protocol"]["marks"]
     assert facts["marks"][0].startswith("trained on all 110 patients") and TRAINED_ON_ALL not in facts["marks"]
+    interval = facts["volume_interval"]
+    assert interval["low"] < 1 < interval["high"] and 0.87 <= interval["covered"] <= 0.93
     images = np.full((1, 32, 32, 3), 60, np.uint8)
     assert (outliner.on_grid(images) == Outliner(project / "all.onnx").on_grid(images)).all()
 

@@ -82,7 +82,8 @@ def test_a_picture_gives_a_png_of_its_size(tmp_path):
     assert row == {
         "case": "a", "source": str(tmp_path / "a.png"), "kind": "picture", "channels": "FLAIR, FLAIR, FLAIR",
         "slices": "1", "slices_with_tumour": "1", "largest_slice": "1", "area_mm2": "", "area_pixels": str(area),
-        "volume_ml": "", "mean_probability": "0.800", "warnings": row["warnings"], "seconds": row["seconds"],
+        "volume_ml": "", "volume_ml_low": "", "volume_ml_high": "", "mean_probability": "0.800",
+        "warnings": row["warnings"], "seconds": row["seconds"],
         "mask": "masks/a.png", "seg": "", "overlay": "overlays/a.png", "probabilities": "", "model": "ab" * 32,
         "variant": "float32", "error": "",
     }  # fmt: skip

@@ -14,8 +14,9 @@ from typing import Any
 
 from brainseg import config, files
 from brainseg.commands import ensemble as runs
-from brainseg.errors import DataError, MachineError, Problem, raise_all
-from brainseg.evaluation import results
+from brainseg.data import csv_tables
+from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
+from brainseg.evaluation import results, volume_interval
 from brainseg.evaluation.results import CrossValidationSummary
 from brainseg.experiments import repro
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
@@ -47,7 +48,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         models = [ensemble.read_facts(each, part, variant)[0] for each, part in zip(names, parts, strict=True)]
         check(names, models, summary, numbers)
         graph, model = ensemble.join(names, parts, models)
-        told = describe(model, summary, variant)
+        told = describe(model, summary, variant) | {"volume_interval": read_interval(numbers)}
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
             onnx_files.write_model(path, graph, told)
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
@@ -121,6 +122,20 @@ def find_differences(model: ExportedManifest, recipe: Mapping[str, Any]) -> list
         for key, value in own[block].items()
         if key not in FREE.get(block, ()) and value != told[block].get(key)
     ]
+
+
+def read_interval(numbers: Path) -> dict[str, Any] | None:
+    """By what the marked volume of a patient differs from the outlined one, out of fold; None: too few patients."""
+    path = numbers / "per_patient.csv"
+    with guard(path, results.FOLDS_AGAIN):
+        table = csv_tables.read_csv(path)
+        volumes = table["predicted_pixels"], table["tumour_pixels"]
+        found = volume_interval.fit(*volumes)
+    if found is None:
+        return None
+    held = volume_interval.coverage(*volumes)
+    told = {"level": volume_interval.LEVEL, "low": round(found[0], 4), "high": round(found[1], 4)}
+    return told | {"patients": len(table), "covered": round(held, 4)}
 
 
 def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: str) -> dict[str, Any]:

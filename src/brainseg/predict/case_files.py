@@ -96,6 +96,7 @@ def make_row(
 ) -> dict[str, Any]:
     """A row of summary.csv without the names of files. Values that are not known are empty."""
     measured = measurements.measure(case, result.mask, result.probability)
+    low, high = measurements.estimate_interval(measured.volume_ml, facts) or (None, None)
     return {
         "case": name,
         "source": to_cell(label),
@@ -107,6 +108,8 @@ def make_row(
         "area_mm2": _format(measured.area_mm2, 1),
         "area_pixels": measured.area_pixels,
         "volume_ml": _format(measured.volume_ml, 3),
+        "volume_ml_low": _format(low, 3),
+        "volume_ml_high": _format(high, 3),
         "mean_probability": _format(measured.mean, 3),
         "warnings": errors.printable("; ".join(warnings)),
         "model": facts["model"]["weights_sha256"],

@@ -26,7 +26,19 @@ from brainseg.inference.answers import lesions
 
 COLUMNS = (
     *("case", "source", "kind", "channels", "slices", "slices_with_tumour", "largest_slice", "area_mm2", "area_pixels"),
-    *("volume_ml", "mean_probability", "warnings", "seconds", "mask", "seg", "overlay", "probabilities", "model"),
+    *(
+        "volume_ml",
+        "volume_ml_low",
+        "volume_ml_high",
+        "mean_probability",
+        "warnings",
+        "seconds",
+        "mask",
+        "seg",
+        "overlay",
+        "probabilities",
+        "model",
+    ),
     *("variant", "error"),
 )
 NUMBERS = ("slices", "slices_with_tumour", "area_pixels")  # of the columns

@@ -41,3 +41,14 @@ def test_without_tumour_an_area_is_nought_and_its_slice_and_probability_are_not_
     volume = volumes.to_axial(mask.transpose(2, 1, 0), np.eye(4))
     found = measurements.measure(cases.make_case("a", "nifti", mask, volume), mask, probability)
     assert (found.largest, found.area_pixels, found.area_mm2, found.volume_ml, found.mean) == (None, 0, 0.0, 0.0, None)
+
+
+def test_the_interval_of_a_volume_is_what_the_model_knows():
+    facts = {"volume_interval": {"level": 0.9, "low": 0.5, "high": 1.5, "patients": 110, "covered": 0.91}}
+    assert measurements.estimate_interval(8.0, facts) == (4, 12)
+    assert measurements.estimate_interval(None, facts) is measurements.estimate_interval(0.0, facts) is None
+    assert (
+        measurements.estimate_interval(8.0, {})
+        is measurements.estimate_interval(8.0, {"volume_interval": None})
+        is None
+    )

@@ -53,6 +53,16 @@ def measure(case: Case, mask: np.ndarray, probability: np.ndarray) -> Measuremen
     )
 
 
+def estimate_interval(volume_ml: float | None, facts: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Where the marked volume lies for nine of ten patients like those that the model's recipe was tested on.
+
+    Args:
+        facts: the metadata of the model's file; only released models know it.
+    """
+    ratios = facts.get("volume_interval")
+    return (volume_ml * ratios["low"], volume_ml * ratios["high"]) if ratios and volume_ml else None
+
+
 def is_of_phantoms(facts: Mapping[str, Any]) -> bool:
     """Whether a model was trained only on drawn phantoms. ``facts``: the metadata of its file."""
     return facts["model"]["protocol"].get("source") == "phantom"
