@@ -54,13 +54,15 @@ class Use(NamedTuple):
     """``look``: the results that lie in a folder before it is used.
 
     ``own``: whether a result comes of the hurt file. It may differ if that file is obeyed, and be missing if it is
-    refused. All others must be right in any case.
+    refused. All others must be right in any case. ``does_without``: it goes on without the hurt file, with a warning
+    that names it, and has something else to show in its place.
     """
 
     name: str
     act: Callable[[Path], Used]
     look: Callable[[Path], dict[str, str]] = nothing
     own: Callable[[str], bool] = everything
+    does_without: bool = False
 
 
 def stage(name: str) -> Use:

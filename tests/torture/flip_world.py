@@ -52,7 +52,7 @@ class Target(NamedTuple):
 
 EVERY_INPUT = ("inputs/pictures", "inputs/dicom")
 READERS = tuple(stage(name) for name in ("train", "evaluate", "export"))
-EXAMPLES = serve("models/unet.onnx")
+EXAMPLES = serve("models/unet.onnx")._replace(does_without=True)  # shows the packaged phantoms then
 FOLDS = "metrics/cross_validation"
 
 

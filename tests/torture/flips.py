@@ -4,7 +4,8 @@ Each file in turn, a third of the bits in its first KiB, a third in its last, a 
 file keeps its date, as a disk that rots has it. Before, the same use of the intact file says what is right.
 
 refused: one of the exit codes 2 to 5, a line ERROR that names the file, and nothing wrong is left behind: what comes of
-other files is right, and what comes of this one is right, as it was, or missing. harmless: the same bytes as before.
+other files is right, and what comes of this one is right, as it was, or missing. told: the server's examples are the
+packaged ones, and a warning names the file. harmless: the same bytes as before.
 obeyed: params.yaml says another valid value, or an image of a format without a checksum shows another picture: nobody
 can tell that from what a user meant; only what comes of it may differ. All else is a failure.
 """
@@ -23,7 +24,7 @@ from tests.torture.project import Finished
 from tests.torture.report import Result
 
 COUNT = 500
-GOOD = frozenset(("refused", "harmless", "obeyed"))
+GOOD = frozenset(("refused", "told", "harmless", "obeyed"))
 CODES = (2, 3, 4, 5)
 EDGE = 1024  # bytes
 
@@ -103,13 +104,15 @@ def judge(target: Target, use: Use, path: Path, results: Results, done: Finished
     if done.code == 0:
         if not others and not own:
             return "harmless", ""
+        if use.does_without and not others and is_named(target, path, done):
+            return "told", ""
         is_obeyed = target.may_obey and not others
         return "obeyed" if is_obeyed else "silent wrong answer", f"{others} {own}".strip()
     if done.code not in CODES or not done.error_lines:
         return "no error with a code", f"code {done.code}: {done.text[-300:]}"
     if target.must_heal:
         return "locked out", shown
-    if not any(name in line for line in done.error_lines for name in names(target, path)):
+    if not is_named(target, path, done):
         return "refused without its name", shown
     if others:
         return "took others with it", f"{others}; {shown}"
@@ -133,6 +136,11 @@ def find_left(use: Use, results: Results) -> str:
     kept = {name: value for name, value in results.now.items()
             if use.own(name) and value not in (results.right.get(name), results.before.get(name))}  # fmt: skip
     return project.differences({name: results.right.get(name, "") for name in kept}, kept)
+
+
+def is_named(target: Target, path: Path, done: Finished) -> bool:
+    """Whether an error or a warning names the file."""
+    return any(name in line for line in done.error_lines for name in names(target, path))
 
 
 def names(target: Target, path: Path) -> tuple[str, ...]:
