@@ -122,6 +122,7 @@ def test_t1_every_fault_at_once(tmp_path):
 # By block: what older files lack.
 LATER = {
     "download": {"layout", "patients"},
+    "split": {"inner_folds", "inner_fold"},
     "train": {"sampling", "subset"},
     "augmentation": {"lesion_mix", "scalp_dropout"},
     "evaluate": {"temperature"},

@@ -537,6 +537,40 @@ def cross_validate(
         mlflow_runs.log_cross_validation()
 
 
+@_command("tune", folders=("space",))
+def tune(
+    space: Annotated[Path, Argument(metavar="SPACE", help="The parameters and ranges, as recipes/tune/default.yaml.")],
+    trials: Annotated[int, Option("--trials", min=1, metavar="N", help="The number of trials in all.")] = 30,
+    jobs: Annotated[int, Option("--jobs", min=1, metavar="N", help="The number of trials at once.")] = 1,
+    inner_folds: Annotated[
+        int, Option("--inner-folds", min=1, metavar="N", help="On how many inner folds each trial is trained.")
+    ] = 1,
+    name: Annotated[str | None, Option("--name", help="The name of the search. Default: that of the file.")] = None,
+    seed: Annotated[int, Option("--seed", min=0, metavar="N", help="Of the proposals.")] = 1,
+    storage: Annotated[
+        str | None, Option("--storage", metavar="URL", help="A database of Optuna's. Default: .brainseg/tune/NAME.")
+    ] = None,
+    repeats: Annotated[
+        int,
+        Option("--repeats", min=0, metavar="N", help="Trainings of params.yaml with other seeds: what chance does."),
+    ] = 3,
+    verdict: Annotated[
+        bool, Option("--verdict/--no-verdict", help="Compare the best with params.yaml on the test fold at the end.")
+    ] = True,
+    quiet: Annotated[bool, Option("--quiet", help="Lines for a log, no table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Search for better parameters with Optuna.
+
+    No trial sees a patient of the test fold. A search that was stopped goes on with the same command.
+    """
+    from brainseg.tuning import search
+    from brainseg.tuning import tune as command
+
+    options = search.Options(trials, jobs, seed, storage)
+    print(command.run(space, options, inner_folds, name, repeats, verdict=verdict, quiet=quiet))
+
+
 @_command("ensemble", folders=("runs",))
 def ensemble(
     runs: Annotated[list[str], Argument(metavar="RUN...", help="Two or more runs, or files or folders of models.")],

@@ -97,6 +97,8 @@ class Split(ParamsBlock):
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     patients: Annotated[int, Field(ge=1)] | None
     file: str | None
+    inner_folds: Annotated[int, Field(ge=2, le=1000)] | None = None
+    inner_fold: Annotated[int, Field(ge=0)] = 0
     seed: Seed
 
 
@@ -315,6 +317,14 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
         f"network.name is {network.name}, split.unit {split.unit}": (
             network.name == "unet3d" and split.unit == "slice",
             "set split.unit: patient; it also outlines the neighbours of a slice, which may be test slices",
+        ),
+        f"split.inner_folds is {split.inner_folds}, split.unit {split.unit}, split.file {split.file}": (
+            split.inner_folds is not None and (split.unit != "patient" or split.file is not None),
+            "set split.inner_folds: null, or split.unit: patient and split.file: null",
+        ),
+        f"split.inner_fold is {split.inner_fold}, split.inner_folds {split.inner_folds}": (
+            split.inner_fold >= (split.inner_folds or 1),
+            f"set split.inner_fold to 0..{(split.inner_folds or 1) - 1}",
         ),
         f"split.test_fold is {split.test_fold}, split.folds {split.folds}": (
             split.test_fold >= split.folds and split.file is None and split.unit != "institution",

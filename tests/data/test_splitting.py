@@ -222,3 +222,14 @@ def test_s3_refused_when_a_part_cannot_have_tumour(project_root):
     (project_root / "mine.csv").write_text("patient,subset\nP000,train\nP001,val\nP003,test\n")
     with pytest.raises(DataError, match="the test subset has 1 patients, 3 slices, none with tumour"):
         splitting.split(cohort(4, tumour_patients=3), params(file="mine.csv"))
+
+
+def test_inner_folds_leave_out_the_patients_of_the_test_fold():
+    """Each patient outside of it is tested once; those in it are unused, whatever the inner fold is."""
+    slices = cohort()
+    outer = patients_of(splitting.split(slices, params(test_fold=2)))
+    parts = [patients_of(splitting.split(slices, params(test_fold=2, inner_folds=4, inner_fold=k))) for k in range(4)]
+    assert all(part["unused"] == outer["test"] for part in parts)
+    tested = [patient for part in parts for patient in part["test"]]
+    assert sorted(tested) == sorted(outer["train"] | outer["val"])
+    assert all(part["train"] and part["val"] and not part["val"] & part["test"] for part in parts)

@@ -223,7 +223,7 @@ def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, job
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    free, running, seen = cross_validation._queue_devices(jobs), Barrier(jobs), []
+    free, running, seen = cross_validation.queue_devices(jobs), Barrier(jobs), []
 
     def shown(fold, root, device):
         seen.append(device.get("CUDA_VISIBLE_DEVICES"))

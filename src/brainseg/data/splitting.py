@@ -48,7 +48,9 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
         what = "has no slice with tumour, every mask is empty: there is nothing to learn"
         raise DataError("data/processed/slices.csv", what, "correct the masks, or preprocess.foreground if it is set")
     assigned = (
-        _read_own_split(slices, params.file, params) if params.file else _assign(_select_units(slices, params), params)
+        _read_own_split(slices, params.file, params)
+        if params.file
+        else _assign_inner(_assign(_select_units(slices, params), params), params)
     )
     keys = ["patient", "slice"] if params.unit == "slice" else ["patient"]
     table = slices.merge(assigned[[*keys, "fold", "subset"]], on=keys, how="left", validate="many_to_one")
@@ -130,6 +132,15 @@ def _assign(units: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     subset = np.full(len(units), "test", dtype=object)
     subset[others] = np.where(val, "val", "train")
     return units.assign(fold=folds, subset=subset)
+
+
+def _assign_inner(units: pd.DataFrame, params: config.Split) -> pd.DataFrame:
+    """With ``inner_folds``: the units outside the test fold, dealt again to these folds, without those in it."""
+    if params.inner_folds is None:
+        return units
+    others = units[units["subset"] != "test"].drop(columns=["fold", "subset"]).reset_index(drop=True)
+    inner = params.model_copy(update={"folds": params.inner_folds, "test_fold": params.inner_fold})
+    return _assign(others, inner)
 
 
 def _stratify(units: pd.DataFrame, params: config.Split) -> np.ndarray:

@@ -72,7 +72,7 @@ def run(
         if fold not in missing:
             print(f"fold {fold.number}: {fold.name} is there")
     _warn_of_shared_cores(overrides, min(jobs, len(missing)), root)
-    free = _queue_devices(jobs)
+    free = queue_devices(jobs)
     with ThreadPoolExecutor(jobs) as pool:
         codes = list(pool.map(partial(_run_fold, root=root, free=free), missing))
     raise_all([
@@ -160,7 +160,7 @@ def _warn_of_shared_cores(overrides: dict, at_once: int, root: Path) -> None:
         print(f"WARNING train.threads: {what}. Fix: {fix}", file=sys.stderr, flush=True)
 
 
-def _queue_devices(jobs: int) -> SimpleQueue[dict[str, str]]:
+def queue_devices(jobs: int) -> SimpleQueue[dict[str, str]]:
     """A queue of ``jobs`` environments: each names a GPU, in turn if there are fewer, or none if there is none."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = hardware.list_gpus() if given is None else given.split(",")

@@ -393,10 +393,13 @@ def _params(stages: dict) -> dict:
 
 
 def key(read: Reader, overrides: dict) -> str:
-    """A digest of what determines a cross-validation's numbers: data, code, parameters; not the number of the fold."""
+    """A digest of what determines the numbers of folds: data, code, parameters; not the number of the (inner) fold.
+
+    The test fold counts where there are inner ones: who is left out depends on it.
+    """
     raw = config.merge(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
     params = config.check(raw, Path("params.yaml")).model_dump()
-    params["split"]["test_fold"] = None
+    params["split"]["test_fold" if params["split"]["inner_folds"] is None else "inner_fold"] = None
     facts = sources(read).model_dump() | {"params": {block: params[block] for block in BLOCKS}}
     if initial := params["train"]["initial_weights"]:
         path = files.project_root() / Path(initial).expanduser()

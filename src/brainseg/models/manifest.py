@@ -123,6 +123,7 @@ def marks(download: Download, split: Split, train: Train) -> list[str]:
         "slice-level split: neighbours of test slices were trained on": split.unit == "slice",
         "institutions apart: none of the test patients' was trained on": split.unit == "institution",
         f"subset of {split.patients} patients": split.patients is not None,
+        "inner folds: the patients of the test fold are left out": split.inner_folds is not None,
         VALIDATION_SEEN: train.subset == "train_and_val",
         TRAINED_ON_ALL: train.subset == "all",
     }

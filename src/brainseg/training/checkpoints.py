@@ -25,6 +25,7 @@ from brainseg.errors import IntegrityError, MachineError
 PACKAGE = Path(__file__).parents[1]
 KEPT = 2
 PATTERN = "epoch-*.npz"
+PLACE = "BRAINSEG_CHECKPOINTS"  # a search removes those of trials that it has stopped
 
 
 WITHOUT_EFFECT = {"config.py", "errors.py", "files.py", "training/progress.py"}  # parameters have their own digest
@@ -72,8 +73,8 @@ def _imported_files(path: Path) -> list[Path]:
 
 
 def folder(training_key: str) -> Path:
-    """Where the checkpoints of a training are."""
-    return files.state_dir() / "checkpoints" / training_key
+    """Where the checkpoints of a training are; ``PLACE`` in the environment: somewhere else than usual."""
+    return Path(os.environ.get(PLACE) or files.state_dir() / "checkpoints") / training_key
 
 
 @contextmanager

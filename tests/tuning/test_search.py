@@ -1,0 +1,185 @@
+"""Optuna's proposals, and trials that are finished, stopped, failed or lost; without any training."""
+
+import hashlib
+import math
+import statistics
+import threading
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from brainseg.errors import DataError, RunError
+from brainseg.tuning import outcome, report, search, space, trials, tune
+from brainseg.tuning.progress import Board
+from brainseg.tuning.search import Options
+from brainseg.tuning.space import SearchSpace
+from brainseg.tuning.trials import Experiment, Study
+from tests.support.toy_pipeline import PROJECT
+
+EPOCHS = 9
+SPACE = SearchSpace(
+    parameters={
+        "train.learning_rate": space.Range(low=0.0001, high=0.1, log=True),
+        "train.loss": space.Choices(choices=["dice", "bce_dice"]),
+        "network.dropout": space.Range(low=0.0, high=0.5),
+    },
+    fixed={"train": {"epochs": EPOCHS}},
+)
+
+
+def objective(overrides) -> float:
+    """Best at a learning rate of 0.01, with bce_dice and without dropout."""
+    train = {"loss": "bce_dice", "learning_rate": 0.002} | overrides["train"]
+    dropout = overrides.get("network", {}).get("dropout", 0.1)
+    return 0.9 - 0.1 * abs(math.log10(train["learning_rate"]) + 2) - 0.2 * dropout - 0.05 * (train["loss"] == "dice")
+
+
+class Trainings:
+    """Arithmetic in place of trainings; ``names``: those that were run; ``broken``: the number of one that fails."""
+
+    def __init__(self):
+        self.names, self.broken, self.lock = [], None, threading.Lock()
+
+    def plan(self, study, overrides):
+        digest = hashlib.sha256(str(overrides).encode()).hexdigest()[:8]
+        return [Experiment(f"tune-{study.name}-{digest}-0", overrides)]
+
+    def run(self, study, experiments, watch, environment):
+        with self.lock:
+            self.names.append(experiments[0].name)
+            if len(self.names) == self.broken:
+                raise RunError("train.loss", "is not finite", "lower the learning rate")
+        score = objective(experiments[0].overrides)
+        for epoch in range(1, EPOCHS + 1):
+            if watch(epoch, score * epoch / EPOCHS):
+                return None
+        return score
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    found = Trainings()
+    monkeypatch.setattr(trials, "plan", found.plan)
+    monkeypatch.setattr(trials, "run", found.run)
+    monkeypatch.setattr(search.repro, "clean_up", lambda root: None)
+    return found
+
+
+@pytest.fixture
+def study(tmp_path, trainings):
+    (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
+    return Study("toy", tmp_path, 5, 1)
+
+
+def go(study, count, jobs=1, seed=1, searched=SPACE):
+    return search.run(study, searched, Options(count, jobs, seed), Board("toy", EPOCHS, is_quiet=True))
+
+
+def test_the_search_begins_with_the_default_and_finds_better(study):
+    found = go(study, 20)
+    first, best = found.trials[0], search.list_ended(found)[0]
+    assert first.params == {"train.learning_rate": 0.002, "train.loss": "bce_dice", "network.dropout": 0.1}
+    assert best.value > first.value + 0.02
+    states = [trial.state for trial in found.trials]
+    assert len(states) == 20 and states.count(TrialState.PRUNED) >= 3
+    assert all(max(t.intermediate_values) == 3 for t in found.trials if t.state == TrialState.PRUNED)  # a third
+
+
+def test_the_same_search_again_gives_the_same_proposals(study, tmp_path):
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/params.yaml").write_text((PROJECT / "params.yaml").read_text())
+    one, other = (go(each, 14) for each in (study, study._replace(root=tmp_path / "again")))
+    assert [trial.params for trial in one.trials] == [trial.params for trial in other.trials]
+
+
+def test_a_killed_search_runs_no_finished_trial_again(study, trainings):
+    """Two trials were running when it was killed: they are run again with the same parameters, the others are not."""
+    found = go(study, 5)
+    lost = [found.ask() for _ in range(2)]
+    proposed = [SPACE.suggest(trial) for trial in lost]
+    before = list(trainings.names)
+    again = go(study, 9)
+    assert trainings.names[:5] == before and not set(trainings.names[5:]) & set(before)
+    assert trainings.names[5:7] == [trainings.plan(study, each)[0].name for each in proposed]
+    assert search.count_begun(again) == 9 and len(trainings.names) == 9
+    assert [trial.params for trial in again.trials[7:9]] == [trial.params for trial in lost]
+    assert go(study, 9).trials[-1].number == again.trials[-1].number  # all are done
+
+
+def test_side_by_side_each_trial_is_run_once(study, trainings):
+    found = go(study, 16, jobs=4)
+    assert len(found.trials) == len(set(trainings.names)) == 16
+
+
+def test_a_trial_that_fails_is_no_end_of_the_search(study, trainings):
+    trainings.broken = 2
+    found = go(study, 6)
+    assert found.trials[1].state == TrialState.FAIL and "not finite" in found.trials[1].user_attrs[search.REASON]
+    assert search.count_begun(found) == 6
+    table = outcome.tabulate(found)
+    assert (table["state"] == "failed").sum() == 1 and table["dice"].iloc[0] == table["dice"].max()
+
+
+def test_another_search_of_the_same_name_is_refused(study):
+    go(study, 2)
+    with pytest.raises(DataError, match="toy: is a search of other ranges"):
+        go(study, 3, searched=SPACE.model_copy(update={"fixed": {"train": {"epochs": 3}}}))
+
+
+def test_a_search_without_a_result_says_where_to_look(study, trainings, monkeypatch):
+    def fail(*_):
+        raise RunError("train.loss", "is not finite", "")
+
+    monkeypatch.setattr(trials, "run", fail)
+    with pytest.raises(RunError, match="no trial came to its end"):
+        go(study, 2)
+
+
+def test_what_chance_explains():
+    """Blom's value is the mean of the largest of n normal values, within a few percent."""
+    rng = np.random.default_rng(1)
+    for count in (5, 30):
+        drawn = rng.normal(0, 0.01, (20000, count)).max(axis=1).mean()
+        assert outcome.expect_by_chance(count, 0.01) == pytest.approx(drawn, rel=0.03)
+    assert outcome.expect_by_chance(1, 0.01) == 0
+
+
+def test_the_report_has_every_trial_three_pictures_and_the_honest_sentence(study):
+    found = go(study, 20)
+    devices = search.cross_validation.queue_devices(1)
+    repeats = outcome.repeat_default(study, SPACE, 3, Board("toy", EPOCHS, is_quiet=True), devices)
+    assert repeats == pytest.approx([objective({"train": {}})] * 3)
+    done = outcome.gather(study, found, [0.80, 0.81, 0.79], None)
+    page = report.write(done, tune.watch_all(found))
+    text = page.read_text()
+    assert text.count("data:image/png") == 3 and text.count("<tr>") == 21
+    gain, chance = done.score - 0.80, outcome.expect_by_chance(20, statistics.stdev([0.80, 0.81, 0.79]))
+    assert f"chance explains {chance / gain:.0%} of the gain" in text
+    assert set(done.importance) == set(SPACE.parameters)
+    assert {path.name for path in page.parent.iterdir()} == {
+        "trials.csv", "summary.json", "history.png", "parallel.png", "importance.png", "report.html",
+    }  # fmt: skip
+
+
+def test_nothing_better_than_the_default_is_said(study):
+    done = outcome.gather(study, go(study, 3), [0.95, 0.96], None)
+    assert any("found nothing better" in line for line in outcome.describe(done))
+
+
+def test_the_board_tells_lines_or_a_table(capsys):
+    board = Board("toy", EPOCHS, is_quiet=True)
+    board.begin(3, {"train.learning_rate": 0.00123, "train.loss": "dice"})
+    board.update(3, 2, 0.5)
+    board.end(3, "stopped", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "trial 3: learning_rate 0.00123  loss dice" and lines[2] == "trial 3: stopped, 0.5000"
+    assert lines[1].startswith("trial 3: epoch 2 of 9, validation 0.500, ")
+    assert board.draw().row_count == 1
+
+
+def test_optuna_says_nothing_itself(study, capsys):
+    go(study, 2)
+    assert "A new study" not in capsys.readouterr().err
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
