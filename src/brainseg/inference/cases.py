@@ -24,9 +24,10 @@ _CONVERT = {
 class Case(NamedTuple):
     """``voxels`` (S, H, W) or (S, H, W, 3), axial. ``volume``: their place in space, None if it is not known.
 
-    ``kind``: picture, tif (with several pages), dicom, or one of scans.READERS. ``channels``: the contrast in each
-    model channel. ``remarks``: for the reader of the answer, what was assumed or passed over. ``origin``: of DICOM,
-    what a SEG of the outline refers to; None where none can be made, of DICOM for the reason ``no_seg``.
+    ``kind``: picture, slices, tif (with several pages), dicom, or one of scans.READERS. ``channels``: the contrast in
+    each model channel. ``remarks``: for the reader of the answer, what was assumed or passed over. ``origin``: of
+    DICOM, what a SEG of the outline refers to; None where none can be made, of DICOM for the reason ``no_seg``.
+    ``numbers``: of slices, which are numbered pictures, ascending; those of other kinds are 1, 2, ...
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case(NamedTuple):
     remarks: tuple[str, ...] = ()
     origin: Origin | None = None
     no_seg: str = ""
+    numbers: tuple[int, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -126,7 +128,7 @@ def combine(parts: dict[str, Case], name: str) -> Case:
     volume = flair.volume._replace(voxels=voxels) if flair.volume else None
     channels = [ROLES[role if role in parts else "flair"] for role in ROLES]
     remarks = join_remarks(parts.values())
-    return Case(name, flair.kind, voxels, volume, channels, remarks, flair.origin, flair.no_seg)
+    return flair._replace(name=name, voxels=voxels, volume=volume, channels=channels, remarks=remarks)
 
 
 def join_remarks(parts: Iterable[Case]) -> tuple[str, ...]:

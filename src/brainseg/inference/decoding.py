@@ -223,4 +223,5 @@ def _make_case(head: dict[str, Any], data: bytearray, name: str) -> Case:
         geometry = Geometry(np.array(place["affine"], np.float64), tuple(place["shape"]))
         volume = Volume(voxels, tuple(place["spacing"]), geometry, doubt=place["doubt"])
     origin = Origin(*map(tuple, head["origin"])) if head["origin"] else None
-    return Case(name, head["kind"], voxels, volume, head["channels"], tuple(head["remarks"]), origin, head["no_seg"])
+    remarks, numbers = tuple(head["remarks"]), tuple(head["numbers"])
+    return Case(name, head["kind"], voxels, volume, head["channels"], remarks, origin, head["no_seg"], numbers)

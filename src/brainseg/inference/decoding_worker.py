@@ -86,6 +86,7 @@ def _pack(case: Case) -> tuple[dict[str, Any], memoryview]:
         "remarks": case.remarks,
         "origin": case.origin,
         "no_seg": case.no_seg,
+        "numbers": case.numbers,
     }
     if case.volume is not None:
         geometry = case.volume.geometry

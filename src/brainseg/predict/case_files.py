@@ -9,7 +9,7 @@ import numpy as np
 
 from brainseg import errors, files
 from brainseg.errors import DataError, Problem
-from brainseg.inference import cases, chosen_rule, plausibility
+from brainseg.inference import cases, chosen_rule, numbered, plausibility
 from brainseg.inference.answers import measurements, overlays, seg_files
 from brainseg.inference.cases import Case
 from brainseg.inference.outlining import Outliner, Segmentation
@@ -59,9 +59,7 @@ def segment(
     refused, marks = plausibility.assess(predictor.prepared(case.voxels, case.pixel))
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
-    answer = predictor.segment(
-        case.voxels, case.pixel, numbers=slice_numbers(source, case), name=case.name, progress=progress
-    )
+    answer = predictor.segment(case.voxels, case.pixel, numbers=slice_numbers(case), name=case.name, progress=progress)
     phantom = [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts)
     return answer, [*phantom, *chosen_rule.remarks(predictor.facts), *source.remarks, *case.warnings, *marks]
 
@@ -79,9 +77,7 @@ def write(
     grids.write_masks(folder, masks, case, result.mask)
     segs = _write_seg(folder, name, case, result.mask, facts, row)
     overlay = f"overlays/{name}.png"
-    drawn = overlays.OverlayInput(
-        case.voxels, result.mask, case.pixel, case.volume is not None, slice_numbers(source, case)
-    )
+    drawn = overlays.OverlayInput(case.voxels, result.mask, case.pixel, case.volume is not None, slice_numbers(case))
     with files.replacing(folder.place(overlay)) as temporary:
         overlays.draw_sheet(drawn, _make_headline(row)).save(temporary, "PNG")
     row |= {"mask": masks[0] if len(masks) == 1 else f"masks/{name}/", "overlay": overlay}
@@ -100,11 +96,11 @@ def make_row(
     return {
         "case": name,
         "source": to_cell(label),
-        "kind": "slices" if source.form == "slices" else case.kind,
+        "kind": case.kind,
         "channels": ", ".join(case.channels),
         "slices": len(measured.pixels),
         "slices_with_tumour": int(np.count_nonzero(measured.pixels)),
-        "largest_slice": "" if measured.largest is None else slice_numbers(source, case)[measured.largest],
+        "largest_slice": "" if measured.largest is None else slice_numbers(case)[measured.largest],
         "area_mm2": _format(measured.area_mm2, 1),
         "area_pixels": measured.area_pixels,
         "volume_ml": _format(measured.volume_ml, 3),
@@ -129,19 +125,13 @@ def make_failed_row(name: str, label: str, problems: Sequence[Problem]) -> dict[
     return {"case": name, "source": to_cell(label), "error": to_cell("; ".join(told[:_SHOWN] + more))}
 
 
-def slice_numbers(source: Source, case: Case) -> tuple[int, ...]:
+def slice_numbers(case: Case) -> tuple[int, ...]:
     """Numbers of the slices: those in their names, else 1, 2, ... (in NIfTI and DICOM from the feet upwards)."""
-    return source.numbers or tuple(range(1, len(case.voxels) + 1))
+    return case.numbers or tuple(range(1, len(case.voxels) + 1))
 
 
 def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
     """Read the slices of one volume, in order."""
-    double = [n for n in source.numbers if source.numbers.count(n) > 1]
-    fix = "or treat each as a separate picture: --each-picture"
-    if double:
-        raise DataError(
-            source.label, f"are slices of which several are number {double[0]}", f"give each its own number, {fix}"
-        )
     read, problems = [], []
     for file in source.files:
         try:
@@ -150,25 +140,7 @@ def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
         except DataError as error:
             problems += error.problems
     errors.raise_all(problems)
-    kinds = {(case.voxels.shape[1:], case.voxels.dtype.name) for case in read}
-    if len(kinds) > 1:
-        shown = ", ".join(f"{' x '.join(map(str, shape))} {kind}" for shape, kind in sorted(kinds))
-        fix = f"save them in the same size and type, {fix}"
-        raise DataError(source.label, f"are slices of different kinds: {shown}", fix)
-    voxels = np.concatenate([case.voxels for case in read])
-    remarks = (*cases.join_remarks(read), *_describe_lone(source.numbers))
-    return cases.make_case(source.label, read[0].kind, voxels, None, remarks)
-
-
-def _describe_lone(numbers: Sequence[int]) -> list[str]:
-    """That slices whose numbers, ascending, have no neighbour are not cleaned as parts of a volume."""
-    there = set(numbers)
-    lone = [number for number in numbers if there.isdisjoint((number - 1, number + 1))]
-    if not lone:
-        return []
-    shown = errors.show_some([str(number) for number in lone], _SHOWN)
-    which = f"{len(lone):,} of {len(numbers):,} slices have no neighbours ({shown})"
-    return [f"by their numbers {which}: each is taken as a slice by itself"]
+    return numbered.stack(read, source.numbers, source.label, "treat each as a separate picture: --each-picture")
 
 
 def _read_series(source: Source, scratch: Path, reader: Reader) -> Case:

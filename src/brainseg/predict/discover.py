@@ -13,7 +13,6 @@ Nothing is decoded here.
 import glob
 import hashlib
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 from brainseg import files
 from brainseg.errors import BrainsegError, Problem, guard
+from brainseg.inference import numbered
 from brainseg.io import itk, nifti, pictures, scans, zips
 from brainseg.io.dicom import dicomdir, multiframe, series_reader, slice_header, transfer_syntax
 from brainseg.io.folders import PassedOver, Walk
@@ -30,8 +30,6 @@ ENDINGS = (*scans.SUFFIXES, *pictures.SUFFIXES)
 NO_SLICES, MISSING = "DICOM without slices", "missing file"  # kinds of what is passed over
 _WHOLE = tuple(end for end in scans.SUFFIXES if end not in nifti.PAIR_SUFFIXES)  # a pair's endings mean much else, too
 _NOT_DICOM = (*series_reader.OTHER_SUFFIXES, *_WHOLE, ".zip")
-_MASK = re.compile(r"[_.](mask|seg)$", re.IGNORECASE)  # 3D Slicer writes X.seg.nrrd
-_NUMBERED = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
 
 class File(NamedTuple):
@@ -242,8 +240,8 @@ def _list_members(path: Path, walk: Walk, problems: list[Problem]) -> list[File]
 
 def _is_mask(file: File, is_named: bool, stems: set[str]) -> bool:
     """Whether it is a mask, ``X_mask.tif``. If it was named itself, then only beside X (a shell expands ``*.tif``)."""
-    mark = _MASK.search(file.stem) if file.ending else None
-    return mark is not None and (not is_named or file.stem[: mark.start()] in stems)
+    image = numbered.find_image_stem(file.stem) if file.ending else None
+    return image is not None and (not is_named or image in stems)
 
 
 def _group_cases(
@@ -390,8 +388,8 @@ def _group_slices(images: list[File], scratch: Path) -> Iterator[Source]:
     """Group two or more pictures of one page whose names differ only in the number at their end."""
     groups: dict[tuple[str, str], list[tuple[int, File]]] = defaultdict(list)
     for file in images:
-        if match := _NUMBERED.fullmatch(file.stem):
-            groups[match[1], file.ending].append((int(match[2]), file))
+        if found := numbered.split_number(file.stem):
+            groups[found[0], file.ending].append((found[1], file))
     for (prefix, ending), slices in groups.items():
         numbers, inside = zip(*sorted(slices), strict=True)
         if len(slices) < 2 or any(_has_pages(file, scratch) for file in inside):
