@@ -285,6 +285,18 @@ def serve(
         int, Option("--port", min=0, max=65535, metavar="N", help="The port to listen on; 0 takes a free one.")
     ] = 5000,
     model: ModelFile = MODEL,
+    root_path: Annotated[
+        str,
+        Option(
+            "--root-path",
+            metavar="PATH",
+            help="The path that a proxy gives the server, such as /brainseg; a proxy that sends X-Forwarded-Prefix "
+            "needs no such option.",
+        ),
+    ] = "",
+    log_format: Annotated[
+        Literal["text", "json"], Option("--log-format", help="The lines of the log: for people or for programs.")
+    ] = "text",
     debug: Debug = False,
 ) -> None:
     """Open the web page and the API of the model.
@@ -293,7 +305,7 @@ def serve(
     """
     from brainseg.server import serve
 
-    serve.run(host, port, _find_model(model))
+    serve.run(host, port, _find_model(model), root_path, log_format)
 
 
 @_command("data", anywhere=True)

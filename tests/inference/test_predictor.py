@@ -52,7 +52,7 @@ def test_threads_spin_here_and_sleep_in_the_server(tmp_path, monkeypatch):
     path, served = onnx_toy.write(tmp_path / "unet.onnx"), []
     assert spins(Predictor(path)) == "1"
     monkeypatch.setattr(serve, "create_app", lambda model, *_: served.append(model))
-    monkeypatch.setattr(serve, "_start_logging", lambda: None)
+    monkeypatch.setattr(serve, "_start_logging", lambda _: None)
     monkeypatch.setattr(serve.model_card, "parse_facts", lambda *_: None)
     monkeypatch.setattr(serve.model_card, "render_markdown", lambda _: "")
     monkeypatch.setattr(serve, "server_of", lambda _: SimpleNamespace(run=lambda _: None))

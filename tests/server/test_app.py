@@ -8,6 +8,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import nibabel
 import numpy as np
@@ -22,8 +23,10 @@ from brainseg.inference.plausibility import Verdict
 from brainseg.inference.predictor import Predictor
 from brainseg.io import pictures, scans
 from brainseg.io.volumes import Geometry, Volume
-from brainseg.server import access, app, examples, openapi, serve
+from brainseg.server import app, examples, serve
+from brainseg.server.layers.guard import LOCAL_HOSTS
 from brainseg.server.refusals import Refusal
+from brainseg.server.routes import docs
 from tests.support import bombs, dicom_study, itk_files, onnx_toy, phantom_examples
 from tests.support.server_fixture import FACTS, Model, encoded, head, serving
 
@@ -57,7 +60,7 @@ def test_a_picture_in_numbers(served):
     assert body["disclaimer"].startswith("Research use only")
     assert body["model"] == {"weights_sha256": "ab" * 32, "variant": "float32", "marks": ["20 of 110 patients"]}
     assert body["input"] == {"kind": "picture", "slices": 1, "height": 64, "width": 64, "spacing_mm": None,
-                             "orientation": "unknown", "channels": ["FLAIR"] * 3}  # fmt: skip
+                             "orientation": "unknown", "channels": ["FLAIR"] * 3, "numbers": None}  # fmt: skip
     summary = body["summary"]
     assert (summary["tumour_pixels"], summary["area_pixels"], summary["largest_slice"]) == (256, 256, 1)
     assert summary["area_mm2"] is None and summary["volume_ml"] is None
@@ -298,7 +301,10 @@ def test_dicom_as_files_or_as_a_zip(served):
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("export/other", b"no slice")
     passed = served.segment(buffer.getvalue())
-    assert "passed over 1 file that is not DICOM: 0005" in passed.json()["warnings"] and "export" not in passed.text
+    assert (
+        "passed over 1 file that is not DICOM: number 5 of 5" in passed.json()["warnings"]
+        and "export" not in passed.text
+    )
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("export/Series 3/IM9", b"a damaged slice")
     refused = served.segment(buffer.getvalue())
@@ -464,9 +470,11 @@ def test_docs_need_neither_a_script_nor_the_network(served):
     for path in ("/v1/segment", "/v1/model", "/v1/examples", "/health", "/ready"):
         assert path in page.text
     assert "<script" not in page.text and "http" not in page.text.replace("http-equiv", "")
-    assert re.findall(r'(?:src|href)="?([^" >]+)', page.text) == ["docs.css", "openapi.json"]
+    links = re.findall(r'(?:src|href)="?([^" >]+)', page.text)
+    assert [link for link in links if not link.startswith("#")] == ["docs.css", "openapi.json"]
+    assert {link[1:] for link in links if link.startswith("#")} <= set(re.findall(r'<h2 id="(\w+)"', page.text))
     assert served.get("/docs.css").headers["content-type"].startswith("text/css")
-    assert "<b>" not in openapi.render_page({"info": {"title": "<b>", "version": "<b>"}, "paths": {}})
+    assert "<b>" not in docs.render_page({"info": {"title": "<b>", "version": "<b>"}, "paths": {}})
 
 
 def test_the_page_comes_from_the_package(tmp_path):
@@ -508,7 +516,7 @@ def test_a_token_is_asked_for_and_moves_into_a_cookie(tmp_path):
         away = served.get("//evil.example/?token=secret-token")
         assert away.headers["location"] == "./"
         deeper = served.get("/v1/model", params={"token": "secret-token"})
-        assert deeper.headers["location"] == "./model" and "path=/;" in deeper.headers["set-cookie"].lower()
+        assert deeper.headers["location"] == "./model" and "path=" not in deeper.headers["set-cookie"].lower()
         for several in (
             "brainseg_token=old; brainseg_token=secret-token",
             "brainseg_token=secret-token; brainseg_token=old",
@@ -523,7 +531,7 @@ def test_names_and_addresses_of_other_machines(monkeypatch):
     monkeypatch.setenv("BRAINSEG_ALLOWED_HOSTS", "brain.example.org, OTHER")
     assert serve.named_hosts("0.0.0.0") == {"brain.example.org", "other"}
     assert "192.168.1.2" in serve.named_hosts("192.168.1.2")
-    with serving(settings=app.Settings(hosts={*access.LOCAL_HOSTS, "brain.example.org"}, decoders=0)) as served:
+    with serving(settings=app.Settings(hosts={*LOCAL_HOSTS, "brain.example.org"}, decoders=0)) as served:
         assert served.get("/", headers={"Host": "brain.example.org:80"}).status_code == 200
 
 
@@ -533,14 +541,18 @@ def test_names_and_addresses_of_other_machines(monkeypatch):
 def test_the_printed_address_leads_to_the_server(host, opened):
     """A server that listens on one address of several is not reached as localhost. A token may have any character."""
     assert serve.address(host, 5000, None) == opened
-    assert serve.address(host, 5000, "a+b/c&d#e=") == f"{opened}?token=a%2Bb%2Fc%26d%23e%3D"
+    assert serve.address(host, 5000, "a+b/c&d#e=") == f"{opened}#token=a%2Bb%2Fc%26d%23e%3D"
 
 
 def test_a_printed_token_with_special_characters_gives_access():
     token = "a+b/c&d#e=%41"
     with serving(settings=app.Settings(token=token, decoders=0)) as served:
-        path = serve.address("127.0.0.1", 1, token).removeprefix("http://localhost:1")
-        assert served.get(path).status_code == 303
+        printed = serve.address("127.0.0.1", 1, token).partition("#")[2]
+        given = dict(parse_qsl(printed))  # as the page's URLSearchParams reads it
+        assert served.session.post(served.url + "/login", given, timeout=30).status_code == 204
+        assert served.get("/v1/model").status_code == 200
+        served.session.cookies.clear()
+        assert served.get(f"/?{printed}").status_code == 303  # as it was printed before
         assert served.get("/v1/model").status_code == 200
 
 
@@ -561,7 +573,9 @@ def test_the_command_line(monkeypatch):
     monkeypatch.setattr(serve, "run", lambda *arguments: calls.append(arguments))
     assert CliRunner().invoke(cli.app, ["serve"]).exit_code == 0
     assert CliRunner().invoke(cli.app, ["serve", "--port", "70000"]).exit_code == 2
-    assert calls == [("127.0.0.1", 5000, Path("models/unet.onnx"))]
+    assert CliRunner().invoke(cli.app, ["serve", "--root-path", "/seg", "--log-format", "json"]).exit_code == 0
+    own = ("127.0.0.1", 5000, Path("models/unet.onnx"))
+    assert calls == [(*own, "", "text"), (*own, "/seg", "json")]
 
 
 def test_the_axial_affine_is_that_of_the_volume():

@@ -12,7 +12,8 @@ import pytest
 
 from brainseg.errors import MachineError
 from brainseg.server import limits, uploads
-from brainseg.server.jobs import AnswerBuilder, Jobs
+from brainseg.server.answer_builder import AnswerBuilder
+from brainseg.server.jobs import Jobs
 from brainseg.server.refusals import Refusal
 from brainseg.server.uploads import Part
 from tests.support.server_fixture import Model, encoded, head
@@ -74,7 +75,7 @@ def test_if_an_upload_cannot_be_stored_the_server_says_so(tmp_path, monkeypatch,
     else:
         shutil.rmtree(spool)  # systems remove old temporary files
     data = encoded(head())
-    segmenter = AnswerBuilder(Model(), judge=None, decoders=None, spool=spool)
+    build = AnswerBuilder(Model(), judge=None, decoders=None, spool=spool)
     with pytest.raises(MachineError, match="has no place for what is being decoded") as caught:
-        segmenter({"file": Part("png", [io.BytesIO(data)], len(data))}, "application/json", None, False, lambda: False)
+        build({"file": Part("png", [io.BytesIO(data)], len(data))}, "application/json", cancelled=lambda: False)
     assert "secret" not in str(caught.value) and not list(tmp_path.glob("spool/*"))

@@ -209,7 +209,7 @@ def test_sixty_four_clients_get_200_or_503_and_health_stays_quick(served):
 
 
 def test_connections_are_bounded(served, monkeypatch):
-    from brainseg.server import slow_clients
+    from brainseg.server.layers import slow_clients
 
     monkeypatch.setattr(slow_clients, "MAX_CONNECTIONS", 20)
     open_ones = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(40)]

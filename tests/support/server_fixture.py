@@ -42,8 +42,12 @@ class Model:
     def prepared(self, voxels, pixel):
         return np.zeros((len(voxels), 16, 16, 3), np.uint8)
 
-    def segment(self, voxels, pixel=(1, 1), *, name="array", cancelled=lambda: False):
+    def segment(
+        self, voxels, pixel=(1, 1), *, numbers=(), name="array", progress=lambda *_: None, cancelled=lambda: False
+    ):
         self.begun += 1
+        self.numbers = tuple(numbers)
+        progress(len(voxels) // 2, len(voxels))
         ends = time.monotonic() + self.seconds
         while not self.hold.is_set() or time.monotonic() < ends:
             if cancelled():
@@ -68,9 +72,9 @@ class Served:
         return self.session.get(self.url + path, timeout=30, allow_redirects=False, **settings)
 
     def segment(self, *files, query="", **settings):
-        """Send ``files``: bytes, for a part named file; or (name, bytes)."""
+        """Send ``files``: bytes, for a part named file; (name, bytes); or (name, bytes, file name)."""
         parts = [file if isinstance(file, tuple) else ("file", file) for file in files]
-        form = [(name, ("a", data)) for name, data in parts]
+        form = [(name, (own[0] if own else "a", data)) for name, data, *own in parts]
         return self.session.post(f"{self.url}/v1/segment{query}", files=form, timeout=60, **settings)
 
     def connect(self) -> socket.socket:

@@ -1,12 +1,14 @@
 """Refusals: a status, and the JSON ``{"error": {"code", "what", "fix"}}``."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from brainseg.errors import BrainsegError, DataError, IntegrityError, printable
 from brainseg.server.limits import RETRY_AFTER
@@ -14,6 +16,7 @@ from brainseg.server.limits import RETRY_AFTER
 MAX_SHOWN = 5  # problems that one answer lists
 
 _FIX = {404: "see /docs for what is there", 405: "see /docs for what it takes"}
+_CLIENT_LEFT = 499  # as nginx calls it; nobody receives this answer, the log and the metrics have it
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer rather than an error
@@ -34,6 +37,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer rather than an error
 
 def busy(what: str = "too many requests are waiting") -> Refusal:
     return Refusal(503, what, f"try again in {RETRY_AFTER} seconds", code=3, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+def client_left() -> Refusal:
+    """For the log: the client did not wait for the answer, which is no fault of the server."""
+    return Refusal(_CLIENT_LEFT, "the client has disconnected", "send it again")
 
 
 def bug() -> Refusal:
@@ -62,10 +70,13 @@ def install_handlers(app: FastAPI) -> None:
         assert isinstance(error, BrainsegError)
         return from_error(error).response()
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         fix = _FIX.get(error.status_code, "see /docs")
-        return Refusal(error.status_code, str(error.detail), fix, headers=error.headers).response()
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _find_methods(request)):
+            headers = {"Allow": methods}
+        return Refusal(error.status_code, str(error.detail), fix, headers=headers).response()
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         """Name the parameter, but do not repeat its value."""
@@ -74,7 +85,7 @@ def install_handlers(app: FastAPI) -> None:
         return Refusal(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "see /docs").response()
 
     async def gone(_: Request, error: Exception) -> JSONResponse:
-        return Refusal(400, "the upload was interrupted", "send it again").response()  # nobody receives it
+        return client_left().response()
 
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
         return bug().response()  # Starlette raises the error again, and Guard logs it
@@ -85,3 +96,14 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(BrainsegError, faulty)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _find_methods(request: Request) -> str:
+    """What the address takes, of all routes that have it: Starlette names those of the first. Empty if none has it."""
+    found = {
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] != Match.NONE
+        for method in getattr(route, "methods", None) or ()
+    }
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))

@@ -10,12 +10,26 @@ import numpy as np
 
 from brainseg.inference import chosen_rule
 from brainseg.inference.answers import lesions, measurements, nifti_files, overlays, seg_files
+from brainseg.inference.answers.lesions import Lesion
+from brainseg.inference.answers.measurements import Measurements
 from brainseg.inference.answers.overlays import DISCLAIMER
 from brainseg.inference.cases import Case
 from brainseg.io.dicom.seg_writer import NoSegError
 from brainseg.server.refusals import Refusal
+from brainseg.server.schema.answers import (
+    Answer,
+    AnsweringModel,
+    Input,
+    LesionRow,
+    Rule,
+    SliceNumbers,
+    Summary,
+    Volumes,
+)
+from brainseg.server.schema.media_types import NIFTI
+from brainseg.server.schema.wanted import Wanted
 
-JSON, PNG, NIFTI, DICOM = "application/json", "image/png", "application/x-nifti", "application/dicom"
+NUMBERS_ALONE = Wanted()
 
 
 class OutlinedCase(NamedTuple):
@@ -29,51 +43,49 @@ class OutlinedCase(NamedTuple):
     seconds: float
 
 
-def choose_kind(accept: str) -> str:
-    """The kind of answer that an Accept header prefers. Raises Refusal with status 406."""
-    best: tuple[float, str] = (0.0, "")
-    for entry in (accept or "*/*").split(","):
-        kind, *settings = (part.strip().lower() for part in entry.split(";"))
-        quality = next((setting[2:] for setting in settings if setting.startswith("q=")), "1")
-        share = float(quality) if quality.replace(".", "", 1).isdecimal() else 0.0
-        matching = {"*/*": JSON, "application/*": JSON, "image/*": PNG}.get(kind, kind)
-        if matching in (JSON, PNG, NIFTI, DICOM) and share > best[0]:
-            best = (share, matching)
-    if not best[1]:
-        raise Refusal(406, "no such kind of answer", f"accept {JSON}, {PNG}, {NIFTI} or {DICOM}")
-    return best[1]
-
-
-def build_summary(given: OutlinedCase) -> dict[str, Any]:
-    """The JSON answer, described in docs/server.md. Areas are null if the pixel size is not known."""
+def build_answer(given: OutlinedCase, wanted: Wanted = NUMBERS_ALONE) -> Answer:
+    """The JSON answer. Areas are null if the pixel size is not known."""
     case, mask = given.case, given.mask
     spacing = case.volume.spacing if case.volume else None
     read = measurements.measure(case, mask, given.probability)
-    model = given.facts["model"]
+    found, cut = lesions.find_largest(case, mask, given.probability, case.numbers)
+    answer = Answer(
+        disclaimer=DISCLAIMER,
+        model=AnsweringModel(
+            weights_sha256=given.facts["model"]["weights_sha256"], variant=given.facts["variant"],
+            marks=marks(given.facts),
+        ),
+        input=Input(
+            kind=case.kind,  # type: ignore[arg-type]
+            numbers=list(case.numbers) or None, slices=mask.shape[0], height=mask.shape[1], width=mask.shape[2],
+            spacing_mm=(round(spacing[0], 6), round(spacing[1], 6), round(spacing[2], 6)) if spacing else None,
+            orientation="known" if case.volume else "unknown", channels=list(case.channels),
+        ),
+        seg=case.origin is not None,
+        warnings=[*given.warnings, *cut],
+        summary=_summarise(read, given.seconds),
+        slices=_list_slices(read),
+        rule=Rule(**chosen_rule.describe(given.facts)),
+        lesions=[_to_row(lesion, case.numbers) for lesion in found],
+    )  # fmt: skip
+    return answer.model_copy(update={"volumes": _encode_volumes(given, wanted.image)}) if wanted.volumes else answer
+
+
+def _summarise(read: Measurements, seconds: float) -> Summary:
+    return Summary(
+        tumour_pixels=sum(read.pixels), slices_with_tumour=int(np.count_nonzero(read.pixels)),
+        largest_slice=None if read.largest is None else read.largest + 1,
+        area_mm2=_round(read.area_mm2), area_pixels=read.area_pixels, volume_ml=_round(read.volume_ml),
+        mean_probability=_round(read.mean, 4), seconds=round(seconds, 3),
+    )  # fmt: skip
+
+
+def _list_slices(read: Measurements) -> list[SliceNumbers]:
     areas: Sequence[float | None] = read.areas_mm2 or [None] * len(read.pixels)
-    slices = [
-        {"slice": number, "pixels": pixels, "area_mm2": _round(area), "mean_probability": _round(mean, 4)}
+    return [
+        SliceNumbers(slice=number, pixels=pixels, area_mm2=_round(area), mean_probability=_round(mean, 4))
         for number, (pixels, area, mean) in enumerate(zip(read.pixels, areas, read.means, strict=True), 1)
     ]
-    found, cut = lesions.find_largest(case, mask, given.probability)
-    return {
-        "disclaimer": DISCLAIMER,
-        "model": {"weights_sha256": model["weights_sha256"], "variant": given.facts["variant"],
-                  "marks": marks(given.facts)},
-        "input": {"kind": case.kind, "slices": mask.shape[0], "height": mask.shape[1], "width": mask.shape[2],
-                  "spacing_mm": [round(side, 6) for side in spacing] if spacing else None,
-                  "orientation": "known" if case.volume else "unknown", "channels": list(case.channels)},
-        "seg": case.origin is not None,
-        "warnings": [*given.warnings, *cut],
-        "summary": {"tumour_pixels": sum(read.pixels), "slices_with_tumour": int(np.count_nonzero(read.pixels)),
-                    "largest_slice": None if read.largest is None else read.largest + 1,
-                    "area_mm2": _round(read.area_mm2), "area_pixels": read.area_pixels,
-                    "volume_ml": _round(read.volume_ml), "mean_probability": _round(read.mean, 4),
-                    "seconds": round(given.seconds, 3)},
-        "slices": slices,
-        "rule": chosen_rule.describe(given.facts),
-        "lesions": [lesions.to_row(lesion) for lesion in found],
-    }  # fmt: skip
 
 
 def marks(facts: Mapping[str, Any]) -> list[str]:
@@ -81,10 +93,20 @@ def marks(facts: Mapping[str, Any]) -> list[str]:
     return list(facts.get("marks") or facts["model"]["protocol"].get("marks", []))
 
 
-def encode_volumes(given: OutlinedCase) -> dict[str, str]:
-    """Image, mask and probability for a viewer: base64 of .nii.gz files on one axial grid."""
-    grids = {"image": to_display(given.case.voxels), "mask": given.mask, "probability": given.probability}
-    return {name: base64.b64encode(nifti_files.encode_axial(grid, given.case)).decode() for name, grid in grids.items()}
+def _to_row(lesion: Lesion, numbers: Sequence[int]) -> LesionRow:
+    """A lesion with its slices counted from 1, also where their files have other ``numbers``."""
+    places = {number: place for place, number in enumerate(numbers, 1)}
+    row = lesions.to_row(lesion)
+    row |= {name: places.get(row[name], row[name]) for name in ("first_slice", "last_slice", "largest_slice")}
+    return LesionRow(**row)
+
+
+def _encode_volumes(given: OutlinedCase, with_image: bool) -> Volumes:
+    grids = {"mask": given.mask, "probability": given.probability}
+    if with_image:
+        grids["image"] = to_display(given.case.voxels)
+    packed = {name: nifti_files.encode_axial(grid, given.case) for name, grid in grids.items()}
+    return Volumes(**{name: base64.b64encode(data).decode() for name, data in packed.items()})
 
 
 def to_display(voxels: np.ndarray) -> np.ndarray:

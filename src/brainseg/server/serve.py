@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import uvicorn
@@ -18,40 +19,55 @@ from brainseg.errors import DataError, MachineError
 from brainseg.inference import plausibility
 from brainseg.inference.predictor import Predictor
 from brainseg.reporting import model_card
-from brainseg.server.access import LOCAL_HOSTS
-from brainseg.server.app import Settings, create_app
+from brainseg.server.app import OnnxFile, Settings, create_app
+from brainseg.server.layers.guard import LOCAL_HOSTS
+from brainseg.server.layers.proxies import LOOPBACK, is_prefix, is_trustable
+from brainseg.server.layers.records import JsonLines
+from brainseg.server.layers.slow_clients import TimeoutProtocol
 from brainseg.server.limits import DRAIN_SECONDS
-from brainseg.server.slow_clients import TimeoutProtocol
 
-HOSTS, TOKEN = "BRAINSEG_ALLOWED_HOSTS", "BRAINSEG_TOKEN"
+HOSTS, TOKEN, PROXIES = "BRAINSEG_ALLOWED_HOSTS", "BRAINSEG_TOKEN", "BRAINSEG_TRUSTED_PROXIES"
 ALL_ADDRESSES = ("0.0.0.0", "::")  # every address of this machine
 IDLE_SECONDS = 5  # that a connection stays open for the next request
 
 
-def run(host: str, port: int, model: Path) -> None:
+LogFormat = Literal["text", "json"]
+
+
+def run(host: str, port: int, model: Path, root_path: str = "", log_format: LogFormat = "text") -> None:
     """Serve until the process is told to stop.
 
+    Args:
+        root_path: the path that a proxy gives the server, where the proxy does not tell it.
+
     Raises:
-        MachineError: the port is not available. DataError: the token in the environment is not usable.
+        MachineError: the port is not available. DataError: ``root_path``, or what the environment says, is not usable.
         IntegrityError: the model is missing or damaged.
     """
+    if not is_prefix(root_path):
+        raise DataError(f"--root-path {root_path}", "is not the path of a folder", "write it as /brainseg")
     with listen(host, port) as listening:
         predictor = Predictor(model, spin=False)  # decoding needs the same cores
         settings = Settings(
             hosts={*LOCAL_HOSTS, *named_hosts(host)},
             token=choose_token(host),
+            proxies=choose_proxies(),
+            prefix=root_path,
+            file=OnnxFile(predictor.session.content, predictor.session.digest),
             card=model_card.render_markdown(model_card.parse_facts(predictor.facts, model)),
             sound=make_unchanged_check(model, predictor.session.digest),
         )
         app = create_app(predictor, plausibility.assess, settings)
-        _start_logging()
+        _start_logging(log_format)
         print(f"brainseg: {address(host, listening.getsockname()[1], settings.token)}", flush=True)
         server_of(app).run([listening])
 
 
-def _start_logging() -> None:
+def _start_logging(log_format: LogFormat) -> None:
     """Log our own lines and uvicorn's warnings. Other libraries stay silent, because they may quote an upload."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.CRITICAL, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.CRITICAL, handlers=[handler])
     logging.getLogger("brainseg.server").setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
@@ -110,11 +126,27 @@ def choose_token(host: str) -> str | None:
     return given or (None if is_local(host) else secrets.token_urlsafe(24))
 
 
+def choose_proxies() -> str:
+    """The addresses and networks whose X-Forwarded headers are believed: those in the environment, else this machine.
+
+    Raises:
+        DataError: they are not addresses.
+    """
+    given = os.environ.get(PROXIES, "") or LOOPBACK
+    if not is_trustable(given):
+        fix = "write addresses or networks, separated by commas: 10.0.0.7,172.16.0.0/12"
+        raise DataError(PROXIES, "holds something that is not an address", fix)
+    return given
+
+
 def address(host: str, port: int, token: str | None) -> str:
-    """The address to open. Opening it moves the token, if any, into a cookie."""
+    """The address to open. The page moves the token, if any, into a cookie.
+
+    The token stands behind #, which browsers keep to themselves: it gets into no log on the way.
+    """
     name = f"[{host}]" if ":" in host else host
     shown = "localhost" if host in ("", *ALL_ADDRESSES, *LOCAL_HOSTS) else name
-    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+    return f"http://{shown}:{port}/" + (f"#token={quote(token, safe='')}" if token else "")
 
 
 def make_unchanged_check(path: Path, digest: str) -> Callable[[], bool]:

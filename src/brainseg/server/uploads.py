@@ -1,11 +1,12 @@
-"""The parts of an upload, held in memory. Their bytes tell their kind; file names are neither read nor kept.
+"""The parts of an upload, held in memory. Their bytes tell their kind; file names are not kept.
 
-A volume may come in two parts, a header and its voxels, which need no mark: the header is told by its bytes.
+A volume may come in two parts, a header and its voxels, which need no mark: the header is told by its bytes. Of several
+pictures the names are read for two things: the number at their end, which orders slices, and whether they say mask.
 """
 
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,14 +16,18 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from brainseg.errors import DataError
+from brainseg.inference import numbered
 from brainseg.inference.cases import ROLES
 from brainseg.io import itk, mgh
 from brainseg.io.dicom import transfer_syntax
+from brainseg.server import spooled
 from brainseg.server.limits import MAX_BODY, MAX_PARTS
+from brainseg.server.progress import Progress
 from brainseg.server.refusals import Refusal
 
 FILE, FLAIR = "file", "flair"
-DICOM, ZIP = "dicom", "zip"
+DICOM, ZIP, SLICES = "dicom", "zip", "slices"
+PICTURES = ("png", "tif", "jpeg")
 SUFFIXES = {
     "png": ".png",
     "tif": ".tif",
@@ -44,24 +49,31 @@ _OTHERS = {b"%PDF": "a PDF", b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostSc
            b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP or other RIFF file", b"MZ": "a program",
            b"\x7fELF": "a program", b"#!": "a script", b"II+\0": "a BigTIFF", b"MM\0+": "a BigTIFF"}  # fmt: skip
 _ACCEPTED = ("send a PNG, TIF or JPEG picture, a NIfTI, NRRD, MetaImage or MGH volume, its header and voxels together "
-             "if they are two files, or DICOM files of one series, which may be zipped")  # fmt: skip
+             "if they are two files, or DICOM files of one series or numbered pictures of one patient, which may be "
+             "zipped")  # fmt: skip
+_SEVERAL = ("send one file at a time, several DICOM files of one series, pictures of one patient whose names differ in "
+            "the number at their end alone (X_1.tif, X_2.tif), or a header with its voxels (.hdr and .img, .mhd or "
+            ".nhdr and .raw)")  # fmt: skip
 
 
 class Part(NamedTuple):
     """The files that were sent for one role."""
 
-    kind: str  # a key of SUFFIXES
+    kind: str  # a key of SUFFIXES, pair or SLICES
     files: list[BinaryIO]
     size: int  # bytes of all of them
     names: tuple[str, ...] = ()  # of a header and the file of its voxels, as one names the other; else numbers
+    left_out: int = 0  # masks that were sent beside their images
 
 
 class _InMemory(MultiPartParser):
     spool_max_size = MAX_BODY + 1  # no body is this large, so nothing is written to disk
 
 
-async def read(request: Request) -> dict[str, Part]:
+async def read(request: Request, progress: Progress | None = None) -> dict[str, Part]:
     """Read a form. The keys are ``file`` only; or ``flair``, and optionally ``pre`` and ``post``.
+
+    ``progress`` is told how much has come.
 
     Raises:
         Refusal: no form, no file, too many files, an empty file, or a kind that is not accepted.
@@ -71,7 +83,7 @@ async def read(request: Request) -> dict[str, Part]:
         fix = "send the file as a part named file: curl -F file=@..."
         raise Refusal(415, "the request is not a multipart form", fix)
     parser = _InMemory(
-        request.headers, request.stream(), max_files=MAX_PARTS, max_fields=0, max_part_size=2**10
+        request.headers, _count(request, progress or Progress()), max_files=MAX_PARTS, max_fields=0, max_part_size=2**10
     )  # fmt: skip
     try:
         items = (await parser.parse()).multi_items()
@@ -91,6 +103,12 @@ async def read(request: Request) -> dict[str, Part]:
         raise
 
 
+async def _count(request: Request, progress: Progress) -> AsyncGenerator[bytes, None]:
+    async for chunk in request.stream():
+        progress.received += len(chunk)
+        yield chunk
+
+
 def _group_parts(uploads: list[tuple[str, UploadFile]]) -> dict[str, Part]:
     by_role: dict[str, list[UploadFile]] = {}
     for name, upload in uploads:
@@ -105,18 +123,41 @@ def _group_parts(uploads: list[tuple[str, UploadFile]]) -> dict[str, Part]:
 def _make_part(role: str, uploads: list[UploadFile]) -> Part:
     if len(uploads) == 2 and all(upload.size for upload in uploads) and (pair := _find_pair(role, uploads)):
         return pair
-    kinds = set()
+    kinds = []
     for number, upload in enumerate(uploads, 1):
         label = f"{role}, number {number} of {len(uploads)}" if len(uploads) > 1 else role
         if not upload.size:
             raise Refusal(400, f"{label}: is empty", "send a file with content, or leave it out")
-        kinds.add(detect_kind(upload.file.read(_HEAD), label))
+        kinds.append(detect_kind(upload.file.read(_HEAD), label))
         upload.file.seek(0)
-    (kind, *others) = sorted(kinds)
+    if len(uploads) > 1 and set(kinds) <= set(PICTURES):
+        return _stack_pictures(role, uploads, kinds)
+    (kind, *others) = sorted(set(kinds))
     if others or (kind != DICOM and len(uploads) > 1):
-        raise Refusal(400, f"{role}: several files, which are not all DICOM", "send one file at a time, several DICOM "
-                      "files of one series, or a header with its voxels (.hdr and .img, .mhd or .nhdr and .raw)"
-                      )  # fmt: skip
+        raise Refusal(400, f"{role}: several files, which are neither all DICOM nor all pictures", _SEVERAL)
+    return _to_part(kind, uploads)
+
+
+def _stack_pictures(role: str, uploads: list[UploadFile], kinds: list[str]) -> Part:
+    """The numbered pictures of one patient, in order, without the masks among them.
+
+    Raises:
+        Refusal: their names do not tell a number, or are of several patients.
+    """
+    order = numbered.order([(upload.filename or "").replace("\\", "/").rpartition("/")[2] for upload in uploads])
+    if order is None:
+        raise Refusal(400, f"{role}: several pictures, which are not the numbered slices of one patient", _SEVERAL)
+    images = [uploads[place] for place in order.places]
+    if len(images) == 1:
+        return _to_part(kinds[order.places[0]], images)._replace(left_out=order.masks)
+    names = tuple(
+        spooled.name_slice(at, number, SUFFIXES[kinds[place]])
+        for at, (place, number) in enumerate(zip(order.places, order.numbers, strict=True), 1)
+    )
+    return _to_part(SLICES, images)._replace(names=names, left_out=order.masks)
+
+
+def _to_part(kind: str, uploads: list[UploadFile]) -> Part:
     return Part(kind, [upload.file for upload in uploads], sum(upload.size or 0 for upload in uploads))
 
 
@@ -177,18 +218,19 @@ def detect_kind(head: bytes, label: str) -> str:
 
 @contextmanager
 def spool(part: Part, folder: Path) -> Iterator[Path]:
-    """Write the part's files to ``folder`` for the block. Gives the path of the file, a header, or the DICOM folder.
+    """Write the part's files to ``folder`` for the block. Gives the path of the file, or the folder of several.
 
     Raises:
         OSError: they cannot be written.
     """
     folder.mkdir()
     try:
-        names = part.names or [f"{number:04d}{SUFFIXES[part.kind]}" for number in range(1, len(part.files) + 1)]
+        ending = SUFFIXES.get(part.kind, "")
+        names = part.names or [spooled.name_file(number, ending) for number in range(1, len(part.files) + 1)]
         paths = [folder / name for name in names]
         for path, file in zip(paths, part.files, strict=True):
             with path.open("xb") as copy:
                 shutil.copyfileobj(file, copy, 2**20)
-        yield folder if part.kind == DICOM else paths[0]
+        yield folder if part.kind in (DICOM, SLICES) else paths[0]
     finally:
         shutil.rmtree(folder, ignore_errors=True)

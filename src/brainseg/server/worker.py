@@ -6,14 +6,16 @@ import zlib
 from contextlib import closing, suppress
 from pathlib import Path
 
-from brainseg.errors import DataError, IntegrityError, Problem
-from brainseg.inference import cases, decoding_worker
+from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
+from brainseg.inference import cases, decoding_worker, numbered
 from brainseg.inference.cases import Case
 from brainseg.io import mgh, pictures, untrusted_zip
-from brainseg.io.dicom import slice_header, transfer_syntax
+from brainseg.io.dicom import slice_header
 from brainseg.server.limits import MAX_BODY, MAX_PARTS, MEMORY
+from brainseg.server.spooled import name_file, read_number, retell
 
-_ZIP_FIX = "zip the files of one DICOM series, at most 96 MiB of them, or send the files themselves"
+_ZIP_FIX = (f"zip the files of one DICOM series, or the numbered pictures of one patient, at most {MAX_BODY // 2**20} "
+            "MiB of them; or send the files themselves")  # fmt: skip
 _IGNORED = (".txt", ".json", ".csv", ".xml", ".md", ".html", ".pdf", ".inf", ".exe")  # and hidden files, see below
 
 
@@ -28,12 +30,52 @@ def main() -> None:
 
 
 def _decode(request: decoding_worker.Request) -> Case:
-    path, kind, name = Path(request["path"]), request["kind"], request["name"]
+    """Read the file or the files of a request. What is said of them has none of the names that they have here."""
+    path, name = Path(request["path"]), request["name"]
+    count = len(list(path.iterdir())) if path.is_dir() else 1
+    try:
+        if request["kind"] != "zip":
+            return _retell(_read(path, request["kind"], name), count)
+        files = _unpack(path, name)
+        count = len(files)
+        return _retell(_read_members(files, path.with_suffix(""), name), count)
+    except BrainsegError as error:
+        error.problems = [
+            Problem(retell(p.path, count), retell(p.what, count), p.fix) for p in error.problems
+        ]  # fmt: skip
+        raise
+
+
+def _retell(case: Case, count: int) -> Case:
+    return case._replace(remarks=tuple(retell(each, count) for each in case.remarks), no_seg=retell(case.no_seg, count))
+
+
+def _read(path: Path, kind: str, name: str) -> Case:
+    if kind == "slices":
+        paths = sorted(path.iterdir())
+        return _read_slices(paths, [read_number(each.stem) for each in paths], name)
     if kind == "tif":
         _check_directories(path, name)
     if kind == "gzip" and _is_mgz(path):
         path = path.rename(path.parent / "1.mgz")
-    return cases.read(_unpack(path, name) if kind == "zip" else path, name)
+    return cases.read(path, name)
+
+
+def _read_slices(paths: list[Path], numbers: list[int], name: str) -> Case:
+    """Read the slices of one volume, in order. Raises DataError with all that are faulty."""
+    read, problems = [], []
+    for path, number in zip(paths, numbers, strict=True):
+        label = f"{name}, slice {number}"
+        try:
+            _check_directories(path, label)
+            case = cases.read(path, label)
+            if len(case.voxels) > 1:
+                raise DataError(label, "has several pages", "send a TIF of several pages alone, it is a volume")
+            read.append(case)
+        except DataError as error:
+            problems += error.problems
+    raise_all(problems)
+    return numbered.stack(read, numbers, name)
 
 
 def _is_mgz(path: Path) -> bool:
@@ -45,6 +87,8 @@ def _is_mgz(path: Path) -> bool:
 def _check_directories(path: Path, name: str) -> None:
     """Refuse a TIF whose chain of pages is a circle. Pillow stops at the repeated page and reports no error."""
     data = path.read_bytes()
+    if not data.startswith((b"II", b"MM")):
+        return
     order = "<" if data.startswith(b"II") else ">"
     seen: set[int] = set()
     with suppress(struct.error):  # the chain leaves the file; io.pictures reports that
@@ -57,37 +101,67 @@ def _check_directories(path: Path, name: str) -> None:
             at = struct.unpack_from(order + "I", data, at + 2 + 12 * entries)[0]
 
 
-def _unpack(path: Path, name: str) -> Path:
-    """Unpack a zip's files into a folder. They get numbers; their own names are not used.
-
-    The reader passes over those that are not DICOM, unless their name says that they are: those are damaged.
-    """
+def _unpack(path: Path, name: str) -> dict[Path, str]:
+    """Unpack a zip's files into a folder beside it. They get names of ours; gives those that they had."""
     folder = path.with_suffix("")
     folder.mkdir()
-    written: dict[Path, str] = {}
-    shapes: set[str] = set()  # of the names of slices
+    files: dict[Path, str] = {}
     try:
         store = untrusted_zip.UntrustedZip(path)
         with closing(store):
             for number, member in enumerate(sorted(member for member in store.sizes if not _is_ignored(member)), 1):
-                data = store.read(member)
-                shape = slice_header.shape_of_name(member)
-                if transfer_syntax.is_dicom(data) or shape.endswith(slice_header.ENDINGS):
-                    shapes.add(shape)
-                written[folder / f"{number:04d}"] = shape
-                (folder / f"{number:04d}").write_bytes(data)
+                file = folder / name_file(number)
+                file.write_bytes(store.read(member))
+                files[file] = member
     except IntegrityError as error:
-        raise DataError("", problems=[Problem(name, _remove_names(p.what), _ZIP_FIX) for p in error.problems]) from None
-    for file, shape in written.items():
-        if shape in shapes:
-            file.rename(file.with_suffix(".dcm"))
+        told = dict.fromkeys(_describe_fault(problem.what) for problem in error.problems)
+        raise DataError("", problems=[Problem(name, what, _ZIP_FIX) for what in told]) from None
+    return files
+
+
+def _read_members(files: dict[Path, str], folder: Path, name: str) -> Case:
+    """Read the DICOM series of a zip; where there is none, its picture, or its numbered pictures as one volume.
+
+    The reader of DICOM passes over files that are not DICOM, unless their name says that they are: those are damaged.
+    """
+    shapes = {
+        slice_header.shape_of_name(member)
+        for file, member in files.items()
+        if slice_header.is_dicom(file) or member.lower().endswith(slice_header.ENDINGS)
+    }
     if not shapes:
-        raise DataError(name, "is a zip without DICOM files", _ZIP_FIX)
-    return folder
+        return _read_pictures(files, name)
+    for file, member in files.items():
+        if slice_header.shape_of_name(member) in shapes:
+            file.rename(file.with_suffix(".dcm"))
+    return cases.read(folder, name)
 
 
-def _remove_names(what: str) -> str:
-    """``what`` without zipfile's own words and without file names, because both may contain a patient's name."""
+def _read_pictures(files: dict[Path, str], name: str) -> Case:
+    """Read the one picture of a zip, or its numbered pictures as one volume."""
+    images = [(file, member) for file, member in files.items() if member.lower().endswith(pictures.SUFFIXES)]
+    if not images:
+        raise DataError(name, "is a zip without DICOM files and pictures", _ZIP_FIX)
+    order = numbered.order([member for _, member in images])
+    if order is None:
+        what = "is a zip of several pictures, which are not the numbered slices of one patient"
+        raise DataError(name, what, _ZIP_FIX)
+    paths = [images[place][0] for place in order.places]
+    if len(paths) == 1:
+        _check_directories(paths[0], name)
+        case = cases.read(paths[0], name)
+    else:
+        case = _read_slices(paths, order.numbers, name)
+    others = len(files) - len(images)
+    which = "1 file that is no picture" if others == 1 else f"{others:,} files that are no pictures"
+    told = [f"passed over {which}"] if others else []
+    return case._replace(remarks=(*case.remarks, *numbered.describe_masks(order.masks), *told))
+
+
+def _describe_fault(what: str) -> str:
+    """What is wrong with a zip, without zipfile's own words and without file names: both may hold a patient's name."""
+    if "are accepted" in what:  # the limits of a file and of all together are one here
+        return f"is a zip of more than {MAX_BODY // 2**20} MiB, unpacked"
     start = what.partition(" (")[0]
     verb = next((verb for verb in ("collides with", "overlaps") if start.startswith(verb)), "")
     return f"has a file that {verb} another one" if verb else start

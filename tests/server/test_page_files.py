@@ -1,0 +1,110 @@
+"""The files of the page and of the model: compressed, kept as long as they are right, and not longer."""
+
+import gzip
+import hashlib
+import os
+
+import pytest
+
+from brainseg.server import app
+from brainseg.server.routes.model import OnnxFile
+from tests.support.server_fixture import serving
+
+SCRIPT = b"export const answer = 42;\n" * 400
+PICTURE = bytes(range(256)) * 10
+INDEX = b"<title>the page</title>" + b" " * 2000
+MODEL = b"an ONNX file" * 1000
+DIGEST = hashlib.sha256(MODEL).hexdigest()
+GZIP, PLAIN = {"Accept-Encoding": "gzip, br"}, {"Accept-Encoding": "identity"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "assets").mkdir()
+    for name, content in {"index.html": INDEX, "assets/main-1a2b3c4d.js": SCRIPT, "assets/icon-5e6f7a8b.png": PICTURE,
+                          "assets/ort-9c0d1e2f.wasm": SCRIPT, "sw.js": SCRIPT, "small.js": b"1"}.items():  # fmt: skip
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    with serving(settings=app.Settings(page=folder, decoders=0, file=OnnxFile(MODEL, DIGEST))) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("path", "kept"), [
+    ("/assets/main-1a2b3c4d.js", "public, max-age=31536000, immutable"),
+    ("/assets/icon-5e6f7a8b.png", "public, max-age=31536000, immutable"),
+    ("/", "no-cache"), ("/index.html", "no-cache"), ("/sw.js", "no-cache")])  # fmt: skip
+def test_what_has_a_digest_in_its_name_is_kept_for_good_and_nothing_else(served, path, kept):
+    for encoding in (GZIP, PLAIN):
+        answer = served.get(path, headers=encoding)
+        assert answer.headers["cache-control"] == kept and answer.headers["etag"]
+        again = served.get(path, headers=encoding | {"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content, again.headers["cache-control"]) == (304, b"", kept)
+        assert served.get(path, headers=encoding | {"If-None-Match": '"another"'}).status_code == 200
+    assert served.get("/v1/model").headers["cache-control"] == "no-store"
+
+
+def test_text_is_compressed_where_the_client_takes_it(served):
+    small, large = (served.get("/assets/main-1a2b3c4d.js", headers=encoding) for encoding in (GZIP, PLAIN))
+    assert small.headers["content-encoding"] == "gzip" and "content-encoding" not in large.headers
+    assert int(small.headers["content-length"]) < len(SCRIPT) // 20
+    assert small.content == large.content == SCRIPT
+    assert small.headers["vary"] == large.headers["vary"] == "Accept-Encoding"
+    assert small.headers["etag"] != large.headers["etag"]
+    assert small.headers["content-type"] == large.headers["content-type"]
+    for path in ("/", "/sw.js", "/assets/ort-9c0d1e2f.wasm"):
+        assert served.get(path, headers=GZIP).headers["content-encoding"] == "gzip"
+    for path in ("/assets/icon-5e6f7a8b.png", "/small.js", "/v1/model", "/model/unet.onnx"):
+        assert "content-encoding" not in served.get(path, headers=GZIP).headers
+
+
+def test_webassembly_has_the_type_that_browsers_compile_while_it_comes(served):
+    assert served.get("/assets/ort-9c0d1e2f.wasm").headers["content-type"] == "application/wasm"
+
+
+def test_a_part_is_a_part_of_the_file_itself(served):
+    part = served.get("/assets/main-1a2b3c4d.js", headers=GZIP | {"Range": "bytes=7-11"})
+    assert (part.status_code, part.content) == (206, SCRIPT[7:12]) and "content-encoding" not in part.headers
+    whole = served.get("/assets/main-1a2b3c4d.js", headers=GZIP)
+    stale = served.get("/assets/main-1a2b3c4d.js", headers={"Range": "bytes=7-11", "If-Range": whole.headers["etag"]})
+    assert (stale.status_code, stale.content) == (200, SCRIPT)  # that ETag is of other bytes
+
+
+def test_a_page_that_was_built_again_is_served_at_once(served, folder):
+    before = served.get("/", headers=GZIP)
+    (folder / "index.html").write_bytes(INDEX.replace(b"the page", b"THE PAGE"))
+    os.utime(folder / "index.html", (1, 1))
+    after = served.get("/", headers=GZIP | {"If-None-Match": before.headers["etag"]})
+    assert after.status_code == 200 and b"THE PAGE" in after.content
+    (folder / "index.html").write_bytes(INDEX)
+
+
+def test_the_model_is_given_with_its_digest(served):
+    told = served.get("/v1/model").json()["file"]
+    assert told == {"path": "model/unet.onnx", "sha256": DIGEST, "bytes": len(MODEL)}
+    answer = served.get(f"/{told['path']}")
+    assert answer.content == MODEL and answer.headers["etag"] == f'"{DIGEST}"'
+    assert answer.headers["cache-control"] == "no-cache"
+    again = served.get(f"/{told['path']}", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", f'"{DIGEST}"')
+    for_good = served.get(f"/{told['path']}?digest={DIGEST}")
+    assert for_good.content == MODEL and for_good.headers["cache-control"] == "private, max-age=31536000, immutable"
+    other = served.get(f"/{told['path']}?digest={'0' * 64}")
+    assert other.status_code == 404 and "another digest" in other.json()["error"]["what"]
+
+
+def test_a_server_without_the_file_says_so():
+    with serving(settings=app.Settings(decoders=0)) as own:
+        assert own.get("/model/unet.onnx").status_code == 404
+        assert own.get("/v1/model").json()["file"] is None
+
+
+def test_packing_is_the_same_each_time():
+    from brainseg.server.routes import page
+
+    assert page._pack.__wrapped__(__file__, 0, 0) == page._pack.__wrapped__(__file__, 1, 1)
+    assert gzip.decompress(page._pack.__wrapped__(__file__, 0, 0)).startswith(b'"""The files of the page')
