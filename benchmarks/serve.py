@@ -4,8 +4,9 @@
 
 The server is a process of its own; the clients are in this one. First 8 clients at once, then 64, send 256 x 256
 slices, each client one after the other, and wait as long as Retry-After says. Meanwhile /health is asked five times a
-second. Then 1,000 requests follow in a row. It prints one JSON object in each line. ``serve_rps`` and ``serve_p99_ms``
-of the results are those of 8 clients.
+second. Then 64 clients come at the same moment and send one slice each, until each has its answer: a class of students.
+Then 1,000 requests follow in a row. It prints one JSON object in each line. ``serve_rps`` and ``serve_p99_ms`` of the
+results are those of 8 clients.
 """
 
 import argparse
@@ -48,6 +49,7 @@ def main() -> None:
                     results.absolute("serve_rps", [row["per_second"]], "requests/s", higher_is_better=True),
                     results.absolute("serve_p99_ms", [row["p99_ms"] or math.inf], "ms", higher_is_better=False),
                 ]
+        print(json.dumps({"clients_at_once": 64} | asyncio.run(rush(port, sent, 64))), flush=True)
         count, before = 100 if quick else 1000, memory(process)
         asyncio.run(load(port, sent, 2, math.inf, count))
         print(json.dumps({"requests": count, "memory_mb_before": before, "memory_mb_after": memory(process)}))
@@ -145,6 +147,23 @@ async def load(port: int, sent: list[bytes], clients: int, seconds: float, count
         "health_p99_ms": percentile(health, 99),
         "statuses": dict(sorted(statuses.items())),
     }
+
+
+async def rush(port: int, sent: list[bytes], clients: int) -> dict:
+    """Send one request from each of ``clients`` at the same moment; return how long it takes until all are answered."""
+    statuses: Counter[int] = Counter()
+
+    async def client(number: int) -> None:
+        status = 0
+        while status != 200:
+            status, wait = await once(port, sent[number % len(sent)])
+            statuses[status] += 1
+            await asyncio.sleep(wait)
+
+    start = time.perf_counter()
+    await asyncio.gather(*map(client, range(clients)))
+    seconds = time.perf_counter() - start
+    return {"seconds": round(seconds, 1), "per_second": round(clients / seconds, 1), "statuses": dict(statuses)}
 
 
 async def once(port: int, request: bytes) -> tuple[int, float]:

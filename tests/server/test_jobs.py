@@ -6,6 +6,7 @@ import gc
 import io
 import shutil
 import threading
+import time
 import weakref
 
 import pytest
@@ -14,7 +15,7 @@ from brainseg.errors import MachineError
 from brainseg.server import limits, uploads
 from brainseg.server.answer_builder import AnswerBuilder
 from brainseg.server.jobs import Jobs
-from brainseg.server.refusals import Refusal
+from brainseg.server.refusals import Refusal, busy
 from brainseg.server.uploads import Part
 from tests.support.server_fixture import Model, encoded, head
 
@@ -59,6 +60,37 @@ def test_an_upload_that_is_cancelled_in_the_queue_is_freed():
             jobs.close()
 
     asyncio.run(run())
+
+
+def test_of_requests_that_take_long_fewer_wait(monkeypatch):
+    """The last of 64 volumes would else be told after minutes that it took too long."""
+    monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 1.0)
+
+    async def count(seconds: float) -> int:
+        """How many are let in once some have taken ``seconds`` each."""
+        jobs, held, tasks = Jobs(), threading.Event(), []
+        try:
+            for _ in range(60):
+                await jobs.run(lambda _: time.sleep(seconds), never)
+            while True:
+                tasks.append(asyncio.ensure_future(jobs.run(lambda _: held.wait(30), never)))
+                await asyncio.sleep(0)
+                if tasks[-1].done():
+                    assert 1 <= int(tasks.pop().exception().headers["Retry-After"]) <= 2
+                    return len(tasks)
+        finally:
+            held.set()
+            await asyncio.gather(*tasks)
+            jobs.close()
+
+    assert asyncio.run(count(0.0)) == limits.AT_ONCE + limits.MAX_WAITING
+    assert limits.AT_ONCE < asyncio.run(count(0.05)) < 60
+
+
+def test_refused_clients_do_not_all_come_back_at_the_same_moment():
+    told = [int(busy(clear_in=10.0).headers["Retry-After"]) for _ in range(300)]
+    assert set(told) == set(range(1, 11))
+    assert max(int(busy(clear_in=1e9).headers["Retry-After"]) for _ in range(300)) <= 30
 
 
 @pytest.mark.parametrize("fault", ["full", "gone"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from brainseg.server import limits
 from brainseg.server.progress import Progress
 from brainseg.server.refusals import Refusal, busy, client_left
+
+FIRST_PACE = 0.5  # seconds, before anything was answered
+NEWEST = 0.1  # how much a request counts in the mean
 
 
 class Jobs:
@@ -18,10 +22,13 @@ class Jobs:
         self._threads = ThreadPoolExecutor(limits.AT_ONCE, "segment")
         # Waiting or in work, in the order in which they came; only the event loop's thread changes it.
         self._inside: dict[threading.Event, Progress] = {}
+        self._pace = FIRST_PACE  # seconds from one answer to the next, a mean of which the latest count most
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._inside) >= limits.AT_ONCE + limits.MAX_WAITING
+    def check_room(self) -> None:
+        """Raises Refusal: too many requests wait, or the last of them would wait too long."""
+        waiting = len(self._inside) - limits.AT_ONCE
+        if waiting >= limits.MAX_WAITING or waiting * self._pace > limits.MAX_WAIT_SECONDS:
+            raise busy(clear_in=len(self._inside) * self._pace)
 
     @property
     def waiting(self) -> list[Progress]:
@@ -50,8 +57,7 @@ class Jobs:
         Raises:
             Refusal: the queue is full, the work takes too long, or the client has disconnected.
         """
-        if self.is_full:
-            raise busy()
+        self.check_room()
         stop, progress = threading.Event(), progress or Progress()
         progress.stage = "waiting"
         self._inside[stop] = progress
@@ -59,7 +65,10 @@ class Jobs:
 
         def begin() -> Any:
             progress.stage = "reading"
-            return due.pop()(stop.is_set)
+            started = time.monotonic()
+            answer = due.pop()(stop.is_set)
+            self._pace += NEWEST * ((time.monotonic() - started) / limits.AT_ONCE - self._pace)
+            return answer
 
         job = self._threads.submit(begin)
         loop = asyncio.get_running_loop()
@@ -73,8 +82,8 @@ class Jobs:
                 return answer.result()
             if left.done():
                 raise client_left()
-            raise Refusal(503, "it took too long", "send less at once", code=5,
-                          headers={"Retry-After": str(limits.RETRY_AFTER)})  # fmt: skip
+            raise Refusal(503, "it took too long", "send less at once", code=5, 
+                          headers={"Retry-After": str(int(limits.RETRY_AFTER))})  # fmt: skip
         finally:
             left.cancel()
             _stop(stop, job, answer)

@@ -4,9 +4,10 @@ MAX_BODY = 96 * 2**20  # bytes: three uncompressed 16-bit series of 60 slices of
 MAX_BODIES = 2 * MAX_BODY  # of all requests together, since uploads are held in memory
 MAX_PARTS = 1024  # files in one upload, as of one DICOM series
 MAX_SLICES = 512  # in one answer
-MAX_WAITING = 16  # requests in the queue; at 15 a second the last one waits about a second
+MAX_WAITING = 64  # requests in the queue; slices, of which 25 are done in a second, wait less than 3 s there
+MAX_WAIT_SECONDS = 60.0  # in the queue, by the time that the latest requests took: of volumes fewer wait
 AT_ONCE = 2  # requests in work at the same time; the model itself takes one at a time
-RETRY_AFTER = 2  # seconds that a refused client is told to wait
+RETRY_AFTER = 30.0  # seconds that a refused client is told to wait at most
 
 MEMORY = 256 * 2**20  # bytes that decoding one file may use, on top of the libraries
 DECODE_SECONDS = 1.8  # time limit for a tiny file; decompression bombs are small

@@ -1,5 +1,6 @@
 """Refusals: a status, and the JSON ``{"error": {"code", "what", "fix"}}``."""
 
+import random
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -35,8 +36,15 @@ class Refusal(Exception):  # noqa: N818 - it is an answer rather than an error
         return JSONResponse({"error": error}, self.status, self.headers)
 
 
-def busy(what: str = "too many requests are waiting") -> Refusal:
-    return Refusal(503, what, f"try again in {RETRY_AFTER} seconds", code=3, headers={"Retry-After": str(RETRY_AFTER)})
+def busy(what: str = "too many requests are waiting", clear_in: float = 2.0) -> Refusal:
+    """Tell a client to come again within ``clear_in`` seconds, in which those that wait are done.
+
+    Each is told another time. Clients that all come back at the same moment are refused again, and in between the
+    server has nothing to do.
+    """
+    seconds = 1 + int(random.random() * min(clear_in, RETRY_AFTER))
+    words = "1 second" if seconds == 1 else f"{seconds} seconds"
+    return Refusal(503, what, f"try again in {words}", code=3, headers={"Retry-After": str(seconds)})
 
 
 def client_left() -> Refusal:

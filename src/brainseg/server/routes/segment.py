@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from brainseg.server import uploads
 from brainseg.server.layers.records import HEADER
 from brainseg.server.progress import Progress
-from brainseg.server.refusals import Refusal, busy
+from brainseg.server.refusals import Refusal
 from brainseg.server.schema import answers, document
 from brainseg.server.schema.media_types import choose_kind
 from brainseg.server.schema.wanted import Wanted
@@ -20,8 +20,7 @@ def add(app: FastAPI) -> None:
         """Outline the tumour in one picture, volume or DICOM series. Nothing that is sent is kept."""
         kind = choose_kind(request.headers.get("accept", ""))
         jobs, build = app.state.jobs, app.state.answer_builder
-        if jobs.is_full:  # refuse before the upload is read
-            raise busy()
+        jobs.check_room()  # refuse before the upload is read
         progress = Progress(_read_length(request))
         with app.state.progress.follow(request.state.request_id, progress):
             parts = await uploads.read(request, progress)
