@@ -290,6 +290,13 @@ def test_dicom_as_files_or_as_a_zip(served):
         refused = served.segment(*files[:2], stray, *files[2:])
         assert refused.status_code == status
         assert refused.json()["error"]["what"].startswith("file, number 3 of 5: is ")
+    cut = served.segment(files[0], files[1][:300])
+    assert cut.json()["error"]["what"] == "file, number 2 of 2: holds no image"
+    assert served.segment(files[1][:300]).json()["error"]["what"] == "file: holds no image"  # alone it has no number
+    other = bombs.dicom(Rows=32, ImagePositionPatient=[0, 0, 50], PixelData=bytes(4096))
+    assert served.segment(*files, other).json()["error"]["what"] == (
+        "file, number 5 of 5: is of another size than number 1 of 5"
+    )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for n, data in enumerate(files):

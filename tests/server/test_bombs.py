@@ -65,6 +65,17 @@ def test_w2_bombs(served, name):
     assert "/" not in answer.json()["error"]["what"].replace("file/", "")  # it shows no path of the server
 
 
+@pytest.mark.parametrize(("name", "told"), [
+    ("zip_of_one_gib", "file: is a zip of more than 96 MiB, unpacked"),
+    ("zip_of_many_that_are_large_together", "file: is a zip of more than 96 MiB, unpacked"),
+    ("zip_that_inflates_to_more_than_it_declares", "file: contains a file that is damaged"),
+    ("zip_whose_members_share_their_bytes", "file: contains a file that overlaps another one"),
+    ("zip_whose_member_leaves_the_folder", "file: contains a file that leads out of the zip")])  # fmt: skip
+def test_a_zip_is_refused_for_one_reason_with_one_limit(served, name, told):
+    error = served.segment(bombs.ALL[name]()).json()["error"]
+    assert error["what"] == told and error["fix"].count("96 MiB") == 1
+
+
 def test_after_all_bombs_an_ordinary_file_is_answered(served):
     assert served.segment(encoded(head())).status_code == 200
     assert served.get("/ready").status_code == 200

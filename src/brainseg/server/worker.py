@@ -114,7 +114,7 @@ def _unpack(path: Path, name: str) -> dict[Path, str]:
                 file.write_bytes(store.read(member))
                 files[file] = member
     except IntegrityError as error:
-        told = dict.fromkeys(_describe_fault(problem.what) for problem in error.problems)
+        told = dict.fromkeys(_describe_fault(problem, path) for problem in error.problems)
         raise DataError("", problems=[Problem(name, what, _ZIP_FIX) for what in told]) from None
     return files
 
@@ -158,13 +158,15 @@ def _read_pictures(files: dict[Path, str], name: str) -> Case:
     return case._replace(remarks=(*case.remarks, *numbered.describe_masks(order.masks), *told))
 
 
-def _describe_fault(what: str) -> str:
+def _describe_fault(problem: Problem, path: Path) -> str:
     """What is wrong with a zip, without zipfile's own words and without file names: both may hold a patient's name."""
-    if "are accepted" in what:  # the limits of a file and of all together are one here
+    if "are accepted" in problem.what:  # the limits of a file and of all together are one here
         return f"is a zip of more than {MAX_BODY // 2**20} MiB, unpacked"
-    start = what.partition(" (")[0]
+    start = problem.what.partition(" (")[0]
+    if problem.path == str(path):
+        return start
     verb = next((verb for verb in ("collides with", "overlaps") if start.startswith(verb)), "")
-    return f"has a file that {verb} another one" if verb else start
+    return f"contains a file that {f'{verb} another one' if verb else start}"
 
 
 def _is_ignored(member: str) -> bool:
