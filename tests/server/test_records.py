@@ -59,6 +59,7 @@ def test_the_log_for_programs_has_an_object_in_each_line(served):
     log.setLevel(logging.INFO)
     try:
         served.segment(PICTURE, headers={"X-Request-ID": "wanted-again"})
+        served.get("/v1/progress/wanted-again")  # asked again and again, so it is not logged
         log.error("bug: %s at %s:%s", "ValueError", 'a"b.py', 3)
     finally:
         log.removeHandler(keeper)

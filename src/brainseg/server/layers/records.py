@@ -19,6 +19,8 @@ from brainseg.server.layers.metrics import Metrics
 from brainseg.server.layers.token import SAFE_METHODS
 
 HEADER = "X-Request-ID"
+LINE = "%(method)s %(route)s %(status)d %(milliseconds)d ms %(bytes_out)d bytes %(request_id)s"
+POLLED = "/v1/progress/"  # asked twice a second by each client that waits: counted, and not logged
 _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 log = logging.getLogger("brainseg.server")
@@ -59,7 +61,8 @@ class Records:
             self.metrics.count(method, route, status, seconds, received, sent)
             line = {"method": method, "route": route, "status": status, "milliseconds": round(1000 * seconds),
                     "bytes_in": received, "bytes_out": sent, "request_id": identity}  # fmt: skip
-            log.info("%(method)s %(route)s %(status)d %(milliseconds)d ms %(bytes_out)d bytes %(request_id)s", line)
+            level = logging.DEBUG if route.startswith(POLLED) else logging.INFO
+            log.log(level, LINE, line)
 
 
 class JsonLines(logging.Formatter):
