@@ -25,7 +25,7 @@ from brainseg.errors import IntegrityError, MachineError, RunError
 from brainseg.inference.predictor import Predictor
 from brainseg.server import app, limits, serve
 from tests.support import bombs, onnx_toy, page_server
-from tests.support.server_fixture import Model, encoded, head, log_of_everything, serving, status_of
+from tests.support.server_fixture import Model, encoded, head, log_of_everything, serving, soon, status_of
 
 ROOT = Path(__file__).parents[2]
 PICTURE = encoded(head())
@@ -48,13 +48,6 @@ def served(temporary):
     with serving(settings=app.Settings(sound=lambda: sound[0]())) as running:
         running.sound = sound
         yield running
-
-
-def soon(condition, seconds: float = 10) -> bool:
-    ends = time.monotonic() + seconds
-    while not condition() and time.monotonic() < ends:
-        time.sleep(0.02)
-    return condition()
 
 
 def raw(served, *pieces: bytes, seconds: float = 20) -> bytes:

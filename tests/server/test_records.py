@@ -11,7 +11,7 @@ import requests
 
 from brainseg.server import app, limits
 from brainseg.server.layers.records import JsonLines
-from tests.support.server_fixture import encoded, head, log_of_everything, serving
+from tests.support.server_fixture import encoded, head, log_of_everything, serving, soon
 
 PICTURE = encoded(head())
 PAGES = encoded(*[head()] * 10, kind="TIFF")
@@ -21,13 +21,6 @@ PAGES = encoded(*[head()] * 10, kind="TIFF")
 def served():
     with serving(settings=app.Settings(decoders=1)) as running:
         yield running
-
-
-def soon(condition, seconds: float = 10) -> bool:
-    ends = time.monotonic() + seconds
-    while not condition() and time.monotonic() < ends:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_every_answer_has_the_id_that_was_sent_or_a_new_one(served):

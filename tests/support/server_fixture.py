@@ -145,3 +145,11 @@ def status_of(answer: bytes) -> int:
     """The status of a raw HTTP answer; 0 if there is none."""
     found = re.match(rb"HTTP/1.1 (\d+)", answer)
     return int(found[1]) if found else 0
+
+
+def soon(condition, seconds: float = 10) -> bool:
+    """Whether the condition holds within so many seconds."""
+    ends = time.monotonic() + seconds
+    while not condition() and time.monotonic() < ends:
+        time.sleep(0.02)
+    return condition()
