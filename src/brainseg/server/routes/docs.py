@@ -15,8 +15,9 @@ STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { border-top: 1px solid #8886; padding-top: 1.2rem; font-size: 1.15rem; }
-code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
-pre { overflow-x: auto; padding: .8rem; border: 1px solid #8886; border-radius: 6px; }
+h3 { font-size: 1rem; margin-bottom: .3rem; }
+code { font-family: ui-monospace, monospace; font-size: .9em; }
+td code { overflow-wrap: anywhere; } th { min-width: 11rem; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
 """
 
@@ -57,9 +58,9 @@ def _render_operation(method: str, path: str, operation: dict[str, Any]) -> list
         (f"{p['name']} ({p['in']})", escape(p.get("description", "")))
         for p in operation.get("parameters", [])
     ]  # fmt: skip
-    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+    for content in operation.get("requestBody", {}).get("content", {}).values():
         fields = content["schema"].get("properties", {})
-        rows += [(f"{name} ({kind})", escape(field.get("description", ""))) for name, field in fields.items()]
+        rows += [(f"{name} (form)", escape(field.get("description", ""))) for name, field in fields.items()]
     parts.append(_render_table("What it takes", rows))
     answers = []
     for status, response in operation["responses"].items():
@@ -67,7 +68,7 @@ def _render_operation(method: str, path: str, operation: dict[str, Any]) -> list
         answers.append((f"{status} {kinds}", escape(response.get("description", ""))))
         for content in response.get("content", {}).values():
             if "example" in content:
-                answers.append(("", f"<pre>{escape(json.dumps(content['example'], indent=1))}</pre>"))
+                answers.append(("", f"<code>{escape(json.dumps(content['example']))}</code>"))
             elif name := _name_schema(content.get("schema", {})):
                 answers.append(("", f'JSON: <a href="#{escape(name)}">{escape(name)}</a>'))
     return [*parts, _render_table("What it answers", answers)]
@@ -80,10 +81,19 @@ def _render_schema(name: str, schema: dict[str, Any]) -> list[str]:
 
 
 def _describe(field: dict[str, Any]) -> str:
-    """What a field is, with a link to what it holds."""
-    name = next((name for part in (field, *field.get("anyOf", ())) if (name := _name_schema(part))), "")
-    link = f'<a href="#{escape(name)}">{escape(name)}</a>' if name else ""
-    return ", ".join(filter(None, (link, escape(field.get("description", "")))))
+    """What a field holds, with a link if that has fields of its own."""
+    kinds = [_name_kind(part) for part in field.get("anyOf", [field])]
+    description = escape(field.get("description", ""))
+    return " or ".join(kinds) + (f", {description}" if description else "")
+
+
+def _name_kind(schema: dict[str, Any]) -> str:
+    name = _name_schema(schema)
+    several = "list of " if "items" in schema else ""
+    if name:
+        return f'{several}<a href="#{escape(name)}">{escape(name)}</a>'
+    choices = ", ".join(map(escape, schema.get("enum", ())))
+    return choices or several + escape(schema.get("items", schema).get("type", "list"))
 
 
 def _name_schema(schema: dict[str, Any]) -> str:
