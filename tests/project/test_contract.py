@@ -241,6 +241,7 @@ WALLS = {
     "fastapi": SERVER,
     "starlette": SERVER,
     "uvicorn": SERVER,
+    "prometheus_client": SERVER,
     "onnx": {"export.onnx_files", "export.ensemble"},
     "onnxruntime": {"export.onnx_files", "inference.onnx_session"},
     "cc3d": {"inference.postprocessing", "inference.answers.lesions"},

@@ -54,7 +54,8 @@ def test_w6_three_hundred_slow_headers_are_closed_while_others_are_served(served
 
 
 SEEDS = [PICTURE, encoded(head(), head(), kind="TIFF"), bombs.dicom(), bombs.nifti_header(16, 16, 4) + bytes(1024),
-         bombs.zipped(("a.dcm", bombs.dicom())), encoded(head(), kind="JPEG"), b"", b"%PDF"]  # fmt: skip
+         bombs.zipped(("a.dcm", bombs.dicom())), bombs.zipped(("a_1.png", PICTURE), ("a_2.png", PICTURE)),
+         encoded(head(), kind="JPEG"), b"", b"%PDF"]  # fmt: skip
 HEADS = [b'form-data; name="file"; filename="a"', b'form-data; name="flair"; filename="a"', b'form-data; name="file"',
          b"form-data", b"", b'form-data; name="file"; filename*=utf-8\'\'%ff', b'form-data; name=""; filename=""',
          b'form-data; name="pre"; filename="\xff\xfe"', b"attachment; " + b"a=b; " * 200]  # fmt: skip
@@ -123,7 +124,7 @@ def test_damaged_files_give_no_5xx(served):
     """The forms are whole, the files are damaged. Errors of the libraries stay in the worker."""
     rng, seen = random.Random(8), {}
     for _ in range(1000):
-        files = [mutated(rng, mutated(rng, rng.choice(SEEDS[:6]))) for _ in range(rng.choice([1, 1, 1, 2]))]
+        files = [mutated(rng, mutated(rng, rng.choice(SEEDS[:7]))) for _ in range(rng.choice([1, 1, 1, 2]))]
         status = served.segment(*files).status_code
         seen[status] = seen.get(status, 0) + 1
         assert 200 <= status < 500
