@@ -1,4 +1,4 @@
-"""Draw what a command prints in a terminal: ``python tools/terminal_picture.py x.svg [--width 100] COMMAND...``."""
+"""Draw what a command prints in a terminal: ``python tools/terminal_picture.py [--width 100] x.svg COMMAND...``."""
 
 import argparse
 import io

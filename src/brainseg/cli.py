@@ -103,7 +103,7 @@ def _find_model(model: Path) -> Path:
     Raises:
         IntegrityError: there is none of a released name, or none is named and no project is around this folder.
     """
-    if model.exists():
+    if model.is_file():
         return model
     top = _find_project() or Path()
     if not model.suffix and len(model.parts) == 1:

@@ -61,7 +61,8 @@ def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
 def test_the_one_in_8_bits(project):
     write_model(project / "small.onnx", variant="int8", protocol={"marks": [TRAINED_ON_ALL]})
     release.run("fast", ["small.onnx"], project / "numbers", "int8")
-    assert Outliner(project / "models/released/fast.onnx").facts["variant"] == "int8"
+    facts = Outliner(project / "models/released/fast.onnx").facts
+    assert facts["variant"] == "int8" and "its numbers are those of the float32 network" in facts["marks"]
     with pytest.raises(DataError, match="computes in 8-bit integers"):
         release.run("fast", ["small.onnx"], project / "numbers")
 
@@ -94,6 +95,23 @@ def test_what_does_not_belong_to_the_numbers_is_refused(project, changes, messag
     with pytest.raises(DataError, match=message):
         release.run("default", ["other.onnx"], project / "numbers")
     assert not (project / "models/released/default.onnx").exists()
+
+
+def test_numbers_of_networks_that_have_seen_every_patient_are_refused(project):
+    numbers = write_numbers(project / "seen", params={"train": {"subset": "all"}})
+    with pytest.raises(DataError, match="none of them is out of fold"):
+        release.run("default", ["all.onnx"], numbers)
+
+
+def test_the_marks_of_the_folds_stay(project):
+    numbers = write_numbers(project / "few", protocol={"marks": ["subset of 110 patients"]})
+    release.run("default", ["all.onnx"], numbers)
+    assert "subset of 110 patients" in Outliner(project / "models/released/default.onnx").facts["marks"]
+
+
+def test_several_in_8_bits_are_refused(project):
+    with pytest.raises(DataError, match="several networks in 8-bit integers"):
+        release.run("fast", ["all.onnx", "all.onnx"], project / "numbers", "int8")
 
 
 def test_the_seed_and_the_machine_are_no_part_of_a_recipe(project):

@@ -24,18 +24,26 @@ def test_the_next_patient_is_covered_as_stated(patients):
     assert 0.9 <= np.mean(held) < 0.94
 
 
-def test_the_committed_folds():
+@pytest.mark.parametrize(("groups", "least", "most"), [("fold", 0.87, 0.93), ("institution", 0.80, 0.95)])
+def test_the_committed_folds(groups, least, most):
     table = pd.read_csv(ROOT / "metrics/cross_validation/per_patient.csv")
     volumes = table["predicted_pixels"], table["tumour_pixels"]
     low, high = volume_interval.fit(*volumes)
     assert 0.3 < low < 0.9 and 1.1 < high < 3
-    assert 0.87 <= volume_interval.coverage(*volumes) <= 0.93
+    assert least <= volume_interval.coverage(*volumes, table[groups]) <= most
+
+
+def test_a_group_that_is_unlike_the_others_is_not_covered():
+    ratios = np.r_[np.linspace(0.9, 1.1, 90), np.full(10, 5.0)]
+    groups = np.r_[np.arange(90) % 2, np.full(10, 2)]
+    held = volume_interval.coverage(np.ones(100), ratios, groups)
+    assert 0.78 <= held <= 0.91 and held < volume_interval.coverage(np.ones(90), ratios[:90], groups[:90])
 
 
 def test_too_few_patients_give_none():
     assert volume_interval.fit(np.ones(18), np.ones(18)) is None
     assert volume_interval.fit(np.ones(19), np.ones(19)) == (1, 1)
-    assert np.isnan(volume_interval.coverage(np.ones(5), np.ones(5)))
+    assert np.isnan(volume_interval.coverage(np.ones(5), np.ones(5), np.arange(5)))
 
 
 def test_a_tumour_that_is_not_outlined_makes_the_interval_wider():

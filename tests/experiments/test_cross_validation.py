@@ -192,6 +192,7 @@ def test_an_institution_is_a_fold(prepared):
         ("split: {unit: slice}", None, "a patient would be tested in several folds"),
         ("split: {file: mine.csv}", None, "split.file has one split"),
         ("download: {source: kaggle}", None, "changes download"),
+        ("train: {subset: all}", None, "train.subset is all: no patient would be scored"),
         ("trian: {seed: 2}", None, "trian is not a parameter"),
         ("train: {sede: 2}", "patient", "train.sede is not a parameter"),
     ],

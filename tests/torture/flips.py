@@ -47,7 +47,10 @@ def attempt(seed: int, world: dict[str, Path], right: dict[tuple[Path, Use], Use
     change = flip(path, rng)
     before, used = use.look(folder), use.act(folder)
     results = Results(before, used.results, right[source, use].results)
-    outcome, detail = judge(target, use, path.relative_to(folder), results, used.finished)
+    without = None
+    if use.does_without and used.finished.code == 0 and results.now != results.right:
+        without = use_without(source, use, path.relative_to(folder), folder.with_name("without"))
+    outcome, detail = judge(target, use, path.relative_to(folder), results, used.finished, without)
     if outcome in GOOD:
         shutil.rmtree(folder)
     return Result(seed, target.name, outcome, f"{use.name}, {path.name} {change}: {detail}")
@@ -62,6 +65,15 @@ def use_intact(source: Path, use: Use, folder: Path) -> Used:
     for copy in copies:
         shutil.rmtree(copy)
     return first
+
+
+def use_without(source: Path, use: Use, path: Path, folder: Path) -> dict[str, str]:
+    """What comes where the file is not there."""
+    project.copy(source, folder)
+    (folder / path).unlink()
+    results = use.act(folder).results
+    shutil.rmtree(folder)
+    return results
 
 
 def flip(path: Path, rng: random.Random) -> str:
@@ -91,8 +103,14 @@ class Results(NamedTuple):
         return Results(*({key: value for key, value in each.items() if key != name} for each in self))
 
 
-def judge(target: Target, use: Use, path: Path, results: Results, done: Finished) -> tuple[str, str]:
-    """The outcome, and what was seen. What the hurt file itself is may be anything."""
+def judge(
+    target: Target, use: Use, path: Path, results: Results, done: Finished, without: dict[str, str] | None = None
+) -> tuple[str, str]:  # fmt: skip
+    """The outcome, and what was seen. What the hurt file itself is may be anything.
+
+    Args:
+        without: what comes where the file is missing, of a use that goes on then.
+    """
     shown = " ".join(done.error_lines[:2])[:400]
     if done.code is None:
         return "hangs", done.errors
@@ -104,7 +122,7 @@ def judge(target: Target, use: Use, path: Path, results: Results, done: Finished
     if done.code == 0:
         if not others and not own:
             return "harmless", ""
-        if use.does_without and not others and is_named(target, path, done):
+        if without is not None and results.now == without and is_named(target, path, done):
             return "told", ""
         is_obeyed = target.may_obey and not others
         return "obeyed" if is_obeyed else "silent wrong answer", f"{others} {own}".strip()

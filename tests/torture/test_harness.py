@@ -194,6 +194,19 @@ def test_a_picture_without_a_checksum_changes_no_other_answer(tmp_path):
     assert judge(tif, tmp_path / "hurt.tif", mixed) == "silent wrong answer"
 
 
+def test_a_server_that_goes_on_without_a_file_shows_what_it_shows_where_the_file_is_missing(tmp_path):
+    """Anything else is a wrong answer, whatever a warning says; and so is a right fallback without a warning."""
+    path = tmp_path / "models/unet.onnx"
+
+    def told(shown, without, errors="WARNING models/unet.onnx: is damaged; the examples are the packaged ones"):
+        used = Used(Finished(0, "", errors), {"answer": shown})
+        results = flips.Results({}, used.results, {"answer": "right"})
+        return flips.judge(ONNX, flip_world.EXAMPLES, path, results, used.finished, {"answer": without})[0]
+
+    assert told("packaged", "packaged") == "told"
+    assert told("other", "packaged") == told("packaged", "packaged", "") == "silent wrong answer"
+
+
 def test_what_the_program_can_make_again_may_not_be_refused(tmp_path):
     used = Used(Finished(2, "", "ERROR 2 .predict.jsonl: is damaged"), {})
     journal = next(target for target in flip_world.TARGETS if target.must_heal)

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import statistics
 import threading
 
 import numpy as np
@@ -10,10 +9,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from brainseg.errors import DataError, RunError
+from brainseg.errors import DataError, MachineError, RunError
 from brainseg.tuning import outcome, report, search, space, trials, tune
 from brainseg.tuning.progress import Board
-from brainseg.tuning.search import Options
+from brainseg.tuning.search import Options, Search
 from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Experiment, Study
 from tests.support.toy_pipeline import PROJECT
@@ -41,20 +40,23 @@ class Trainings:
 
     def __init__(self):
         self.names, self.broken, self.lock = [], None, threading.Lock()
+        self.error: Exception = RunError("train.loss", "is not finite", "lower the learning rate")
 
     def plan(self, study, overrides):
         digest = hashlib.sha256(str(overrides).encode()).hexdigest()[:8]
-        return [Experiment(f"tune-{study.name}-{digest}-0", overrides)]
+        return [Experiment(f"tune-{study.name}-{digest}-{fold}", overrides, digest) for fold in range(study.folds)]
 
     def run(self, study, experiments, watch, environment):
         with self.lock:
             self.names.append(experiments[0].name)
             if len(self.names) == self.broken:
-                raise RunError("train.loss", "is not finite", "lower the learning rate")
+                raise self.error
         score = objective(experiments[0].overrides)
-        for epoch in range(1, EPOCHS + 1):
-            if watch(epoch, score * epoch / EPOCHS):
-                return None
+        for fold in range(study.folds):
+            for epoch in range(1, EPOCHS + 1):
+                if watch(fold, epoch, score * epoch / EPOCHS):
+                    assert fold == 0, "an epoch of another fold is no comparison"
+                    return None
         return score
 
 
@@ -74,7 +76,8 @@ def study(tmp_path, trainings):
 
 
 def go(study, count, jobs=1, seed=1, searched=SPACE):
-    return search.run(study, searched, Options(count, jobs, seed), Board("toy", EPOCHS, is_quiet=True))
+    board = Board("toy", EPOCHS * study.folds, is_quiet=True)
+    return Search(study, searched, Options(count, jobs, seed), board).run()
 
 
 def test_the_search_begins_with_the_default_and_finds_better(study):
@@ -122,6 +125,73 @@ def test_a_trial_that_fails_is_no_end_of_the_search(study, trainings):
     assert (table["state"] == "failed").sum() == 1 and table["dice"].iloc[0] == table["dice"].max()
 
 
+def test_what_hits_every_trial_ends_the_search_and_is_run_again(study, trainings):
+    """A full disk is no fault of the parameters: the trial is lost, and the next run begins with it."""
+    trainings.broken, trainings.error = 3, MachineError("the disk", "is full", "free some space")
+    with pytest.raises(MachineError, match="is full"):
+        go(study, 6)
+    asked = trainings.names[2]
+    trainings.broken = None
+    found = go(study, 6)
+    assert trainings.names[3] == asked and len(search.list_kept(found)) == 6
+    assert "failed" not in set(outcome.tabulate(found)["state"])
+
+
+def test_ctrl_c_ends_what_runs_and_asks_for_no_more(study, trainings, monkeypatch):
+    ended, begun = threading.Event(), threading.Event()
+
+    def run(*_):
+        begun.set()
+        assert ended.wait(20)
+        raise MachineError("log", "the training ended with code -2", "")
+
+    monkeypatch.setattr(trials, "run", run)
+    monkeypatch.setattr(trials, "end_all", ended.set)
+
+    def interrupt(jobs):
+        assert begun.wait(20)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "as_completed", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        go(study, 6, jobs=2)
+    monkeypatch.undo()
+    storage = f"sqlite:///{study.state / 'study.db'}"
+    left = optuna.load_study(study_name="toy", storage=storage).trials
+    assert len(left) == 2 and all(trial.state == TrialState.RUNNING for trial in left)
+
+
+def test_a_trial_of_the_same_parameters_is_not_run_twice(study, trainings):
+    few = SearchSpace(parameters={"train.loss": space.Choices(choices=["dice", "bce_dice"])}, fixed=SPACE.fixed)
+    found = go(study, 6, searched=few)
+    assert len(trainings.names) == len(set(trainings.names)) <= 2
+    assert len(found.trials) == 6
+
+
+def test_a_lost_trial_tells_again_what_it_had_told(study):
+    found = go(study, 2)
+    lost = found.ask()
+    SPACE.suggest(lost)
+    lost.report(0.123, 1)
+    again = go(study, 4)
+    repeated = next(trial for trial in again.trials if search.AGAIN in trial.user_attrs)
+    assert repeated.intermediate_values[1] == 0.123 and len(repeated.intermediate_values) > 1
+
+
+def test_trials_of_another_machine_are_left_alone(study):
+    found = go(study, 2)
+    theirs = found.ask()
+    SPACE.suggest(theirs)
+    theirs.set_user_attr(search.HOST, "elsewhere")
+    assert go(study, 4).trials[theirs.number].state == TrialState.RUNNING
+
+
+def test_only_the_first_inner_fold_can_stop_a_trial(study):
+    found = go(study._replace(folds=3), 14)
+    stopped = [trial for trial in found.trials if trial.state == TrialState.PRUNED]
+    assert stopped and all(set(trial.intermediate_values) <= set(range(1, EPOCHS + 1)) for trial in found.trials)
+
+
 def test_another_search_of_the_same_name_is_refused(study):
     go(study, 2)
     with pytest.raises(DataError, match="toy: is a search of other ranges"):
@@ -144,19 +214,24 @@ def test_what_chance_explains():
         drawn = rng.normal(0, 0.01, (20000, count)).max(axis=1).mean()
         assert outcome.expect_by_chance(count, 0.01) == pytest.approx(drawn, rel=0.03)
     assert outcome.expect_by_chance(1, 0.01) == 0
+    assert outcome.estimate_deviation([0.80, 0.81, 0.79]) == pytest.approx(0.01 / 0.8862, rel=1e-4)  # c4 of 3
+
+
+def test_equal_scores_have_no_importance(study, trainings, monkeypatch):
+    monkeypatch.setattr(trials, "run", lambda *_: 0.0)
+    assert outcome.measure_importance(go(study, 6)) == {}
 
 
 def test_the_report_has_every_trial_three_pictures_and_the_honest_sentence(study):
     found = go(study, 20)
-    devices = search.cross_validation.queue_devices(1)
-    repeats = outcome.repeat_default(study, SPACE, 3, Board("toy", EPOCHS, is_quiet=True), devices)
+    repeats = outcome.repeat_default(study, SPACE, 3, Board("toy", EPOCHS, is_quiet=True))
     assert repeats == pytest.approx([objective({"train": {}})] * 3)
-    done = outcome.gather(study, found, [0.80, 0.81, 0.79], None)
+    done = outcome.gather(study, SPACE, found, [0.80, 0.81, 0.79], None)
     page = report.write(done, tune.watch_all(found))
     text = page.read_text()
     assert text.count("data:image/png") == 3 and text.count("<tr>") == 21
-    gain, chance = done.score - 0.80, outcome.expect_by_chance(20, statistics.stdev([0.80, 0.81, 0.79]))
-    assert f"chance explains {chance / gain:.0%} of the gain" in text
+    gain, chance = done.score - 0.80, outcome.expect_by_chance(20, 0.01 / 0.8862)
+    assert f"chance explains about {chance / gain:.0%} of the gain" in text and "train.epochs 9" in text
     assert set(done.importance) == set(SPACE.parameters)
     assert {path.name for path in page.parent.iterdir()} == {
         "trials.csv", "summary.json", "history.png", "parallel.png", "importance.png", "report.html",
@@ -164,7 +239,7 @@ def test_the_report_has_every_trial_three_pictures_and_the_honest_sentence(study
 
 
 def test_nothing_better_than_the_default_is_said(study):
-    done = outcome.gather(study, go(study, 3), [0.95, 0.96], None)
+    done = outcome.gather(study, SPACE, go(study, 3), [0.95, 0.96], None)
     assert any("found nothing better" in line for line in outcome.describe(done))
 
 

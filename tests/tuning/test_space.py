@@ -58,19 +58,26 @@ def test_the_default_is_the_first_trial_if_the_space_holds_it(tmp_path):
     steps = "parameters:\n  network.filters: {low: 16, high: 48, step: 16}\n"
     assert read(tmp_path, steps).find_default(params) == {"network.filters": 32}
     assert read(tmp_path, steps.replace("low: 16", "low: 8")).find_default(params) is None  # 8, 24, 40
+    tenths = "parameters:\n  network.dropout: {low: 0.0, high: 0.4, step: 0.1}\n"  # 0.3 / 0.1 is not quite 3
+    params["network"]["dropout"] = 0.3
+    assert read(tmp_path, tenths).find_default(params) == {"network.dropout": 0.3}
+    del params["train"]["sampling"]  # an older file lacks it
+    assert read(tmp_path, RATE + "  train.sampling: {choices: [slice, patient]}\n").find_default(params)
 
 
 @pytest.mark.parametrize(("text", "message"), [
     ("parameters:\n  train.lr: {low: 0.001, high: 0.01}\n", r"not a parameter \(did you mean train.learning_rate"),
-    ("parameters:\n  split.seed: {low: 1, high: 9}\n", "split.seed may not differ between trials"),
+    ("parameters:\n  split.seed: {low: 1, high: 9}\n", "split.seed may not be searched"),
     ("parameters:\n  train.epochs: {low: 0, high: 9}\n", "train.epochs"),
     ("parameters:\n  train.epochs: {low: 1.5, high: 9.5}\n", "train.epochs"),
     ("parameters:\n  train.loss: {choices: [dice, dise]}\n", "train.loss"),
     ("parameters:\n  network.dropout: {low: 0.3, high: 0.1}\n", "low, 0.3, must be below high, 0.1"),
     ("parameters:\n  network.dropout: {low: 0.0, high: 0.1, log: true}\n", "log needs a low above 0"),
-    (RATE + "fixed:\n  evaluate: {tta: false}\n", "evaluate.tta may not differ"),
+    (RATE + "fixed:\n  evaluate: {tta: false}\n", "evaluate.tta may not be searched or fixed"),
     ("parameters: {}\n", "parameters"),
     (RATE + "trials: 3\n", "trials"),
+    (RATE + "fixed:\n  train: {subset: all}\n", "train.subset may not be searched or fixed"),
+    (RATE + "fixed:\n  train: {initial_weights: x.h5}\n", "train.initial_weights may not"),
 ])  # fmt: skip
 def test_faults_are_named_before_any_trial(tmp_path, text, message):
     with pytest.raises(DataError, match=message):

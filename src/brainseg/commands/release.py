@@ -42,6 +42,8 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     """
     from brainseg.export import ensemble, onnx_files
 
+    if variant == "int8" and len(names) > 1:
+        raise DataError(", ".join(names), "are several networks in 8-bit integers", "release one, or leave out --int8")
     summary = results.read(numbers / "summary.json", CrossValidationSummary)
     with ExitStack() as stack:
         parts = [stack.enter_context(runs.find(each, root, EXPORTED[variant])) for each in names]
@@ -83,6 +85,9 @@ def check(
         DataError: naming each run and what differs.
     """
     recipes = list_recipes(summary)
+    if any(recipe["train"].get("subset") == "all" for recipe in recipes):
+        what = "has the numbers of networks that were trained on all patients: none of them is out of fold"
+        raise DataError(numbers, what, "cross-validate with train.subset: train, or train_and_val")
     if len(recipes) != len(names):
         what = f"has the numbers of {len(recipes)} networks, {len(names)} are to be released"
         raise DataError(numbers, what, "name one run for each member, in their order")
@@ -125,17 +130,20 @@ def find_differences(model: ExportedManifest, recipe: Mapping[str, Any]) -> list
 
 
 def read_interval(numbers: Path) -> dict[str, Any] | None:
-    """By what the marked volume of a patient differs from the outlined one, out of fold; None: too few patients."""
+    """By what the marked volume of a patient differs from the outlined one, out of fold; None: too few patients.
+
+    ``covered``: the share of patients whose marked volume lies in the interval that the other folds give.
+    """
     path = numbers / "per_patient.csv"
     with guard(path, results.FOLDS_AGAIN):
         table = csv_tables.read_csv(path)
         volumes = table["predicted_pixels"], table["tumour_pixels"]
         found = volume_interval.fit(*volumes)
+        held = volume_interval.coverage(*volumes, table["fold"])
     if found is None:
         return None
-    held = volume_interval.coverage(*volumes)
     told = {"level": volume_interval.LEVEL, "low": round(found[0], 4), "high": round(found[1], 4)}
-    return told | {"patients": len(table), "covered": round(held, 4)}
+    return told | {"patients": len(table), "covered": round(held, 4) if held == held else None}
 
 
 def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: str) -> dict[str, Any]:
@@ -147,7 +155,9 @@ def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: 
         f"trained on all {patients} patients; its numbers are those of its recipe in {len(folds)} folds, where each "
         "patient is scored by a network that has not seen it"
     )
-    marks = [mark, *(each for each in model.protocol.marks if each != TRAINED_ON_ALL)]
+    small = ["its numbers are those of the float32 network"] if variant == "int8" else []
+    theirs = [each for each in (*model.protocol.marks, *summary.protocol.marks) if each != TRAINED_ON_ALL]
+    marks = list(dict.fromkeys([mark, *small, *theirs]))
     counts = {
         "patients": {"train": patients, "val": 0, "test": patients},
         "slices": {"train": summary.protocol.slices, "val": 0, "test": summary.protocol.slices},

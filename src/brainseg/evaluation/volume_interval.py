@@ -1,8 +1,9 @@
 """How far a volume may be from the marked one: a conformal interval from patients that the networks had not seen.
 
-The ratio of the marked to the outlined volume is taken of each patient. For the next patient, if he is drawn like them,
-the ratio lies between two of their order statistics with the stated probability or more (Vovk et al., 2005; Lei et al.,
-2018, JASA 113:1094), whatever its distribution is.
+The ratio of the marked to the outlined volume is taken of each patient. For the next patient of one network, if he is
+drawn like them, the ratio lies between two of their order statistics with the stated probability or more (Vovk et al.,
+2005; Lei et al., 2018, JASA 113:1094). Here the networks of several folds are pooled, and a network of all patients is
+released: the guarantee is then weaker (Barber et al., 2021, Annals of Statistics 49:486), so the coverage is measured.
 """
 
 import math
@@ -31,13 +32,22 @@ def fit(outlined: ArrayLike, marked: ArrayLike, level: float = LEVEL) -> tuple[f
     return (float(ratios[place - 1]), float(ratios[-place])) if place > 0 else None
 
 
-def coverage(outlined: ArrayLike, marked: ArrayLike, level: float = LEVEL) -> float:
-    """The share of patients whose marked volume lies in the interval that all others give. NaN: too few patients."""
-    outlined, marked = np.asarray(outlined, float), np.asarray(marked, float)
-    held = []
-    for place in range(len(outlined)):
-        others = np.arange(len(outlined)) != place
-        if (ends := fit(outlined[others], marked[others], level)) is None:
+def coverage(outlined: ArrayLike, marked: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> float:
+    """The share of patients whose marked volume lies in the interval that the patients of other groups give.
+
+    To leave out single patients says nothing: of n different ratios exactly the outermost are then outside.
+
+    Args:
+        groups: (n,) the fold or the institution of each patient.
+
+    Returns:
+        NaN if a group leaves too few others.
+    """
+    outlined, marked, groups = np.asarray(outlined, float), np.asarray(marked, float), np.asarray(groups)
+    held = np.zeros(len(outlined), bool)
+    for group in np.unique(groups):
+        mine = groups == group
+        if (ends := fit(outlined[~mine], marked[~mine], level)) is None:
             return float("nan")
-        held.append(ends[0] * outlined[place] <= marked[place] <= ends[1] * outlined[place])
+        held[mine] = (ends[0] * outlined[mine] <= marked[mine]) & (marked[mine] <= ends[1] * outlined[mine])
     return float(np.mean(held))

@@ -101,14 +101,19 @@ def load_overrides(recipe: str | None, scheme: str | None, root: Path = Path()) 
     """What a recipe and the scheme override in params.yaml, without the number of the fold.
 
     Raises:
-        DataError: the overrides do not fit params.yaml, split by slice, name a split file, or change the data.
+        DataError: the overrides do not fit params.yaml, train on all patients, split by slice, name a split file, or
+            change the data.
     """
     path = root / "recipes" / f"{recipe}.yaml" if recipe else root / "params.yaml"
     overrides = repro.load_recipe(recipe, root) if recipe else {}
     unit = scheme or overrides.get("split", {}).get("unit")
     if unit:
         overrides = config.merge(overrides, {"split": {"unit": unit}})
-    split = config.check(config.merge(config.read_yaml(root / "params.yaml"), overrides), path).split
+    params = config.check(config.merge(config.read_yaml(root / "params.yaml"), overrides), path)
+    split = params.split
+    if params.train.subset == "all":
+        what = "train.subset is all: no patient would be scored by a network that has not seen it"
+        raise DataError(path, what, "set train.subset: train, or train_and_val")
     if split.unit == "slice":
         what = "split.unit is slice: a patient would be tested in several folds"
         raise DataError(path, what, "ask for --scheme patient (make: SCHEME=patient)")

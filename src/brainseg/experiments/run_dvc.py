@@ -12,8 +12,9 @@ from pathlib import Path
 
 from dvc.cli import main as run_dvc
 
-from brainseg import errors, files
+from brainseg import config, errors, files
 from brainseg.data import inputs
+from brainseg.errors import IntegrityError
 from brainseg.experiments import integrity
 
 
@@ -22,17 +23,30 @@ def main() -> None:
 
     Raises:
         DataError: something is to be fetched into a folder that is in no Git repository.
-        IntegrityError: a result is not what a stage made.
+        IntegrityError: a result is not what a stage made, or a released model not what was released.
     """
     command = sys.argv[1:]
     if command[0] == "pull":
         integrity.check_git(Path())
     if code := run_dvc(command):
         sys.exit(code)
-    made = inputs.read_lock()
+    tracked = [Path(word) for word in command if word.endswith(".dvc")]
+    made = {} if tracked else inputs.read_lock()
     for path in made:
         files.give_own_copy(Path(path))
     inputs.verify([path for path in made if path in command] or made)
+    for path in tracked:
+        check_tracked(path)
+
+
+def check_tracked(path: Path) -> None:
+    """Refuse a file that is not what its ``.dvc`` file says. Raises IntegrityError: naming both digests."""
+    for out in config.read_yaml(path)["outs"]:
+        file = path.with_name(out["path"])
+        files.give_own_copy(file)
+        if (found := inputs.md5(file)) != out["md5"]:
+            what = f"its MD5 is {found}, {path} says {out['md5']}"
+            raise IntegrityError(file, what, f"rm -f {file}, then: dvc pull {path}")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def make_row(
 ) -> dict[str, Any]:
     """A row of summary.csv without the names of files. Values that are not known are empty."""
     measured = measurements.measure(case, result.mask, result.probability)
-    low, high = measurements.estimate_interval(measured.volume_ml, facts) or (None, None)
+    low, high = measurements.estimate_interval(measured.volume_ml, facts, case.channels) or (None, None)
     return {
         "case": name,
         "source": to_cell(label),

@@ -3,29 +3,32 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import optuna
 import pandas as pd
 
 from brainseg import config
-from brainseg.experiments import comparison, comparison_page, revision, variants
+from brainseg.experiments import comparison, comparison_page, cross_validation, revision, variants
 from brainseg.experiments.comparison import Comparison
 from brainseg.tuning import search, trials
 from brainseg.tuning.progress import Board
 from brainseg.tuning.space import SearchSpace
-from brainseg.tuning.trials import Experiment, Study
+from brainseg.tuning.trials import Study
+
+FEWEST = 4  # trials of which an importance is measured
+STATES = {"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
 class Outcome(NamedTuple):
-    """``table``: a row for each trial; ``best``: values by dotted name; ``repeats``: params.yaml with other seeds.
+    """``table``: a row for each trial; ``best``: values by dotted name; ``repeats``: the default with other seeds.
 
-    ``importance``: the share of the objective's variance that each parameter explains, empty for few trials.
-    ``verdict``: best and default on the test fold, which no trial saw; None if it was not asked for.
+    ``fixed``: values of all trials by dotted name; the default is params.yaml with them. ``importance``: see
+    ``measure_importance``. ``verdict``: best and default on the test fold; None if it was not asked for.
     """
 
     study: Study
+    fixed: dict[str, Any]
     table: pd.DataFrame
     best: dict[str, Any]
     score: float
@@ -34,66 +37,56 @@ class Outcome(NamedTuple):
     verdict: Comparison | None
 
 
-def repeat_default(
-    study: Study, space: SearchSpace, times: int, board: Board, devices: SimpleQueue[dict[str, str]]
-) -> list[float]:
-    """The objective of params.yaml with the fixed values, trained with ``times`` seeds, the first its own."""
-    own = config.merge(config.read_yaml(study.root / "params.yaml"), space.fixed)["train"]["seed"]
-    scores, device = [], devices.get()
+def repeat_default(study: Study, space: SearchSpace, times: int, board: Board) -> list[float]:
+    """The objective of the default, trained with ``times`` seeds, the first its own."""
+    own = config.merge(search.read_params(study), space.fixed)["train"]["seed"]
+    (device, scores) = cross_validation.queue_devices(1).get(), []
     for number in range(times):
-        board.begin(-1 - number, {"params.yaml, train.seed": own + number})
+        row = -1 - number  # trials count from 0
+        board.begin(row, {"the default, train.seed": own + number})
         overrides = config.merge(space.fixed, {"train": {"seed": own + number}} if number else {})
         planned = trials.plan(study, overrides)
-        score = trials.run(study, planned, lambda epoch, dice, n=number: board.update(-1 - n, epoch, dice), device)
+        score = trials.run(study, planned, lambda fold, epoch, dice, row=row: board.update(row, epoch, dice), device)
         scores.append(score or 0.0)
-        board.end(-1 - number, "done", score)
-    devices.put(device)
+        board.end(row, "done", score)
     return scores
 
 
-def compare_on_unseen(
-    study: Study, space: SearchSpace, best: Mapping[str, Any], devices: SimpleQueue[dict[str, str]]
-) -> Comparison:
+def compare_on_unseen(study: Study, space: SearchSpace, best: Mapping[str, Any], board: Board) -> Comparison:
     """Train default and best on all patients outside the test fold, and compare them on those in it."""
-    device, names = devices.get(), []
-    for name, overrides in {
-        "default": space.fixed,
-        "best": config.merge(space.fixed, variants.nest(best)),
-    }.items():
-        key = revision.key(revision.reader(revision.WORKSPACE, study.root), overrides)
-        names.append(f"tune-{study.name}-{name}-{key}")
-        trials.run(study, [Experiment(names[-1], overrides)], lambda epoch, dice: False, device)
-    devices.put(device)
+    device, names = cross_validation.queue_devices(1).get(), []
+    both = {"default": space.fixed, "best": config.merge(space.fixed, variants.nest(best))}
+    for row, (name, overrides) in enumerate(both.items(), 1):
+        row = -100 - row
+        board.begin(row, {f"the {name}, on all patients outside the test fold": ""})
+        planned = trials.plan_whole(study, name, overrides)
+        trials.run(study, [planned], lambda fold, epoch, dice, row=row: board.update(row, epoch, dice), device)
+        board.end(row, "done", None)
+        names.append(planned.name)
     return comparison.compare(*(revision.scores(name, study.root) for name in names))
 
 
 def gather(
-    study: Study, found: optuna.Study, repeats: Sequence[float], verdict: Comparison | None
+    study: Study, space: SearchSpace, found: optuna.Study, repeats: Sequence[float], verdict: Comparison | None
 ) -> Outcome:  # fmt: skip
     best = search.list_ended(found)[0]
     return Outcome(
-        study,
-        tabulate(found),
-        dict(best.params),
-        float(best.value or 0),
-        list(repeats),
-        measure_importance(found),
-        verdict,
-    )
+        study, config.flatten(space.fixed), tabulate(found), dict(best.params), float(best.value or 0), list(repeats),
+        measure_importance(found), verdict,
+    )  # fmt: skip
 
 
 def tabulate(found: optuna.Study) -> pd.DataFrame:
-    """trial, state, dice, epochs, experiments, and a column for each parameter; the best trial first."""
-    states = {"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+    """trial, state, dice, epochs, a column for each parameter, experiments, reason; the best trial first."""
     rows = []
-    for trial in found.trials:
+    for trial in search.list_kept(found):
         told = trial.intermediate_values
         rows.append({
             "trial": trial.number,
-            "state": states[trial.state.name],
+            "state": STATES[trial.state.name],
             "dice": trial.value if trial.state.name == "COMPLETE" else math.nan,
             "epochs": max(told, default=0),
-            **trial.params,
+            **{name: "null" if value is None else value for name, value in trial.params.items()},
             "experiments": " ".join(trial.user_attrs.get(search.EXPERIMENTS, [])),
             "reason": trial.user_attrs.get(search.REASON, ""),
         })  # fmt: skip
@@ -101,20 +94,33 @@ def tabulate(found: optuna.Study) -> pd.DataFrame:
 
 
 def measure_importance(found: optuna.Study) -> dict[str, float]:
-    """fANOVA (Hutter et al., 2014) over the trials that came to their end; nothing of fewer than four."""
-    if len(search.list_ended(found)) < 4:
+    """How much of the variance of the trials that came to their end each parameter explains, by fANOVA.
+
+    Hutter et al., 2014. What a parameter explains alone; the rest is of several together. Nothing of few trials, or of
+    trials that all score the same.
+    """
+    if len(search.list_ended(found)) < FEWEST:
         return {}
-    return optuna.importance.get_param_importances(found, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+    try:
+        shares = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(found)
+        return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
+    except RuntimeError:  # no variance at all
+        return {}
 
 
-def expect_by_chance(trials_run: int, deviation: float) -> float:
+def expect_by_chance(count: int, deviation: float) -> float:
     """How far the best of so many trials lies above their mean if nothing but the seed differs.
 
     The expected largest of n normal values (Blom, 1958).
     """
-    if trials_run < 2:
-        return 0.0
-    return deviation * statistics.NormalDist().inv_cdf((trials_run - 0.375) / (trials_run + 0.25))
+    return deviation * statistics.NormalDist().inv_cdf((count - 0.375) / (count + 0.25)) if count > 1 else 0.0
+
+
+def estimate_deviation(values: Sequence[float]) -> float:
+    """The standard deviation of normal values, without the bias that it has of few of them (c4)."""
+    n = len(values)
+    c4 = math.sqrt(2 / (n - 1)) * math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2))
+    return statistics.stdev(values) / c4
 
 
 def describe(o: Outcome) -> list[str]:
@@ -122,25 +128,34 @@ def describe(o: Outcome) -> list[str]:
     counts = o.table["state"].value_counts()
     told = ", ".join(f"{counts[state]} {state}" for state in ("done", "stopped", "failed") if counts.get(state))
     values = ", ".join(f"{name} {comparison_page.format_param(value)}" for name, value in o.best.items())
-    lines = [f"{len(o.table)} trials: {told}.", f"The best, {o.score:.4f} on inner test patients: {values}."]
+    fixed = ", ".join(f"{name} {comparison_page.format_param(value)}" for name, value in o.fixed.items())
+    shared = f" All with {fixed}; the default is params.yaml with that." if fixed else ""
+    lines = [
+        f"{len(o.table)} trials: {told}.{shared}",
+        f"The best, {o.score:.4f} on the patients of {o.study.folds} of {o.study.inner_folds} inner folds: {values}.",
+    ]  # fmt: skip
     if len(o.repeats) > 1:
-        mean, deviation = statistics.mean(o.repeats), statistics.stdev(o.repeats)
-        chance, gain = expect_by_chance(len(o.table), deviation), o.score - mean
-        lines.append(
-            f"params.yaml with {len(o.repeats)} seeds: {mean:.4f}, standard deviation {deviation:.4f}. The best is "
-            f"{gain:+.4f} from that. Of {len(o.table)} trials that differ by chance alone the best would be "
-            f"{chance:+.4f} from it{_conclude(gain, chance)}."
-        )
+        lines.append(_weigh(o, int(counts.get("done", 0) + counts.get("stopped", 0))))
     if o.verdict:
         d = o.verdict.differences[0]
+        lines += [f"WARNING: {warning}" for warning in o.verdict.warnings]
         lines.append(
-            f"On {d.n} patients of the test fold, which no trial saw: {comparison.describe(d)} "
+            f"Best and default trained on all patients outside the test fold, with the same fixed values, on its {d.n} "
+            f"patients, whom no trial was trained on or scored by: {comparison.describe(d)} "
             f"(brainseg compare {o.verdict.a} {o.verdict.b})."
         )
     return lines
 
 
-def _conclude(gain: float, chance: float) -> str:
+def _weigh(o: Outcome, count: int) -> str:
+    """How much of the gain the noise floor explains. ``count``: trials that might have been the best."""
+    mean, deviation = statistics.mean(o.repeats), estimate_deviation(o.repeats)
+    chance, gain = expect_by_chance(count, deviation), o.score - mean
+    told = (
+        f"The default with {len(o.repeats)} seeds: {mean:.4f}, standard deviation {deviation:.4f}, itself uncertain "
+        f"of so few. The best is {gain:+.4f} from that; the best of {count} trials that differ by chance alone would "
+        f"be about {chance:+.4f} from it"
+    )
     if gain <= 0:
-        return ", so the search has found nothing better"
-    return f": chance explains {min(1.0, chance / gain):.0%} of the gain"
+        return f"{told}: the search has found nothing better."
+    return f"{told}: chance explains about {min(1.0, chance / gain):.0%} of the gain."

@@ -21,7 +21,8 @@ TOLD = ("trial", "state", "dice", "epochs", "experiments", "reason")  # columns 
 PICTURES = {
     "history": "Each trial in its order. The line is the best so far; a trial that was stopped is shown where it was.",
     "parallel": "Each line is a trial that came to its end, from one parameter to the next; the bluer, the better.",
-    "importance": "The share of the variance between trials that a parameter explains (fANOVA).",
+    "importance": "The share of the variance between the trials that came to their end that a parameter alone explains "
+    "(fANOVA); the rest is of several together, and of chance.",
 }
 
 
@@ -48,6 +49,7 @@ def summarise(o: Outcome) -> dict[str, Any]:
     """What is not in the table."""
     return {
         "inner_folds": [o.study.folds, o.study.inner_folds],
+        "fixed": o.fixed,
         "best": o.best,
         "dice": round(o.score, 6),
         "default_with_other_seeds": [round(score, 6) for score in o.repeats],

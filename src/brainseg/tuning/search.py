@@ -6,9 +6,10 @@ run again with the same parameters, each from its last checkpoint.
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -16,21 +17,17 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from brainseg import config
-from brainseg.errors import BrainsegError, DataError, RunError
+from brainseg.errors import DataError, RunError
 from brainseg.experiments import cross_validation, repro
 from brainseg.tuning import trials
 from brainseg.tuning.progress import Board
 from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Study
 
-EXPERIMENTS, AGAIN, REASON, MADE_FROM = (
-    "experiments",
-    "again",
-    "reason",
-    "made_from",
-)  # attributes of trials, of the study
+EXPERIMENTS, AGAIN, REASON, HOST = "experiments", "again", "reason", "host"  # attributes of trials
+MADE_FROM = "made_from"  # of the study
 STARTUP = 8  # trials drawn at random before the proposals
-RUNGS = 3  # a trial may be stopped after a third of its epochs, if it is not among the best third
+RUNGS = 3  # a trial may be stopped after a third of the epochs of its first fold, if it is not among the best third
 
 
 class Options(NamedTuple):
@@ -42,65 +39,96 @@ class Options(NamedTuple):
     storage: str | None = None
 
 
-def run(study: Study, space: SearchSpace, options: Options, board: Board) -> optuna.Study:
-    """Run trials until ``options.trials`` are finished, stopped or failed.
+class Search:
+    """One run of a study.
 
     Raises:
         DataError: a study of this name searched something else.
-        RunError: no trial could be run to its end; names the first one's log.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found = open_study(study, space, options)
-    requeue_lost(found)
-    if not found.trials and (own := space.find_default(config.read_yaml(study.root / "params.yaml"))):
-        found.enqueue_trial(own)
-    lock, devices = threading.Lock(), cross_validation.queue_devices(options.jobs)
 
-    def work() -> None:
-        while True:
-            with lock:  # the proposals depend on the order in which they are asked for
-                if count_begun(found) >= options.trials:
+    def __init__(self, study: Study, space: SearchSpace, options: Options, board: Board):
+        self.study, self.space, self.options, self.board = study, space, options, board
+        self.found = open_study(study, space, options)
+        self.lock, self.is_over = threading.Lock(), threading.Event()
+        self.devices: SimpleQueue[dict[str, str]] = cross_validation.queue_devices(options.jobs)
+
+    def run(self) -> optuna.Study:
+        """Run trials until ``options.trials`` are finished, stopped or failed.
+
+        Raises:
+            RunError: no trial could be run to its end; names the first one's log.
+            MachineError, IntegrityError: what hit one trial would hit all; it is run again the next time.
+        """
+        requeue_lost(self.found)
+        if not self.found.trials and (own := self.space.find_default(read_params(self.study))):
+            self.found.enqueue_trial(own)
+        with ThreadPoolExecutor(self.options.jobs) as pool:
+            jobs = [pool.submit(self._work) for _ in range(self.options.jobs)]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+            except BaseException:  # Ctrl-C too, which only this thread gets
+                self.is_over.set()
+                trials.end_all()
+                raise
+        repro.clean_up(self.study.root)
+        if not self.found.get_trials(states=[TrialState.COMPLETE]):
+            again = f"correct what it says; rm -r {self.study.state} starts again"
+            raise RunError(self.study.state, "no trial came to its end", f"read the first log there, {again}")
+        return self.found
+
+    def _work(self) -> None:
+        while not self.is_over.is_set():
+            with self.lock:  # the proposals depend on the order in which they are asked for
+                if count_begun(self.found) >= self.options.trials:
                     return
-                trial = found.ask()
-                overrides = space.suggest(trial)
-            run_trial(found, trial, study, overrides, board, devices)
+                trial = self.found.ask()
+                overrides = self.space.suggest(trial)
+                trial.set_user_attr(HOST, socket.gethostname())
+                if self._is_answered(trial):
+                    continue
+            self._run_trial(trial, overrides)
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for job in [pool.submit(work) for _ in range(options.jobs)]:
-            job.result()
-    repro.clean_up(study.root)
-    if not found.get_trials(states=[TrialState.COMPLETE]):
-        raise RunError(study.name, "no trial came to its end", f"read the logs in {study.state}")
-    return found
+    def _is_answered(self, trial: Trial) -> bool:
+        """Whether a trial of the same parameters has an answer, or runs now: then it is told, and not run."""
+        for other in self.found.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.RUNNING]):
+            if other.number != trial.number and other.params == trial.params:
+                trial.set_user_attr(REASON, f"the same parameters as trial {other.number}")
+                state = TrialState.COMPLETE if other.state == TrialState.COMPLETE else TrialState.FAIL
+                self.found.tell(trial, other.value if state == TrialState.COMPLETE else None, state=state)
+                return True
+        return False
 
+    def _run_trial(self, trial: Trial, overrides: dict[str, Any]) -> None:
+        """Run one trial and tell Optuna how it ended. What its parameters alone break is no end of the search."""
+        reported = replay(self.found, trial)
+        epochs = self.board.epochs // self.study.folds
 
-def run_trial(
-    found: optuna.Study, trial: Trial, study: Study, overrides: dict[str, Any], board: Board,
-    devices: SimpleQueue[dict[str, str]],
-) -> None:  # fmt: skip
-    """Run one trial and tell Optuna how it ended. What a training cannot do is a failed trial, not the end of all."""
+        def watch(fold: int, epoch: int, dice: float) -> bool:
+            self.board.update(trial.number, fold * epochs + epoch, dice)
+            if fold or epoch in reported:  # epochs of other folds are no comparison
+                return False
+            trial.report(dice, epoch)
+            return epoch < epochs and trial.should_prune()  # at its end it costs nothing more
 
-    def watch(step: int, dice: float) -> bool:
-        trial.report(dice, step)
-        is_behind = step < board.epochs and trial.should_prune()  # at its end it costs nothing more
-        board.update(trial.number, step, dice)
-        return is_behind
-
-    device = devices.get()
-    try:
-        experiments = trials.plan(study, overrides)
-        trial.set_user_attr(EXPERIMENTS, [each.name for each in experiments])
-        board.begin(trial.number, trial.params)
-        score = trials.run(study, experiments, watch, device)
-    except BrainsegError as error:
-        trial.set_user_attr(REASON, str(error))
-        found.tell(trial, state=TrialState.FAIL)
-        board.end(trial.number, "failed", None)
-    else:
-        found.tell(trial, score, state=TrialState.PRUNED if score is None else None)
-        board.end(trial.number, "stopped" if score is None else "done", score)
-    finally:
-        devices.put(device)
+        device = self.devices.get()
+        try:
+            experiments = trials.plan(self.study, overrides)
+            trial.set_user_attr(EXPERIMENTS, [each.name for each in experiments])
+            self.board.begin(trial.number, trial.params)
+            score = trials.run(self.study, experiments, watch, device)
+        except (RunError, DataError) as error:
+            if self.is_over.is_set():
+                return  # it was ended with the search, and is lost
+            trial.set_user_attr(REASON, str(error))
+            self.found.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            self.board.end(trial.number, "failed", None)
+        else:
+            state = TrialState.PRUNED if score is None else TrialState.COMPLETE
+            self.found.tell(trial, score, state=state, skip_if_finished=True)
+            self.board.end(trial.number, "stopped" if score is None else "done", score)
+        finally:
+            self.devices.put(device)
 
 
 def open_study(study: Study, space: SearchSpace, options: Options) -> optuna.Study:
@@ -109,30 +137,33 @@ def open_study(study: Study, space: SearchSpace, options: Options) -> optuna.Stu
     Raises:
         DataError: it searched other ranges, or on other data, code or parameters.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study.state.mkdir(parents=True, exist_ok=True)
     storage = options.storage or f"sqlite:///{(study.state / 'study.db').resolve()}"
-    # Without another seed a search that goes on would draw once more what it has drawn.
     names = {each.study_name for each in optuna.get_all_study_summaries(storage, include_best_trial=False)}
-    done = len(optuna.load_study(study_name=study.name, storage=storage).trials) if study.name in names else 0
+    before = len(optuna.load_study(study_name=study.name, storage=storage).trials) if study.name in names else 0
     sampler = optuna.samplers.TPESampler(
-        seed=options.seed + done, n_startup_trials=STARTUP, multivariate=True, constant_liar=options.jobs > 1
+        seed=options.seed + before,  # with the same seed a search that goes on would draw again what it has drawn
+        n_startup_trials=STARTUP,
+        multivariate=True,
+        constant_liar=options.jobs > 1,
     )
-    epochs = (
-        space.fixed.get("train", {}).get("epochs") or config.read_yaml(study.root / "params.yaml")["train"]["epochs"]
-    )
+    epochs = config.merge(read_params(study), space.fixed)["train"]["epochs"]
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, round(epochs / RUNGS)), reduction_factor=RUNGS)
     found = optuna.create_study(
         study_name=study.name, storage=storage, sampler=sampler, pruner=pruner, direction="maximize",
         load_if_exists=True,
     )  # fmt: skip
     made_from = digest(study, space)
-    if found.user_attrs.setdefault(MADE_FROM, made_from) != made_from:
+    if found.user_attrs.get(MADE_FROM, made_from) != made_from:
         what = "is a search of other ranges, or on other data, code or parameters"
-        raise DataError(
-            study.name, what, "give this one another name: --name, or remove the folder " + str(study.state)
-        )
+        raise DataError(study.name, what, f"give this one another name (--name), or rm -r {study.state}")
     found.set_user_attr(MADE_FROM, made_from)
     return found
+
+
+def read_params(study: Study) -> dict[str, Any]:
+    return config.read_yaml(study.root / "params.yaml")
 
 
 def digest(study: Study, space: SearchSpace) -> str:
@@ -143,17 +174,32 @@ def digest(study: Study, space: SearchSpace) -> str:
 
 
 def requeue_lost(found: optuna.Study) -> None:
-    """Ask again for the trials that a killed search left running."""
+    """Ask again for the trials that a killed search of this machine left running."""
     for trial in found.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        found.tell(trial.number, state=TrialState.FAIL)
-        found.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+        if trial.user_attrs.get(HOST, socket.gethostname()) == socket.gethostname():
+            found.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            found.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+
+
+def replay(found: optuna.Study, trial: Trial) -> set[int]:
+    """Report what a lost trial had told: its training goes on from there. Return the epochs."""
+    lost = trial.user_attrs.get(AGAIN)
+    told = {} if lost is None else found.get_trials(deepcopy=False)[lost].intermediate_values
+    for epoch, dice in told.items():
+        trial.report(dice, epoch)
+    return set(told)
+
+
+def list_kept(found: optuna.Study) -> list[FrozenTrial]:
+    """All trials but those that were lost and are run again."""
+    every = found.get_trials(deepcopy=False)
+    again = {trial.user_attrs[AGAIN] for trial in every if AGAIN in trial.user_attrs}
+    return [trial for trial in every if trial.number not in again]
 
 
 def count_begun(found: optuna.Study) -> int:
-    """Trials that run, are finished, stopped or failed; not those that were lost and are run again."""
-    every = found.get_trials(deepcopy=False)
-    again = {trial.user_attrs[AGAIN] for trial in every if AGAIN in trial.user_attrs}
-    return sum(trial.state != TrialState.WAITING and trial.number not in again for trial in every)
+    """Trials that run, are finished, stopped or failed."""
+    return sum(trial.state != TrialState.WAITING for trial in list_kept(found))
 
 
 def list_ended(found: optuna.Study) -> Sequence[FrozenTrial]:

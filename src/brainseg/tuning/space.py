@@ -13,8 +13,9 @@ from brainseg.errors import DataError, Problem, raise_all
 from brainseg.experiments import variants
 
 Choice = str | bool | int | float | None
+# Trials are compared on one data set and split, by one measure, and none is trained on whom it is scored by.
 UNCHANGEABLE = ("download", "phantom", "preprocess", "brains", "split", "evaluate", "render", "export")
-WHY = "trials are compared on one data set, one split and by one measure"
+UNCHANGEABLE += ("train.subset", "train.initial_weights", "train.seed")
 
 
 class Range(ParamsBlock):
@@ -44,7 +45,8 @@ class Range(ParamsBlock):
 
     def holds(self, value: Any) -> bool:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        on_step = self.step is None or (is_number and abs((value - self.low) / self.step % 1) < 1e-9)
+        steps = (value - self.low) / self.step if is_number and self.step is not None else 0.0
+        on_step = abs(steps - round(steps)) < 1e-9
         return is_number and self.low <= value <= self.high and on_step
 
     def suggest(self, trial: Any, name: str) -> Any:
@@ -82,7 +84,7 @@ class SearchSpace(ParamsBlock):
 
     def find_default(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """The values of params.yaml by dotted name; None where one lies outside of its range."""
-        values = config.flatten(params)
+        values = config.flatten(config.merge(config.list_defaults(*params), params))
         own = {name: values[name] for name in self.parameters}
         return own if all(self.parameters[name].holds(value) for name, value in own.items()) else None
 
@@ -109,8 +111,9 @@ def read(path: Path, root: Path = Path()) -> SearchSpace:
 def _find_faults(path: Path, space: SearchSpace, params: dict[str, Any]) -> Iterator[Problem]:
     known = set(config.list_names())
     for name in itertools.chain(space.parameters, config.flatten(space.fixed)):
-        if name.partition(".")[0] in UNCHANGEABLE:
-            yield Problem(str(path), f"{name} may not differ between trials: {WHY}", "set it in params.yaml")
+        if name in UNCHANGEABLE or name.partition(".")[0] in UNCHANGEABLE:
+            what = f"{name} may not be searched or fixed: it says on whom, or by what, trials are compared"
+            yield Problem(str(path), what, "set it in params.yaml")
         elif name not in known:
             nearest = config.suggest_name(name)
             what = f"{name} is not a parameter" + (f" (did you mean {nearest}?)" if nearest else "")

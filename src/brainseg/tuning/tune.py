@@ -1,19 +1,24 @@
 """`brainseg tune`: search, repeat the default, compare on patients that no trial saw, report."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import optuna
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from brainseg import config
-from brainseg.errors import DataError, RunError
-from brainseg.experiments import cross_validation, integrity, repro
+from brainseg.errors import DataError, MachineError, RunError
+from brainseg.experiments import integrity, repro
 from brainseg.tuning import outcome, report, search, space, trials
 from brainseg.tuning.progress import Board
-from brainseg.tuning.search import Options
+from brainseg.tuning.search import Options, Search
+from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Study
+
+NAME = re.compile(r"[a-z0-9_]+")
 
 PREPARED = ("split", "brains")
 
@@ -37,41 +42,64 @@ def run(
     """
     integrity.check_git(root)
     searched, study = space.read(path, root), plan(path, inner_folds, name, root)
-    trials.end_leftovers(study)
-    repro.clean_up(root)
-    prepare = [sys.executable, "-m", "dvc", "repro", *PREPARED]
-    if subprocess.run(prepare, cwd=root, env=repro.environment()).returncode:
-        raise RunError(
-            f"dvc repro {' '.join(PREPARED)}", "the data could not be prepared", "read the first ERROR above"
-        )
-    epochs = config.merge(config.read_yaml(root / "params.yaml"), searched.fixed)["train"]["epochs"]
+    study.state.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(study.state / "lock", timeout=0):
+            trials.end_leftovers(study)
+            repro.clean_up(root)
+            prepare(root)
+            return _run(study, searched, options, repeats, verdict=verdict, quiet=quiet)
+    except Timeout:
+        what = "is running already"
+        raise MachineError(study.name, what, "wait for it, or search under another name: --name") from None
+
+
+def _run(
+    study: Study, searched: SearchSpace, options: Options, repeats: int, *, verdict: bool, quiet: bool
+) -> str:  # fmt: skip
+    epochs = config.merge(search.read_params(study), searched.fixed)["train"]["epochs"]
     with Board(f"search {study.name}", epochs * study.folds, is_quiet=quiet) as board:
         try:
-            found = search.run(study, searched, options, board)
-            devices = cross_validation.queue_devices(1)
-            scores = outcome.repeat_default(study, searched, repeats, board, devices) if repeats else []
+            found = Search(study, searched, options, board).run()
+            scores = outcome.repeat_default(study, searched, repeats, board) if repeats else []
             best = search.list_ended(found)[0].params
-            compared = outcome.compare_on_unseen(study, searched, best, devices) if verdict else None
+            compared = outcome.compare_on_unseen(study, searched, best, board) if verdict else None
         except KeyboardInterrupt:
+            trials.end_all()
             raise RunError(study.name, "was stopped; what is finished is kept", "go on with the same command") from None
-    done = outcome.gather(study, found, scores, compared)
+    done = outcome.gather(study, searched, found, scores, compared)
     page = report.write(done, watch_all(found))
-    return "\n".join([*outcome.describe(done), f"{page}; the best: brainseg repro {_format_settings(done.best)}"])
+    settings = " ".join(f"-S {value}" for value in repro.flags(done.best))
+    return "\n".join([*outcome.describe(done), f"{page}; the best at full length: brainseg repro {settings}"])
+
+
+def prepare(root: Path) -> None:
+    """Bring the data up to date in the workspace, so that trials find them in DVC's cache."""
+    command = [sys.executable, "-m", "dvc", "repro", *PREPARED]
+    if subprocess.run(command, cwd=root, env=repro.environment()).returncode:
+        what = "the data could not be prepared"
+        raise RunError(f"dvc repro {' '.join(PREPARED)}", what, "read the first ERROR above")
 
 
 def plan(path: Path, folds: int, name: str | None, root: Path) -> Study:
     """The study of a search space.
 
     Raises:
-        DataError: the split has no inner folds, or not as many.
+        DataError: the split has no inner folds, or not as many; or trials would be trained on whom they are scored by.
     """
-    split = config.load("split", path=root / "params.yaml").split
+    params = config.load("split", "train", path=root / "params.yaml")
+    split = params.split
+    if params.train.subset == "all" or params.train.initial_weights is not None:
+        what = "would train on patients whom trials are scored by: train.subset is all, or there are initial weights"
+        raise DataError("params.yaml", what, "set train.subset: train and train.initial_weights: null")
     if split.unit != "patient" or split.file is not None or split.inner_folds is not None:
         what = "has no inner folds: it needs split.unit patient, and no file or inner folds of its own"
         raise DataError("params.yaml", what, "set split.unit: patient, split.file: null, split.inner_folds: null")
     if folds > split.folds:
         raise DataError("--inner-folds", f"is {folds}, there are {split.folds}", f"choose 1 to {split.folds}")
-    chosen = name or path.stem.replace("-", "_").lower()
+    chosen = name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower())
+    if not NAME.fullmatch(chosen):
+        raise DataError("--name", f"{chosen!r} is no name of a search", "write a-z, 0-9 and _")
     return Study(chosen, root.resolve(), split.folds, folds)
 
 
@@ -79,7 +107,3 @@ def watch_all(found: optuna.Study) -> pd.DataFrame:
     """Columns trial, epoch, dice: what every trial told."""
     rows = [(t.number, epoch, dice) for t in found.trials for epoch, dice in t.intermediate_values.items()]
     return pd.DataFrame(rows, columns=["trial", "epoch", "dice"])
-
-
-def _format_settings(best: dict) -> str:
-    return " ".join(f"-S {name}={value}" for name, value in best.items())

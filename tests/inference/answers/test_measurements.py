@@ -45,10 +45,10 @@ def test_without_tumour_an_area_is_nought_and_its_slice_and_probability_are_not_
 
 def test_the_interval_of_a_volume_is_what_the_model_knows():
     facts = {"volume_interval": {"level": 0.9, "low": 0.5, "high": 1.5, "patients": 110, "covered": 0.91}}
-    assert measurements.estimate_interval(8.0, facts) == (4, 12)
-    assert measurements.estimate_interval(None, facts) is measurements.estimate_interval(0.0, facts) is None
-    assert (
-        measurements.estimate_interval(8.0, {})
-        is measurements.estimate_interval(8.0, {"volume_interval": None})
-        is None
-    )
+    three = ("pre-contrast", "FLAIR", "post-contrast")
+    assert measurements.estimate_interval(8.0, facts, three) == (4, 12)
+    for volume, told, channels in (
+        (None, facts, three), (0.0, facts, three), (8.0, {}, three), (8.0, {"volume_interval": None}, three),
+        (8.0, facts, ("FLAIR", "FLAIR", "FLAIR")), (8.0, facts | {"chosen": ["threshold 0.3"]}, three),
+    ):  # fmt: skip
+        assert measurements.estimate_interval(volume, told, channels) is None

@@ -1,11 +1,12 @@
 """Measurements of an outline for tables and JSON: areas, volume and mean probability."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainseg.inference import chosen_rule
 from brainseg.inference.cases import Case
 
 PHANTOM_WARNING = (
@@ -53,14 +54,20 @@ def measure(case: Case, mask: np.ndarray, probability: np.ndarray) -> Measuremen
     )
 
 
-def estimate_interval(volume_ml: float | None, facts: Mapping[str, Any]) -> tuple[float, float] | None:
+def estimate_interval(
+    volume_ml: float | None, facts: Mapping[str, Any], channels: Sequence[str]
+) -> tuple[float, float] | None:  # fmt: skip
     """Where the marked volume lies for nine of ten patients like those that the model's recipe was tested on.
 
     Args:
         facts: the metadata of the model's file; only released models know it.
+        channels: what each channel of the case is. None of FLAIR alone, or by another rule than the model's: its recipe
+            was not tested so.
     """
     ratios = facts.get("volume_interval")
-    return (volume_ml * ratios["low"], volume_ml * ratios["high"]) if ratios and volume_ml else None
+    if not ratios or not volume_ml or len(set(channels)) < 2 or chosen_rule.remarks(facts):
+        return None
+    return volume_ml * ratios["low"], volume_ml * ratios["high"]
 
 
 def is_of_phantoms(facts: Mapping[str, Any]) -> bool:
