@@ -109,8 +109,8 @@ def read_score(study: Study, experiment: Experiment) -> float | None:
     Raises:
         IntegrityError: it was made from something else than its name says.
     """
-    read = revision.reader(experiment.name, study.root)
     try:
+        read = revision.reader(experiment.name, study.root)
         told = read("metrics/summary.json")
     except DataError:
         return None
