@@ -16,9 +16,10 @@ from brainseg import config, files
 from brainseg.commands import ensemble as runs
 from brainseg.data import csv_tables
 from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
-from brainseg.evaluation import results, volume_interval
+from brainseg.evaluation import results
 from brainseg.evaluation.results import CrossValidationSummary
 from brainseg.experiments import repro
+from brainseg.export import volume_interval
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 
 FOLDER = Path("models/released")

@@ -35,8 +35,8 @@ def main() -> None:
     for path in made:
         files.give_own_copy(Path(path))
     inputs.verify([path for path in made if path in command] or made)
-    for path in tracked:
-        check_tracked(path)
+    for each in tracked:
+        check_tracked(each)
 
 
 def check_tracked(path: Path) -> None:

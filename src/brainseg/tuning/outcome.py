@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import optuna
@@ -46,7 +47,7 @@ def repeat_default(study: Study, space: SearchSpace, times: int, board: Board) -
         board.begin(row, {"the default, train.seed": own + number})
         overrides = config.merge(space.fixed, {"train": {"seed": own + number}} if number else {})
         planned = trials.plan(study, overrides)
-        score = trials.run(study, planned, lambda fold, epoch, dice, row=row: board.update(row, epoch, dice), device)
+        score = trials.run(study, planned, partial(_show, board, row), device)
         scores.append(score or 0.0)
         board.end(row, "done", score)
     return scores
@@ -60,10 +61,15 @@ def compare_on_unseen(study: Study, space: SearchSpace, best: Mapping[str, Any],
         row = -100 - row
         board.begin(row, {f"the {name}, on all patients outside the test fold": ""})
         planned = trials.plan_whole(study, name, overrides)
-        trials.run(study, [planned], lambda fold, epoch, dice, row=row: board.update(row, epoch, dice), device)
+        trials.run(study, [planned], partial(_show, board, row), device)
         board.end(row, "done", None)
         names.append(planned.name)
     return comparison.compare(*(revision.scores(name, study.root) for name in names))
+
+
+def _show(board: Board, row: int, fold: int, epoch: int, dice: float) -> bool:
+    board.update(row, epoch, dice)
+    return False
 
 
 def gather(

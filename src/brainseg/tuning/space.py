@@ -14,8 +14,8 @@ from brainseg.experiments import variants
 
 Choice = str | bool | int | float | None
 # Trials are compared on one data set and split, by one measure, and none is trained on whom it is scored by.
-UNCHANGEABLE = ("download", "phantom", "preprocess", "brains", "split", "evaluate", "render", "export")
-UNCHANGEABLE += ("train.subset", "train.initial_weights", "train.seed")
+UNCHANGEABLE = {"download", "phantom", "preprocess", "brains", "split", "evaluate", "render", "export"}
+UNCHANGEABLE |= {"train.subset", "train.initial_weights", "train.seed"}
 
 
 class Range(ParamsBlock):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ def run(
     for fold, experiment in enumerate(experiments):
         score = read_score(study, experiment)
         if score is None:
-            if _train(study, experiment, lambda epoch, dice, fold=fold: watch(fold, epoch, dice), environment):
+            if _train(study, experiment, partial(watch, fold), environment):
                 return None
             score = read_score(study, experiment)
         if score is None:
@@ -138,7 +139,7 @@ def _train(
     variables = repro.environment() | {"PYTHONUNBUFFERED": "1", "BRAINSEG_CHECKPOINTS": str(checkpoints.resolve())}
     is_stopped = False
     with open(log, "w", encoding="utf-8") as kept, subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=study.root, env=variables | environment, stdout=subprocess.PIPE,
+        [sys.executable, "-m", *command], cwd=study.root, env={**variables, **environment}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     ) as process, _leading(process.pid):  # fmt: skip
         print("+", shlex.join(command), file=kept, flush=True)

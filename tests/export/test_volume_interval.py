@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainseg.evaluation import volume_interval
+from brainseg.export import volume_interval
 from tests.support.run_files import ROOT
 
 
