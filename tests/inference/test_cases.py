@@ -98,3 +98,15 @@ def test_series_that_do_not_belong_together_are_refused(tmp_path):
     for parts in ({"pre": flair}, {"flair": flair, "t2": flair}):
         with pytest.raises(DataError):
             cases.combine(parts, "x")
+
+
+def test_numbered_slices_are_paired_by_their_numbers():
+    def series(kind: str, numbers: tuple[int, ...]) -> cases.Case:
+        return cases.make_case("x", kind, np.zeros((3, 8, 8), np.uint8), None)._replace(numbers=numbers)
+
+    flair = series("slices", (1, 2, 3))
+    for same in (series("slices", (1, 2, 3)), series("tif", ())):  # pages are numbered from 1
+        assert cases.combine({"flair": flair, "pre": same}, "x").numbers == (1, 2, 3)
+    for pre, given in ((series("slices", (5, 6, 7)), flair), (series("tif", ()), series("slices", (2, 3, 4)))):
+        with pytest.raises(DataError, match="x, pre-contrast: has other slice numbers than the FLAIR"):
+            cases.combine({"flair": given, "pre": pre}, "x")

@@ -48,6 +48,11 @@ class Case(NamedTuple):
         return (*self.remarks, *(each for each in more if each))
 
     @property
+    def slice_numbers(self) -> tuple[int, ...]:
+        """Those in the names of numbered pictures, else 1, 2, ... (in NIfTI and DICOM from the feet upwards)."""
+        return self.numbers or tuple(range(1, len(self.voxels) + 1))
+
+    @property
     def pixel(self) -> PixelSize:
         """Height and width of a pixel in mm, or of a square pixel if they are not known."""
         return self.volume.spacing[:2] if self.volume else SQUARE
@@ -112,7 +117,7 @@ def combine(parts: dict[str, Case], name: str) -> Case:
         parts: by role: ``flair``, and ``pre``, ``post`` or both, each with one channel.
 
     Raises:
-        DataError: no FLAIR, a series with three channels, or different shapes, types or places.
+        DataError: no FLAIR, a series with three channels, or different shapes, types, places or slice numbers.
     """
     unknown = set(parts) - set(ROLES)
     if unknown or "flair" not in parts:
@@ -151,6 +156,8 @@ def _check_same_grid(flair: Case, part: Case, name: str) -> None:
     if part.voxels.shape != flair.voxels.shape or part.voxels.dtype != flair.voxels.dtype:
         shapes = (f"{each.voxels.shape} {each.voxels.dtype}" for each in (part, flair))
         raise DataError(name, "is {}, the FLAIR is {}".format(*shapes), fix)
+    if part.slice_numbers != flair.slice_numbers:
+        raise DataError(name, "has other slice numbers than the FLAIR", "give the same slices of each, or leave it out")
     if (part.volume is None) != (flair.volume is None):
         raise DataError(name, "and the FLAIR are of different kinds, one with a place in space", fix)
     if part.volume and flair.volume and not volumes.same_place(part.volume, flair.volume):

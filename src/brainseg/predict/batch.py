@@ -357,7 +357,7 @@ def _process(read: LoadedCase, folder: ResultFolder, predictor: Outliner, bar: t
 
     result, warnings = case_files.segment(case, source, predictor, progress)
     row = case_files.make_row(name, read.job.label, source, case, result, warnings, predictor.facts)
-    numbers = case_files.slice_numbers(case)
+    numbers = case.slice_numbers
     found, cut = lesions.find_largest(case, result.mask, result.probability, numbers)
     case_files.add_warnings(row, cut)
     row["seconds"] = f"{read.seconds + time.monotonic() - start:.2f}"

@@ -59,7 +59,7 @@ def segment(
     refused, marks = plausibility.assess(predictor.prepared(case.voxels, case.pixel))
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
-    answer = predictor.segment(case.voxels, case.pixel, numbers=slice_numbers(case), name=case.name, progress=progress)
+    answer = predictor.segment(case.voxels, case.pixel, numbers=case.slice_numbers, name=case.name, progress=progress)
     phantom = [measurements.PHANTOM_WARNING] * measurements.is_of_phantoms(predictor.facts)
     return answer, [*phantom, *chosen_rule.remarks(predictor.facts), *source.remarks, *case.warnings, *marks]
 
@@ -77,7 +77,7 @@ def write(
     grids.write_masks(folder, masks, case, result.mask)
     segs = _write_seg(folder, name, case, result.mask, facts, row)
     overlay = f"overlays/{name}.png"
-    drawn = overlays.OverlayInput(case.voxels, result.mask, case.pixel, case.volume is not None, slice_numbers(case))
+    drawn = overlays.OverlayInput(case.voxels, result.mask, case.pixel, case.volume is not None, case.slice_numbers)
     with files.replacing(folder.place(overlay)) as temporary:
         overlays.draw_sheet(drawn, _make_headline(row)).save(temporary, "PNG")
     row |= {"mask": masks[0] if len(masks) == 1 else f"masks/{name}/", "overlay": overlay}
@@ -100,7 +100,7 @@ def make_row(
         "channels": ", ".join(case.channels),
         "slices": len(measured.pixels),
         "slices_with_tumour": int(np.count_nonzero(measured.pixels)),
-        "largest_slice": "" if measured.largest is None else slice_numbers(case)[measured.largest],
+        "largest_slice": "" if measured.largest is None else case.slice_numbers[measured.largest],
         "area_mm2": _format(measured.area_mm2, 1),
         "area_pixels": measured.area_pixels,
         "volume_ml": _format(measured.volume_ml, 3),
@@ -123,11 +123,6 @@ def make_failed_row(name: str, label: str, problems: Sequence[Problem]) -> dict[
     told = [problem.what if problem.path == label else f"{problem.path}: {problem.what}" for problem in problems]
     more = [f"and {len(told) - _SHOWN:,} more"] if len(told) > _SHOWN else []
     return {"case": name, "source": to_cell(label), "error": to_cell("; ".join(told[:_SHOWN] + more))}
-
-
-def slice_numbers(case: Case) -> tuple[int, ...]:
-    """Numbers of the slices: those in their names, else 1, 2, ... (in NIfTI and DICOM from the feet upwards)."""
-    return case.numbers or tuple(range(1, len(case.voxels) + 1))
 
 
 def _read_slices(source: Source, scratch: Path, reader: Reader) -> Case:
