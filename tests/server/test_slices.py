@@ -3,6 +3,7 @@
 import io
 import zipfile
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -103,6 +104,27 @@ def test_two_patients_in_a_zip_are_refused(served):
     files = patient((1, 2), name="A/x") | patient((1, 2), name="B/x")
     refused = served.segment(zipped(files))
     assert refused.status_code == 422 and refused.json()["error"]["fix"] == _ZIP_FIX
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nrrd", "scan.mha", "scan.mgh", "scan.hdr", "scan"])
+@pytest.mark.parametrize("kind", ["nifti", "nrrd", "metaimage", "mgh", "damaged"])
+def test_a_volume_in_a_zip_is_not_passed_over_for_its_screenshot(served, name, kind):
+    """What a file is, its name or its bytes say."""
+    voxels = np.zeros((8, 8, 4), np.uint8)
+    volume = {
+        "nifti": nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes(),
+        "nrrd": b"NRRD0004\ntype: uchar\n",
+        "metaimage": b"ObjectType = Image\nNDims = 3\n",
+        "mgh": nibabel.MGHImage(voxels, np.eye(4)).to_bytes(),
+        "damaged": b"what",
+    }[kind]
+    refused = served.segment(zipped({name: volume, "preview.png": encoded(head())}))
+    if (name, kind) == ("scan", "damaged"):
+        assert refused.json()["warnings"] == ["passed over 1 file that is no picture"]
+    else:
+        error = refused.json()["error"]
+        assert (refused.status_code, error["what"]) == (422, "file: is a zip that holds a volume")
+        assert error["fix"] == "send the volume itself"
 
 
 @pytest.mark.parametrize("as_zip", [False, True])

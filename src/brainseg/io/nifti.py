@@ -66,6 +66,13 @@ class Header(NamedTuple):
     remarks: tuple[str, ...]
 
 
+def is_head(data: bytes) -> bool:
+    """Whether a file, decompressed, that begins so is NIfTI, or the header of a pair."""
+    size, _ = _HEADER_SIZES.get(data[:4], (0, ""))
+    mark = data[344:348] if size == 348 else data[4:12]
+    return size > 0 and mark in (*_SINGLE_FILE_MARKS, *_PAIR_MARKS)
+
+
 def other_names(name: str) -> list[str]:
     """Names that the other half of a pair may have: of ``a.img`` those of its header, of ``a.hdr`` those of its voxels.
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
 from brainseg.inference import cases, decoding_worker, numbered
 from brainseg.inference.cases import Case
-from brainseg.io import mgh, pictures, untrusted_zip
+from brainseg.io import itk, mgh, nifti, pictures, scans, untrusted_zip
 from brainseg.io.dicom import slice_header
 from brainseg.server.limits import MAX_BODY, MAX_PARTS, MEMORY
 from brainseg.server.spooled import name_file, read_number, retell
 
 _ZIP_FIX = (f"zip the files of one DICOM series, or the numbered pictures of one patient, at most {MAX_BODY // 2**20} "
             "MiB of them; or send the files themselves")  # fmt: skip
+_HEAD = 352  # bytes: a NIfTI-1 header and its magic string
 _IGNORED = (".txt", ".json", ".csv", ".xml", ".md", ".html", ".pdf", ".inf", ".exe")  # and hidden files, see below
 
 
@@ -84,6 +85,12 @@ def _is_mgz(path: Path) -> bool:
     return False
 
 
+def _is_volume(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+    return nifti.is_head(head) or itk.is_head(head) or mgh.is_mgh(head)
+
+
 def _check_directories(path: Path, name: str) -> None:
     """Refuse a TIF whose chain of pages is a circle. Pillow stops at the repeated page and reports no error."""
     data = path.read_bytes()
@@ -138,7 +145,9 @@ def _read_members(files: dict[Path, str], folder: Path, name: str) -> Case:
 
 
 def _read_pictures(files: dict[Path, str], name: str) -> Case:
-    """Read the one picture of a zip, or its numbered pictures as one volume."""
+    """Read the one picture of a zip, or its numbered pictures as one volume. They may be screenshots of a volume."""
+    if any(scans.kind_of(member) or _is_volume(file) for file, member in files.items()):
+        raise DataError(name, "is a zip that holds a volume", "send the volume itself")
     images = [(file, member) for file, member in files.items() if member.lower().endswith(pictures.SUFFIXES)]
     if not images:
         raise DataError(name, "is a zip without DICOM files and pictures", _ZIP_FIX)
