@@ -100,10 +100,23 @@ def test_pictures_that_are_not_one_volume_are_refused(served, names):
         assert "numbered pictures of one patient" in error["fix"] or "X_1.tif" in error["fix"]
 
 
-def test_two_patients_in_a_zip_are_refused(served):
-    files = patient((1, 2), name="A/x") | patient((1, 2), name="B/x")
+@pytest.mark.parametrize("numbers", [((1, 2), (1, 2)), ((1,), (2,))])
+def test_two_patients_are_refused(served, numbers):
+    """Their folders tell them apart, in a zip and in the names of files that are sent."""
+    files = patient(numbers[0], name="A/x") | patient(numbers[1], name="B/x")
     refused = served.segment(zipped(files))
     assert refused.status_code == 422 and refused.json()["error"]["fix"] == _ZIP_FIX
+    for sent in (files, {name.replace("/", "\\"): data for name, data in files.items()}):
+        refused = send(served, sent)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["what"].endswith("which are not the numbered slices of one patient")
+
+
+def test_the_folder_of_files_may_be_told_in_more_than_one_way(served):
+    files = {"A/x_1.tif": colour(True), "./A/x_2.tif": colour(True), "A\\x_3.tif": colour(True)}
+    assert send(served, files).json()["input"]["numbers"] == [1, 2, 3]
+    out = {"../x_1.tif": colour(True), "../x_2.tif": colour(True), "/x_3.tif": colour(True)}
+    assert send(served, out).status_code == 400  # a name is compared, and never a place where something is written
 
 
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nrrd", "scan.mha", "scan.mgh", "scan.hdr", "scan"])

@@ -1,9 +1,11 @@
 """The parts of an upload, held in memory. Their bytes tell their kind; file names are not kept.
 
 A volume may come in two parts, a header and its voxels, which need no mark: the header is told by its bytes. Of several
-pictures the names are read for two things: the number at their end, which orders slices, and whether they say mask.
+pictures the names are read for three things: the number at their end, which orders slices, whether they say mask, and
+their folder, as slices of one volume lie in one. No file is written under such a name.
 """
 
+import posixpath
 import shutil
 import zlib
 from collections.abc import AsyncGenerator, Iterator
@@ -144,7 +146,7 @@ def _stack_pictures(role: str, uploads: list[UploadFile], kinds: list[str]) -> P
     Raises:
         Refusal: their names do not tell a number, or are of several patients.
     """
-    order = numbered.order([(upload.filename or "").replace("\\", "/").rpartition("/")[2] for upload in uploads])
+    order = numbered.order([posixpath.normpath((upload.filename or "").replace("\\", "/")) for upload in uploads])
     if order is None:
         raise Refusal(400, f"{role}: several pictures, which are not the numbered slices of one patient", _SEVERAL)
     images = [uploads[place] for place in order.places]
