@@ -3,6 +3,7 @@
 import re
 import socket
 from types import SimpleNamespace
+from urllib.parse import parse_qsl, urljoin
 
 import pytest
 
@@ -57,6 +58,17 @@ def test_a_prefix_may_be_set_where_the_proxy_does_not_tell():
     with serving(settings=app.Settings(token=TOKEN, prefix="/seg", decoders=0)) as own:
         assert "Path=/seg/;" in login(own).headers["set-cookie"]
         assert own.get("/seg/health").status_code == own.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/seg", "/seg/"])
+def test_the_printed_address_gives_access_below_its_path(prefix):
+    with serving(settings=app.Settings(token=TOKEN, prefix=prefix, decoders=0)) as own:
+        printed, _, token = serve.address("127.0.0.1", own.port, TOKEN, prefix).partition("#")
+        opened = printed.replace("localhost", "127.0.0.1")
+        asked = own.session.get(opened, headers=BROWSER, timeout=30)
+        action = urljoin(opened, re.search(r"action=(\S+)>", asked.text)[1])  # where the page's script posts the token
+        assert own.session.post(action, dict(parse_qsl(token)), timeout=30).status_code == 204
+        assert own.session.get(opened, headers=BROWSER, timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def run(host: str, port: int, model: Path, root_path: str = "", log_format: LogF
         )
         app = create_app(predictor, plausibility.assess, settings)
         _start_logging(log_format)
-        print(f"brainseg: {address(host, listening.getsockname()[1], settings.token)}", flush=True)
+        print(f"brainseg: {address(host, listening.getsockname()[1], settings.token, root_path)}", flush=True)
         server_of(app).run([listening])
 
 
@@ -139,14 +139,14 @@ def choose_proxies() -> str:
     return given
 
 
-def address(host: str, port: int, token: str | None) -> str:
-    """The address to open. The page moves the token, if any, into a cookie.
+def address(host: str, port: int, token: str | None, prefix: str = "") -> str:
+    """The address to open. The page moves the token, if any, into a cookie, which holds below ``prefix`` alone.
 
     The token stands behind #, which browsers keep to themselves: it gets into no log on the way.
     """
     name = f"[{host}]" if ":" in host else host
     shown = "localhost" if host in ("", *ALL_ADDRESSES, *LOCAL_HOSTS) else name
-    return f"http://{shown}:{port}/" + (f"#token={quote(token, safe='')}" if token else "")
+    return f"http://{shown}:{port}{prefix.rstrip('/')}/" + (f"#token={quote(token, safe='')}" if token else "")
 
 
 def make_unchanged_check(path: Path, digest: str) -> Callable[[], bool]:
