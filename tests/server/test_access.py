@@ -54,6 +54,19 @@ def test_a_prefix_is_found_whether_the_proxy_takes_it_off_or_not(served):
     assert "href=docs.css" in page and 'href="openapi.json"' in page  # relative to /seg/docs
 
 
+def test_the_prefix_alone_leads_to_its_folder(served):
+    """Before the token is asked for: as another address the page's links and the cookie would miss the prefix."""
+    moved = served.get("/seg", params={"token": TOKEN, "a": "b"}, headers=PROXIED)
+    assert (moved.status_code, moved.headers["location"]) == (307, f"/seg/?token={TOKEN}&a=b")
+    assert "set-cookie" not in moved.headers and moved.headers["x-request-id"]
+    assert served.get("/seg", headers=PROXIED).headers["location"] == "/seg/"
+    for open_path in ("/health", "/ready"):
+        moved = served.get(open_path, headers={"X-Forwarded-Prefix": open_path})
+        assert (moved.status_code, moved.headers["location"]) == (307, f"{open_path}/")
+        assert served.get(f"{open_path}/", headers={"X-Forwarded-Prefix": open_path}).status_code == 401
+    assert served.get("/health", headers=PROXIED).status_code == 200
+
+
 def test_a_prefix_may_be_set_where_the_proxy_does_not_tell():
     with serving(settings=app.Settings(token=TOKEN, prefix="/seg", decoders=0)) as own:
         assert "Path=/seg/;" in login(own).headers["set-cookie"]

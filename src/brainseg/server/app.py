@@ -66,7 +66,7 @@ def create_app(loaded: PredictorLike, judge: Callable[[np.ndarray], Any], settin
     check, metrics = TokenCheck(settings.token), Metrics()
     routes = BodyLimits(create_routes(loaded, judge, settings, check, metrics))
     guarded = Guard(AnswerHead(routes), settings.hosts, check)
-    return Proxies(Records(guarded, metrics), settings.proxies, settings.prefix)
+    return Records(Proxies(guarded, settings.proxies, settings.prefix), metrics)
 
 
 def create_routes(

@@ -1,5 +1,5 @@
 """What every request passes before a route sees it, as ASGI layers, outermost first.
 
-``Proxies`` (what a proxy says of the request) > ``Records`` (id, log, metrics) > ``Guard`` (hosts, token, headers) >
+``Records`` (id, log, metrics) > ``Proxies`` (what a proxy says of the request) > ``Guard`` (hosts, token, headers) >
 ``AnswerHead`` > ``BodyLimits``
 """

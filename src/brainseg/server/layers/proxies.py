@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -16,7 +17,8 @@ _LONGEST = 200  # characters of a prefix
 class Proxies(ProxyHeadersMiddleware):
     """uvicorn's layer for X-Forwarded-Proto and X-Forwarded-For, and X-Forwarded-Prefix: from trusted proxies alone.
 
-    The prefix becomes ASGI's ``root_path``, by which routes are found whether the proxy takes it off or not.
+    The prefix becomes ASGI's ``root_path``, by which routes are found whether the proxy takes it off or not. The prefix
+    alone, ``/seg``, leads to ``/seg/``: the page's addresses and the cookie's path are those of the folder.
     """
 
     def __init__(self, app: ASGIApp, trusted: str = LOOPBACK, prefix: str = ""):
@@ -26,7 +28,12 @@ class Proxies(ProxyHeadersMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         if scope["type"] == "http":
-            scope["root_path"] = self._read_prefix(scope)
+            prefix = scope["root_path"] = self._read_prefix(scope)
+            if prefix and scope["path"] == prefix:
+                query = scope["query_string"].decode("latin-1")
+                moved = RedirectResponse(f"{prefix}/" + (f"?{query}" if query else ""))
+                await moved(scope, receive, send)
+                return
         await super().__call__(scope, receive, send)  # type: ignore[arg-type]
 
     def _read_prefix(self, scope: Scope) -> str:
@@ -38,7 +45,10 @@ class Proxies(ProxyHeadersMiddleware):
 
 
 def route_path(scope: Scope) -> str:
-    """The path within the server: without the prefix, which a proxy may have left on it."""
+    """The path within the server: without the prefix, which a proxy may have left on it.
+
+    As Starlette finds routes. Of the prefix alone the two would differ; ``Proxies`` answers that.
+    """
     path: str = scope["path"]
     prefix = scope.get("root_path", "")
     return path[len(prefix) :] if path.startswith(f"{prefix}/") else path
