@@ -132,6 +132,23 @@ def test_a_token_becomes_a_cookie_by_post(served):
     assert large.status_code == 413
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x; charset=undefined", "application/json", ""])
+def test_a_login_is_a_plain_form(served, kind):
+    """Who has no token yet meets no other parser."""
+    body = b'--x\r\nContent-Disposition: form-data; name="token"\r\n\r\nsecret-token\r\n--x--\r\n'
+    refused = served.session.post(served.url + "/login", body, headers={"Content-Type": kind}, timeout=30)
+    assert refused.status_code == 415 and "set-cookie" not in refused.headers
+    assert "application/x-www-form-urlencoded" in refused.json()["error"]["what"]
+
+
+@pytest.mark.parametrize("body", [b"token=%ff%00", b"\xff=\xfe", b"token", b"&" * 4000, b"token=secret-token&token=x"])
+def test_a_damaged_login_is_no_bug(served, body):
+    form = {"Content-Type": "application/x-www-form-urlencoded; charset=undefined"}
+    assert served.session.post(served.url + "/login", body, headers=form, timeout=30).status_code == 401
+    right = served.session.post(served.url + "/login", b"a=b&token=secret%2Dtoken", headers=form, timeout=30)
+    assert right.status_code == 204
+
+
 def test_a_browser_without_the_token_sees_a_page_that_asks_for_it(served):
     for path, action in (("/", "login"), ("/docs", "login"), ("/v1/model", "../login"), ("/nothing", "login")):
         asked = served.get(path, headers=BROWSER)

@@ -1,6 +1,7 @@
 """How the server is: /health, /ready, /metrics; and /login, which gives a browser access to it."""
 
 from collections.abc import Callable
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
@@ -11,6 +12,7 @@ from brainseg.server.layers.token import LOGIN, WRONG, TokenCheck, ask_for_token
 from brainseg.server.refusals import Refusal
 from brainseg.server.schema import answers, document
 
+FORM = "application/x-www-form-urlencoded"
 _LONGEST_FORM = 4096  # bytes; a token is much shorter
 
 
@@ -44,7 +46,7 @@ def add_login(app: FastAPI, check: TokenCheck) -> None:
         responses={
             204: {"description": "the cookie is set"},
             303: {"description": "the same, for a browser that sent a form: to the page"},
-            **document.refusals(401, 413),
+            **document.refusals(401, 413, 415),
         },
     )  # fmt: skip
     async def login(request: Request) -> Response:
@@ -53,9 +55,12 @@ def add_login(app: FastAPI, check: TokenCheck) -> None:
         if not length.isdecimal() or int(length) > _LONGEST_FORM:
             what = "the form is too large, or does not say how large it is"
             raise Refusal(413, what, "send token=... alone", close=True)
-        given = (await request.form()).get("token")
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != FORM:
+            raise Refusal(415, f"the request is not {FORM}", "send token=... as curl -d does")
+        given = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
         for_person = wants_page(request.headers)
-        if not isinstance(given, str) or not check.is_right(given):
+        if not check.is_right(given):
             if for_person:
                 return ask_for_token(LOGIN.lstrip("/"), WRONG)
             raise Refusal(401, "that is not the token", "see what the server printed when it started")
