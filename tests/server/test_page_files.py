@@ -3,10 +3,14 @@
 import gzip
 import hashlib
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 from brainseg.server import app
+from brainseg.server.routes import page
 from brainseg.server.routes.model import OnnxFile
 from tests.support.server_fixture import serving
 
@@ -104,7 +108,46 @@ def test_a_server_without_the_file_says_so():
 
 
 def test_packing_is_the_same_each_time():
-    from brainseg.server.routes import page
+    packed = page._pack(__file__)
+    assert packed[4:8] == bytes(4)  # else the seconds at which it was packed
+    assert gzip.decompress(packed).startswith(b'"""The files of the page')
 
-    assert page._pack.__wrapped__(__file__, 0, 0) == page._pack.__wrapped__(__file__, 1, 1)
-    assert gzip.decompress(page._pack.__wrapped__(__file__, 0, 0)).startswith(b'"""The files of the page')
+
+def test_a_file_is_packed_once_and_for_those_alone_who_take_it(folder, monkeypatch):
+    """The page's largest file takes a second and more, in which 40 first visitors would take 40 threads."""
+    packed, original = [], page._pack
+
+    def pack_slowly(path: str) -> bytes:
+        packed.append(path)
+        time.sleep(0.3)
+        return original(path)
+
+    monkeypatch.setattr(page, "_pack", pack_slowly)
+    path = "/assets/ort-9c0d1e2f.wasm"
+    with serving(settings=app.Settings(page=folder, decoders=0)) as own:
+        etag = own.get(path, headers=PLAIN).headers["etag"]
+        assert own.get(path, headers=GZIP | {"Range": "bytes=0-9"}).status_code == 206
+        asked = own.session.head(own.url + path, headers=GZIP, timeout=30)
+        assert (asked.status_code, asked.headers["content-encoding"]) == (200, "gzip")
+        known = GZIP | {"If-None-Match": asked.headers["etag"]}
+        assert own.get(path, headers=known).status_code == 304 and asked.headers["etag"] != etag
+        assert packed == []
+        with ThreadPoolExecutor(12) as visitors:
+            answers = list(visitors.map(lambda _: requests.get(own.url + path, headers=GZIP, timeout=30), range(12)))
+        assert len(packed) == 1 and {answer.content for answer in answers} == {SCRIPT}
+        (folder / "assets/ort-9c0d1e2f.wasm").write_bytes(SCRIPT[::-1])
+        os.utime(folder / "assets/ort-9c0d1e2f.wasm", (1, 1))
+        assert own.get(path, headers=GZIP).content == SCRIPT[::-1] and len(packed) == 2
+    (folder / "assets/ort-9c0d1e2f.wasm").write_bytes(SCRIPT)
+
+
+@pytest.mark.parametrize("path", ["/assets/icon-5e6f7a8b.png", "/assets/main-1a2b3c4d.js", "/"])
+def test_head_of_a_file_does_not_read_it(served, monkeypatch, path):
+    size = served.get(path, headers=PLAIN).headers["content-length"]
+
+    def refuse(response):
+        raise AssertionError("the file is read")
+
+    monkeypatch.setattr(page.FileResponse, "_open_file", refuse)
+    asked = served.session.head(served.url + path, headers=PLAIN, timeout=30)
+    assert (asked.status_code, asked.headers["content-length"]) == (200, size)

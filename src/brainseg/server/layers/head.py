@@ -2,9 +2,19 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_HEAD = "head"
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether nobody will see the body of the answer."""
+    return bool(scope.get("state", {}).get(_HEAD))
+
 
 class AnswerHead:
-    """Pass HEAD on as GET, and drop the body of the answer. FastAPI's routes answer GET alone."""
+    """Pass HEAD on as GET, and drop the body of the answer. FastAPI's routes answer GET alone.
+
+    ``is_head`` tells those that would read or make a large body.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -17,7 +27,7 @@ class AnswerHead:
         async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        inner = {**scope, "method": "GET"}
+        inner = {**scope, "method": "GET", "state": {**scope.get("state", {}), _HEAD: True}}
         try:
             await self.app(inner, receive, send_without_body)
         finally:

@@ -1,19 +1,22 @@
 """The page: files that were built into the package, compressed, and kept by browsers as long as they stay right."""
 
+import asyncio
 import gzip
 import mimetypes
 import os
-from functools import lru_cache
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
+from brainseg.server.layers.head import is_head
 from brainseg.server.layers.proxies import route_path
 
 NO_PAGE = (
@@ -33,26 +36,30 @@ mimetypes.add_type("text/javascript", ".mjs")  # Python 3.11 takes it from the s
 def add(app: FastAPI, folder: Path) -> None:
     """Serve the page wherever no route is, so that the methods of routes are told apart from what is not there."""
     if (folder / "index.html").is_file():
-        app.router.default = PageFiles(directory=folder, html=True)
+        app.router.default = PageFiles(folder)
     else:
         app.get("/", include_in_schema=False)(lambda: HTMLResponse(NO_PAGE))
 
 
 class PageFiles(StaticFiles):
-    """Starlette's files with gzip, each packed once, and with Cache-Control."""
+    """Starlette's files with gzip, each packed once, when the first client takes it, and with Cache-Control."""
+
+    def __init__(self, folder: Path):
+        super().__init__(directory=folder, html=True)
+        self._packed: dict[str, tuple[tuple[int, int], bytes]] = {}  # by path: what the file was, and its gzip
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__({**scope, "method": "HEAD"} if is_head(scope) else scope, receive, send)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if scope["method"] not in ("GET", "HEAD"):
             await super().get_response(path, {**scope, "method": "GET"})  # raises 404 where there is no file
             raise HTTPException(405, headers={"Allow": "GET, HEAD"})
-        return await super().get_response(path, scope)
-
-    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        """Starlette calls this in a thread, so it is where a file is packed."""
-        full_path, found = super().lookup_path(path)
-        if found and _is_packed(full_path, found):
-            _pack(full_path, found.st_mtime_ns, found.st_size)
-        return full_path, found
+        response = await super().get_response(path, scope)
+        if isinstance(response, PackedFile) and scope["method"] == "GET":
+            response.fill(await self._read_packed(response.path, response.stamp))
+        return response
 
     def file_response(
         self, full_path: Any, stat_result: os.stat_result, scope: Scope, status_code: int = 200
@@ -64,24 +71,41 @@ class PageFiles(StaticFiles):
         if _is_packed(full_path, stat_result):
             plain.headers["Vary"] = "Accept-Encoding"
             if "gzip" in asked.get("accept-encoding", "") and "range" not in asked:
-                response = _make_packed(plain, _pack(full_path, stat_result.st_mtime_ns, stat_result.st_size))
+                response = PackedFile(plain, stat_result)
         if self.is_not_modified(response.headers, asked):
             return NotModifiedResponse(response.headers)
         return response
 
+    async def _read_packed(self, path: str, stamp: tuple[int, int]) -> bytes:
+        """The gzip of a file. Of many first visitors one has it made in a thread, and the others wait for that.
 
-def _make_packed(plain: FileResponse, content: bytes) -> Response:
-    """The same with gzip, which is another representation and so has another ETag."""
-    same = {name: plain.headers[name] for name in ("cache-control", "vary", "last-modified")}
-    headers = same | {"Content-Encoding": "gzip", "ETag": f'{plain.headers["etag"][:-1]}-gzip"'}
-    return Response(content, plain.status_code, headers, plain.media_type)
+        ``stamp``: a file that was built again is packed again.
+        """
+        async with self._locks[path]:
+            if path not in self._packed or self._packed[path][0] != stamp:
+                self._packed[path] = stamp, await run_in_threadpool(_pack, path)
+            return self._packed[path][1]
+
+
+class PackedFile(Response):
+    """A file with gzip, which is another representation and so has another ETag. It has no body until ``fill``."""
+
+    def __init__(self, plain: FileResponse, found: os.stat_result):
+        same = {name: plain.headers[name] for name in ("cache-control", "vary", "last-modified")}
+        headers = same | {"Content-Encoding": "gzip", "ETag": f'{plain.headers["etag"][:-1]}-gzip"'}
+        super().__init__(b"", plain.status_code, headers, plain.media_type)
+        del self.headers["content-length"]  # of HEAD it is not known
+        self.path, self.stamp = str(plain.path), (found.st_mtime_ns, found.st_size)
+
+    def fill(self, content: bytes) -> None:
+        self.body = content
+        self.headers["content-length"] = str(len(content))
 
 
 def _is_packed(path: str, found: os.stat_result) -> bool:
     return found.st_size >= _SMALLEST and path.lower().endswith(PACKED)
 
 
-@lru_cache(maxsize=64)
-def _pack(path: str, mtime: int, size: int) -> bytes:
-    """``mtime`` and ``size``: a file that was built again is packed again."""
+def _pack(path: str) -> bytes:
+    """The time within is 0, so that the bytes are the same after each start."""
     return gzip.compress(Path(path).read_bytes(), LEVEL, mtime=0)
