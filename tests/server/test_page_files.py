@@ -1,15 +1,19 @@
 """The files of the page and of the model: compressed, kept as long as they are right, and not longer."""
 
+import asyncio
 import gzip
 import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import requests
 
 from brainseg.server import app
+from brainseg.server.layers.slow_clients import TimeoutProtocol
+from brainseg.server.pieces import SharedBytes
 from brainseg.server.routes import page
 from brainseg.server.routes.model import OnnxFile
 from tests.support.server_fixture import serving
@@ -99,6 +103,43 @@ def test_the_model_is_given_with_its_digest(served):
     assert for_good.content == MODEL and for_good.headers["cache-control"] == "private, max-age=31536000, immutable"
     other = served.get(f"/{told['path']}?digest={'0' * 64}")
     assert other.status_code == 404 and "another digest" in other.json()["error"]["what"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 300_001])
+def test_what_many_clients_get_is_sent_in_pieces(size):
+    """A slow client holds a piece in memory, and not all of it."""
+    content = os.urandom(size)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+
+    async def ask(scope) -> list[dict]:
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        await SharedBytes(content)(scope, None, send)
+        return sent
+
+    start, *pieces = asyncio.run(ask(scope))
+    assert dict(start["headers"])[b"content-length"] == b"%d" % size
+    assert b"".join(each["body"] for each in pieces) == content and len(pieces[0]["body"]) <= 65_536
+    assert [each.get("more_body", False) for each in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert len(asyncio.run(ask(scope | {"state": {"head": True}}))) == 2
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_client_that_reads_a_large_answer_slowly_is_not_dropped(reads):
+    """What it has read is replaced by the next piece, so that as much is unsent at each look."""
+    protocol, dropped = TimeoutProtocol.__new__(TimeoutProtocol), []
+    protocol.transport = SimpleNamespace(get_write_buffer_size=lambda: 100_000, abort=lambda: dropped.append(True))
+    protocol.loop = SimpleNamespace(call_later=lambda seconds, look: SimpleNamespace(cancel=lambda: None))
+    protocol.flow = SimpleNamespace(resume_writing=lambda: None)
+    protocol.cycle = SimpleNamespace(response_complete=False)
+    for _ in range(3):
+        protocol._look()
+        if reads:
+            protocol.resume_writing()
+    assert bool(dropped) != reads
 
 
 def test_a_server_without_the_file_says_so():

@@ -95,6 +95,11 @@ class TimeoutProtocol(H11Protocol):
             self.timer.cancel()
         super().connection_lost(exc)
 
+    def resume_writing(self) -> None:
+        """The client has read; of a large answer as much is unsent again when the timer looks."""
+        super().resume_writing()
+        self.unsent = 0
+
     def on_response_complete(self) -> None:
         self._restart_timer()
         super().on_response_complete()  # this may start the next request

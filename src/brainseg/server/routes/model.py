@@ -9,6 +9,7 @@ from starlette.staticfiles import NotModifiedResponse
 
 from brainseg.inference.answers.overlays import DISCLAIMER
 from brainseg.server.examples import TIF, Examples
+from brainseg.server.pieces import SharedBytes
 from brainseg.server.refusals import Refusal
 from brainseg.server.responses import marks
 from brainseg.server.schema import answers, document
@@ -48,7 +49,7 @@ def add(app: FastAPI, facts: Mapping[str, Any], card: str | None, file: OnnxFile
         known = request.headers.get("if-none-match", "")
         if file.sha256 in known:
             return NotModifiedResponse(Response(headers=headers).headers)
-        return Response(file.content, media_type=ONNX, headers=headers)
+        return SharedBytes(file.content, media_type=ONNX, headers=headers)
 
 
 def describe(facts: Mapping[str, Any], card: str | None, file: OnnxFile | None) -> answers.ModelDescription:

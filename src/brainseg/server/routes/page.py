@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from brainseg.server.layers.head import is_head
 from brainseg.server.layers.proxies import route_path
+from brainseg.server.pieces import SharedBytes
 
 NO_PAGE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>brainseg</title><h1>brainseg</h1>"
@@ -87,7 +88,7 @@ class PageFiles(StaticFiles):
             return self._packed[path][1]
 
 
-class PackedFile(Response):
+class PackedFile(SharedBytes):
     """A file with gzip, which is another representation and so has another ETag. It has no body until ``fill``."""
 
     def __init__(self, plain: FileResponse, found: os.stat_result):
