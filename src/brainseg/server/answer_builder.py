@@ -91,13 +91,14 @@ class AnswerBuilder:
         if len(case.voxels) > limits.MAX_SLICES:
             what = f"{len(case.voxels):,} slices, at most {limits.MAX_SLICES} are accepted"
             raise Refusal(413, what, "crop or resample the volume")
-        with self._turn:
+        progress.slices = len(case.voxels)
+        with self._take_turn(progress):
             if cancelled():
                 raise RunError("the request", "was cancelled", "send it again")
+            progress.outline(0, len(case.voxels))
             verdict = self.judge(model.prepared(case.voxels, case.pixel))
             if verdict.refused:
                 raise Refusal(422, "; ".join(verdict.marks), "send axial brain slices, FLAIR or all three sequences")
-            progress.outline(0, len(case.voxels))
             answer = model.segment(
                 case.voxels, case.pixel, numbers=case.numbers, name=case.name, progress=progress.outline,
                 cancelled=cancelled,
@@ -105,6 +106,17 @@ class AnswerBuilder:
         warnings += [*chosen_rule.remarks(model.facts), *case.warnings, *verdict.marks]
         seconds = time.perf_counter() - started
         return OutlinedCase(case, answer.mask, answer.probability, model.facts, warnings, seconds)
+
+    @contextmanager
+    def _take_turn(self, progress: Progress) -> Iterator[None]:
+        """The model alone for the block. Who has to wait for it waits in the queue again, as the first."""
+        if not self._turn.acquire(blocking=False):
+            progress.stage = "waiting"
+            self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _case(self, parts: dict[str, Part]) -> cases.Case:
         found = {}

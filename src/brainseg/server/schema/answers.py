@@ -148,7 +148,9 @@ class Progress(BaseModel):
     stage: Stage
     bytes_received: int
     bytes_total: int | None = Field(description="of the upload; null if its length was not announced")
-    place: int | None = Field(description="in the queue, 1 is the next; null if it does not wait")
+    place: int | None = Field(
+        description="in the queue, also that for the model; 1 is the next; null if it does not wait"
+    )
     slices_done: int
     slices_total: int | None = Field(description="null until the file is read")
 
