@@ -8,10 +8,12 @@ import shutil
 import threading
 import time
 import weakref
+from contextlib import suppress
 
 import pytest
 
 from brainseg.errors import MachineError
+from brainseg.server import jobs as jobs_module
 from brainseg.server import limits, uploads
 from brainseg.server.answer_builder import AnswerBuilder
 from brainseg.server.jobs import Jobs
@@ -66,25 +68,52 @@ def test_of_requests_that_take_long_fewer_wait(monkeypatch):
     """The last of 64 volumes would else be told after minutes that it took too long."""
     monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 1.0)
 
-    async def count(seconds: float) -> int:
-        """How many are let in once some have taken ``seconds`` each."""
+    def fail(stopped):
+        time.sleep(0.05)
+        raise ValueError
+
+    def wait_until_stopped(stopped):
+        while not stopped():
+            time.sleep(0.005)
+
+    async def leave_early() -> None:
+        await asyncio.sleep(0.01)
+
+    async def count(work, gone=never, then_empty: bool = False) -> int:
+        """How many are let in once some were done, while another one is inside or until all have gone."""
         jobs, held, tasks = Jobs(), threading.Event(), []
+        first = asyncio.ensure_future(jobs.run(lambda _: held.wait(30), never))
         try:
             for _ in range(60):
-                await jobs.run(lambda _: time.sleep(seconds), never)
+                with suppress(ValueError, Refusal):
+                    await jobs.run(work, gone)
+            await asyncio.sleep(0.05)
+            if then_empty:
+                held.set()
+                await first
+                await asyncio.sleep(0.05)
+                held.clear()
+                first = asyncio.ensure_future(jobs.run(lambda _: held.wait(30), never))
             while True:
                 tasks.append(asyncio.ensure_future(jobs.run(lambda _: held.wait(30), never)))
                 await asyncio.sleep(0)
                 if tasks[-1].done():
                     assert 1 <= int(tasks.pop().exception().headers["Retry-After"]) <= 2
-                    return len(tasks)
+                    return len(tasks) + 1
         finally:
             held.set()
-            await asyncio.gather(*tasks)
+            await asyncio.gather(first, *tasks)
             jobs.close()
 
-    assert asyncio.run(count(0.0)) == limits.AT_ONCE + limits.MAX_WAITING
-    assert limits.AT_ONCE < asyncio.run(count(0.05)) < 60
+    def slow(stopped):
+        time.sleep(0.05)
+
+    unknown = limits.AT_ONCE + int(limits.MAX_WAIT_SECONDS / jobs_module.FIRST_PACE) + 1
+    assert asyncio.run(count(lambda _: None)) == limits.AT_ONCE + limits.MAX_WAITING
+    assert unknown < asyncio.run(count(slow)) < 60
+    assert unknown < asyncio.run(count(fail)) < 60  # a failure takes its time, too
+    assert asyncio.run(count(wait_until_stopped, leave_early)) == unknown  # how long it would have taken is not known
+    assert asyncio.run(count(slow, then_empty=True)) == unknown  # the next ones may be others
 
 
 def test_refused_clients_do_not_all_come_back_at_the_same_moment():

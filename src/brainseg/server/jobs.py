@@ -22,7 +22,7 @@ class Jobs:
         self._threads = ThreadPoolExecutor(limits.AT_ONCE, "segment")
         # Waiting or in work, in the order in which they came; only the event loop's thread changes it.
         self._inside: dict[threading.Event, Progress] = {}
-        self._pace = FIRST_PACE  # seconds from one answer to the next, a mean of which the latest count most
+        self._pace = FIRST_PACE  # seconds from one to the next, a mean of which the latest count most
 
     def check_room(self) -> None:
         """Raises Refusal: too many requests wait, or the last of them would wait too long."""
@@ -66,14 +66,15 @@ class Jobs:
         def begin() -> Any:
             progress.stage = "reading"
             started = time.monotonic()
-            answer = due.pop()(stop.is_set)
-            self._pace += NEWEST * ((time.monotonic() - started) / limits.AT_ONCE - self._pace)
-            return answer
+            try:
+                return due.pop()(stop.is_set)
+            finally:
+                self._learn(time.monotonic() - started, cut_short=stop.is_set())
 
         job = self._threads.submit(begin)
         loop = asyncio.get_running_loop()
         job.add_done_callback(lambda _: due.clear())
-        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._inside.pop, stop))
+        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, stop))
         left = asyncio.ensure_future(gone())
         answer = asyncio.wrap_future(job)
         try:
@@ -87,6 +88,18 @@ class Jobs:
         finally:
             left.cancel()
             _stop(stop, job, answer)
+
+    def _learn(self, seconds: float, cut_short: bool) -> None:
+        """Also from a failure. One that was ended early would have taken at least as long."""
+        pace = seconds / limits.AT_ONCE
+        if pace > self._pace or not cut_short:
+            self._pace += NEWEST * (pace - self._pace)
+
+    def _leave(self, stop: threading.Event) -> None:
+        """Once nobody is left the next ones need not be like the last."""
+        del self._inside[stop]
+        if not self._inside:
+            self._pace = FIRST_PACE
 
     def close(self) -> None:
         for stop in self._inside:
