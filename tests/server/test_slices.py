@@ -82,11 +82,24 @@ def test_one_image_beside_its_mask_is_a_picture(served):
 
 
 def test_pngs_and_three_sequences_of_slices(served):
-    def series(name: str) -> list[tuple[str, bytes, str]]:
-        return [(name, encoded(head()), f"x_{number}.png") for number in (2, 1, 10)]
+    """Each with its own grey, by which the voxels show whose slice they are."""
+    numbers = (1, 2, 10)
 
-    body = served.segment(*series("flair"), *series("pre")).json()
+    def series(name: str, grey: int) -> list[tuple[str, bytes, str]]:
+        pages = {number: np.full_like(head(), grey + number) for number in numbers}
+        return [(name, encoded(pages[number]), f"x_{number}.png") for number in (2, 1, 10)]
+
+    body = served.segment(*series("post", 150), *series("flair", 100), *series("pre", 50)).json()
+    assert body["input"]["channels"] == ["pre-contrast", "FLAIR", "post-contrast"]
+    greys = [[grey + number for grey in (50, 100, 150)] for number in numbers]
+    assert served.model.voxels[:, 0, 0].tolist() == served.model.voxels[:, -1, -1].tolist() == greys
+    body = served.segment(*series("flair", 100), *series("pre", 50)).json()
+    assert served.model.voxels[:, 0, 0].tolist() == [[50 + n, 100 + n, 100 + n] for n in numbers]
     assert body["input"]["channels"] == ["pre-contrast", "FLAIR", "FLAIR"] and body["input"]["numbers"] == [1, 2, 10]
+    others = [("pre", data, name.replace("10", "3")) for _, data, name in series("pre", 50)]
+    refused = served.segment(*series("flair", 100), *others)
+    assert refused.status_code == 422
+    assert refused.json()["error"]["what"] == "the upload, pre-contrast: has other slice numbers than the FLAIR"
 
 
 @pytest.mark.parametrize("names", [

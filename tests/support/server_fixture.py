@@ -31,7 +31,10 @@ TUMOUR = 200  # grey value from which a pixel is tumour
 
 
 class Model:
-    """As ``predictor.Predictor``. ``segment`` takes ``seconds``, and waits as long as ``hold`` is cleared."""
+    """As ``predictor.Predictor``. ``segment`` takes ``seconds``, and waits as long as ``hold`` is cleared.
+
+    ``numbers`` and ``voxels`` are those that it was given last.
+    """
 
     def __init__(self, facts=FACTS):
         self.facts, self.seconds = facts, 0.0
@@ -46,7 +49,7 @@ class Model:
         self, voxels, pixel=(1, 1), *, numbers=(), name="array", progress=lambda *_: None, cancelled=lambda: False
     ):
         self.begun += 1
-        self.numbers = tuple(numbers)
+        self.numbers, self.voxels = tuple(numbers), voxels
         progress(len(voxels) // 2, len(voxels))
         ends = time.monotonic() + self.seconds
         while not self.hold.is_set() or time.monotonic() < ends:
