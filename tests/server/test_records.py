@@ -36,7 +36,8 @@ def test_every_answer_has_the_id_that_was_sent_or_a_new_one(served):
 def test_the_log_has_the_id(served):
     with log_of_everything() as log:
         served.segment(PICTURE, headers={"X-Request-ID": "wanted-again"})
-    assert re.search(r"POST /v1/segment 200 \d+ ms \d+ bytes wanted-again\n", log.getvalue())
+        # The line is written after the answer.
+        assert soon(lambda: re.search(r"POST /v1/segment 200 \d+ ms \d+ bytes wanted-again\n", log.getvalue()))
 
 
 def test_the_log_for_programs_has_an_object_in_each_line(served):
@@ -52,6 +53,7 @@ def test_the_log_for_programs_has_an_object_in_each_line(served):
     log.setLevel(logging.INFO)
     try:
         served.segment(PICTURE, headers={"X-Request-ID": "wanted-again"})
+        assert soon(lambda: len(lines) == 1)  # it is written after the answer
         served.get("/v1/progress/wanted-again")  # asked again and again, so it is not logged
         log.error("bug: %s at %s:%s", "ValueError", 'a"b.py', 3)
     finally:
@@ -75,6 +77,7 @@ def test_metrics_count_what_was_done(served):
     names = (name, "brainseg_slices_total", 'brainseg_bytes_total{direction="in"}')
     before = [metric(served, each) for each in names]
     assert served.segment(PAGES).status_code == 200
+    assert soon(lambda: metric(served, name) > before[0])  # counted after the answer
     answered, slices, sent = (metric(served, each) - was for each, was in zip(names, before, strict=True))
     assert (answered, slices) == (1, 10) and sent > len(PAGES)
     answer = served.get("/metrics")
