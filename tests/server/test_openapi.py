@@ -12,6 +12,7 @@ import pytest
 from brainseg.inference.answers import lesions
 from brainseg.io import scans
 from brainseg.server import app
+from brainseg.server.routes.model import OnnxFile
 from brainseg.server.schema import answers
 from tests.support.server_fixture import encoded, head, serving
 from tools import write_schemas
@@ -82,6 +83,35 @@ def test_each_answer_has_a_schema_and_each_refusal_an_example_of_its_own(documen
     }
     assert "ValidationError" not in json.dumps(document)
     assert {path for _, path in operations(document)} >= {"/login", "/metrics", "/model/unet.onnx"}
+
+
+def test_the_examples_of_refusals_are_what_is_answered(document):
+    """Each of the address that has it: a 404 of /v1/progress speaks of no example."""
+    settings = app.Settings(token="secret", sound=lambda: False, file=OnnxFile(b"x", "0" * 64), decoders=0)
+    form, wide = {"token": "another"}, {"token": "a" * 5000}
+    with serving(settings=settings) as own:
+        bearer = {"headers": {"Authorization": "Bearer secret"}}
+        other = {"headers": {"Origin": "https://evil.example"}}
+        for path, method, status, asked in (
+            ("/v1/progress/{request_id}", "get", 404, bearer), ("/v1/examples/{identity}", "get", 404, bearer),
+            ("/model/unet.onnx", "get", 404, bearer | {"params": {"digest": "1"}}), ("/ready", "get", 503, {}),
+            ("/login", "post", 401, {"data": form}), ("/login", "post", 413, {"data": wide}),
+            ("/login", "post", 415, {"data": b"x"}), ("/login", "post", 403, other),
+            ("/v1/segment", "post", 403, other), ("/v1/model", "get", 401, {}),
+        ):  # fmt: skip
+            answer = own.session.request(method, own.url + path, timeout=30, **asked)
+            told = document["paths"][path][method]["responses"][str(status)]["content"]["application/json"]["example"]
+            assert (answer.status_code, answer.json()) == (status, told), (path, status)
+
+
+def test_refusals_are_declared_where_they_can_come_and_nowhere_else(document):
+    for (method, path), operation in operations(document).items():
+        statuses = set(operation["responses"])
+        is_open = path in ("/health", "/ready")
+        assert ("401" in statuses) != is_open, path
+        assert ("403" in statuses) == (method == "post"), path
+        assert ("422" in statuses) == (path == "/v1/segment"), path  # all else takes any text
+        assert list(statuses) and list(operation["responses"]) == sorted(statuses)
 
 
 def test_the_document_tells_where_a_token_is_needed(document):

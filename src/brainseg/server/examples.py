@@ -28,6 +28,10 @@ MAX_PATIENTS = 6  # patients that are offered
 TIF = "image/tiff"
 
 
+def changed_data() -> Refusal:
+    return Refusal(503, "the examples' data have changed since the server started", "restart the server")
+
+
 class Example(NamedTuple):
     """Either ``rows`` of the preprocessed images, or a ``file``."""
 
@@ -61,7 +65,7 @@ class Examples:
         if identity not in self._known:
             return None
         if self._known[identity].rows and _stamps(self._root) != self._of:
-            raise Refusal(503, "the examples' data have changed since the server started", "restart the server")
+            raise changed_data()
         return self._packed(identity)
 
     def phantoms(self) -> set[str]:

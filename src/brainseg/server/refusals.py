@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,9 +32,12 @@ class Refusal(Exception):  # noqa: N818 - it is an answer rather than an error
         self.status, self.what, self.fix, self.code = status, what, fix, code
         self.headers = dict(headers or {}) | ({"Connection": "close"} if close else {})
 
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"error": {"code": self.code, "what": printable(self.what), "fix": self.fix}}
+
     def response(self) -> JSONResponse:
-        error = {"code": self.code, "what": printable(self.what), "fix": self.fix}
-        return JSONResponse({"error": error}, self.status, self.headers)
+        return JSONResponse(self.body, self.status, self.headers)
 
 
 def busy(what: str = "too many requests are waiting", clear_in: float = 2.0) -> Refusal:

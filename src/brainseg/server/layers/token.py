@@ -20,6 +20,7 @@ LOGIN = "/login"
 OPEN_PATHS = ("/health", "/ready")  # for a container's health check, which has no token
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 WRONG = "That is not the token."
+NEED_TOKEN = "open the address that the server printed when it started, or send Authorization: Bearer <token>"
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -76,8 +77,9 @@ class TokenCheck:
             return None
         if wants_page(headers) and scope["method"] in SAFE_METHODS:
             return ask_for_token(_find_login(scope, path))
-        fix = "open the address that the server printed when it started, or send Authorization: Bearer <token>"
-        raise Refusal(401, "a token is needed", fix, headers={"WWW-Authenticate": "Bearer", "Vary": "Accept, Cookie"})
+        raise Refusal(
+            401, "a token is needed", NEED_TOKEN, headers={"WWW-Authenticate": "Bearer", "Vary": "Accept, Cookie"}
+        )
 
     def is_right(self, given: str) -> bool:
         return not self.token or secrets.compare_digest(given.encode(), self.token.encode())

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from starlette.staticfiles import NotModifiedResponse
 
 from brainseg.inference.answers.overlays import DISCLAIMER
-from brainseg.server.examples import TIF, Examples
+from brainseg.server.examples import TIF, Examples, changed_data
 from brainseg.server.pieces import SharedBytes
 from brainseg.server.refusals import Refusal
 from brainseg.server.responses import marks
@@ -36,20 +36,27 @@ def add(app: FastAPI, facts: Mapping[str, Any], card: str | None, file: OnnxFile
 
     @app.get(
         FILE, response_class=Response,
-        responses=document.file_responses(ONNX, "an ONNX file; its ETag is the SHA-256", 404, 422),
+        responses=document.file_responses(ONNX, "an ONNX file; its ETag is the SHA-256", _other_digest()),
     )  # fmt: skip
     async def read_model_file(request: Request, digest: str | None = None) -> Response:
         """The file of the model, to compute elsewhere. With ?digest=SHA-256 clients may keep it for good."""
         if file is None:
             raise Refusal(404, "this server does not give its model away", "run: make pull, in a clone of the project")
         if digest not in (None, file.sha256):
-            fix = "ask /v1/model for it; in a browser load the page again"
-            raise Refusal(404, "the model has another digest now", fix)
+            raise _other_digest()
         headers = {"ETag": f'"{file.sha256}"', "Cache-Control": KEPT_FOR_GOOD if digest else "no-cache"}
         known = request.headers.get("if-none-match", "")
         if file.sha256 in known:
             return NotModifiedResponse(Response(headers=headers).headers)
         return SharedBytes(file.content, media_type=ONNX, headers=headers)
+
+
+def _other_digest() -> Refusal:
+    return Refusal(404, "the model has another digest now", "ask /v1/model for it; in a browser load the page again")
+
+
+def _unknown_example() -> Refusal:
+    return Refusal(404, "there is no such example", "see /v1/examples")
 
 
 def describe(facts: Mapping[str, Any], card: str | None, file: OnnxFile | None) -> answers.ModelDescription:
@@ -78,11 +85,11 @@ def add_examples(app: FastAPI, examples: Examples) -> None:
 
     @app.get(
         "/v1/examples/{identity}", response_class=Response,
-        responses=document.file_responses(TIF, "a TIF of several pages", 404, 422, 503),
+        responses=document.file_responses(TIF, "a TIF of several pages", _unknown_example(), changed_data()),
     )  # fmt: skip
     def read_example(identity: str) -> Response:
         """The file of one example, a TIF with several pages."""
         content = examples.content(identity)
         if content is None:
-            raise Refusal(404, "there is no such example", "see /v1/examples")
+            raise _unknown_example()
         return Response(content, media_type=TIF)

@@ -32,17 +32,21 @@ def add(app: FastAPI) -> None:
         app.state.metrics.slices.inc(progress.slices)
         return Response(answer, media_type=kind)
 
-    @app.get("/v1/progress/{request_id}", responses=document.refusals(404, 422))
+    @app.get("/v1/progress/{request_id}", responses=document.refusals(_unknown_request()))
     async def show_progress(request_id: str) -> answers.Progress:
         """How far the request for an outline is that was sent with this X-Request-ID. Ask twice a second at most."""
         found = app.state.progress.find(request_id)
         if found is None:
-            fix = f"send an {HEADER} with the request for an outline, and ask while it lasts"
-            raise Refusal(404, "there is no request in work with this id", fix)
+            raise _unknown_request()
         return answers.Progress(
             stage=found.stage, bytes_received=found.received, bytes_total=found.size,
             place=app.state.jobs.find_place(found), slices_done=found.slices_done, slices_total=found.slices or None,
         )  # fmt: skip
+
+
+def _unknown_request() -> Refusal:
+    fix = f"send an {HEADER} with the request for an outline, and ask while it lasts"
+    return Refusal(404, "there is no request in work with this id", fix)
 
 
 def _read_length(request: Request) -> int | None:

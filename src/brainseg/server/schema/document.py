@@ -6,7 +6,8 @@ from fastapi import FastAPI
 
 from brainseg.inference.answers.overlays import DISCLAIMER
 from brainseg.server.layers.records import HEADER
-from brainseg.server.layers.token import COOKIE, LOGIN, OPEN_PATHS
+from brainseg.server.layers.token import COOKIE, LOGIN, NEED_TOKEN, OPEN_PATHS
+from brainseg.server.refusals import Refusal
 from brainseg.server.schema.answers import Answer, Refused
 from brainseg.server.schema.media_types import DICOM, JSON, NIFTI, PNG
 
@@ -56,9 +57,8 @@ LOGIN_FORM: dict[str, Any] = {
 # For each status: when it comes, and an example of its error.
 _REFUSALS: dict[int, tuple[str, int, str, str]] = {
     400: ("no file, an empty one, or a damaged form", 2, "file: is empty", "send a file with content, or leave it out"),
-    401: ("a token is needed", 2, "a token is needed", "send Authorization: Bearer <token>"),
+    401: ("a token is needed", 2, "a token is needed", NEED_TOKEN),
     403: ("sent by another web page", 2, "the request comes from another web page", "use the server's own page"),
-    404: ("not found", 2, "there is no such example", "see /v1/examples"),
     406: ("no such kind of answer", 2, "no such kind of answer", f"accept {JSON}, {PNG}, {NIFTI} or {DICOM}"),
     408: ("the upload was too slow", 2, "the upload is too slow", "try again with a faster connection"),
     413: ("too large, too many files or slices, or it would take too much memory or time", 2,
@@ -70,14 +70,24 @@ _REFUSALS: dict[int, tuple[str, int, str, str]] = {
 }  # fmt: skip
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route declares of the refusals that it may answer with."""
+def refusals(*given: int | Refusal) -> dict[int | str, dict[str, Any]]:
+    """What a route declares of the refusals that it may answer with: those of a status, or one of its own."""
     found: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        when, code, what, fix = _REFUSALS[status]
-        example = {"error": {"code": code, "what": what, "fix": fix}}
-        found[status] = {"model": Refused, "description": when, "content": {JSON: {"example": example}}}
+    for each in given:
+        status = each if isinstance(each, int) else each.status
+        found[status] = {"model": Refused, "description": _describe(each), "content": {JSON: {"example": _show(each)}}}
     return found
+
+
+def _describe(given: int | Refusal) -> str:
+    return _REFUSALS[given][0] if isinstance(given, int) else given.what
+
+
+def _show(given: int | Refusal) -> dict[str, Any]:
+    if isinstance(given, Refusal):
+        return given.body
+    _, code, what, fix = _REFUSALS[given]
+    return Refusal(given, what, fix, code=code).body
 
 
 def segment_responses() -> dict[int | str, dict[str, Any]]:
@@ -89,17 +99,21 @@ def segment_responses() -> dict[int | str, dict[str, Any]]:
             "as DICOM SEG where seg is true in the JSON",
             "content": {JSON: {}, **{kind: {"schema": BINARY} for kind in (PNG, NIFTI, DICOM)}},
         },
-        **refusals(400, 401, 403, 406, 408, 413, 415, 422, 503),
+        **refusals(400, 406, 408, 413, 415, 422, 503),
     }
 
 
-def file_responses(kind: str, description: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
+def file_responses(kind: str, description: str, *given: int | Refusal) -> dict[int | str, dict[str, Any]]:
     """Of a route that answers with a file of this media type."""
-    return {200: {"description": description, "content": {kind: {"schema": BINARY}}}, **refusals(*statuses)}
+    return {200: {"description": description, "content": {kind: {"schema": BINARY}}}, **refusals(*given)}
 
 
 def install(app: FastAPI) -> None:
-    """Have the document of ``app`` tell who needs a token, too: a layer outside of the routes asks for it."""
+    """Have the document of ``app`` tell who needs a token, and what that and other pages are refused, too.
+
+    A layer outside of the routes does so. FastAPI on its part declares 422 for each parameter, also for text, of which
+    every value is taken: a route that refuses one declares it itself.
+    """
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -109,9 +123,29 @@ def install(app: FastAPI) -> None:
             "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": f"POST {LOGIN} sets it"},
         }
         document["security"] = [{"token": []}, {"cookie": []}, {}]  # {}: a server for one machine needs none
-        for path in (*OPEN_PATHS, LOGIN):
-            for operation in document["paths"].get(path, {}).values():
-                operation["security"] = []
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        for path, item in document["paths"].items():
+            is_open = path in (*OPEN_PATHS, LOGIN)
+            for method, operation in item.items():
+                statuses = (() if is_open else (401,)) + ((403,) if method == "post" else ())
+                operation["responses"] = _complete(operation["responses"], statuses)
+                if is_open:
+                    operation["security"] = []
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(responses: dict[str, Any], statuses: tuple[int, ...]) -> dict[str, Any]:
+    """The responses of an operation in order, with ``statuses`` and without what FastAPI would answer."""
+    schema = {"$ref": f"#/components/schemas/{Refused.__name__}"}
+    more = {
+        str(status): {
+            "description": _describe(status),
+            "content": {JSON: {"schema": schema, "example": _show(status)}},
+        }
+        for status in statuses
+    }
+    own = {status: told for status, told in responses.items() if "HTTPValidationError" not in str(told)}
+    return dict(sorted((more | own).items()))
