@@ -17,6 +17,7 @@ import pytest
 from brainseg import config
 from brainseg.errors import IntegrityError
 from brainseg.experiments import demo
+from brainseg.server import serve
 from tests.support.dockerfile_replay import Replay, parse
 from tools import copy_released
 
@@ -67,6 +68,18 @@ def test_compose_asks_for_passwords_and_listens_on_this_machine_alone():
     assert "--allowed-hosts" in services["mlflow"]["command"]
     assert "S3_SECRET_KEY:?" in (ROOT / "compose.yaml").read_text()
     assert "S3_SECRET_KEY=\n" in (ROOT / ".env.example").read_text()
+
+
+def test_in_compose_the_page_answers_prometheus_and_the_proxy_shows_no_such_name(monkeypatch):
+    text = (ROOT / "compose.yaml").read_text()
+    hosts = config.read_yaml(ROOT / "compose.yaml")["services"]["page"]["environment"]["BRAINSEG_ALLOWED_HOSTS"]
+    assert hosts == "${BRAINSEG_ALLOWED_HOSTS:-},page"
+    assert "${BRAINSEG_ALLOWED_HOSTS:-localhost} {" in text  # Caddy's site
+    for named, expected in (("", {"page"}), ("a.example, b.example", {"a.example", "b.example", "page"})):
+        monkeypatch.setenv("BRAINSEG_ALLOWED_HOSTS", hosts.replace("${BRAINSEG_ALLOWED_HOSTS:-}", named))
+        assert serve.named_hosts("0.0.0.0") == expected
+    docs = (ROOT / "docs/server.md").read_text(encoding="utf-8")
+    assert '["page:5000"]' in docs
 
 
 def test_the_dockerfile_is_clean_by_hadolint():
