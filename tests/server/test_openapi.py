@@ -1,4 +1,4 @@
-"""The OpenAPI document: what it promises is what is answered, and a typed client can be made of it."""
+"""The OpenAPI document: what it promises is what is answered, and the types of a client can be made of it."""
 
 import importlib
 import json
@@ -127,7 +127,7 @@ def test_the_committed_document_is_that_of_the_server(document):
     assert json.loads(write_schemas.texts()["openapi.json"]) == document
 
 
-def test_a_typed_client_can_be_made_of_the_document(served, tmp_path, monkeypatch):
+def test_the_types_of_a_client_can_be_made_of_the_document(served, tmp_path, monkeypatch):
     """Its types hold what the server answers, also a refusal; and not what a document of other names would say."""
     command = [
         sys.executable,
