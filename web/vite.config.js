@@ -1,11 +1,16 @@
 import { fileURLToPath } from "node:url";
 
-import { defineConfig } from "vite";
+import { defaultClientConditions, defineConfig } from "vite";
 
 // Relative addresses, so that the page also works below a path; nothing inline, so that a strict content security policy holds.
+// `--mode site` builds the page without a server behind it.
 export default defineConfig({
   base: "./",
-  resolve: { alias: [{ find: /^numcodecs\/.*/, replacement: fileURLToPath(new URL("src/nothing.ts", import.meta.url)) }] }, // codecs of Zarr, 1.4 MB never used
+  resolve: {
+    alias: [{ find: /^numcodecs\/.*/, replacement: fileURLToPath(new URL("src/nothing.ts", import.meta.url)) }], // codecs of Zarr, 1.4 MB never used
+    conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions], // the runtime's files are ours to place
+  },
+  worker: { format: "es" },
   build: {
     outDir: "../src/brainseg/server/page",
     emptyOutDir: true,

@@ -276,8 +276,10 @@ def test_half_of_a_volume_is_refused_with_what_is_missing(served, tmp_path):
 
 
 def test_the_page_knows_the_endings_that_are_read():
-    source = (Path(__file__).parents[2] / "web/src/intake.ts").read_text("utf-8")
-    known = {name: set(re.search(rf'const {name} = "(.*)";', source)[1].split()) for name in ("VOLUMES", "PICTURES")}
+    source = (Path(__file__).parents[2] / "web/src/core/discover.ts").read_text("utf-8")
+    known = {
+        name: set(re.search(rf'const {name} = "(.*)".split', source)[1].split()) for name in ("VOLUMES", "PICTURES")
+    }
     assert known == {"VOLUMES": set(scans.SUFFIXES), "PICTURES": set(pictures.SUFFIXES)}
 
 

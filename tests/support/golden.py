@@ -23,7 +23,7 @@ from brainseg.inference.predictor import Predictor
 from brainseg.io import nifti, pictures
 from brainseg.server import responses
 from tests.support import dicom_series, nifti_files, onnx_toy
-from tools import build_page
+from tools import build_page, copy_released
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
@@ -51,9 +51,8 @@ class Asked(NamedTuple):
 
 def released(folder: Path) -> Path:
     """The released model as ``folder/model.onnx``, from weights/."""
-    lock = (ROOT / "dvc.lock").read_text(encoding="utf-8").split("models/unet.onnx\n")[1]
-    md5 = lock.split("md5: ")[1].split()[0]
-    return Path(shutil.copy(ROOT / f"weights/files/md5/{md5[:2]}/{md5[2:]}", folder / "model.onnx"))
+    (copied,) = copy_released.copy(ROOT, folder, ["models/unet.onnx"])
+    return copied.rename(folder / "model.onnx")
 
 
 def toy(folder: Path) -> Path:

@@ -24,7 +24,10 @@ POLICY = (
     "worker-src 'self'; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {
+    **{".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css"},
+    **{".svg": "image/svg+xml", ".wasm": "application/wasm"},
+}
 SPACING = (0.9, 0.9, 5.0)
 EXAMPLES = [
     {"id": "phantom-1", "title": "Phantom 1, 20 slices", "kind": "tif"},
@@ -156,11 +159,11 @@ def head(slices: int, rows: int = 200, columns: int = 160) -> tuple[np.ndarray, 
     return image, (probability > 140).astype(np.uint8), probability
 
 
-def packed(voxels: np.ndarray, spacing: tuple[float, float, float] | None, upward: bool = True) -> str:
+def packed(voxels: np.ndarray, spacing: tuple[float, float, float] | None) -> str:
     """Base64 of the .nii.gz of (slices, rows, columns[, 3]) in radiological display, x to the left, y to the back."""
     step = spacing or (1.0, 1.0, 1.0)
     array = np.moveaxis(voxels, (0, 1, 2), (2, 1, 0))
-    affine = np.diag([-step[0], -step[1], step[2] if upward else -step[2], 1.0])
+    affine = np.diag([-step[0], -step[1], step[2], 1.0])
     affine[:3, 3] = [step[0] * array.shape[0] / 2 + 7, step[1] * array.shape[1] / 2 - 11, -30]
     if array.ndim == 4:
         array = np.ascontiguousarray(array).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
@@ -204,8 +207,7 @@ def answer(name: str, threshold: float = 0.55, min_component: float = 20) -> dic
     counts = [int(layer.sum()) for layer in mask]
     largest = int(np.argmax(counts)) + 1 if any(counts) else None
     kind = "picture" if picture else "tif" if name.endswith(".tif") else "nifti" if ".nii" in name else "dicom"
-    upward = "downward" not in name
-    volumes = {key: packed(value, spacing, upward)
+    volumes = {key: packed(value, spacing)
                for key, value in (("image", image), ("mask", mask), ("probability", probability))}  # fmt: skip
     warnings = ["does not look like an axial brain slice (no head against a dark background)"] if "odd" in name else []
     own = (threshold, min_component) == (0.55, 20)

@@ -1,110 +1,24 @@
 // The server's HTTP interface, as far as the page uses it. Addresses are relative, so the page may live below a path.
 
+import { nameOf } from "./core/discover";
+import type { Given } from "./core/engine";
+import type { Model } from "./core/modelFile";
+import { Refusal } from "./core/refusal";
+import type { Kind } from "./core/voxels";
+import type { Answer as Told } from "./engines/types";
 import { sentence } from "./page";
 
-export type Kind = "picture" | "tif" | "nifti" | "nrrd" | "metaimage" | "mgh" | "dicom";
-
-export interface Answer {
-  disclaimer: string;
-  model: { weights_sha256: string; variant: string; marks: string[] };
-  input: {
-    kind: Kind;
-    slices: number;
-    height: number;
-    width: number;
-    spacing_mm: [number, number, number] | null;
-    orientation: "known" | "unknown";
-    channels: string[];
-  };
-  /** Whether the mask can be had as DICOM SEG. */
-  seg?: boolean;
-  warnings: string[];
-  summary: {
-    tumour_pixels: number;
-    slices_with_tumour: number;
-    largest_slice: number | null;
-    area_mm2: number | null;
-    area_pixels: number;
-    volume_ml: number | null;
-    mean_probability: number | null;
-    seconds: number;
-  };
-  slices: SliceFacts[];
-  rule: Rule & { of_the_model: boolean };
-  lesions: Lesion[];
-  volumes: { image: string; mask: string; probability: string };
-}
-
-export interface SliceFacts {
-  slice: number;
-  pixels: number;
-  area_mm2: number | null;
-  mean_probability: number | null;
-}
-
-/** Tumour is what has at least this probability, in components of at least so many voxels. */
-export interface Rule {
-  threshold: number;
-  min_component: number;
-}
-
-/** In the order of the columns of lesions.csv; null is what is not known. */
-export interface Lesion {
-  lesion: number;
-  voxels: number;
-  volume_ml: number | null;
-  area_mm2: number | null;
-  extent_x_mm: number | null;
-  extent_y_mm: number | null;
-  extent_z_mm: number | null;
-  max_diameter_mm: number | null;
-  centroid_i: number;
-  centroid_j: number;
-  centroid_k: number;
-  centroid_x_mm: number | null;
-  centroid_y_mm: number | null;
-  centroid_z_mm: number | null;
-  first_slice: number;
-  last_slice: number;
-  largest_slice: number;
-  mean_probability: number;
-  max_probability: number;
-}
-
-export interface Model {
-  weights_sha256?: string;
-  variant?: string;
-  source?: string;
-  marks?: string[];
-  rule?: Rule;
-  numbers?: Record<string, unknown>;
-  protocol?: Record<string, unknown>;
-  card_markdown?: string;
-}
+type Answer = Told & { volumes: { image: string; mask: string; probability: string } };
 
 export interface Example {
   id: string;
   title: string;
   kind: Kind;
+  note?: string; // what can be learned from it
 }
 
-/** What is sent: one file, the files of one DICOM series, or one file for each sequence; and a rule in place of the model's. */
-export interface Given {
-  name: string;
-  rule?: Partial<Rule>;
-  parts: { role: "file" | "pre" | "flair" | "post"; file: File }[];
-}
-
-/** A refusal in words for people: what is wrong and what to do. `again` when the same request may succeed later. */
-export class Refusal extends Error {
-  constructor(
-    readonly what: string,
-    readonly fix: string,
-    readonly again = false,
-  ) {
-    super(what);
-  }
-}
+/** A static site has files in place of the server's answers. */
+const isSite = import.meta.env.MODE === "site";
 
 export async function segment(given: Given, signal: AbortSignal): Promise<Answer> {
   const response = await post(given, "application/json", { volumes: true }, signal);
@@ -116,36 +30,36 @@ export async function segment(given: Given, signal: AbortSignal): Promise<Answer
   }
 }
 
-const FILES = {
-  mask: { accept: "application/x-nifti", query: {} },
-  probability: { accept: "application/x-nifti", query: { probability: true } },
-  seg: { accept: "application/dicom", query: {} },
-};
-
-/** In the input's own geometry: the answer's volumes are axial, which the input need not be. */
-export async function file(given: Given, kind: keyof typeof FILES, signal: AbortSignal): Promise<Blob> {
-  return (await post(given, FILES[kind].accept, FILES[kind].query, signal)).blob();
+/** The mask as DICOM SEG, which only the server makes. */
+export async function seg(given: Given, signal: AbortSignal): Promise<Blob> {
+  return (await post(given, "application/dicom", {}, signal)).blob();
 }
 
 export async function model(): Promise<Model> {
   return (await get("v1/model")).json();
 }
 
+/** The prose of the model card, of a static site. */
+export async function cardWords(): Promise<string> {
+  return (await get("model/card.md")).text();
+}
+
 export async function examples(): Promise<Example[]> {
-  return (await get("v1/examples")).json();
+  return (await get(isSite ? "examples/list.json" : "v1/examples")).json();
 }
 
 const ENDINGS: Partial<Record<Kind, string>> = { picture: ".png", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
 
 export async function example(chosen: Example, signal: AbortSignal): Promise<File> {
-  const body = await (await get(`v1/examples/${encodeURIComponent(chosen.id)}`, signal)).blob();
-  return new File([body], chosen.id + (ENDINGS[chosen.kind] ?? ""));
+  const name = chosen.id + (ENDINGS[chosen.kind] ?? "");
+  const body = await (await get(isSite ? `examples/${name}` : `v1/examples/${encodeURIComponent(chosen.id)}`, signal)).blob();
+  return new File([body], name);
 }
 
 async function post(given: Given, accept: string, options: Record<string, boolean>, signal: AbortSignal): Promise<Response> {
   const body = new FormData();
-  for (const { role, file } of given.parts) body.append(role, file, file.name);
-  const asked = Object.entries({ ...options, ...given.rule }).map(([name, value]) => [name, String(value)]);
+  for (const { role, item } of given.parts) body.append(role, item.blob, nameOf(item));
+  const asked = Object.entries({ ...options, ...given.choice }).map(([name, value]) => [name, String(value)]);
   const query = new URLSearchParams(asked).toString();
   return checked(() => fetch(`v1/segment${query && `?${query}`}`, { method: "POST", body, signal, headers: { Accept: accept } }));
 }

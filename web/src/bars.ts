@@ -1,6 +1,6 @@
 // A bar for each slice, as high as its outlined area; a slider to keyboards and screen readers.
 
-import type { SliceFacts } from "./api";
+import type { SliceFacts } from "./engines/types";
 import { element, measured, number } from "./page";
 
 const SPACE = "http://www.w3.org/2000/svg";
@@ -56,9 +56,9 @@ export class Bars {
   }
 }
 
-/** The slice that a key of movement leads to; null for any other key. */
+/** The slice that a key of movement leads to, down and on to the next; null for any other key. */
 export function stepped(key: string, now: number, slices: number): number | null {
-  const steps: Record<string, number> = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 5, PageDown: -5 };
+  const steps: Record<string, number> = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 5, PageUp: -5 };
   if (key === "Home") return 1;
   if (key === "End") return slices;
   const step = steps[key];

@@ -1,16 +1,20 @@
 // The model: a few numbers beside the image, all facts and the model card in a dialogue, a banner for phantom models.
 
-import DOMPurify from "dompurify";
-import { marked } from "marked";
-
-import type { Model } from "./api";
+import type { Model } from "./core/modelFile";
 import { element, list, number, show, words } from "./page";
 
 export function present(model: Model): void {
   const rows = facts(model);
   list("model-numbers", rows.filter(([name]) => BRIEF.has(name)));
   list("card-facts", rows);
-  const text = marked.parse(model.card_markdown ?? "", { async: false });
+  if (phantom(model)) banner();
+  void write(model.card_markdown ?? "");
+}
+
+/** The prose of the card. What turns it into markup comes after the page can be used. */
+async function write(markdown: string): Promise<void> {
+  const [{ marked }, { default: DOMPurify }] = await Promise.all([import("marked"), import("dompurify")]);
+  const text = marked.parse(markdown, { async: false });
   // The card comes from our own server, yet it quotes metrics and names: only plain markup of it is kept.
   element("card-text").replaceChildren(
     DOMPurify.sanitize(text, { RETURN_DOM_FRAGMENT: true, FORBID_TAGS: ["style", "form", "input", "img"], FORBID_ATTR: ["style", "id"] }),
@@ -25,7 +29,6 @@ export function present(model: Model): void {
     table.replaceWith(scroll);
     scroll.append(table);
   });
-  if (phantom(model)) banner();
 }
 
 /** The card lives in the repository: what it links to there is not served here. */
@@ -36,7 +39,7 @@ function outside(link: HTMLAnchorElement): void {
 }
 
 export function missing(): void {
-  list("model-numbers", [["Model", "the server did not say"]]);
+  list("model-numbers", [["Model", "not known"]]);
 }
 
 export function phantom(model: Model): boolean {

@@ -1,83 +1,81 @@
-// From what was dropped or chosen to what is sent. The server judges the contents; here only what belongs together.
+// From what was dropped or chosen to what is opened. What files are, the engine finds out; here only where they come from.
 
-import { Refusal, type Given } from "./api";
+import type { Role } from "./core/cases";
+import { endsIn, isLitter, isMask, VOLUMES, type Item } from "./core/discover";
+import type { Given } from "./core/engine";
+import { Refusal } from "./core/refusal";
 
-// The endings of scans.SUFFIXES and pictures.SUFFIXES, which tests/server/test_app.py holds these against.
-const VOLUMES = ".nii .nii.gz .hdr .hdr.gz .img .img.gz .nrrd .nhdr .mha .mhd .mgh .mgz";
-const PICTURES = ".tif .tiff .png .jpg .jpeg";
-const OTHERS = ".zip .pdf .txt .csv .json .xml .htm .html";
-const HEADER = /^(.*)\.(hdr|hdr\.gz|nhdr|mhd)$/i;
-const LITTER = /^(\.|dicomdir$|thumbs\.db$|desktop\.ini$|__macosx$)/i;
-
-function endsIn(endings: string, file: File): boolean {
-  return endings.split(" ").some((ending) => file.name.toLowerCase().endsWith(ending));
-}
-
-/** Whether two files are a header and its voxels, by their names. */
-function isPair(files: File[]): boolean {
-  const headers = files.filter((file) => HEADER.test(file.name));
-  const [voxels] = files.filter((file) => !HEADER.test(file.name));
-  if (files.length !== 2 || headers.length !== 1 || !voxels) return false;
-  return !endsIn(".nii .nii.gz .nrrd .mha .mgh .mgz", voxels) && !endsIn(PICTURES, voxels) && !endsIn(OTHERS, voxels);
-}
-
-/** One file; a header and its voxels; several files are one DICOM series, or sequences to be assigned, which `roles` guesses. */
-export function given(files: File[]): Given | { assign: Partial<Record<"pre" | "flair" | "post", File>> } {
-  const kept = files.filter((file) => !LITTER.test(file.name));
-  const [first] = kept;
-  if (!first) throw new Refusal("Nothing to outline in there", "Drop a picture, a volume (NIfTI, NRRD, MetaImage, MGH), or the files of one DICOM series.");
-  if (kept.length === 1) return { name: first.name, parts: [{ role: "file", file: first }] };
-  if (isPair(kept)) return { name: kept.find((file) => HEADER.test(file.name))!.name, parts: kept.map((file) => ({ role: "file", file })) };
-  if (kept.length <= 3 && kept.every((file) => endsIn(VOLUMES, file))) return { assign: roles(kept) };
-  const strange = kept.find((file) => endsIn(`${VOLUMES} ${PICTURES} ${OTHERS}`, file));
-  if (strange) {
-    throw new Refusal(
-      `${kept.length} files at once, among them ${strange.name}`,
-      "Several files together must be the DICOM files of one series, or a header and its voxels. Drop anything else one by one, or use Assign sequences.",
-    );
-  }
-  kept.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
-  return { name: `DICOM series, ${kept.length} files`, parts: kept.map((file) => ({ role: "file", file })) };
-}
-
-/** In this order: "pre-contrast" says contrast as well, and "t1ce" T1; "preprocessed" says nothing. */
-const ROLES: ["pre" | "flair" | "post", RegExp][] = [
+const ROLES: [Role, RegExp][] = [
   ["flair", /flair/],
   ["pre", /(^|[^a-z])pre([^a-z]|contrast|gad|$)/],
   ["post", /t1(ce|c|gd|post)|post|gad|contrast/],
   ["pre", /t1/],
 ];
 
+const MOST = 5000; // a dropped home folder is a mistake, not a series
+
+/** What the files are: one case, or volumes that are sequences to be assigned, which `roles` guesses. */
+export function given(items: Item[]): Given | { assign: Partial<Record<Role, Item>> } {
+  const kept = items.filter(({ path }) => !isLitter(path));
+  if (!kept.length) throw new Refusal("Nothing to outline in there", "Drop a picture, a volume, or the files of one DICOM series");
+  const scans = kept.filter((item) => !isMask(item));
+  if (scans.length > 1 && scans.length <= 3 && scans.every(({ path }) => endsIn(VOLUMES, path) && !/\.(hdr|img|nhdr|mhd)(\.gz)?$/i.test(path))) {
+    return { assign: roles(scans) };
+  }
+  return { name: nameFor(kept, scans), parts: kept.map((item) => ({ role: "file", item })), choice: {} };
+}
+
+/** The file's own name, that of the folder, or what it is. */
+function nameFor(kept: Item[], scans: Item[]): string {
+  const [first] = scans.length ? scans : kept;
+  const name = ({ path }: Item) => path.slice(path.lastIndexOf("/") + 1);
+  if (scans.length <= 1) return name(first!);
+  const folder = first!.path.includes("/") ? first!.path.split("/").at(-2)! : "";
+  if (folder && scans.every(({ path }) => path.split("/").at(-2) === folder)) return folder;
+  const prefix = name(first!).replace(/[_\-. ]*\d*\.[^.]*$/, "");
+  const numbered = prefix && scans.every((item) => name(item).startsWith(prefix)) && /\.(tiff?|png|jpe?g)$/i.test(name(first!));
+  const header = scans.length === 2 && scans.find(({ path }) => /\.(hdr|hdr\.gz|nhdr|mhd)$/i.test(path));
+  return header ? name(header) : numbered ? prefix : `DICOM series, ${scans.length} files`;
+}
+
 /** Which of up to three volumes is which, by what their names say; the person sees and corrects it. */
-export function roles(files: File[]): Partial<Record<"pre" | "flair" | "post", File>> {
-  const found: Partial<Record<"pre" | "flair" | "post", File>> = {};
-  for (const file of files) {
-    const name = file.name.toLowerCase();
-    const role = ROLES.find(([, pattern]) => pattern.test(name))?.[0];
-    if (role && !found[role]) found[role] = file;
+export function roles(items: Item[]): Partial<Record<Role, Item>> {
+  const found: Partial<Record<Role, Item>> = {};
+  for (const item of items) {
+    const role = ROLES.find(([, pattern]) => pattern.test(item.path.toLowerCase()))?.[0];
+    if (role && !found[role]) found[role] = item;
   }
   return found;
 }
 
-/** All files of a drop, folders walked through. Must be called within the event: the list is empty afterwards. */
-export function dropped(transfer: DataTransfer): Promise<File[]> {
-  const entries = [...transfer.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry());
-  const plain = [...transfer.files];
-  return entries.some((entry) => entry?.isDirectory) ? walk(entries.filter((entry) => entry !== null)) : Promise.resolve(plain);
+/** The files of a field, in order of their names. */
+export function chosen(files: FileList | null): Item[] {
+  return ordered([...(files ?? [])].map((blob) => ({ path: blob.webkitRelativePath || blob.name, blob })));
 }
 
-const MOST = 5000; // a dropped home folder is a mistake, not a series
+/** All files of a drop, folders walked through. Must be called within the event: the list is empty afterwards. */
+export function dropped(transfer: DataTransfer): Promise<Item[]> {
+  const entries = [...transfer.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry());
+  const plain = [...transfer.files].map((blob) => ({ path: blob.name, blob }));
+  if (!entries.some((entry) => entry?.isDirectory)) return Promise.resolve(ordered(plain));
+  return walk(entries.filter((entry) => entry !== null));
+}
 
-async function walk(entries: FileSystemEntry[]): Promise<File[]> {
-  const files: File[] = [];
+function ordered(items: Item[]): Item[] {
+  return items.sort((a, b) => a.path.localeCompare(b.path, "en", { numeric: true }));
+}
+
+async function walk(entries: FileSystemEntry[]): Promise<Item[]> {
+  const items: Item[] = [];
   const waiting = [...entries];
   for (let entry = waiting.pop(); entry; entry = waiting.pop()) {
-    if (LITTER.test(entry.name)) continue;
-    if (entry.isFile) files.push(await new Promise<File>((done, fail) => (entry as FileSystemFileEntry).file(done, fail)));
+    const path = entry.fullPath.replace(/^\//, "");
+    if (isLitter(path)) continue;
+    if (entry.isFile) items.push({ path, blob: await new Promise<File>((done, fail) => (entry as FileSystemFileEntry).file(done, fail)) });
     if (entry.isDirectory) waiting.push(...(await children(entry as FileSystemDirectoryEntry)));
-    if (files.length > MOST) throw new Refusal(`More than ${MOST} files in there`, "Drop the folder of one series.");
+    if (items.length > MOST) throw new Refusal(`More than ${MOST} files in there`, "Drop the folder of one series");
   }
-  return files;
+  return ordered(items);
 }
 
 async function children(folder: FileSystemDirectoryEntry): Promise<FileSystemEntry[]> {

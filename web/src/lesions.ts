@@ -1,6 +1,6 @@
 // The lesions of an answer: a table whose rows lead to their slices, and the same as CSV.
 
-import type { Lesion } from "./api";
+import type { Lesion } from "./engines/types";
 import { element, measured, number, percent, show, words } from "./page";
 
 /** Fill the table; `jump` is told the slice of a row that is chosen. */
@@ -16,19 +16,6 @@ export function at(slice: number): void {
   document.querySelectorAll<HTMLElement>("#lesions tbody tr").forEach((row) => {
     row.classList.toggle("now", Number(row.dataset.first) <= slice && slice <= Number(row.dataset.last));
   });
-}
-
-/** As the lesions.csv of `brainseg predict`: the same columns, as many digits. */
-export function table(name: string, lesions: Lesion[]): string {
-  const columns = Object.keys(lesions[0] ?? {}) as (keyof Lesion)[];
-  const cell = (column: keyof Lesion, value: number | null) => (value === null ? "" : value.toFixed(digits(column)));
-  const lines = lesions.map((lesion) => [name.replace(/^[-=+@]/, "./$&"), ...columns.map((column) => cell(column, lesion[column]))]);
-  return [["case", ...columns], ...lines].map((line) => `${line.join(",")}\n`).join("");
-}
-
-function digits(column: string): number {
-  if (/_ml$|probability/.test(column)) return 3;
-  return /_mm2?$|^centroid/.test(column) ? 1 : 0;
 }
 
 function row(lesion: Lesion, slices: number, jump: (slice: number) => void): HTMLElement {

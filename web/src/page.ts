@@ -6,6 +6,27 @@ export function element<T extends Element = HTMLElement>(id: string): T {
   return found as Element as T;
 }
 
+export function input(id: string): HTMLInputElement {
+  return element<HTMLInputElement>(id);
+}
+
+export function checked(name: string): string {
+  return document.querySelector<HTMLInputElement>(`input[name=${name}]:checked`)!.value;
+}
+
+/** Choose a radio button, as a click on it does. */
+export function choose(name: string, value: string): void {
+  document.querySelector<HTMLInputElement>(`input[name=${name}][value=${value}]`)!.click();
+}
+
+export function click(id: string, act: () => void): void {
+  element(id).addEventListener("click", act);
+}
+
+export function focus(id: string): void {
+  element(id).focus({ preventScroll: true });
+}
+
 export function show(id: string, shown: boolean): void {
   element(id).toggleAttribute("hidden", !shown);
 }
@@ -43,6 +64,11 @@ export function measured(value: number): string {
 
 export function percent(value: number): string {
   return `${number(100 * value)} %`;
+}
+
+/** A number with so many digits that mean something, without zeros at its end. */
+export function digits(value: number, count = 4): string {
+  return Number(value.toPrecision(count)).toLocaleString("en", { maximumFractionDigits: 6 });
 }
 
 /** Words of the server, which begin small and end bare, as a sentence; a name at the beginning stays as it is. */

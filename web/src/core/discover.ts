@@ -2,7 +2,7 @@
 
 import { unzipSync } from "fflate";
 
-import { MAX_PAGES } from "./pictures";
+import { MAX_PAGES } from "./pixels";
 import { Refusal } from "./refusal";
 
 // The endings of scans.SUFFIXES and pictures.SUFFIXES; a test holds these against Python's.

@@ -1,6 +1,6 @@
 // JPEG by the browser's own decoder, in the colours of the file: what is asked of it is what libjpeg does everywhere.
 
-import type { Picture } from "./pictures";
+import type { Picture } from "./pixels";
 import { Refusal } from "./refusal";
 
 const EXIF = 0xe1;

@@ -2,6 +2,7 @@
 
 import { MAX_VOXELS } from "./orientation";
 import { readJpeg } from "./jpeg";
+import type { Pages, Picture } from "./pixels";
 import { readPng } from "./png";
 import { Refusal } from "./refusal";
 import { readTif } from "./tif";
@@ -10,25 +11,7 @@ import type { Stack, Values } from "./voxels";
 
 const MIN_SIDE = 8;
 const MAX_SIDE = 4096;
-export const MAX_PAGES = 1024;
 const JPEG_NOISE = 16; // grey levels by which JPEG of good quality changes black and white
-export const KINDS_READ = "8-bit or unsigned 16-bit grayscale, 32-bit floating point, or RGB with 8 bits per channel";
-
-/** One picture or page: pixels row by row, channels side by side. Of a palette also the indices and their colours. */
-export interface Picture {
-  values: Values;
-  width: number;
-  height: number;
-  channels: number; // 1 or 3
-  palette?: { indices: Uint8Array; colours: number[][] };
-}
-
-/** The pages of a file, and what its description says they are: axes and lengths, the slowest first. */
-export interface Pages {
-  kind: "PNG" | "JPEG" | "TIF";
-  pages: Picture[];
-  axes: [axis: string, length: number][];
-}
 
 export async function decode(bytes: Uint8Array): Promise<Pages> {
   const begins = (...marks: number[]) => marks.every((mark, n) => bytes[n] === mark);
@@ -134,14 +117,4 @@ function restored(labels: Values): Values {
     throw new Refusal("is a JPEG, which changed the mask's values", "Save the mask as PNG or TIF from where it was drawn; or threshold it at 128");
   }
   return Uint8Array.from(labels, (value) => (value > 127 ? 255 : 0));
-}
-
-/** The colours of pixels that are opaque. */
-export function dropAlpha(values: Uint8Array, channels: number): Uint8Array {
-  const kept = new Uint8Array((values.length / channels) * (channels - 1));
-  for (let from = 0, to = 0; from < values.length; from += channels) {
-    if (values[from + channels - 1] !== 255) throw new Refusal("has transparent pixels", "Flatten it onto a background");
-    for (let k = 0; k < channels - 1; k++) kept[to++] = values[from + k]!;
-  }
-  return kept;
 }

@@ -2,7 +2,7 @@
 
 import { decode, type DecodedPng } from "fast-png";
 
-import { dropAlpha, KINDS_READ, type Picture } from "./pictures";
+import { dropAlpha, KINDS_READ, type Picture } from "./pixels";
 import { Refusal } from "./refusal";
 
 export function readPng(bytes: Uint8Array): Picture {

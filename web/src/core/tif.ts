@@ -2,7 +2,7 @@
 
 import { fromArrayBuffer, type GeoTIFFImage } from "geotiff";
 
-import { dropAlpha, KINDS_READ, MAX_PAGES, type Pages, type Picture } from "./pictures";
+import { dropAlpha, KINDS_READ, MAX_PAGES, type Pages, type Picture } from "./pixels";
 import { Refusal } from "./refusal";
 
 const COMPRESSIONS = [1, 5, 8, 32946, 32773]; // none, LZW, deflate by two numbers, PackBits: what is decoded without loss

@@ -1,0 +1,183 @@
+// Opening a case: the one request under way, its progress, its end; and what is shown meanwhile and afterwards.
+
+import { MaskEditor } from "./core/editing";
+import type { Given } from "./core/engine";
+import { CancelledError } from "./core/outliner";
+import { Refusal } from "./core/refusal";
+import type { Result } from "./engines/engine";
+import { announce, element, focus, number, sentence, show, words } from "./page";
+import { emit, state } from "./state";
+
+const TITLE = document.title;
+
+/** Ends the request under way; also the token that tells a stale answer from the wanted one. */
+let running: AbortController | null = null;
+
+export function isWaiting(): boolean {
+  return running !== null;
+}
+
+/** Ask for an answer and show it, unless something else was opened meanwhile. Until then, and if it fails, the last one stays. */
+export async function open(find: (signal: AbortSignal) => Promise<Given> | Given, name: string): Promise<void> {
+  running?.abort();
+  const mine = (running = new AbortController());
+  const wanted = () => running === mine;
+  quiet();
+  enter("waiting");
+  const clock = ticking(name);
+  focus("cancel");
+  try {
+    const given = await find(mine.signal);
+    const result = await state.engine!.outline(given, mine.signal, (done, all) => wanted() && clock.progress(done, all));
+    if (!wanted()) return;
+    enter("result");
+    if (!(await draw(result, wanted))) return;
+    running = null;
+    present(given, result);
+  } catch (error) {
+    if (!wanted()) return;
+    running = null;
+    back();
+    if (!(error instanceof CancelledError) && !mine.signal.aborted) refuse(error, () => void open(find, name), name);
+  } finally {
+    clock.stop();
+  }
+}
+
+/** Stop waiting: the last result, if there is one, is there again. */
+export function cancel(): void {
+  if (!running) return;
+  running.abort();
+  running = null;
+  quiet();
+  back();
+  announce("Cancelled");
+}
+
+export function close(): void {
+  running?.abort();
+  running = null;
+  state.shown = null;
+  state.unsaved = false;
+  state.viewer?.clear();
+  quiet();
+  enter("empty");
+  document.title = TITLE;
+  announce("");
+  emit("opened");
+  scrollTo(0, 0);
+  focus("choose"); // the button that had the focus is hidden now
+}
+
+/** The server calls what was sent by the part's name and never by the file's, which may say who somebody is. */
+export function refuse(error: unknown, again?: () => void, name = ""): void {
+  const told = error instanceof Refusal ? error : new Refusal("The page could not show this", `${error}`);
+  if (!(error instanceof Refusal)) console.error(error);
+  const what = name ? told.what.replace(/^file(?=: )/, () => name) : told.what;
+  const box = element(state.shown ? "notice" : "refusal");
+  box.replaceChildren(words("strong", sentence(what)), words("p", sentence(told.fix)));
+  if (told.again && again) box.append(button("Try again", again));
+  if (state.shown) box.append(button("Close", () => (box.replaceChildren(), focus("stage"))));
+  const first = box.querySelector<HTMLElement>("button");
+  if (first) first.focus({ preventScroll: true });
+  else focus("choose");
+}
+
+function button(text: string, act: () => void): HTMLElement {
+  const made = words("button", text) as HTMLButtonElement;
+  made.type = "button";
+  made.addEventListener("click", act);
+  return made;
+}
+
+function back(): void {
+  enter(state.shown ? "result" : "empty");
+  document.title = state.shown ? titled(state.shown.given.name) : TITLE;
+  if (state.shown) state.viewer?.redraw();
+  focus(state.shown ? "stage" : "choose");
+}
+
+function quiet(): void {
+  element("refusal").replaceChildren();
+  element("notice").replaceChildren();
+  element("download-note").textContent = "";
+}
+
+function enter(name: "empty" | "waiting" | "result"): void {
+  document.body.dataset.state = name;
+  show("open", name === "empty");
+  show("waiting", name === "waiting");
+  for (const id of ["stage", "results", "rule", "judge", "display", "downloads", "tools", "warnings", "strip"]) show(id, name === "result");
+  if (name === "result" && state.shown) emit("view");
+}
+
+/** Where the image cannot be shown, its numbers still can. False if another case is wanted by now. */
+async function draw(result: Result, wanted: () => boolean): Promise<boolean> {
+  document.body.dataset.viewer = state.viewer ? "webgl" : "none";
+  const shown = result.image.channels === 3 ? 1 : 0;
+  try {
+    const window: [number, number] = [result.window.low[shown]!, result.window.high[shown]!];
+    await state.viewer?.show(result, window, wanted);
+  } catch (error) {
+    if (wanted()) document.body.dataset.viewer = "none";
+    result.answer.warnings.push(`the image cannot be shown here: ${error instanceof Error ? error.message : error}`);
+  }
+  return wanted();
+}
+
+function present(given: Given, result: Result): void {
+  const { summary, slices, lesions } = result.answer;
+  const editor = new MaskEditor(result.mask, result.image, given.choice);
+  state.shown = { given, result, editor, numbers: { summary, slices, lesions }, reference: null, scores: null };
+  state.unsaved = true;
+  document.title = titled(given.name);
+  emit("opened");
+  const seen = document.body.dataset.viewer !== "none";
+  element(seen ? "stage" : "verdict").focus({ preventScroll: seen });
+}
+
+function titled(name: string): string {
+  return `${name.length > 40 ? `${name.slice(0, 39)}…` : name} – brainseg`;
+}
+
+interface Clock {
+  progress(done: number, all: number): void;
+  stop(): void;
+}
+
+/** What is told while waiting: the seconds, and the slices where they are known. */
+function ticking(name: string): Clock {
+  const begun = performance.now();
+  let share = "";
+  const bar = element("bar");
+  bar.removeAttribute("aria-valuenow");
+  bar.style.removeProperty("--share");
+  const tick = () => {
+    const seconds = Math.floor((performance.now() - begun) / 1000);
+    document.querySelector(".waiting-what")!.textContent = [share || "Outlining…", seconds >= 1 ? `${seconds} s` : ""].filter(Boolean).join(" · ");
+  };
+  document.querySelector(".waiting-name")!.textContent = name;
+  document.title = `Outlining… – brainseg`;
+  tick();
+  announce("Outlining");
+  const timer = setInterval(tick, 250);
+  return {
+    progress(done, all) {
+      const percent = Math.round((100 * done) / all);
+      share = `Slice ${number(done)} of ${number(all)}`;
+      bar.setAttribute("aria-valuenow", String(percent));
+      bar.style.setProperty("--share", `${percent}%`);
+      document.title = `${percent} % – brainseg`;
+      tick();
+    },
+    stop: () => clearInterval(timer),
+  };
+}
+
+/** A question before what was not saved is lost. */
+export function guardLeaving(): void {
+  addEventListener("beforeunload", (event) => {
+    if (state.unsaved || isWaiting()) event.preventDefault();
+  });
+}
+
