@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro restore cross-validate test test-slow torture lint bench notebook page serve ui push pull
+.PHONY: help setup demo repro restore cross-validate test test-slow torture lint bench notebook page site serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -82,6 +82,9 @@ serve: setup $(if $(wildcard web/package.json),page) ## the page and the API on 
 
 page: setup ## build the viewer page into the package, where it is missing or older than web/
 	$(BIN)/python tools/build_page.py
+
+site: pull ## build the page as a static site in site/ that computes in the browser; OUT=folder
+	$(BIN)/python -m tools.build_site $(OUT)
 
 ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1

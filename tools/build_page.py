@@ -31,13 +31,18 @@ def run(web: Path = WEB, page: Path = PAGE) -> str:
     if is_current(page, wanted):
         return f"{page} is up to date"
     environment = dict(os.environ, PATH=f"{node_folder(web)}{os.pathsep}{os.environ['PATH']}")
-    # No package's own script runs on installing it: none that is needed has one.
-    _call(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], web, environment, "check the network or proxy")
     with files.replacing(page) as built:
-        arguments = ["--", "--outDir", str(built.absolute()), "--logLevel", "warn"]
-        _call(["npm", "run", "--silent", "build", *arguments], web, environment, "put the sources in web/ right")
+        build(web, built, environment)
         (built / DIGEST).write_text(f"{wanted}\n", encoding="utf-8")
     return f"built {page}"
+
+
+def build(web: Path, out: Path, environment: dict[str, str], *more: str) -> None:
+    """Install what the page is made with, as pinned, and build it into ``out``; ``more``: arguments for Vite."""
+    # No package's own script runs on installing it: none that is needed has one.
+    _call(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], web, environment, "check the network or proxy")
+    arguments = ["--", "--outDir", str(out.absolute()), "--logLevel", "warn", *more]
+    _call(["npm", "run", "--silent", "build", *arguments], web, environment, "put the sources in web/ right")
 
 
 def digest(web: Path) -> str:

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import shutil
 from pathlib import Path
 
 import nibabel
@@ -12,21 +11,16 @@ import pytest
 from PIL import Image
 
 from brainseg.inference.answers import lesions
+from tests.support.chromium import CHROMIUM, FLAGS, is_violation
 from tests.support.page_server import MODEL, PageServer, head
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
 
 PAGE = Path(__file__).parents[2] / "src/brainseg/server/page"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium"),
     pytest.mark.skipif(not (PAGE / "index.html").exists(), reason="the page is not built: make page"),
-]
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--mute-audio"),
-    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL 2 without a graphics card
 ]
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 VOLUME, PICTURE = "patient-flair.nii.gz", "slice.png"
@@ -45,15 +39,6 @@ def browser():
 def server():
     with PageServer(PAGE) as running:
         yield running
-
-
-def is_violation(text: str) -> bool:
-    """Whether the policy blocked something that the page needs.
-
-    DOMPurify, in the viewer, parses markup with handlers into a document that runs no scripts, to check it. Chromium
-    156 reports those handlers as blocked. The page itself has none (``test_the_page_has_no_inline_handler``).
-    """
-    return "Content Security Policy" in text and not text.startswith("Executing inline event handler")
 
 
 def test_the_page_has_no_inline_handler():

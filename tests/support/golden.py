@@ -175,14 +175,23 @@ def read_labels(path: Path) -> np.ndarray:
 
 def build(out: Path) -> None:
     """Make ``golden.js`` of the page's own sources."""
-    command = ["npx", "--no-install", "vite", "build", "-c", "vite.golden.config.js", "--outDir", str(out)]
-    path = f"{build_page.node_folder(WEB)}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=WEB, env=os.environ | {"PATH": path}, check=True, capture_output=True)
+    _vite("vite.golden.config.js", out)
     (out / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     (out / "node_modules").symlink_to(WEB.absolute() / "node_modules")  # where ONNX Runtime is found
 
 
-def run_node(program: Path, folder: Path, asked: Sequence[Asked]) -> dict[str, Any]:
+def build_raw(out: Path) -> None:
+    """Make ``tests/raw.html``, the network alone in a browser."""
+    _vite("vite.raw.config.js", out)
+
+
+def _vite(config: str, out: Path) -> None:
+    command = ["npx", "--no-install", "vite", "build", "-c", config, "--outDir", str(out), "--emptyOutDir"]
+    path = f"{build_page.node_folder(WEB)}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=WEB, env=os.environ | {"PATH": path}, check=True, capture_output=True)
+
+
+def run_node(program: Path, folder: Path, asked: Sequence[Any]) -> dict[str, Any]:
     """What Node made of the cases; files beside them."""
     (folder / "cases.json").write_text(json.dumps([each.for_node() for each in asked]), encoding="utf-8")
     node = build_page.node_folder(WEB) / "node"

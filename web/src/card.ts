@@ -21,11 +21,11 @@ async function write(markdown: string): Promise<void> {
   );
   element("card-text").querySelector("h1")?.remove(); // the dialogue has a title
   element("card-text").querySelectorAll("a").forEach(outside);
-  element("card-text").querySelectorAll("table").forEach((table) => {
+  element("card-text").querySelectorAll("table").forEach((table, n) => {
     const scroll = words("div", "", "scroll");
     scroll.tabIndex = 0;
     scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", "Table");
+    scroll.setAttribute("aria-label", `Table ${n + 1}`);
     table.replaceWith(scroll);
     scroll.append(table);
   });

@@ -35,14 +35,27 @@ async function attach(): Promise<void> {
 }
 
 /** So that the page works without the network from the second visit on. Only a static site brings what this needs. */
-function keepOffline(): void {
+async function keepOffline(): Promise<void> {
   if (import.meta.env.MODE !== "site" || !("serviceWorker" in navigator)) return;
+  await state.engine!.loaded.catch(() => undefined); // the visitor's own case first
   navigator.serviceWorker.register("sw.js").catch((error) => console.warn("offline copy:", error));
+}
+
+/** For tests and the curious: what lies at a point or a voxel, in the console. */
+function lookInside(): void {
+  const inside = {
+    cursor: slices.at,
+    value: (at: [number, number, number]) => state.viewer?.valueAt(at),
+    voxel: (x: number, y: number) => state.viewer?.at(x, y)?.voxel,
+    model: () => state.shown?.result.answer.model,
+  };
+  Object.assign(window, { brainseg: inside });
 }
 
 async function start(): Promise<void> {
   theme.start();
   dialogs();
+  lookInside();
   // In this order each hears of a change: the picture and its numbers first, then what depends on them.
   for (const part of [results, tools, slices, display, threshold, judge, downloads, opening, keys]) part.start();
   click("cancel", cancel);
@@ -51,7 +64,7 @@ async function start(): Promise<void> {
   opening.listExamples().catch(() => show("examples", false));
   await attach();
   document.body.dataset.ready = "true";
-  keepOffline();
+  void keepOffline();
 }
 
 void start();

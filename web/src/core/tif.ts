@@ -7,6 +7,7 @@ import { Refusal } from "./refusal";
 
 const COMPRESSIONS = [1, 5, 8, 32946, 32773]; // none, LZW, deflate by two numbers, PackBits: what is decoded without loss
 const [NEGATIVE, GREYS, COLOURS, PALETTE] = [0, 1, 2, 3];
+const BITS_PER_SAMPLE = 258; // the tag
 const SAVE = `Save it as ${KINDS_READ}`;
 
 export async function readTif(bytes: Uint8Array): Promise<Omit<Pages, "kind">> {
@@ -49,6 +50,7 @@ async function readPage(image: GeoTIFFImage): Promise<Picture> {
   const form = await readForm(image);
   const { bits, isFloat, samples, photometric } = form;
   const [width, height] = [image.getWidth(), image.getHeight()];
+  if (!image.fileDirectory.hasTag("BitsPerSample")) image.fileDirectory.actualizedFields.set(BITS_PER_SAMPLE, [1]); // the standard's default
   const values = (await image.readRasters({ interleave: true })) as unknown as Picture["values"];
   if (photometric === PALETTE) return withPalette(Uint8Array.from(values), width, height, (await image.fileDirectory.loadValue("ColorMap")) ?? []);
   if (isFloat || bits === 16) return { values, width, height, channels: 1 };

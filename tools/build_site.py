@@ -1,0 +1,83 @@
+"""The page as a static site that computes in the browser: any web server has it, GitHub Pages too, under any path.
+
+``python -m tools.build_site [OUT] [--model models/unet.onnx]``. Beside the page lie the model, the prose of its card,
+the examples, and a service worker that keeps all of it for use without the network.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from brainseg import errors, files
+from brainseg.inference.onnx_session import Session
+from brainseg.reporting import model_card
+from tools import build_page
+
+OUT, MODEL = Path("site"), Path("models/unet.onnx")
+PHANTOMS = Path(__file__).parents[1] / "src/brainseg/server/phantoms"
+WORKER = "sw.js"
+POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
+    "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'"
+)
+# Formats that are never read, and what only a graphics card needs: fetched when they are, and not kept.
+NOT_KEPT = ("lerc-", "zstd-", "jpeg-", "webimage-", "ort.webgpu", "asyncify", "licences.md")
+
+
+def run(out: Path = OUT, model: Path = MODEL, web: Path = build_page.WEB) -> str:
+    """Build the site and say what was done. An earlier one stays where a build fails.
+
+    Raises:
+        IntegrityError: there is no model, or it is damaged. MachineError: Node.js is not to be had, or a tool fails.
+    """
+    session = Session(model)
+    environment = dict(os.environ, PATH=f"{build_page.node_folder(web)}{os.pathsep}{os.environ['PATH']}")
+    with files.replacing(out) as built:
+        build_page.build(web, built, environment, "--mode", "site")
+        (built / "model").mkdir()
+        (built / "model/unet.onnx").write_bytes(session.content)
+        card = model_card.render_markdown(model_card.parse_facts(session.facts, model))
+        (built / "model/card.md").write_text(card, encoding="utf-8")
+        _write_examples(built / "examples")
+        _add_policy(built / "index.html")
+        (built / ".nojekyll").touch()  # GitHub Pages takes the files as they are
+        _write_worker(web / WORKER, built)
+        size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+    return f"built {out}: {size / 1e6:.0f} MB, for any web server"
+
+
+def _write_examples(folder: Path) -> None:
+    folder.mkdir()
+    listed = []
+    for number, path in enumerate(sorted(PHANTOMS.glob("*.tif")), 1):
+        (folder / path.name).write_bytes(path.read_bytes())
+        listed.append({"id": path.stem, "title": f"Phantom {number}, drawn", "kind": "tif"})
+    (folder / "list.json").write_text(json.dumps(listed), encoding="utf-8")
+
+
+def _add_policy(page: Path) -> None:
+    """The page's own policy: a host of static files sends none."""
+    html, mark = page.read_text(encoding="utf-8"), '<meta charset="utf-8" />'
+    tag = f'{mark}\n    <meta http-equiv="Content-Security-Policy" content="{POLICY}" />'
+    page.write_text(html.replace(mark, tag, 1), encoding="utf-8")
+
+
+def _write_worker(template: Path, site: Path) -> None:
+    """The service worker, with the files that it keeps and a version that changes with any of them."""
+    found = sorted(path for path in site.rglob("*") if path.is_file() and not path.name.startswith("."))
+    kept = [path for path in found if not path.name.startswith(NOT_KEPT) and "asyncify" not in path.name]
+    lines = "".join(f"{files.sha256(path)}  {path.relative_to(site).as_posix()}\n" for path in kept)
+    names = ["./", *(path.relative_to(site).as_posix() for path in kept if path.name != "index.html")]
+    source = template.read_text(encoding="utf-8")
+    source = source.replace("__VERSION__", hashlib.sha256((lines + source).encode()).hexdigest()[:16])
+    (site / WORKER).write_text(source.replace("__FILES__", json.dumps(names, indent=1)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build the page as a static site that computes in the browser.")
+    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    given = parser.parse_args()
+    errors.run(lambda: print(run(given.out, given.model)))
