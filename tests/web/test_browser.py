@@ -19,6 +19,7 @@ from brainseg.evaluation import metrics
 from brainseg.inference.predictor import Predictor
 from tests.support import golden, shared
 from tests.support.chromium import CHROMIUM, FLAGS, is_violation
+from tests.support.firefox import FIREFOX, Firefox
 from tools import build_site
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
@@ -528,3 +529,33 @@ def test_axe_finds_nothing_in_any_state(opened, files, scheme, size):
     page.add_script_tag(path=golden.WEB / "node_modules/axe-core/axe.min.js")
     for state in states(page, files[0]):
         assert page.evaluate(VIOLATIONS) == [], state
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FIREFOX, reason="no Firefox")
+def test_firefox_outlines_compares_and_corrects(files, site, tmp_path):
+    folder, asked = files
+    truth = golden.expected(folder, asked["float"])
+    counts = metrics.counts(golden.read_labels(folder / "own_seg.nii.gz") > 0, truth.result.mask > 0)
+    words = "return document.querySelector(arguments[0]).innerText.replaceAll('\\u00a0', ' ')"
+    with Firefox(tmp_path) as firefox:
+        firefox("WebDriver:Navigate", url=site)
+        firefox.wait("document.body.dataset.ready", SECONDS)
+        firefox.wait(
+            "document.querySelector('#model-state').textContent.startsWith('Computed on this computer')", SECONDS
+        )
+        firefox.choose("#files", folder / "float.nii.gz")
+        firefox.wait(
+            "document.body.dataset.state === 'result' && document.querySelector('#verdict').textContent", SECONDS
+        )
+        assert f"{truth.answer['summary']['volume_ml']:.1f} ml" in firefox.run(words, "#numbers")
+        firefox.choose("#reference-files", folder / "own_seg.nii.gz")
+        firefox.wait("document.querySelector('#scores dt')", SECONDS)
+        assert f"{metrics.dice(counts):.3f}" in firefox.run(words, "#scores")
+        before = firefox.run(words, "#numbers dd")
+        slide = "const slider = document.querySelector('#threshold'); slider.value = '0.25';"
+        firefox.run(slide + "slider.dispatchEvent(new Event('input'))")
+        firefox.wait("document.querySelector('#warnings').textContent.includes('hreshold 0.25')", SECONDS)
+        assert firefox.run(words, "#numbers dd") != before
+        firefox.choose("#files", *(folder / path for path in asked["dicom"].parts["file"]))
+        firefox.wait("document.querySelector('#file-name').textContent.startsWith('DICOM series')", SECONDS)
