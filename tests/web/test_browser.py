@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 import threading
+import zipfile
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -491,6 +492,51 @@ def test_memory_stays_flat_over_many_cases(page, files):
     assert sizes[-1] <= 1.2 * max(sizes[2:5]), sizes
 
 
+# -- many at once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_folder_of_cases_is_a_list_that_goes_on_after_a_reload(page, files, tmp_path):
+    folder, asked = files
+    many = tmp_path / "many"
+    shutil.copytree(folder / "TCGA_XX_1234", many / "TCGA_XX_1234")
+    for name in ("a", "b"):
+        (many / name).mkdir()
+        shutil.copy(folder / "float.nii.gz", many / name / "flair.nii.gz")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(many / "noise.png")
+    page.set_input_files("#folder", many)
+    page.wait_for_selector("#batch-title:has-text('4 cases')")
+    page.wait_for_selector("#batch tbody td:has-text('done')")
+    page.reload()  # in the middle of it
+    page.wait_for_selector("#batch-state:has-text('All done')")
+    rows = [row.split("\t") for row in page.locator("#batch tbody tr").all_inner_texts()]
+    by_name = {row[1]: [cell.strip() for cell in row] for row in rows}
+    assert set(by_name) == {"a/flair.nii.gz", "b/flair.nii.gz", "TCGA_XX_1234", "noise.png"}
+    truth = golden.expected(folder, asked["float"])
+    assert by_name["a/flair.nii.gz"][3] == f"{truth.answer['summary']['volume_ml']:.1f} ml"
+    assert by_name["noise.png"][2] == "refused" and "noise" in by_name["noise.png"][5]
+    assert page.locator("#batch tbody img").count() == 3
+    with download(page, "#batch-table", tmp_path).open(newline="", encoding="utf-8") as file:
+        table = {row["case"]: row for row in csv.DictReader(file)}
+    assert float(table["b/flair.nii.gz"]["volume_ml"]) == truth.answer["summary"]["volume_ml"]
+    assert table["TCGA_XX_1234"]["dice"] != "" and table["noise.png"]["error"]
+    with zipfile.ZipFile(download(page, "#batch-zip", tmp_path)) as archive:
+        masks = [name for name in archive.namelist() if "flair" in name]
+        assert len(masks) == 2 and "summary.csv" in archive.namelist()
+        archive.extract(masks[0], tmp_path)
+    assert agree(golden.read_labels(tmp_path / masks[0]), truth.result.mask)
+    page.click("text=a/flair.nii.gz")
+    page.wait_for_selector("body[data-state=result]")
+    page.click("#close")
+    assert page.is_visible("#batch")
+    page.click("#batch-forget")
+    assert page.is_visible("#choose")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert page.is_visible("#choose") and not page.is_visible("#batch")
+
+
 # -- for everybody --------------------------------------------------------------------------------------------------
 
 VIOLATIONS = """async () => {
@@ -519,6 +565,10 @@ def states(page, folder):
     yield "refused"
     page.keyboard.press("?")
     yield "keys"
+    page.keyboard.press("Escape")
+    page.set_input_files("#files", [str(folder / "small.png"), str(folder / "large.tif")])
+    page.wait_for_selector("#batch-state:has-text('All done')")
+    yield "many"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 // Starts the parts of the page. What is usable at once does not wait for the viewer, the viewer not for the model.
 
+import * as batch from "./batch";
 import * as display from "./display";
 import * as downloads from "./downloads";
 import * as judge from "./judge";
@@ -63,6 +64,7 @@ async function start(): Promise<void> {
   where.start();
   opening.listExamples().catch(() => show("examples", false));
   await attach();
+  await batch.start();
   document.body.dataset.ready = "true";
   void keepOffline();
 }

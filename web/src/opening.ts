@@ -1,12 +1,14 @@
 // The ways in: files and folders chosen or dropped, sequences assigned, examples.
 
 import * as api from "./api";
-import { nameOf, type Item } from "./core/discover";
+import * as batch from "./batch";
 import type { Role } from "./core/cases";
+import { discover, nameOf, type Item } from "./core/discover";
 import * as intake from "./intake";
 import * as judge from "./judge";
 import { click, element, input, show, words } from "./page";
 import { close, open, refuse } from "./session";
+import { state } from "./state";
 
 export function start(): void {
   click("choose", () => input("files").click());
@@ -17,7 +19,7 @@ export function start(): void {
     input(id).addEventListener("change", () => {
       const items = intake.chosen(input(id).files);
       input(id).value = ""; // so that the same file can be chosen again
-      if (items.length) openItems(items);
+      if (items.length) void openItems(items);
     });
   }
   click("show-sequences", () => assign({}));
@@ -29,10 +31,13 @@ export function start(): void {
   drops();
 }
 
-function openItems(items: Item[]): void {
+/** One case is opened, several become a list; up to three volumes are asked for. */
+async function openItems(items: Item[]): Promise<void> {
   try {
     const chosen = intake.given(items);
-    if ("assign" in chosen) assign(chosen.assign);
+    if ("assign" in chosen) return assign(chosen.assign);
+    const { groups } = state.engine?.where === "here" ? await discover(items) : { groups: [] };
+    if (groups.length > 1) await batch.add(groups);
     else void open(() => chosen, chosen.name);
   } catch (error) {
     refuse(error);
@@ -75,7 +80,7 @@ function drops(): void {
     if (!event.dataTransfer || !files(event)) return;
     document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
     const target = event.target as Element;
-    const take = (items: Item[]) => (judge.isForUs(items, target) ? void judge.compare(items) : openItems(items));
+    const take = (items: Item[]) => (judge.isForUs(items, target) ? void judge.compare(items) : void openItems(items));
     intake.dropped(event.dataTransfer).then(take, refuse);
   });
 }

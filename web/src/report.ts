@@ -1,14 +1,11 @@
 // One page to print: key slices with the outline, numbers, model, cautions.
 
 import { DISCLAIMER } from "./core/answer";
-import { toBytes } from "./core/intensity";
-import { channelOf, sliceOf } from "./core/voxels";
 import * as judge from "./judge";
 import { element, measured, number, percent, sentence, words } from "./page";
-import { outline } from "./outline";
 import * as results from "./results";
+import { sketch } from "./sketch";
 import { edited, state } from "./state";
-import { REFERENCE, TUMOUR } from "./viewer/looks";
 
 const MOST_SLICES = 6;
 const SIDE = 300; // pixels of a picture's longer side
@@ -37,9 +34,11 @@ function page(): HTMLElement[] {
 
 function pictures(): HTMLElement {
   const row = words("div", "", "pictures");
+  const { result, editor, reference } = state.shown!;
+  const sketched = { ...result, mask: editor.mask, reference };
   for (const slice of keySlices()) {
     const figure = words("figure", "");
-    figure.append(draw(slice), words("figcaption", `slice ${state.shown!.result.numbers[slice]}`));
+    figure.append(sketch(sketched, slice, SIDE), words("figcaption", `slice ${state.shown!.result.numbers[slice]}`));
     row.append(figure);
   }
   return row;
@@ -58,43 +57,6 @@ function keySlices(): number[] {
     even[nearest] = largest;
   }
   return even;
-}
-
-function draw(slice: number): HTMLCanvasElement {
-  const { result, editor, reference } = state.shown!;
-  const { image, place, window } = result;
-  const shown = image.channels === 3 ? 1 : 0;
-  const { width, height } = image;
-  const [row, column] = place?.spacing ?? [1, 1];
-  const scale = SIDE / Math.max(width * column, height * row);
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [Math.round(width * column * scale), Math.round(height * row * scale)];
-  const paint = canvas.getContext("2d")!;
-  const grey = toBytes(sliceOf(channelOf(image, shown), slice), 1, { low: [window.low[shown]!], high: [window.high[shown]!] });
-  paint.drawImage(asCanvas(grey, width, height), 0, 0, canvas.width, canvas.height);
-  const area = width * height;
-  for (const [mask, colour] of [[reference, REFERENCE], [editor.mask, TUMOUR]] as const) {
-    if (!mask) continue;
-    const lines = outline(mask.subarray(slice * area, (slice + 1) * area), width, height);
-    paint.beginPath();
-    for (let i = 0; i < lines.length; i += 4) {
-      paint.moveTo(lines[i]! * column * scale, lines[i + 1]! * row * scale);
-      paint.lineTo(lines[i + 2]! * column * scale, lines[i + 3]! * row * scale);
-    }
-    paint.strokeStyle = `rgb(${colour.join(" ")})`;
-    paint.lineWidth = 2;
-    paint.stroke();
-  } // prettier-ignore
-  return canvas;
-}
-
-function asCanvas(grey: Uint8Array, width: number, height: number): HTMLCanvasElement {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [width, height];
-  const pixels = new ImageData(width, height);
-  grey.forEach((value, at) => pixels.data.set([value, value, value, 255], 4 * at));
-  canvas.getContext("2d")!.putImageData(pixels, 0, 0);
-  return canvas;
 }
 
 function lesionTable(): HTMLElement {

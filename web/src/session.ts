@@ -13,6 +13,13 @@ const TITLE = document.title;
 /** Ends the request under way; also the token that tells a stale answer from the wanted one. */
 let running: AbortController | null = null;
 
+/** What the page shows when nothing is opened: the way in, or a list of cases. */
+let home: "empty" | "batch" = "empty";
+
+export function setHome(wanted: "empty" | "batch"): void {
+  home = wanted;
+}
+
 export function isWaiting(): boolean {
   return running !== null;
 }
@@ -55,18 +62,23 @@ export function cancel(): void {
 }
 
 export function close(): void {
+  goHome();
+  announce("");
+  focus(home === "batch" ? "batch-title" : "choose"); // the button that had the focus is hidden now
+}
+
+/** Close what is opened. */
+export function goHome(): void {
   running?.abort();
   running = null;
   state.shown = null;
   state.unsaved = false;
   state.viewer?.clear();
   quiet();
-  enter("empty");
+  enter(home);
   document.title = TITLE;
-  announce("");
   emit("opened");
   scrollTo(0, 0);
-  focus("choose"); // the button that had the focus is hidden now
 }
 
 /** The server calls what was sent by the part's name and never by the file's, which may say who somebody is. */
@@ -74,10 +86,10 @@ export function refuse(error: unknown, again?: () => void, name = ""): void {
   const told = error instanceof Refusal ? error : new Refusal("The page could not show this", `${error}`);
   if (!(error instanceof Refusal)) console.error(error);
   const what = name ? told.what.replace(/^file(?=: )/, () => name) : told.what;
-  const box = element(state.shown ? "notice" : "refusal");
+  const box = element(state.shown || home === "batch" ? "notice" : "refusal");
   box.replaceChildren(words("strong", sentence(what)), words("p", sentence(told.fix)));
   if (told.again && again) box.append(button("Try again", again));
-  if (state.shown) box.append(button("Close", () => (box.replaceChildren(), focus("stage"))));
+  if (box.id === "notice") box.append(button("Close", () => (box.replaceChildren(), focus(state.shown ? "stage" : "batch-title"))));
   const first = box.querySelector<HTMLElement>("button");
   if (first) first.focus({ preventScroll: true });
   else focus("choose");
@@ -91,10 +103,11 @@ function button(text: string, act: () => void): HTMLElement {
 }
 
 function back(): void {
-  enter(state.shown ? "result" : "empty");
+  enter(state.shown ? "result" : home);
   document.title = state.shown ? titled(state.shown.given.name) : TITLE;
   if (state.shown) state.viewer?.redraw();
-  focus(state.shown ? "stage" : "choose");
+  else emit("opened");
+  focus(state.shown ? "stage" : home === "batch" ? "batch-title" : "choose");
 }
 
 function quiet(): void {
@@ -103,9 +116,10 @@ function quiet(): void {
   element("download-note").textContent = "";
 }
 
-function enter(name: "empty" | "waiting" | "result"): void {
+function enter(name: "empty" | "batch" | "waiting" | "result"): void {
   document.body.dataset.state = name;
   show("open", name === "empty");
+  show("batch", name === "batch");
   show("waiting", name === "waiting");
   for (const id of ["stage", "results", "rule", "judge", "display", "downloads", "tools", "warnings", "strip"]) show(id, name === "result");
   if (name === "result" && state.shown) emit("view");

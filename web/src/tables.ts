@@ -23,15 +23,20 @@ export function sliceTable(told: Told, slices: SliceFacts[], numbers: number[]):
   return table(told, columns, slices.map((slice, n) => [String(numbers[n]), String(slice.pixels), cell(slice.area_mm2, 1), cell(slice.mean_probability, 3)])); // prettier-ignore
 }
 
-function table({ name, model, edited }: Told, columns: string[], rows: string[][]): string {
-  const own = quoted(name.replace(/^[-=+@]/, "./$&")); // no formula for a spreadsheet
-  const after = [model, edited ? `edited by hand (${edited} voxels)` : "as the model made it", DISCLAIMER].map(quoted);
-  const lines = [["case", ...columns, "model", "mask", "use"], ...rows.map((row) => [own, ...row, ...after])];
-  return lines.map((line) => `${line.join(",")}\n`).join("");
+/** Lines of cells; the first is the names of the columns. */
+export function csv(lines: string[][]): string {
+  return lines.map((line) => `${line.map(quoted).join(",")}\n`).join("");
 }
 
+function table({ name, model, edited }: Told, columns: string[], rows: string[][]): string {
+  const after = [model, edited ? `edited by hand (${edited} voxels)` : "as the model made it", DISCLAIMER];
+  return csv([["case", ...columns, "model", "mask", "use"], ...rows.map((row) => [name, ...row, ...after])]);
+}
+
+/** A cell that a spreadsheet takes for text: no formula, unless it is a number. */
 function quoted(text: string): string {
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const plain = Number.isNaN(Number(text)) ? text.replace(/^[-=+@]/, "./$&") : text;
+  return /[",\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
 function digits(column: string): number {
