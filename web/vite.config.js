@@ -7,7 +7,7 @@ import { defaultClientConditions, defineConfig } from "vite";
 export default defineConfig({
   base: "./",
   resolve: {
-    alias: [{ find: /^numcodecs\/.*/, replacement: fileURLToPath(new URL("src/nothing.ts", import.meta.url)) }], // codecs of Zarr, 1.4 MB never used
+    alias: [{ find: /^(numcodecs\/.*|fs|path)$/, replacement: fileURLToPath(new URL("src/nothing.ts", import.meta.url)) }], // codecs of Zarr, 1.4 MB never used; and what Node alone has
     conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions], // the runtime's files are ours to place
   },
   worker: { format: "es" },

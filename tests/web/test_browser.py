@@ -4,6 +4,9 @@ import csv
 import gzip
 import json
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 import zipfile
 from contextlib import contextmanager
@@ -31,7 +34,9 @@ pytestmark = [
         reason="the page's libraries are not here: make page",
     ),
 ]
-SECONDS = 40  # that a step may take: the machine may be busy
+PROGRAM = Path(sys.executable).with_name("brainseg")
+PAGE = golden.ROOT / "src/brainseg/server/page"
+SECONDS = 90  # that a step may take: the machine may be busy
 FIRST_LOAD = 600_000  # bytes, gzipped, until the page can be used
 PATH = "/some/where/"  # the site's, on its host
 
@@ -237,6 +242,50 @@ def test_compressed_dicom_is_read(page, files, tmp_path):
         assert text(page, "#numbers dd") == before, syntax
 
 
+# -- with a server behind it ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(files):
+    """The address of ``brainseg serve`` with the released model."""
+    if not (PAGE / "index.html").exists():
+        pytest.skip("the page is not built: make page")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [PROGRAM, "serve", "--port", str(port), "--model", files[0] / "model.onnx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().split()[-1]
+        server.terminate()
+
+
+@pytest.mark.slow
+def test_this_computer_and_the_server_say_the_same(browser, files, served):
+    folder, _ = files
+    page = browser.new_page()
+    page.set_default_timeout(SECONDS * 1000)
+    wrong: list[str] = []
+    page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
+    posted: list[str] = []
+    page.on("request", lambda request: request.method == "POST" and posted.append(request.url))
+    page.goto(served)
+    page.wait_for_selector("#model-state:has-text('Computed on this computer')")
+    assert page.evaluate("crossOriginIsolated")  # by the server's headers
+    assert "nothing is sent" in text(page, "#privacy")
+    show(page, folder / "float.nii.gz")
+    here = text(page, "#numbers").split("Time")[0]
+    assert posted == []
+    page.click("#close")
+    page.check("input[name=where][value=server]", force=True)
+    assert "sent to the server" in text(page, "#privacy")
+    show(page, folder / "float.nii.gz")
+    assert len(posted) == 1 and "on the server" in text(page, "#numbers")
+    assert text(page, "#numbers").split("Time")[0] == here
+    assert wrong == []
+    page.close()
+
+
 # -- nothing leaves -------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +380,7 @@ def test_the_threshold_acts_at_once_and_is_pythons(page, files, tmp_path):
     page.click("#undo")
     page.wait_for_function("before => document.querySelector('#numbers dd').textContent.startsWith(before)", arg=before)
     page.wait_for_function("() => document.querySelector('#threshold').value === '0.5'")
+    assert not page.is_visible("#edited") and page.is_disabled("#undo")
 
 
 @pytest.mark.slow
@@ -531,7 +581,8 @@ def test_a_folder_of_cases_is_a_list_that_goes_on_after_a_reload(page, files, tm
     page.click("#close")
     assert page.is_visible("#batch")
     page.click("#batch-forget")
-    assert page.is_visible("#choose")
+    page.wait_for_selector("#choose:visible")
+    page.wait_for_selector("#live:has-text('forgotten')", state="attached")
     page.reload()
     page.wait_for_selector("body[data-ready]")
     assert page.is_visible("#choose") and not page.is_visible("#batch")

@@ -4,6 +4,8 @@ Here in Node, with the page's own sources; ``test_browser`` asks Chromium for th
 """
 
 import json
+import os
+import subprocess
 
 import nibabel
 import numpy as np
@@ -13,6 +15,7 @@ from scipy import ndimage
 from brainseg.evaluation import metrics
 from brainseg.inference.predictor import Predictor
 from tests.support import shared
+from tools import build_page
 
 pytest.importorskip("pydicom", reason="makes a DICOM series")
 from tests.support import golden
@@ -35,6 +38,14 @@ def toy(tmp_path_factory):
     golden.toy(folder)
     asked = {each.id: each for each in golden.write(folder)}
     return folder, asked, golden.run_node(program(), folder, list(asked.values()))
+
+
+def test_the_pages_types_are_right():
+    npx = f"{build_page.node_folder(golden.WEB)}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["npx", "--no-install", "tsc"], cwd=golden.WEB, env=os.environ | {"PATH": npx}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_no_case_is_left_out(toy):

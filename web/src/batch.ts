@@ -9,7 +9,7 @@ import { writeNifti } from "./core/niftiFile";
 import { CancelledError } from "./core/outliner";
 import { Refusal } from "./core/refusal";
 import type { Result } from "./engines/engine";
-import { announce, click, element, focus, measured, number, sentence, words } from "./page";
+import { announce, click, download, element, focus, measured, number, plainName, sentence, words } from "./page";
 import { goHome, open, setHome } from "./session";
 import { sketch } from "./sketch";
 import { on, state } from "./state";
@@ -24,8 +24,8 @@ let entries: Entry[] = [];
 let working: { entry: Entry; stop: AbortController } | null = null;
 
 export async function start(): Promise<void> {
-  click("batch-table", () => save(new Blob([table()], { type: "text/csv" }), "brainseg-summary.csv"));
-  click("batch-zip", () => save(new Blob([zip() as BlobPart], { type: "application/zip" }), "brainseg-masks.zip"));
+  click("batch-table", () => download(new Blob([table()], { type: "text/csv" }), "brainseg-summary.csv"));
+  click("batch-zip", () => download(new Blob([zip() as BlobPart], { type: "application/zip" }), "brainseg-masks.zip"));
   click("batch-forget", () => void forget());
   on("opened", () => {
     if (!state.shown && entries.length) void work(); // a single case was closed
@@ -114,11 +114,12 @@ async function forget(): Promise<void> {
   working?.stop.abort();
   working = null;
   entries = [];
-  await store.forget();
+  const forgotten = store.forget();
   setHome("empty");
   goHome();
-  announce("The list was forgotten");
   focus("choose");
+  await forgotten;
+  announce("The list was forgotten");
 }
 
 function draw(): void {
@@ -158,7 +159,7 @@ function stateOf(entry: Entry): string {
 function volumeOf({ row }: Entry): string {
   if (!row) return "";
   if (!row.slices_with_tumour) return "none";
-  return row.volume_ml === null ? `${number(row.area_pixels)} px at most` : `${measured(row.volume_ml)} ml`;
+  return row.volume_ml === null ? `largest ${number(row.area_pixels)} px` : `${measured(row.volume_ml)} ml`;
 }
 
 function score({ row }: Entry): string {
@@ -183,16 +184,7 @@ function table(): string {
 function zip(): Uint8Array {
   const files: Record<string, [Uint8Array, { level: 0 }]> = { "summary.csv": [new TextEncoder().encode(table()), { level: 0 }] };
   for (const { id, name, mask } of entries) {
-    const plain = name.replace(/(\.nii)?\.[a-z0-9]+$/i, "").replace(/[^\p{L}\p{N}._-]+/gu, "_");
-    if (mask) files[`masks/${String(id).padStart(3, "0")}-${plain}-mask.nii.gz`] = [mask, { level: 0 }];
+    if (mask) files[`masks/${String(id).padStart(3, "0")}-${plainName(name)}-mask.nii.gz`] = [mask, { level: 0 }];
   }
   return zipSync(files);
-}
-
-function save(blob: Blob, name: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

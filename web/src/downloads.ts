@@ -6,7 +6,7 @@ import { DISCLAIMER } from "./core/answer";
 import { writeNifti } from "./core/niftiFile";
 import { Refusal } from "./core/refusal";
 import { letters } from "./display";
-import { click, element, sentence, show } from "./page";
+import { click, download, element, sentence, show } from "./page";
 import { print } from "./report";
 import * as slices from "./slices";
 import { edited, on, state, stem } from "./state";
@@ -91,11 +91,7 @@ function text(content: string): Blob {
 }
 
 function save(blob: Blob, name: string, what: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  download(blob, name);
   state.unsaved = false;
   element("download-note").textContent = `${what} saved.`;
 }

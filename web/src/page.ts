@@ -71,6 +71,20 @@ export function digits(value: number, count = 4): string {
   return Number(value.toPrecision(count)).toLocaleString("en", { maximumFractionDigits: 6 });
 }
 
+/** A name for a file: without its ending and without what some system might not take. */
+export function plainName(name: string): string {
+  return name.replace(/(\.(nii|hdr|img))?\.[a-z0-9]+$/i, "").replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80) || "brainseg"; // prettier-ignore
+}
+
+/** Save what was made here. */
+export function download(blob: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
 /** Words of the server, which begin small and end bare, as a sentence; a name at the beginning stays as it is. */
 export function sentence(text: string): string {
   const trimmed = text.trim();

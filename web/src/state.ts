@@ -6,6 +6,7 @@ import type { Given } from "./core/engine";
 import type { Scores } from "./core/reference";
 import type { Choice } from "./core/rule";
 import type { Engine, Result } from "./engines/engine";
+import { plainName } from "./page";
 import type { Viewer } from "./viewer/viewer";
 
 /** A case with its answer. The editor's mask is the one that is seen, counted and saved. */
@@ -38,10 +39,9 @@ export function emit(change: Change): void {
   for (const act of listeners.get(change) ?? []) act();
 }
 
-/** The files' own name, as it begins the names of what is saved: without its ending and what some system might not take. */
+/** The files' own name, as it begins the names of what is saved. */
 export function stem(): string {
-  const name = state.shown?.given.name ?? "";
-  return name.replace(/(\.(nii|hdr|img))?\.[a-z0-9]+$/i, "").replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 80) || "brainseg"; // prettier-ignore
+  return plainName(state.shown?.given.name ?? "");
 }
 
 /** How many voxels a person changed. */

@@ -6,6 +6,8 @@ import { refuse } from "./session";
 import { emit, on, state } from "./state";
 
 let asking: AbortController | null = null;
+let own = NaN; // the model's threshold as the slider, which has steps, shows it
+let told = NaN; // the threshold of the mask on the page, in the same way
 
 export function start(): void {
   input("threshold").addEventListener("input", () => {
@@ -13,15 +15,26 @@ export function start(): void {
     if (state.shown?.result.where === "here") void take();
   });
   for (const id of ["threshold", "min-component"]) input(id).addEventListener("change", () => void take());
-  click("rule-own", () => void ask({}));
-  on("opened", () => state.shown && present());
+  click("rule-own", () => void ask({}).then(() => state.shown && present()));
+  on("opened", () => {
+    if (!state.shown) return;
+    present();
+    own = told;
+  });
 }
 
-/** The fields for a rule, after it was undone. */
+/** A rule that did not come from the fields, in the fields. */
 export function present(): void {
   const { rule } = state.shown!.result.answer;
   input("threshold").value = String(rule.threshold);
+  told = input("threshold").valueAsNumber;
   input("min-component").value = String(rule.min_component);
+  explain();
+}
+
+/** The fields stay as they are: a person may be moving them further. */
+function explain(): void {
+  const { rule } = state.shown!.result.answer;
   element<HTMLButtonElement>("rule-own").disabled = rule.of_the_model;
   element("rule-own-values").textContent = rule.of_the_model
     ? "The model's own rule: its test results hold for it alone. Smaller parts are removed, counted in voxels of the model's grid."
@@ -40,7 +53,7 @@ async function take(): Promise<void> {
   const choice: Choice = { ...shown.given.choice };
   const { rule } = shown.result.answer;
   const [threshold, smallest] = [input("threshold").valueAsNumber, input("min-component").valueAsNumber];
-  if (Math.abs(threshold - rule.threshold) > 1e-9) choice.threshold = threshold;
+  if (threshold !== told) choice.threshold = threshold;
   if (smallest !== rule.min_component) choice.min_component = smallest;
   if (JSON.stringify(choice) !== JSON.stringify(shown.given.choice)) await ask(choice);
 }
@@ -61,13 +74,14 @@ export async function ask(choice: Choice): Promise<void> {
   }
 }
 
-/** The numbers of a rule's own mask, and the rule in the fields. */
+/** The numbers of a rule's own mask. */
 function adopt(choice: Choice, answer: NonNullable<typeof state.shown>["result"]["answer"]): void {
   const shown = state.shown!;
   shown.given = { ...shown.given, choice };
   shown.result.answer = answer;
   shown.numbers = { summary: answer.summary, slices: answer.slices, lesions: answer.lesions };
+  told = choice.threshold ?? own;
   state.unsaved = true;
-  present();
+  explain();
   emit("mask");
 }

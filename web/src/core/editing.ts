@@ -5,11 +5,12 @@ import type { Stack, Triple } from "./voxels";
 export type Axis = 0 | 1 | 2; // slices, rows, columns: of a plane, the one that it lies across
 type Size = Pick<Stack, "slices" | "height" | "width">;
 
-/** One step: the voxels that changed from 0 to 1 or back, and what a person of the page notes with it. */
+/** One step: the voxels that changed from 0 to 1 or back, and what the page notes with it. `rule`: the masks that edits are counted from. */
 interface Step<Note> {
   changed: number[];
   before: Note;
   after: Note;
+  rule?: { before: Uint8Array; after: Uint8Array };
 }
 
 export class MaskEditor<Note> {
@@ -17,6 +18,7 @@ export class MaskEditor<Note> {
   private undone: Step<Note>[] = [];
   private stroke: Set<number> | null = null;
   private original: Uint8Array;
+  private apart = 0; // voxels that differ from it
 
   constructor(
     readonly mask: Uint8Array,
@@ -36,7 +38,7 @@ export class MaskEditor<Note> {
 
   /** Voxels that differ from what the rule made. */
   get edited(): number {
-    return this.mask.reduce((count, value, at) => count + Number(value !== this.original[at]), 0);
+    return this.apart;
   }
 
   /** Set the voxels of a disc across an axis. `radii`: in voxels along slices, rows and columns. */
@@ -84,15 +86,18 @@ export class MaskEditor<Note> {
     this.stroke = null;
   }
 
-  /** Another mask, as of another threshold: a step of its own, which is not an edit. */
+  /** Another mask, as of another threshold: a step of its own, which is not an edit. Several in a row are one step. */
   replace(mask: Uint8Array, note: Note): void {
     this.commit();
+    const last = this.done.at(-1)?.rule && this.done.pop();
+    if (last) this.toggle(last.changed);
+    const rule = { before: last?.rule?.before ?? this.original, after: mask.slice() };
     const changed: number[] = [];
-    this.mask.forEach((value, at) => value !== mask[at] && changed.push(at));
-    this.push({ changed, before: this.note, after: note });
+    for (let at = 0; at < mask.length; at++) if (this.mask[at] !== mask[at]) changed.push(at);
+    this.push({ changed, before: last?.before ?? this.note, after: note, rule });
     this.mask.set(mask);
     this.note = note;
-    this.original = mask.slice();
+    this.countFrom(rule.after);
   }
 
   /** The note of the step that is current now; null where there is nothing to take back. */
@@ -108,10 +113,26 @@ export class MaskEditor<Note> {
     this.commit();
     const step = from.pop();
     if (!step) return null;
-    for (const at of step.changed) this.mask[at] = 1 - this.mask[at]!;
+    for (const at of step.changed) this.turnOver(at);
+    if (step.rule) this.countFrom(step.rule[note]);
     to.push(step);
     this.note = step[note];
     return this.note;
+  }
+
+  private toggle(changed: number[]): void {
+    for (const at of changed) this.mask[at] = 1 - this.mask[at]!;
+  }
+
+  private countFrom(original: Uint8Array): void {
+    this.original = original;
+    this.apart = 0;
+    for (let at = 0; at < original.length; at++) if (this.mask[at] !== original[at]) this.apart++;
+  }
+
+  private turnOver(index: number): void {
+    this.mask[index] = 1 - this.mask[index]!;
+    this.apart += this.mask[index] === this.original[index] ? -1 : 1;
   }
 
   private push(step: Step<Note>): void {
@@ -136,7 +157,7 @@ export class MaskEditor<Note> {
 
   private flip(index: number): void {
     this.stroke ??= new Set();
-    this.mask[index] = 1 - this.mask[index]!;
+    this.turnOver(index);
     if (!this.stroke.delete(index)) this.stroke.add(index);
   }
 }

@@ -113,7 +113,7 @@ export class Engine {
 /** What speaks against an answer. Refused is what is no head at all, and a mask in place of a scan. */
 function check(found: Case, images: Uint8Array[], side: number): string[] {
   if (hasTwoValues(found.stack)) {
-    throw new Refusal(`${found.name}: is a mask by its values, which are only two`, "Open the scan first; then drop this on it to compare");
+    throw new Refusal(`${found.name}: is a mask by its values, which are only two`, "To compare it with a scan, open the scan, then drop this on Compare with your own mask");
   }
   const { refused, marks } = assess(images, side);
   if (refused) throw new Refusal(`${found.name}: ${marks.join("; ")}`, "Give axial slices of a head, FLAIR or all three sequences");
