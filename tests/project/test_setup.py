@@ -18,7 +18,7 @@ from tests.support.toy_pipeline import PROJECT
 FILES = ("requirements.txt", "requirements-gpu.txt")
 TARGETS = [
     *("help", "setup", "demo", "repro", "restore", "cross-validate", "test", "test-slow", "torture", "lint", "bench"),
-    *("notebook", "serve", "page", "ui", "push", "pull"),
+    *("notebook", "serve", "page", "site", "ui", "push", "pull"),
 ]
 
 

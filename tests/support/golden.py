@@ -145,9 +145,8 @@ def expected(folder: Path, asked: Asked) -> Expected:
     verdict = plausibility.assess(prepared)
     result = model.segment(case.voxels, case.pixel, numbers=asked.numbers)
     warnings = [*chosen_rule.remarks(model.facts), *case.warnings, *verdict.marks]
-    answer = responses.build_summary(
-        responses.OutlinedCase(case, result.mask, result.probability, model.facts, warnings, 0.0)
-    )
+    outlined = responses.OutlinedCase(case, result.mask, result.probability, model.facts, warnings, 0.0)
+    answer = responses.build_answer(outlined).model_dump(mode="json", exclude={"volumes"})
     return Expected(case, prepared, result, answer)
 
 
@@ -155,7 +154,7 @@ def _read(folder: Path, asked: Asked) -> Case:
     if asked.numbers:
         paths = [folder / path for path in asked.parts["file"] if "_mask" not in path]
         voxels = np.stack([pictures.decode(path.read_bytes(), path.name) for path in paths])
-        return cases.make_case(asked.id, "picture", voxels, None)
+        return cases.make_case(asked.id, "slices", voxels, None)._replace(numbers=asked.numbers)
     found = {}
     for role, paths in asked.parts.items():
         path = folder / paths[0]

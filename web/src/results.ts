@@ -4,7 +4,7 @@ import type { Summary } from "./core/measure";
 import { announce, element, list, measured, number, percent, sentence, show, words } from "./page";
 import { edited, on, state } from "./state";
 
-const KINDS = { picture: "Picture", tif: "TIF", nifti: "NIfTI", nrrd: "NRRD", metaimage: "MetaImage", mgh: "MGH", dicom: "DICOM" };
+const KINDS = { picture: "Picture", slices: "numbered slices", tif: "TIF", nifti: "NIfTI", nrrd: "NRRD", metaimage: "MetaImage", mgh: "MGH", dicom: "DICOM" };
 
 export function start(): void {
   on("opened", opened);

@@ -15,6 +15,8 @@ export interface Answer {
   model: { weights_sha256: string; variant: string; marks: string[] };
   input: {
     kind: Kind;
+    /** Of slices that are numbered pictures. */
+    numbers: number[] | null;
     slices: number;
     height: number;
     width: number;
@@ -48,7 +50,7 @@ export function answerFor(given: Case, numbers: Numbers, facts: Facts, rule: Rul
     disclaimer: DISCLAIMER,
     model: { weights_sha256: facts.model.weights_sha256, variant: facts.variant, marks: marks(facts) },
     input: {
-      kind: given.kind, slices, height, width, spacing_mm: given.place ? (given.place.spacing.map((side) => decimals(side, 6)) as Triple) : null,
+      kind: given.kind, numbers: given.kind === "slices" ? [...given.numbers] : null, slices, height, width, spacing_mm: given.place ? (given.place.spacing.map((side) => decimals(side, 6)) as Triple) : null,
       orientation: given.place ? "known" : "unknown", channels: given.channels,
     },
     warnings: [...rule.remarks, ...warnings, ...cut],

@@ -54,7 +54,7 @@ async function readSlices(group: Group): Promise<Case> {
     stacks.push(toStack(found));
   }
   const stack = joinSlices(stacks, group.label);
-  return { ...makeCase(group.label, "picture", stack, null, describeLone(group.numbers)), numbers: group.numbers };
+  return { ...makeCase(group.label, "slices", stack, null, describeLone(group.numbers)), numbers: group.numbers };
 }
 
 export function joinSlices(stacks: Stack[], label: string): Stack {

@@ -25,7 +25,7 @@ export interface Place {
   geometry: Geometry;
 }
 
-export type Kind = "picture" | "tif" | "nifti" | "nrrd" | "metaimage" | "mgh" | "dicom";
+export type Kind = "picture" | "slices" | "tif" | "nifti" | "nrrd" | "metaimage" | "mgh" | "dicom";
 
 /** What is outlined together. */
 export interface Case {
