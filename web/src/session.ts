@@ -85,7 +85,7 @@ export function goHome(): void {
 export function refuse(error: unknown, again?: () => void, name = ""): void {
   const told = error instanceof Refusal ? error : new Refusal("The page could not show this", `${error}`);
   if (!(error instanceof Refusal)) console.error(error);
-  const what = name ? told.what.replace(/^file(?=: )/, () => name) : told.what;
+  const what = name ? told.what.replace(/^file(?=[:,] )/, () => name) : told.what;
   const box = element(state.shown || home === "batch" ? "notice" : "refusal");
   box.replaceChildren(words("strong", sentence(what)), words("p", sentence(told.fix)));
   if (told.again && again) box.append(button("Try again", again));
