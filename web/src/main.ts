@@ -53,7 +53,13 @@ function lookInside(): void {
   Object.assign(window, { brainseg: inside });
 }
 
+/** Take a token that is in the address although a cookie was there already out of the address and the history. */
+function hideToken(): void {
+  if (location.hash.startsWith("#token=")) history.replaceState(null, "", location.pathname + location.search);
+}
+
 async function start(): Promise<void> {
+  hideToken();
   theme.start();
   dialogs();
   lookInside();
