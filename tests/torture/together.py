@@ -52,6 +52,7 @@ PAIRS = {
 }
 MIXABLE = tuple(name for name, pair in PAIRS.items() if "of two" in name)
 REFUSALS = ("is in use by another", "another dvc is running", "Unable to acquire lock", "another process", "is running")
+REFUSALS += ("is being blocked by",)  # DVC, with the number of the process that has a file
 PARTS = ("data", "models", "metrics", "dvc.lock", "own", "card.md")
 LOGGED = """
     select group_concat(key || ' ' || value, ', ') from (select * from tags order by key)
