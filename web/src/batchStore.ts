@@ -3,16 +3,11 @@
 import { openDB, type DBSchema, type IDBPDatabase } from "idb";
 
 import type { Item } from "./core/discover";
+import type { Summary } from "./core/measure";
 
-export interface Row {
+export interface Row extends Omit<Summary, "tumour_pixels"> {
   kind: string;
   slices: number;
-  slices_with_tumour: number;
-  largest_slice: number | null;
-  area_mm2: number | null;
-  area_pixels: number;
-  volume_ml: number | null;
-  mean_probability: number | null;
   dice: number | null; // against a mask that lay beside the scan
 }
 

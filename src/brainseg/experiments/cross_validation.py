@@ -61,11 +61,7 @@ def run(
     """
     repro.clean_up(root)
     overrides = load_overrides(recipe, scheme, root)
-    prepare = [sys.executable, "-m", "dvc", "repro", *PREPARED]
-    if subprocess.run(prepare, cwd=root, env=repro.environment()).returncode:
-        raise RunError(
-            f"dvc repro {' '.join(PREPARED)}", "the data could not be prepared", "read the first ERROR above"
-        )
+    prepare(root)
     folds = choose(plan(overrides, root), only)
     missing = [fold for fold in folds if not is_done(fold, root)]
     for fold in folds:
@@ -85,6 +81,14 @@ def run(
     what = "data, code or parameters were edited while the folds ran"
     raise_all([Problem(name, what, f"dvc exp remove {name}, run again") for name in changed], IntegrityError)
     return collect(folds, root, folder, are_all=only is None)
+
+
+def prepare(root: Path) -> None:
+    """Bring the data up to date in the workspace. Raises RunError: a stage failed; it has printed its own messages."""
+    command = [sys.executable, "-m", "dvc", "repro", *PREPARED]
+    if subprocess.run(command, cwd=root, env=repro.environment()).returncode:
+        what = "the data could not be prepared"
+        raise RunError(f"dvc repro {' '.join(PREPARED)}", what, "read the first ERROR above")
 
 
 def choose(folds: Sequence[Fold], only: Sequence[int] | None) -> list[Fold]:

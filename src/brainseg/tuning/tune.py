@@ -1,8 +1,6 @@
 """`brainseg tune`: search, repeat the default, compare on patients that no trial saw, report."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -11,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from brainseg import config
 from brainseg.errors import DataError, MachineError, RunError
-from brainseg.experiments import integrity, repro
+from brainseg.experiments import cross_validation, integrity, repro
 from brainseg.tuning import outcome, report, search, space, trials
 from brainseg.tuning.progress import Board
 from brainseg.tuning.search import Options, Search
@@ -19,8 +17,6 @@ from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Study
 
 NAME = re.compile(r"[a-z0-9_]+")
-
-PREPARED = ("split", "brains")
 
 
 def run(
@@ -47,7 +43,7 @@ def run(
         with FileLock(study.state / "lock", timeout=0):
             trials.end_leftovers(study)
             repro.clean_up(root)
-            prepare(root)
+            cross_validation.prepare(root)  # so that trials find the data in DVC's cache
             return _run(study, searched, options, repeats, verdict=verdict, quiet=quiet)
     except Timeout:
         what = "is running already"
@@ -71,14 +67,6 @@ def _run(
     page = report.write(done, watch_all(found))
     settings = " ".join(f"-S {value}" for value in repro.flags(done.best))
     return "\n".join([*outcome.describe(done), f"{page}; the best at full length: brainseg repro {settings}"])
-
-
-def prepare(root: Path) -> None:
-    """Bring the data up to date in the workspace, so that trials find them in DVC's cache."""
-    command = [sys.executable, "-m", "dvc", "repro", *PREPARED]
-    if subprocess.run(command, cwd=root, env=repro.environment()).returncode:
-        what = "the data could not be prepared"
-        raise RunError(f"dvc repro {' '.join(PREPARED)}", what, "read the first ERROR above")
 
 
 def plan(path: Path, folds: int, name: str | None, root: Path) -> Study:
