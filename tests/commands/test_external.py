@@ -218,11 +218,13 @@ def test_scans_without_scalp_are_counted(project):
     assert "1 of the 2 scans look like ones without scalp." in page
 
 
-@pytest.mark.parametrize("source", ["kaggle", "folder"])
-def test_only_a_model_of_whole_heads_has_hardly_seen_others(source):
+@pytest.mark.parametrize(("source", "dropout"), [("kaggle", 0.0), ("kaggle", 0.25), ("folder", 0.0)])
+def test_only_a_model_of_whole_heads_has_hardly_seen_others(source, dropout):
     report = SimpleNamespace(inputs=SimpleNamespace(no_scalp=1, patients=2, flair_alone=False))
-    model = SimpleNamespace(protocol=SimpleNamespace(source=source))
-    assert ("hardly seen" in external._describe_inputs(report, model)[0]) == (source == "kaggle")
+    learned = SimpleNamespace(parameters=SimpleNamespace(augmentation=SimpleNamespace(scalp_dropout=dropout)))
+    model = SimpleNamespace(protocol=SimpleNamespace(source=source), training=learned)
+    told = external._describe_inputs(report, model)[0]
+    assert ("hardly seen" in told) == (source == "kaggle" and not dropout)
 
 
 def test_an_answer_that_is_no_number_names_patient_and_slice(tmp_path, monkeypatch):

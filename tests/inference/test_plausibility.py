@@ -123,6 +123,23 @@ def test_a_brain_without_scalp_is_told(brains_of_phantoms, grow):
         assert plausibility.NO_SCALP in alone(middle // 2).marks
 
 
+@pytest.mark.parametrize(
+    ("without", "whole", "told", "warned"),
+    [(0.75036, 0.853732, "0.75 so, 0.85 with scalp", True), (0.85, 0.86, "0.85 so, 0.86 with scalp", False)],
+)
+def test_the_mark_has_what_the_model_scores_without_scalp(without, whole, told, warned, brains_of_phantoms):
+    scores = {"alone": {"stripped_dice": without}, "volume": {"dice": {"mean": whole}}}
+    text = plausibility.describe_no_scalp({"evaluation": {"test": scores}})
+    assert told in text and ("may miss lesions" in text) == warned
+    volume, brains = brains_of_phantoms[0]
+    assert plausibility.assess(implausible.strip(volume, brains), text).marks == [text]
+
+
+@pytest.mark.parametrize("facts", [{}, {"evaluation": {}}, {"evaluation": {"test": {"alone": {"stripped_dice": None}}}}])
+def test_a_model_without_such_numbers_is_taken_to_know_whole_heads(facts):
+    assert plausibility.describe_no_scalp(facts) == plausibility.NO_SCALP
+
+
 def test_no_scalp_is_told_beside_what_else_is_odd(brains_of_phantoms):
     volume = implausible.strip(*brains_of_phantoms[0])
     odd, told = alone(np.rot90(volume[len(volume) // 2])).marks

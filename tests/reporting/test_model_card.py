@@ -172,6 +172,12 @@ def test_scans_without_scalp_are_told_where_heads_were_trained_on(facts, source,
     assert ("scalp" in text(facts, "What it does not know")) == told
 
 
+def test_a_model_that_learned_without_scalp_too_says_so(facts):
+    assert "whole heads. On scans" in text(facts, "What it does not know")
+    facts["model"]["training"]["parameters"]["augmentation"]["scalp_dropout"] = 0.25
+    assert "whole heads and, in 25 % of its samples, from brains without scalp." in text(facts, "What it does not know")
+
+
 def test_few_patients_leave_it_undecided(facts):
     test = facts["evaluation"]["test"]
     test["by_size"] = {

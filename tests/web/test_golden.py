@@ -23,7 +23,8 @@ from tests.support import golden
 pytestmark = pytest.mark.skipif(
     not (golden.WEB / "node_modules/onnxruntime-web").exists(), reason="the page's libraries are not here: make page"
 )
-ASKED = ["pages", "float", "rule", "scaled", "three", "two", "small", "single", "colour", "large", "slices", "dicom"]
+ASKED = ["pages", "float", "rule", "scaled", "three", "two", "small", "single", "colour", "large", "slices"]
+ASKED += ["stripped", "dicom"]
 TOLERANCE = 1e-5  # in a probability
 
 
@@ -66,6 +67,11 @@ def test_masks_and_numbers_are_pythons(toy, name):
         own = getattr(truth.result, part)
         assert np.array_equal(golden.told_array(folder, name, part, own), own), part
     check_answer(mine["answer"], json.loads(json.dumps(truth.answer)), truth.case)
+
+
+def test_a_scan_without_scalp_is_told_with_the_models_own_numbers(toy):
+    warnings = toy[2]["stripped"]["answer"]["warnings"]
+    assert [text for text in warnings if "0.81 so, 0.86 with scalp and may miss" in text], warnings
 
 
 def check_answer(mine, truth, case):

@@ -189,7 +189,8 @@ def _describe_inputs(report: ExternalEvaluation, model: Manifest | None) -> list
     found = report.inputs
     assert found is not None
     lines = [f"Inputs: {found.no_scalp:,} of {found.patients:,} patients' scans look like ones without scalp"]
-    if found.no_scalp and model and model.protocol.source == "kaggle":  # LGG is of whole heads
+    whole = model and model.protocol.source == "kaggle" and not model.training.parameters.augmentation.scalp_dropout
+    if found.no_scalp and whole:  # LGG is of whole heads
         lines[0] += ", of which the model has hardly seen any: it may miss lesions at the brain's edge"
     if found.flair_alone and report.test.alone:
         lines.append("Inputs: FLAIR in every channel, so the numbers are those given FLAIR alone, too")

@@ -5,7 +5,8 @@ right, dark bone between scalp and brain). Their limits come from the training a
 and what the check cannot see: docs/plausibility.md; ``python -m benchmarks.plausibility`` measures them again.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -68,7 +69,9 @@ BONE_VOLUME = 0.4
 BONE_SLICE = 0.3  # by itself, the cut through the vertex looks more like a brain alone
 DIRECTIONS = 32
 LAYERS = 20  # pixels below the outline at least: near the vertex, scalp and bone are cut aslant and thick
-NO_SCALP = "no scalp: a model of whole heads has hardly seen such scans and may miss lesions at the brain's edge"
+EDGE = " and may miss lesions at the brain's edge"
+NO_SCALP = f"no scalp: a model of whole heads has hardly seen such scans{EDGE}"
+MAX_LOSS = 0.02  # of mean volume Dice without scalp, above which the mark warns of missed lesions
 
 
 class Verdict(NamedTuple):
@@ -78,11 +81,28 @@ class Verdict(NamedTuple):
     marks: list[str]
 
 
-def assess(prepared: np.ndarray) -> Verdict:
+def describe_no_scalp(facts: Mapping[str, Any]) -> str:
+    """The mark for a scan without scalp: with what the model scores on such scans of its own patients, if known.
+
+    Args:
+        facts: the metadata of the model's file, see ``onnx_session``.
+    """
+    test = (facts.get("evaluation") or {}).get("test") or {}
+    without, whole = (test.get("alone") or {}).get("stripped_dice"), (test.get("volume") or {}).get("dice", {}).get("mean")
+    if without is None or whole is None:
+        return NO_SCALP
+    told = f"no scalp: on its own test patients this model has a volume Dice of {without:.2f} so, {whole:.2f} with scalp"
+    return told + (EDGE if whole - without > MAX_LOSS else "")
+
+
+def assess(prepared: np.ndarray, no_scalp: str = NO_SCALP) -> Verdict:
     """Check pictures on the model's grid: uint8 (S, H, W, 3), one slice or the slices of a volume.
 
     For a volume, the medians over the slices count that show at least half of the largest area of the head: slices
     that are empty or small are part of every scan, at its top and bottom.
+
+    Args:
+        no_scalp: the mark for a scan without scalp, see ``describe_no_scalp``.
     """
     step = -(-len(prepared) // MAX_SLICES)
     looks = [look for picture in prepared[::step] if (look := describe(picture)) is not None]
@@ -95,7 +115,7 @@ def assess(prepared: np.ndarray) -> Verdict:
         return Verdict(True, [f"{subject}{name} ({clear})"])
     marks = [f"{subject}{name} ({'; '.join(reasons)})"] if (reasons := _doubt_reasons(look)) else []
     stripped = look.bone < (BONE_SLICE if len(prepared) == 1 else BONE_VOLUME)
-    return Verdict(False, marks + [NO_SCALP] * stripped)
+    return Verdict(False, marks + [no_scalp] * stripped)
 
 
 def describe(picture: np.ndarray) -> SliceMeasures | None:

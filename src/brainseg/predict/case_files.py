@@ -56,7 +56,8 @@ def segment(
     Raises:
         DataError: it is clearly no axial slice of a head. RunError: the network's answer is not a number.
     """
-    refused, marks = plausibility.assess(predictor.prepared(case.voxels, case.pixel))
+    no_scalp = plausibility.describe_no_scalp(predictor.facts)
+    refused, marks = plausibility.assess(predictor.prepared(case.voxels, case.pixel), no_scalp)
     if refused:
         raise DataError(source.label, "; ".join(marks), "give axial FLAIR slices of a head")
     answer = predictor.segment(case.voxels, case.pixel, numbers=case.slice_numbers, name=case.name, progress=progress)

@@ -129,7 +129,7 @@ def sections(facts: ModelFacts, out_of_fold: CrossValidationSummary | None = Non
         _section("By size of the tumour", "Thirds of the patients, by all tumour pixels of a patient.",
                  table=_groups(facts, folds, "by_size")),
         _section("Where it fails", *_describe_failures(facts, folds)),
-        _section("What it does not know", words.UNKNOWN[source], *words.SCALP.get(source, ())),
+        _section("What it does not know", words.UNKNOWN[source], *_describe_scalp(facts.model)),
         _section("Reference", words.REFERENCE[source]),
         _section("Fairness", words.FAIRNESS[source]),
         _section("Training", _describe_training(facts.model.training)),
@@ -338,6 +338,13 @@ def _describe_worst_institution(scored: NetworkScores) -> str:
 
 def _defined_dice(groups: Mapping[str, GroupDice | SizeGroupDice]) -> dict[str, float]:
     return {name: group.dice for name, group in groups.items() if group.dice is not None}
+
+
+def _describe_scalp(model: ExportedManifest) -> list[str]:
+    """Whether it learned from scans without scalp."""
+    share = model.training.parameters.augmentation.scalp_dropout
+    also = words.ALSO_STRIPPED.format(percent=round(100 * share)) if share else ""
+    return [text.format(also=also) for text in words.SCALP.get(model.protocol.source, ())]
 
 
 def _describe_training(training: Training) -> str:

@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -48,6 +49,7 @@ def run(host: str, port: int, model: Path, root_path: str = "", log_format: LogF
         raise DataError(f"--root-path {root_path}", "is not the path of a folder", "write it as /brainseg")
     with listen(host, port) as listening:
         predictor = Predictor(model, spin=False)  # decoding needs the same cores
+        no_scalp = plausibility.describe_no_scalp(predictor.facts)
         settings = Settings(
             hosts={*LOCAL_HOSTS, *named_hosts(host)},
             token=choose_token(host),
@@ -57,7 +59,7 @@ def run(host: str, port: int, model: Path, root_path: str = "", log_format: LogF
             card=model_card.render_markdown(model_card.parse_facts(predictor.facts, model)),
             sound=make_unchanged_check(model, predictor.session.digest),
         )
-        app = create_app(predictor, plausibility.assess, settings)
+        app = create_app(predictor, partial(plausibility.assess, no_scalp=no_scalp), settings)
         _start_logging(log_format)
         print(f"brainseg: {address(host, listening.getsockname()[1], settings.token, root_path)}", flush=True)
         server_of(app).run([listening])

@@ -8,7 +8,7 @@ import { fromGrid, type Pixel } from "./grid";
 import { findWindow, type Window } from "./intensity";
 import { readModel, type ModelFile } from "./modelFile";
 import { CancelledError, predict, prepare, type Network, type Watch } from "./outliner";
-import { assess } from "./plausibility";
+import { assess, describeNoScalp } from "./plausibility";
 import { readReference } from "./reference";
 import { Refusal } from "./refusal";
 import { binarise, chooseRule, type Choice, type OnGrid } from "./rule";
@@ -64,7 +64,7 @@ export class Engine {
     const { side } = this.network;
     const { found, groups } = await read(given);
     const images = prepare(found.stack, facts, side, pixelOf(found));
-    const verdict = check(found, images, side);
+    const verdict = check(found, images, side, describeNoScalp(this.file.facts.evaluation.test));
     if (watch.cancelled?.()) throw new CancelledError();
     const { levels, apart } = await predict(images, this.network, facts, watch);
     const phantom = facts.model.protocol.source === "phantom" ? [PHANTOM_WARNING] : [];
@@ -111,11 +111,11 @@ export class Engine {
 }
 
 /** What speaks against an answer. Refused is what is no head at all, and a mask in place of a scan. */
-function check(found: Case, images: Uint8Array[], side: number): string[] {
+function check(found: Case, images: Uint8Array[], side: number, noScalp: string): string[] {
   if (hasTwoValues(found.stack)) {
     throw new Refusal(`${found.name}: is a mask by its values, which are only two`, "To compare it with a scan, open the scan, then drop this on Compare with your own mask");
   }
-  const { refused, marks } = assess(images, side);
+  const { refused, marks } = assess(images, side, noScalp);
   if (refused) throw new Refusal(`${found.name}: ${marks.join("; ")}`, "Give axial slices of a head, FLAIR or all three sequences");
   return marks;
 }

@@ -11,6 +11,12 @@ const METADATA = 14; // field of a ModelProto; each entry has a key (1) and a va
 const SEAL = 84; // bytes of the entry that holds the digest of all before it
 const GROUP_TYPES = [3, 4];
 
+/** Of evaluation.json, what is told of a model. */
+export interface Scores {
+  volume?: { dice?: { mean?: number | null } };
+  alone?: { stripped_dice?: number | null };
+}
+
 export interface Facts {
   format: number;
   variant: string;
@@ -22,7 +28,7 @@ export interface Facts {
     protocol: Record<string, unknown> & { source?: string; marks?: string[] };
   };
   rule: { threshold: number; min_component: number; mirror: boolean; temperature?: number };
-  evaluation: { test?: { volume?: { dice?: unknown } } } & Record<string, unknown>;
+  evaluation: { test?: Scores } & Record<string, unknown>;
 }
 
 export interface ModelFile {

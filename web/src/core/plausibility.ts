@@ -1,7 +1,8 @@
 // Does a picture look like an axial slice of a head? The same measures, limits and words as brainseg.inference.plausibility.
 
 import { describe, type SliceMeasures } from "./headMeasures";
-import { percentile } from "./rounding";
+import type { Scores } from "./modelFile";
+import { decimals, percentile } from "./rounding";
 
 const MAX_SLICES = 40; // slices of a volume at most, evenly spaced
 const ROUGH = 0.3;
@@ -9,7 +10,9 @@ const FILLED = 0.35;
 const [CT_RING, CT_GAP, CT_CLIPPED, CT_SPREAD] = [1.5, 0.75, 0.5, 0.2];
 const BONE_VOLUME = 0.4;
 const BONE_SLICE = 0.3;
-const NO_SCALP = "no scalp: a model of whole heads has hardly seen such scans and may miss lesions at the brain's edge";
+const EDGE = " and may miss lesions at the brain's edge";
+const NO_SCALP = `no scalp: a model of whole heads has hardly seen such scans${EDGE}`;
+const MAX_LOSS = 0.02;
 
 type Measure = keyof SliceMeasures;
 
@@ -27,8 +30,18 @@ export interface Verdict {
   marks: string[];
 }
 
+/** The mark for a scan without scalp: with what the model scores on such scans of its own patients, if known. */
+export function describeNoScalp(test: Scores | undefined): string {
+  const without = test?.alone?.stripped_dice;
+  const whole = test?.volume?.dice?.mean;
+  if (without == null || whole == null) return NO_SCALP;
+  const [low, high] = [without, whole].map((dice) => decimals(dice, 2).toFixed(2));
+  const told = `no scalp: on its own test patients this model has a volume Dice of ${low} so, ${high} with scalp`;
+  return whole - without > MAX_LOSS ? told + EDGE : told;
+}
+
 /** `prepared`: slices on the model's grid, bytes, three channels. */
-export function assess(prepared: Uint8Array[], side: number): Verdict {
+export function assess(prepared: Uint8Array[], side: number, noScalp = NO_SCALP): Verdict {
   const step = Math.ceil(prepared.length / MAX_SLICES);
   const looks = prepared.filter((_, n) => n % step === 0).map((picture) => describe(picture, side)).filter((look) => look !== null); // prettier-ignore
   if (!looks.length) return { refused: true, marks: ["nothing to see: no more than one grey value and a little noise"] };
@@ -39,7 +52,7 @@ export function assess(prepared: Uint8Array[], side: number): Verdict {
   if (clear) return { refused: true, marks: [`${said} (${clear})`] };
   const reasons = doubtReasons(look);
   const marks = reasons.length ? [`${said} (${reasons.join("; ")})`] : [];
-  if (look.bone < (single ? BONE_SLICE : BONE_VOLUME)) marks.push(NO_SCALP);
+  if (look.bone < (single ? BONE_SLICE : BONE_VOLUME)) marks.push(noScalp);
   return { refused: false, marks };
 }
 
