@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from brainseg import config, errors
+from brainseg import config, errors, files
 from brainseg.data import inputs
 from brainseg.models import backend, manifest
 
@@ -24,12 +24,13 @@ def main() -> None:
     data = dataset.load(PROCESSED, SPLIT, model.protocol.unit)
     manifest.check_data(model, dataset.digests(PROCESSED, SPLIT), SPLIT)
     network = networks.restore(model, WEIGHTS, data.images.shape[1:3])
-    predictions = prediction.predict_for_evaluation(network, data, mirror=params.tta)
-    prediction.write(PREDICTIONS, predictions)
-    result = evaluate.evaluate(
-        data.slices.iloc[predictions.rows], data.masks[predictions.rows], predictions.arrays, params,
-        manifest.protocol(model, tta=params.tta),
-    )  # fmt: skip
+    with files.temporary_beside(PREDICTIONS) as folder:
+        found = prediction.predict_for_evaluation(network, data, mirror=params.tta, folder=folder)
+        prediction.write(PREDICTIONS, found)
+        result = evaluate.evaluate(
+            data.slices.iloc[found.rows], dataset.LazyRows(data.masks, found.rows), found.arrays, params,
+            manifest.protocol(model, tta=params.tta),
+        )  # fmt: skip
     print(evaluate.table(result.report), evaluate.write(result, METRICS), sep="\n")
     mlflow_runs.log_evaluation()
 

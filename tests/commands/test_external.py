@@ -244,7 +244,7 @@ def test_an_answer_that_is_no_number_names_patient_and_slice(tmp_path, monkeypat
     ):
         monkeypatch.setattr(module, name, lambda *_, found=found, **__: found)
     with pytest.raises(RunError, match="patient P6, slice 1: the network's answer is not a number"):
-        external._predict(external.EvaluatedModel(None, None, external.MASK_RULE, None, 1.0), single, mirror=False)
+        external._predict(external.EvaluatedModel(None, None, external.MASK_RULE, None, 1.0), single, False, tmp_path)
 
 
 def test_its_masks_by_themselves_have_the_same_numbers(project, trained):

@@ -135,7 +135,9 @@ def test_the_mark_has_what_the_model_scores_without_scalp(without, whole, told, 
     assert plausibility.assess(implausible.strip(volume, brains), text).marks == [text]
 
 
-@pytest.mark.parametrize("facts", [{}, {"evaluation": {}}, {"evaluation": {"test": {"alone": {"stripped_dice": None}}}}])
+@pytest.mark.parametrize(
+    "facts", [{}, {"evaluation": {}}, {"evaluation": {"test": {"alone": {"stripped_dice": None}}}}]
+)
 def test_a_model_without_such_numbers_is_taken_to_know_whole_heads(facts):
     assert plausibility.describe_no_scalp(facts) == plausibility.NO_SCALP
 

@@ -1,6 +1,7 @@
 """From slices to probabilities: none is lost, and slices and channels keep their order."""
 
 import dataclasses
+import resource
 
 import keras
 import numpy as np
@@ -66,16 +67,47 @@ def test_mirrored_answers_are_turned_back():
     assert np.abs(found[0, 0] - np.rint(255 * (sigmoid + sigmoid[::-1]) / 2)).max() <= 1
 
 
-def test_only_one_channel_is_given():
-    found = prediction.predict_slices(channel_network(2), IMAGES, np.arange(3), mirror=False, only=1)
+def test_flair_alone_is_given_in_every_channel():
+    found = prediction.predict_slices(channel_network(2), dataset.FlairAlone(IMAGES), np.arange(3), mirror=False)
     assert np.abs(found - expected(IMAGES[:3, ..., 1])).max() <= 1
+
+
+@pytest.mark.parametrize(("channels", "depth"), [(lambda x: x[..., 1::3], 9), (lambda x: x[..., 7:8], 9)])
+def test_arrays_on_disk_are_those_in_memory(channels, depth, tmp_path):
+    """Of a network that answers all slices of a window, and of one that answers the slice in the middle."""
+    data = dataset.load(*write_cohort(tmp_path), "patient")
+    network = lambda_network(channels, depth)
+    (tmp_path / "arrays").mkdir()
+    kept, held = (
+        prediction.predict_for_evaluation(network, data, mirror=True, folder=folder).arrays
+        for folder in (tmp_path / "arrays", None)
+    )
+    assert list(kept) == list(held)
+    for name in kept:
+        np.testing.assert_array_equal(kept[name][:], held[name][:])
+        assert name == "flair" or isinstance(kept[name], np.memmap)
+    prediction.write(tmp_path / "kept.npz", prediction.Predictions(data.rows("val", "test"), kept))
+    prediction.write(tmp_path / "held.npz", prediction.Predictions(data.rows("val", "test"), held))
+    assert (tmp_path / "kept.npz").read_bytes() == (tmp_path / "held.npz").read_bytes()
+
+
+def test_a_full_disk_is_an_error_before_the_first_answer(tmp_path):
+    """A write to a memory map for which there is no space would kill the process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            prediction.allocate_on_disk(tmp_path, (4, 1024, 1024), np.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not prediction.allocate_on_disk(tmp_path, (4, 1024, 1024), np.uint8)[:].any()
 
 
 def test_scored_and_written(tmp_path):
     data = dataset.load(*write_cohort(tmp_path), "patient")
     predictions = prediction.predict_for_evaluation(channel_network(1), data, mirror=True)
     assert predictions.rows.tolist() == list(range(16, 32))
-    np.testing.assert_array_equal(predictions.arrays["flair"], data.images[16:, ..., 1])
+    np.testing.assert_array_equal(predictions.arrays["flair"][:], data.images[16:, ..., 1])
     np.testing.assert_array_equal(predictions.arrays["flair_only"], predictions.arrays["model"])
     brains = data.brain(data.rows("val", "test"))
     nothing = predictions.arrays["stripped"][brains == 0]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from brainseg.errors import DataError
 from brainseg.evaluation import evaluate
 from brainseg.experiments import revision
 from brainseg.inference.outlining import Outliner
-from brainseg.io.sequences import CHANNELS, FLAIR
+from brainseg.io.sequences import FLAIR
 from brainseg.models import manifest
 
 FILE = "ensemble.onnx"
@@ -83,20 +82,10 @@ def predict(path: Path, data: Dataset) -> dict[str, np.ndarray]:
     found = {"model": model, "one_slice": model, "flair": data.images[rows][..., FLAIR]}
     if outliner.session.slices > 1:
         found["one_slice"] = np.concatenate([outliner.on_grid(data.images[row : row + 1]) for row in rows])
-    found["flair_only"] = _answer(outliner, data, _FlairAlone(data.images), "FLAIR alone")
+    found["flair_only"] = _answer(outliner, data, dataset.FlairAlone(data.images), "FLAIR alone")
     if stripping.is_known(data, rows):
         found["stripped"] = _answer(outliner, data, stripping.StrippedImages(data), "without scalp")
     return found
-
-
-@dataclass(frozen=True)
-class _FlairAlone:
-    """Images with FLAIR in every channel; indexed by rows."""
-
-    images: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.repeat(self.images[rows][..., FLAIR, None], len(CHANNELS), axis=-1)
 
 
 def _answer(outliner: Outliner, data: Dataset, images: Any, title: str) -> np.ndarray:

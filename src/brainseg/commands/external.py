@@ -79,7 +79,7 @@ def _run(inputs: ExternalInputs, model: Path, out: Path, params: config.Params) 
     with archive.guard_space(out.parent), files.temporary_beside(out) as temporary:
         data = prepare_arrays(inputs, prepare, temporary / "processed")
         if ours:
-            arrays, rule, facts = _predict(ours, data, params.evaluate.tta), ours.rule, ours.manifest
+            arrays, rule, facts = _predict(ours, data, params.evaluate.tta, temporary), ours.rule, ours.manifest
         else:
             ready = prepare_arrays(inputs, prepare, temporary / "ready", predictions=True)
             arrays = {"model": np.uint8(255) * ready.masks, "flair": data.images[..., FLAIR]}
@@ -96,7 +96,7 @@ def _run(inputs: ExternalInputs, model: Path, out: Path, params: config.Params) 
 
 
 def score(
-    data: dataset.Dataset, arrays: dict[str, np.ndarray], rule: Rule, bright: Rule | None, params: config.Evaluate,
+    data: dataset.Dataset, arrays: dict[str, Any], rule: Rule, bright: Rule | None, params: config.Evaluate,
     protocol: dict,
 ) -> ExternalScores:  # fmt: skip
     """Score all slices of ``data`` as the pipeline scores its test slices.
@@ -197,7 +197,7 @@ def _describe_inputs(report: ExternalEvaluation, model: Manifest | None) -> list
     return lines
 
 
-def _predict(model: EvaluatedModel, data: dataset.Dataset, mirror: bool) -> dict[str, np.ndarray]:
+def _predict(model: EvaluatedModel, data: dataset.Dataset, mirror: bool, folder: Path) -> dict[str, Any]:
     """See prediction.predict_for_evaluation. What is the same for FLAIR in every channel is not predicted again."""
     from brainseg.models import backend
 
@@ -206,14 +206,15 @@ def _predict(model: EvaluatedModel, data: dataset.Dataset, mirror: bool) -> dict
 
     network = networks.restore(model.manifest, model.weights, data.images.shape[1:3])
     if not _is_flair_alone(data):
-        return prediction.predict_for_evaluation(network, data, mirror=mirror).arrays
+        return prediction.predict_for_evaluation(network, data, mirror=mirror, folder=folder).arrays
     rows = data.rows("test")
-    whole = prediction.predict_patients(network, data, rows, mirror=mirror)
-    single = whole
+    settings: dict[str, Any] = {"mirror": mirror, "allocate": partial(prediction.allocate_on_disk, folder)}
+    whole = single = prediction.predict_patients(network, data, rows, **settings)
     if prediction.context_of(network, data.images):
         name = partial(prediction.name_slice, data)
-        single = prediction.predict_slices(network, data.images, rows, mirror=mirror, title="one slice", name=name)
-    return {"model": whole, "one_slice": single, "flair_only": whole, "flair": data.images[rows][..., FLAIR]}
+        single = prediction.predict_slices(network, data.images, rows, title="one slice", name=name, **settings)
+    flair = dataset.LazyRows(data.images, rows, FLAIR)
+    return {"model": whole, "one_slice": single, "flair_only": whole, "flair": flair}
 
 
 def _describe_protocol(inputs: ExternalInputs, data: dataset.Dataset, model: Manifest | None, mirror: bool) -> dict:

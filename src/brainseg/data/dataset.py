@@ -3,6 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from brainseg import files
 from brainseg.data import csv_tables
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
+from brainseg.io.sequences import FLAIR
 
 SUBSETS = ("train", "val", "test")
 TRAINED_ON = {"train": ("train",), "train_and_val": ("train", "val"), "all": SUBSETS}  # by train.subset
@@ -70,6 +72,47 @@ class Dataset:
     def counts(self, of: str) -> dict[str, int]:
         """Patients (``of="patient"``) or slices (``of="row"``) in train, val and test."""
         return {s: int(self.slices.loc[self.slices["subset"] == s, of].nunique()) for s in SUBSETS}
+
+
+@dataclass(frozen=True)
+class LazyRows:
+    """Some rows of an array (N, ...) or memory map, read when they are indexed; ``channel``: one of its last axis.
+
+    Indexed by whole numbers or a slice, as the array (n, ...) is that it stands for.
+    """
+
+    array: Any
+    rows: np.ndarray
+    channel: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rest = self.array.shape[1:]
+        return (len(self.rows), *(rest if self.channel is None else rest[:-1]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: Any) -> np.ndarray:
+        found = self.array[self.rows[places]]
+        return found if self.channel is None else found[..., self.channel]
+
+
+@dataclass(frozen=True)
+class FlairAlone:
+    """Images (N, H, W, 3) with FLAIR in every channel; indexed by rows, like the array that they come from."""
+
+    images: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.images.shape
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.repeat(self.images[rows][..., FLAIR, None], self.images.shape[-1], axis=-1)
 
 
 def stack_channels(images: np.ndarray, windows: np.ndarray) -> np.ndarray:

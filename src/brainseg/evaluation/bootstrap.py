@@ -7,6 +7,7 @@ simulated cohorts of 11, 17, 22 and 110 patients (tests/evaluation/test_bootstra
 patients an interval is too narrow.
 """
 
+from collections.abc import Iterator
 from statistics import NormalDist
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
 NORMAL = NormalDist()
+PART = 500  # resamples at a time
 
 
 def summarise(values: ArrayLike, patients: ArrayLike, *, resamples: int, seed: int) -> dict[str, float | int]:
@@ -43,12 +45,18 @@ def interval(values: np.ndarray, patients: ArrayLike, *, resamples: int, seed: i
     sums, sizes = np.bincount(member, weights=values), np.bincount(member)
     if len(sizes) < 2:
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)
-    means = (drawn @ sums) / (drawn @ sizes)
+    means = np.concatenate([(drawn @ sums) / (drawn @ sizes) for drawn in _draw(len(sizes), resamples, seed)])
     left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
     levels = _bca_levels(means, sums.sum() / sizes.sum(), left_out)
     lo, hi = np.quantile(means, levels)
     return float(lo), float(hi)
+
+
+def _draw(patients: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """(n, patients): how often each patient is drawn; in parts, because thousands of patients fill the memory."""
+    generator, chances = np.random.default_rng(seed), np.full(patients, 1 / patients)
+    for start in range(0, resamples, PART):
+        yield generator.multinomial(patients, chances, size=min(PART, resamples - start))
 
 
 def _bca_levels(means: np.ndarray, mean: float, left_out: np.ndarray) -> np.ndarray:

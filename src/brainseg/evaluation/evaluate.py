@@ -18,7 +18,7 @@ from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 from brainseg.evaluation import bootstrap, metrics, results, scoring, tables, temperature, threshold_search
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation, Mean, Summary
-from brainseg.evaluation.scoring import Cohort
+from brainseg.evaluation.scoring import Array, Cohort
 from brainseg.evaluation.threshold_search import THRESHOLDS, Search
 from brainseg.inference import postprocessing
 from brainseg.inference.postprocessing import Rule
@@ -43,8 +43,8 @@ class Result(NamedTuple):
 
 def evaluate(
     cases: pd.DataFrame,
-    masks: np.ndarray,
-    probabilities: dict[str, np.ndarray],
+    masks: Array,
+    probabilities: dict[str, Array],
     params: Evaluate,
     protocol: dict[str, Any],
 ) -> Result:
@@ -53,7 +53,7 @@ def evaluate(
     Args:
         cases: one row per slice, aligned with the arrays: row, patient, institution, subset (val | test),
             slice, tumour_pixels, spacing ("row x column x slice" in mm, or empty).
-        masks: (n, H, W), 0 and 1.
+        masks: (n, H, W), 0 and 1. They and the probabilities may be memory maps: one patient is read at a time.
         probabilities: arrays (n, H, W) uint8, round(255 p): ``model``; ``one_slice``, the model given no neighbours;
             ``flair_only``, given FLAIR in all channels; ``flair``, the FLAIR channel; ``stripped``, the model given
             images without scalp, if their brains are known.
@@ -149,7 +149,7 @@ def table(report: ExternalEvaluation) -> str:
     return "\n".join(lines)
 
 
-def _check(cases: pd.DataFrame, masks: np.ndarray, probabilities: dict[str, np.ndarray]) -> None:
+def _check(cases: pd.DataFrame, masks: Array, probabilities: dict[str, Array]) -> None:
     expected = (len(cases), *masks.shape[1:])
     arrays = {"masks": masks} | {f"probabilities of {name}": array for name, array in probabilities.items()}
     misfits = {
@@ -162,7 +162,7 @@ def _check(cases: pd.DataFrame, masks: np.ndarray, probabilities: dict[str, np.n
     raise_all([Problem("split.csv", f"no {subset} images to evaluate on", fix) for subset in empty], DataError)
 
 
-def _search(cohort: Cohort, probability: np.ndarray, fixed_threshold: float | None, fixed_size: int | None) -> Search:
+def _search(cohort: Cohort, probability: Array, fixed_threshold: float | None, fixed_size: int | None) -> Search:
     """Counts on a cohort for every threshold, including a fixed one, and for every size, or for the fixed size."""
     sizes = threshold_search.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
     thresholds = sorted({*THRESHOLDS} if fixed_threshold is None else {*THRESHOLDS, fixed_threshold})
@@ -175,12 +175,12 @@ def round_threshold(threshold: float) -> float:
     return round(min(max(threshold, least), 1 - least), DECIMALS)
 
 
-def _histogram(cohort: Cohort, probability: np.ndarray) -> np.ndarray:
+def _histogram(cohort: Cohort, probability: Array) -> np.ndarray:
     volumes = cohort.patients(probability, "temperature")
     return np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
 
 
-def _curve(found: Search, rule: Rule, test: Cohort, probability: np.ndarray) -> pd.DataFrame:
+def _curve(found: Search, rule: Rule, test: Cohort, probability: Array) -> pd.DataFrame:
     """Validation scores by threshold at the chosen size: Dice and IoU are means over volumes, the others pooled.
 
     ``test_dice`` shows the reader how much the choice matters; it is not used to make it.

@@ -117,25 +117,26 @@ def surface_dice(distances: tuple[np.ndarray, np.ndarray], tolerance: float) -> 
     return float(_ratio(np.count_nonzero(both <= tolerance), both.size))
 
 
-def keras_dice_batch_soft(reference: np.ndarray, probability: np.ndarray) -> float:
+def keras_dice_batch_soft(reference: Any, probability: Any) -> float:
     """The "dice" of older Keras projects, only for comparison with them.
 
     (2 sum(r p) + 100) / (sum(r) + sum(p) + 100) over the flattened batch of 32 slices, averaged over
-    the batches; a last batch with fewer slices has the same weight. Masks (n, H, W), probabilities uint8.
+    the batches; a last batch with fewer slices has the same weight. Masks (n, H, W), probabilities uint8; arrays, or
+    anything that is sliced like one.
     """
     sums = _batch_sums(reference, probability)
     scores = [(2 * both + KERAS_SMOOTH) / (r + p + KERAS_SMOOTH) for both, r, p in sums]
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def keras_iou_batch_soft(reference: np.ndarray, probability: np.ndarray) -> float:
+def keras_iou_batch_soft(reference: Any, probability: Any) -> float:
     """The "iou" of the same projects: (sum(r p) + 100) / (sum(r) + sum(p) - sum(r p) + 100) by batch of 32."""
     sums = _batch_sums(reference, probability)
     scores = [(both + KERAS_SMOOTH) / (r + p - both + KERAS_SMOOTH) for both, r, p in sums]
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def _batch_sums(reference: np.ndarray, probability: np.ndarray) -> Iterator[tuple[float, float, float]]:
+def _batch_sums(reference: Any, probability: Any) -> Iterator[tuple[float, float, float]]:
     values = np.arange(256) / 255
     for start in range(0, len(reference), KERAS_BATCH):
         joint = histogram(reference[start : start + KERAS_BATCH], probability[start : start + KERAS_BATCH])

@@ -22,6 +22,7 @@ CALIBRATION_BINS = 10
 MEANS, BEFORE = ("mean_probability", "observed_frequency"), "_before"  # columns of calibration.csv, and their end
 SIZES = ("small", "medium", "large")
 LESS_INPUT = ("flair_only", "stripped")  # probabilities of the same model given less; columns of patients' Dice
+Array = np.ndarray | Any  # or what is indexed like one: dataset.LazyRows, temperature.Calibrated
 Summarise = Callable[[pd.Series, pd.Series], dict[str, Any]]  # values, patients -> the fields of results.Mean
 
 
@@ -34,19 +35,22 @@ class Measure(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """The slices of one subset. The index of ``cases`` is the position in ``masks`` (n, H, W) of all subsets."""
+    """The slices of one subset. The index of ``cases`` is the position in ``masks`` (n, H, W) of all subsets.
+
+    One patient is in memory at a time: ``masks`` and probabilities may be memory maps, or anything indexed like them.
+    """
 
     cases: pd.DataFrame
-    masks: np.ndarray
+    masks: Array
 
-    def patients(self, probability: np.ndarray, title: str) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
+    def patients(self, probability: Array, title: str) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
         """For each patient: rows in slice order, reference (S, H, W) bool, probability (S, H, W) uint8."""
         groups = self.cases.sort_values(["patient", "slice"]).groupby("patient")
         for _, rows in tqdm(groups, desc=title, unit="patient", leave=False, disable=None):
             yield rows, self.masks[rows.index] > 0, probability[rows.index]
 
     def search(
-        self, probability: np.ndarray, thresholds: Sequence[float], sizes: Sequence[int], title: str
+        self, probability: Array, thresholds: Sequence[float], sizes: Sequence[int], title: str
     ) -> threshold_search.Search:
         """Counts of each patient under each threshold and minimum component size."""
         volumes = ((reference, values) for _, reference, values in self.patients(probability, title))
@@ -54,7 +58,7 @@ class Cohort(NamedTuple):
 
 
 def per_slice(
-    cohort: Cohort, probability: np.ndarray, rule: postprocessing.Rule, tolerance: float, unit: str, title: str
+    cohort: Cohort, probability: Array, rule: postprocessing.Rule, tolerance: float, unit: str, title: str
 ) -> pd.DataFrame:
     """Counts, Dice, IoU, HD95 and surface Dice of each slice; lengths and ``tolerance`` in ``unit`` (px | mm).
 
@@ -95,7 +99,7 @@ def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def add_less_input(
-    patients: pd.DataFrame, cohort: Cohort, probabilities: dict[str, np.ndarray], rule: postprocessing.Rule
+    patients: pd.DataFrame, cohort: Cohort, probabilities: dict[str, Array], rule: postprocessing.Rule
 ) -> pd.DataFrame:  # fmt: skip
     """``patients`` with the volume Dice of the same model given FLAIR in all channels, or images without scalp."""
     for name in LESS_INPUT:
@@ -117,8 +121,8 @@ def score_blocks(slices: pd.DataFrame, unit: str, summarise: Summarise) -> dict[
 
 
 def score(
-    cohort: Cohort, table: pd.DataFrame, patients: pd.DataFrame, probabilities: dict[str, np.ndarray],
-    before: np.ndarray, rule: postprocessing.Rule, measure: Measure, bins: pd.DataFrame | None, cases: pd.DataFrame,
+    cohort: Cohort, table: pd.DataFrame, patients: pd.DataFrame, probabilities: dict[str, Array],
+    before: Array, rule: postprocessing.Rule, measure: Measure, bins: pd.DataFrame | None, cases: pd.DataFrame,
 ) -> dict[str, Any]:  # fmt: skip
     """All numbers of a cohort.
 
@@ -139,9 +143,7 @@ def score(
     return found
 
 
-def score_baselines(
-    test: Cohort, flair: np.ndarray, bright: postprocessing.Rule | None, measure: Measure
-) -> dict[str, Any]:
+def score_baselines(test: Cohort, flair: Array, bright: postprocessing.Rule | None, measure: Measure) -> dict[str, Any]:
     """Scores without a network: nothing predicted, and a threshold on FLAIR if its rule is known."""
     nothing = np.broadcast_to(np.uint8(0), flair.shape)
     empty = per_slice(test, nothing, postprocessing.Rule(0.5, 0), measure.tolerance, measure.unit, "empty baseline")
@@ -204,7 +206,7 @@ def _group(patients: pd.DataFrame, summarise: Summarise) -> dict[str, float]:
     return {"n": len(patients), "dice": dice["mean"], "lo": dice["lo"], "hi": dice["hi"]}
 
 
-def calibration(cohort: Cohort, probability: np.ndarray, before: np.ndarray | None = None) -> pd.DataFrame:
+def calibration(cohort: Cohort, probability: Array, before: Array | None = None) -> pd.DataFrame:
     """Pixels in ten bins of predicted probability: their number, mean probability and share of tumour.
 
     Args:
@@ -247,7 +249,7 @@ def calibration_block(bins: pd.DataFrame) -> dict[str, float]:
 
 
 def _alone(
-    cohort: Cohort, patients: pd.DataFrame, one_slice: np.ndarray, rule: postprocessing.Rule
+    cohort: Cohort, patients: pd.DataFrame, one_slice: Array, rule: postprocessing.Rule
 ) -> dict[str, float]:  # fmt: skip
     """Mean volume Dice of the same model given less: each slice alone; FLAIR in all channels; images without scalp."""
     alone = cohort.search(one_slice, [rule.threshold], [0], "one slice")
@@ -255,8 +257,9 @@ def _alone(
     return {"one_slice_dice": alone.mean_dice()[0, 0], **patients.filter(names).mean().to_dict()}
 
 
-def _keras(cohort: Cohort, probability: np.ndarray) -> dict[str, float]:
-    reference, values = cohort.masks[cohort.cases.index], probability[cohort.cases.index]
+def _keras(cohort: Cohort, probability: Array) -> dict[str, float]:
+    rows = cohort.cases.index.to_numpy()
+    reference, values = dataset.LazyRows(cohort.masks, rows), dataset.LazyRows(probability, rows)
     return {
         "dice_batch_soft": metrics.keras_dice_batch_soft(reference, values),
         "iou_batch_soft": metrics.keras_iou_batch_soft(reference, values),

@@ -1,5 +1,8 @@
 """The temperature that calibrates a model's probabilities: the one under which validation masks are most likely."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from scipy import optimize
 
@@ -34,11 +37,26 @@ def fit(joint: np.ndarray) -> float:
     return round(float(np.exp(best.x)), DECIMALS)
 
 
-def apply(arrays: dict[str, np.ndarray], temperature: float) -> dict[str, np.ndarray]:
-    """The arrays of ``evaluate.evaluate`` with calibrated probabilities; ``flair`` holds intensities and stays.
+@dataclass(frozen=True)
+class Calibrated:
+    """An array (n, H, W) of probabilities in 255ths whose parts are calibrated when they are read."""
 
-    An array that has two names is calibrated once.
-    """
-    once = {id(array): array for name, array in arrays.items() if name != "flair"}
-    calibrated = {key: probabilities.calibrate(array, temperature) for key, array in once.items()}
-    return {name: array if name == "flair" else calibrated[id(array)] for name, array in arrays.items()}
+    array: Any
+    temperature: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, places: Any) -> np.ndarray:
+        return probabilities.calibrate(self.array[places], self.temperature)
+
+
+def apply(arrays: dict[str, Any], temperature: float) -> dict[str, Any]:
+    """The arrays of ``evaluate.evaluate`` with calibrated probabilities; ``flair`` holds intensities and stays."""
+    if temperature == NONE:
+        return arrays
+    return {name: array if name == "flair" else Calibrated(array, temperature) for name, array in arrays.items()}

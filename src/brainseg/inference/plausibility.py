@@ -88,10 +88,15 @@ def describe_no_scalp(facts: Mapping[str, Any]) -> str:
         facts: the metadata of the model's file, see ``onnx_session``.
     """
     test = (facts.get("evaluation") or {}).get("test") or {}
-    without, whole = (test.get("alone") or {}).get("stripped_dice"), (test.get("volume") or {}).get("dice", {}).get("mean")
+    without, whole = (
+        (test.get("alone") or {}).get("stripped_dice"),
+        (test.get("volume") or {}).get("dice", {}).get("mean"),
+    )
     if without is None or whole is None:
         return NO_SCALP
-    told = f"no scalp: on its own test patients this model has a volume Dice of {without:.2f} so, {whole:.2f} with scalp"
+    told = (
+        f"no scalp: on its own test patients this model has a volume Dice of {without:.2f} so, {whole:.2f} with scalp"
+    )
     return told + (EDGE if whole - without > MAX_LOSS else "")
 
 

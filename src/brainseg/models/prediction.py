@@ -1,10 +1,12 @@
 """From slices to probabilities. All batches have the same shape, so that nothing is compiled twice."""
 
+import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -12,11 +14,12 @@ from tqdm import tqdm
 
 from brainseg import files
 from brainseg.data.brains import stripping
-from brainseg.data.dataset import Dataset, stack_channels
+from brainseg.data.dataset import Dataset, FlairAlone, LazyRows, stack_channels
 from brainseg.errors import RunError
 from brainseg.inference import probabilities
 from brainseg.io.sequences import FLAIR
 
+ZEROS = 2**20  # bytes at a time
 NOWHERE = -1  # the place of a row that was not asked for
 CALMER = "lower train.learning_rate or set train.precision: float32; the last checkpoint is kept"
 
@@ -25,34 +28,62 @@ class Predictions(NamedTuple):
     """``rows``: (n,) rows of the data set; ``arrays``: name → (n, H, W) uint8, probabilities times 255."""
 
     rows: np.ndarray
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Any]
 
 
-def predict_for_evaluation(network: keras.Model, data: Dataset, mirror: bool) -> Predictions:
+class Allocate(Protocol):
+    """Make an array of a shape and a type, filled with 0, in memory or on disk."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray: ...
+
+
+def predict_for_evaluation(
+    network: keras.Model, data: Dataset, mirror: bool, folder: Path | None = None
+) -> Predictions:
     """Predict what evaluation compares on validation and test slices.
 
-    ``model``: the network with its full input; ``one_slice``: with copies of the slice instead of its neighbours;
-    ``flair_only``: with FLAIR in all channels; ``stripped``: without scalp, where the brain is known; ``flair``: the
-    FLAIR intensities themselves.
+    Args:
+        folder: holds the arrays, as memory maps, so that memory stays the same however many slices there are; None:
+            they are in memory.
+
+    Returns:
+
+        ``model``: the network with its full input; ``one_slice``: with copies of the slice instead of its neighbours;
+        ``flair_only``: with FLAIR in all channels; ``stripped``: without scalp, where the brain is known; ``flair``:
+        the FLAIR intensities themselves.
 
     Raises:
         RunError: the network's answer for a slice is not a number.
     """
     rows = data.rows("val", "test")
-    whole = partial(predict_patients, network, data, rows, mirror=mirror)
-    single = partial(predict_slices, network, data.images, rows, mirror=mirror, name=partial(name_slice, data))
-    model = whole(title="predict")
+    allocate: Allocate = np.zeros if folder is None else partial(allocate_on_disk, folder)
+    settings: dict[str, Any] = {"mirror": mirror, "allocate": allocate}
+
+    def predict(images: Any, title: str) -> np.ndarray:  # images: the memory map, or what looks like it
+        return predict_patients(network, replace(data, images=images), rows, title=title, **settings)
+
+    model = one_slice = predict(data.images, "predict")
+    if context_of(network, data.images):
+        name = partial(name_slice, data)
+        one_slice = predict_slices(network, data.images, rows, title="one slice", name=name, **settings)
     arrays = {
         "model": model,
-        "one_slice": model if context_of(network, data.images) == 0 else single(title="one slice"),
-        "flair_only": whole(only=FLAIR, title="FLAIR alone"),
-        "flair": data.images[rows][..., FLAIR],
+        "one_slice": one_slice,
+        "flair_only": predict(FlairAlone(data.images), "FLAIR alone"),
+        "flair": LazyRows(data.images, rows, FLAIR),
     }
     if stripping.is_known(data, rows):
-        images: Any = stripping.StrippedImages(data)  # looks like the memory map that it stands for
-        data = replace(data, images=images)
-        arrays["stripped"] = predict_patients(network, data, rows, mirror=mirror, title="without scalp")
+        arrays["stripped"] = predict(stripping.StrippedImages(data), "without scalp")
     return Predictions(rows, arrays)
+
+
+def allocate_on_disk(folder: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A memory map of a new file in ``folder``. Zeros are written, so that a full disk is an error and not a signal."""
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".array", delete=False) as file:
+        left = math.prod(shape) * np.dtype(dtype).itemsize
+        for start in range(0, left, ZEROS):
+            file.write(bytes(min(ZEROS, left - start)))
+    return np.memmap(file.name, dtype, "r+", shape=shape)
 
 
 def write(path: Path, predictions: Predictions) -> None:
@@ -109,34 +140,39 @@ def validate_batches(
 
 
 def predict_patients(
-    network: keras.Model, data: Dataset, rows: np.ndarray, *, mirror: bool, only: int | None = None,
-    batch_size: int = 16, title: str = "predict",
+    network: keras.Model, data: Dataset, rows: np.ndarray, *, mirror: bool, batch_size: int = 16,
+    title: str = "predict", allocate: Allocate = np.zeros,
 ) -> np.ndarray:  # fmt: skip
     """``predict_slices`` for whole patients; each slice is given to the network with its neighbours.
 
     The windows of a volumetric network overlap by half. Where several windows predict a slice, the mean is taken.
     """
     context = context_of(network, data.images)
-    settings: dict[str, Any] = {"mirror": mirror, "only": only, "batch_size": batch_size, "title": title}
+    settings: dict[str, Any] = {"mirror": mirror, "batch_size": batch_size, "title": title}
     name = partial(name_slice, data)
     if not is_volumetric(network):
-        return predict_slices(network, data.images, data.windows_around(rows, context), name=name, **settings)
+        around = data.windows_around(rows, context)
+        return predict_slices(network, data.images, around, name=name, allocate=allocate, **settings)
     windows = data.tiles(rows, context, max(1, context))
     place = np.full(len(data.images), NOWHERE)
     place[rows] = np.arange(len(rows))
-    total, count = np.zeros((len(rows), *data.images.shape[1:3]), np.uint16), np.zeros(len(rows), np.uint16)
+    shape = (len(rows), *data.images.shape[1:3])
+    total, count, out = allocate(shape, np.uint16), np.zeros(len(rows), np.uint16), allocate(shape, np.uint8)
     for part, p in _predict_batches(network, data.images, windows, **settings):
         for window, predicted in zip(windows[part], p, strict=True):
             levels = probabilities.to_255ths(np.moveaxis(predicted, -1, 0), window, name)
             for row in np.intersect1d(window, rows):  # a repeated last slice counts once
                 total[place[row]] += levels[list(window).index(row)]
                 count[place[row]] += 1
-    return np.rint(total / count[:, None, None]).astype(np.uint8)
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        out[part] = np.rint(total[part] / count[part, None, None])
+    return out
 
 
 def predict_slices(
-    network: keras.Model, images: np.ndarray, rows: np.ndarray, *, mirror: bool, only: int | None = None,
-    batch_size: int = 16, title: str = "predict", name: Callable[[int], str] = "row {}".format,
+    network: keras.Model, images: np.ndarray, rows: np.ndarray, *, mirror: bool, batch_size: int = 16,
+    title: str = "predict", name: Callable[[int], str] = "row {}".format, allocate: Allocate = np.zeros,
 ) -> np.ndarray:  # fmt: skip
     """The probability of tumour for each pixel, times 255 and rounded.
 
@@ -144,9 +180,9 @@ def predict_slices(
         images: (N, H, W, C) uint8.
         rows: (n,) slices, each given to the network without neighbours; or (n, K) slices, each between its neighbours.
         mirror: average with the prediction for the slice mirrored left to right.
-        only: give the network only this channel, in all channels.
         title: of the progress bar.
         name: what errors call the slice in a row of ``images``.
+        allocate: makes the array that is returned.
 
     Returns:
         (n, H, W) uint8, ``round(255 * p)``.
@@ -157,10 +193,8 @@ def predict_slices(
     rows = np.asarray(rows)
     size = 2 * context_of(network, images) + 1
     windows = np.repeat(rows[:, None], size, 1) if rows.ndim == 1 else rows
-    out = np.empty((len(rows), *images.shape[1:3]), np.uint8)
-    for part, p in _predict_batches(
-        network, images, windows, mirror=mirror, only=only, batch_size=batch_size, title=title
-    ):
+    out = allocate((len(rows), *images.shape[1:3]), np.uint8)
+    for part, p in _predict_batches(network, images, windows, mirror=mirror, batch_size=batch_size, title=title):
         centres = windows[part][:, size // 2]
         out[part] = probabilities.to_255ths(p[..., p.shape[-1] // 2], centres, name)
     return out
@@ -173,17 +207,13 @@ def name_slice(data: Dataset, row: int) -> str:
 
 
 def _predict_batches(
-    network: keras.Model, images: np.ndarray, windows: np.ndarray, *, mirror: bool, only: int | None,
-    batch_size: int, title: str,
+    network: keras.Model, images: np.ndarray, windows: np.ndarray, *, mirror: bool, batch_size: int, title: str
 ) -> Iterator[tuple[slice, np.ndarray]]:  # fmt: skip
     """Yield (slice of ``windows``, probabilities (b, H, W, M)) batch by batch."""
     for part, batch in tqdm(
         _iterate_batches(images, windows, batch_size), total=-(-len(windows) // batch_size), desc=title, unit="batch",
         mininterval=1, leave=False, disable=None,
     ):  # fmt: skip
-        if only is not None:
-            flair = batch[..., only :: images.shape[-1]]
-            batch = np.repeat(flair, images.shape[-1], axis=-1)
         p = _sigmoid(network.predict_on_batch(batch))
         if mirror:
             p = (p + _sigmoid(network.predict_on_batch(batch[:, :, ::-1]))[:, :, ::-1]) / 2

@@ -1,5 +1,7 @@
 """The render stage: metrics/plots/*.png and metrics/report.html from a run's tables and arrays."""
 
+import math
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -124,20 +126,41 @@ def _load_predictions(
 ) -> np.ndarray:
     """The scored masks of the picked slices: each volume is binarised and cleaned as in evaluation."""
     rule = results.rule_of(protocol)
-    with (
-        guard(path, "run: dvc repro -f evaluate", IntegrityError),
-        np.load(path, allow_pickle=False) as stored,  # compressed, so reading a part takes as long as reading all
-    ):
-        rows, found = pd.Index(stored["row"]), probabilities.calibrate(stored["probability"], protocol.temperature)
     test = per_slice[per_slice["subset"] == "test"].sort_values("slice")
     volumes = test.groupby("patient")["row"].agg(list)
+    with guard(path, "run: dvc repro -f evaluate", IntegrityError), np.load(path, allow_pickle=False) as stored:
+        rows = pd.Index(stored["row"])
+    places = {patient: rows.get_indexer(volumes[patient]) for patient in picked["patient"]}
+    if unknown := [patient for patient, found in places.items() if (found < 0).any()]:
+        raise _other_run(path, unknown)
+    wanted = np.unique(np.concatenate(list(places.values())))
+    with guard(path, "run: dvc repro -f evaluate", IntegrityError):
+        found = probabilities.calibrate(_read_rows(path, "probability", wanted), protocol.temperature)
     predictions = np.zeros_like(like)
     for i, (patient, row) in enumerate(zip(picked["patient"], picked["row"], strict=True)):
-        places = rows.get_indexer(volumes[patient])
-        if (places < 0).any():
-            raise _other_run(path, [patient])
-        predictions[i] = postprocessing.binarise(found[places], rule)[volumes[patient].index(row)]
+        volume = found[np.searchsorted(wanted, places[patient])]
+        predictions[i] = postprocessing.binarise(volume, rule)[volumes[patient].index(row)]
     return predictions
+
+
+def _read_rows(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
+    """Some rows, in rising order, of an array in a compressed .npz: the others are read and dropped one by one.
+
+    Raises:
+        ValueError, EOFError, OSError, KeyError: the file is damaged.
+    """
+    with zipfile.ZipFile(path) as stored, stored.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        shape, by_column, kind = np.lib.format.read_array_header_1_0(member)
+        if version != (1, 0) or by_column:
+            raise ValueError(f"{name} is stored in another way than evaluate does")
+        size, kept, wanted = math.prod(shape[1:]) * kind.itemsize, [], set(rows.tolist())
+        for row in range(shape[0]):  # to the end, where the sum of the whole member is checked
+            content = member.read(size)
+            if row in wanted:
+                kept.append(np.frombuffer(content, kind).reshape(shape[1:]))
+        member.read(1)
+    return np.stack(kept)
 
 
 def _other_run(path: Path, patients: Iterable[str]) -> IntegrityError:
