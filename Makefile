@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro restore cross-validate test test-slow torture lint bench notebook page site serve ui push pull
+.PHONY: help setup demo repro restore cross-validate test test-slow torture lint hooks bench notebook page site wheel release serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -68,6 +68,9 @@ lint: setup ## style, types and walls
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+hooks: setup ## what each commit is checked for, on all files; .venv/bin/pre-commit install: before each commit
+	$(BIN)/pre-commit run --all-files
+
 bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=0: without the trainings to a Dice of 0.80
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/training.py $(addprefix --dice=,$(DICE))
@@ -85,6 +88,12 @@ page: setup ## build the viewer page into the package, where it is missing or ol
 
 site: pull ## build the page as a static site in site/ that computes in the browser; OUT=folder
 	$(BIN)/python -m tools.build_site $(OUT)
+
+wheel: setup ## build the package with page and released model into dist/, to be installed without a clone; OUT=folder
+	$(BIN)/python -m tools.build_wheel $(OUT)
+
+release: setup ## wheel, released model and their digests into dist/; TAG=v1.2.3, OUT=folder
+	$(BIN)/python -m tools.build_release $(TAG) $(or $(OUT),dist)
 
 ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1

@@ -5,7 +5,9 @@ import json
 import struct
 import tempfile
 import tokenize
+import tomllib
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,13 @@ def test_all_problems_are_printed_and_kept(capsys, project_root):
         (OSError(errno.ENOSPC, "full", "/"), 3, "bytes free"),
         (MemoryError(), 5, "lower train.batch_size"),
         (ZeroDivisionError("oops"), 1, "this is a bug"),
+        (
+            ModuleNotFoundError("no uvicorn", name="uvicorn"),
+            3,
+            "uvicorn: is not installed. Fix: pip install 'brainseg-lgg[serve]'",
+        ),
+        (ModuleNotFoundError("no pandas", name="pandas.core"), 3, "pip install 'brainseg-lgg[train]'"),
+        (ModuleNotFoundError("no such module", name="brainseg.nothing"), 1, "this is a bug"),
     ],
 )
 def test_codes(capsys, error, code, said):
@@ -101,6 +110,12 @@ def test_debug_shows_the_traceback(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         errors.run(fail_with(ValueError("x")))
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_name_that_pip_is_told_is_the_projects_own():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == errors.DISTRIBUTION
+    assert {"serve", "train", "medical"} <= set(project["optional-dependencies"])
 
 
 def test_no_problems_no_error():

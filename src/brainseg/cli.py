@@ -100,8 +100,10 @@ def _find_project() -> Path | None:
 def _find_model(model: Path) -> Path:
     """The model's file: one that is named, ``best`` among the released ones, else that of the project around.
 
+    Where none is named and no project is around this folder, it is the one that came with the package.
+
     Raises:
-        IntegrityError: there is none of a released name, or none is named and no project is around this folder.
+        IntegrityError: there is none of a released name, or none at all.
     """
     if model.is_file():
         return model
@@ -109,12 +111,19 @@ def _find_model(model: Path) -> Path:
     if not model.suffix and len(model.parts) == 1:
         released = top / RELEASED / f"{model}.onnx"
         if not released.exists():
-            raise errors.IntegrityError(model, f"there is no {released}", f"make pull MODEL={model}, or name a file")
+            fix = f"make pull MODEL={model} in a clone of the project, or name a file"
+            raise errors.IntegrityError(model, f"there is no {released}", fix)
         return released if top != Path.cwd() else RELEASED / f"{model}.onnx"
     if model != MODEL:
         return model
     if _find_project():
         return model if top == Path.cwd() else top / model
+    from brainseg.inference.predictor import PACKAGED
+
+    if PACKAGED.is_file():
+        origin = f"released with {errors.DISTRIBUTION} {__version__}"
+        print(f"model: {PACKAGED}, {origin}; another: --model FILE", file=sys.stderr)
+        return PACKAGED
     fix = "name its file: --model FILE (make pull in a clone of the project fetches the released one)"
     raise errors.IntegrityError(model, "there is no model, and no project around this folder", fix)
 

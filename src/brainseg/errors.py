@@ -19,10 +19,13 @@ from typing import NamedTuple, TypeVar
 
 from brainseg import files
 
+DISTRIBUTION = "brainseg-lgg"  # what pip calls this package, as in pyproject.toml
 Answer = TypeVar("Answer")
 # user:password@ before a host. An unescaped / may be in a password; after a number that is a port, it begins the path.
 _USER = re.compile(r"://(?:[^/\s]*@|[^/\s:@\[]*:(?!\d+(?:[/\s]|$))\S*@)")
 _SIGNED = re.compile(r"([?&][\w-]*(?:password|passwd|pwd|token|secret|signature|sig)=)[^&\s'\"]+", re.IGNORECASE)
+# Modules that the extra ``serve`` brings. ``io`` asks for those of ``medical``, and all others are for training.
+_SERVING = {"fastapi", "multipart", "prometheus_client", "python_multipart", "starlette", "uvicorn"}
 _SHOWN = 5  # problems of one kind that are printed
 _PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EROFS}
 
@@ -182,6 +185,10 @@ def as_brainseg_error(error: Exception) -> BrainsegError:
     if isinstance(error, OSError) and error.filename and error.errno in _PATH_ERRORS:
         fix = "check the path and its permissions; dvc repro makes the files that a stage reads"
         return MachineError(error.filename or ".", str(error.strerror), fix)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "brainseg":
+        package = error.name.partition(".")[0]
+        extra = "serve" if package in _SERVING else "train"
+        return MachineError(package, "is not installed", describe_install(extra))
     if is_out_of_memory(error):
         return RunError("memory", "out of memory", "lower train.batch_size or close other programs")
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -251,8 +258,8 @@ def lack_library(what: str, library: str, extra: str = "medical") -> MachineErro
 
 
 def describe_install(extra: str) -> str:
-    """The command that installs an extra of this package."""
-    return f"pip install '.[{extra}]' in a clone of the project"
+    """The command that installs an extra of this package. pip leaves the package itself as it is, from a clone too."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def show_some(names: Sequence[str], most: int) -> str:

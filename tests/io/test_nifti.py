@@ -386,7 +386,7 @@ def test_without_nibabel_the_fix_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(MachineError, match="NIfTI: needs nibabel") as caught:
         read(tmp_path, PLAIN)
-    assert caught.value.problems[0].fix == "pip install '.[medical]' in a clone of the project"
+    assert caught.value.problems[0].fix == "pip install 'brainseg-lgg[medical]'"
 
 
 def test_half_of_a_pair_whose_other_half_has_too_long_a_name_is_alone(tmp_path):

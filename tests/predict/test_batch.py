@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg import cli
+from brainseg import __version__, cli
 from brainseg.errors import DataError, RunError
+from brainseg.inference import predictor
 from brainseg.inference.chosen_rule import RuleChoice
 from brainseg.inference.decoding import Decoders
 from brainseg.io import nifti as niftis
@@ -185,7 +186,7 @@ def test_a_seg_that_lacked_its_library_is_made_once_that_is_there(tmp_path, monk
     with monkeypatch.context() as without:
         without.setattr("brainseg.io.dicom.seg_writer.is_available", lambda: False)
         run(tmp_path / "s", tmp_path / "out")
-        assert "pip install '.[medical]' in a clone" in table(tmp_path / "out")["s"]["warnings"]
+        assert "pip install 'brainseg-lgg[medical]'" in table(tmp_path / "out")["s"]["warnings"]
         assert run(tmp_path / "s", tmp_path / "out").asked == []
     assert len(run(tmp_path / "s", tmp_path / "out").asked) == 1
     row = table(tmp_path / "out")["s"]
@@ -803,6 +804,29 @@ def test_the_command_works_anywhere_and_names_what_is_missing(tmp_path, monkeypa
     told = capsys.readouterr().err
     assert end.value.code == 4 and "models/unet.onnx" in told and "--model FILE" in told
     assert {path.name for path in tmp_path.iterdir()} <= {"root"}
+
+
+def test_without_a_project_it_takes_the_model_of_the_package_and_says_so(tmp_path, monkeypatch, capsys):
+    packaged = tmp_path / "site-packages/brainseg/released/unet.onnx"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT")
+    monkeypatch.setattr(predictor, "PACKAGED", packaged)
+    assert cli._find_model(cli.MODEL) == packaged
+    assert capsys.readouterr().err == (
+        f"model: {packaged}, released with brainseg-lgg {__version__}; another: --model FILE\n"
+    )
+    assert cli._find_model(Path("other.onnx")) == Path("other.onnx")
+    opened = []
+    monkeypatch.setattr(predictor.Outliner, "__init__", lambda self, path, **_: opened.append(path))
+    predictor.Predictor()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/unet.onnx").touch()
+    predictor.Predictor()
+    assert opened == [packaged, cli.MODEL]
+    (tmp_path / "dvc.yaml").touch()
+    assert cli._find_model(cli.MODEL) == cli.MODEL and not capsys.readouterr().err
 
 
 def test_a_subfolder_of_a_project_has_its_model(tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ from tests.support.toy_pipeline import PROJECT
 
 FILES = ("requirements.txt", "requirements-gpu.txt")
 TARGETS = [
-    *("help", "setup", "demo", "repro", "restore", "cross-validate", "test", "test-slow", "torture", "lint", "bench"),
-    *("notebook", "serve", "page", "site", "ui", "push", "pull"),
+    *("help", "setup", "demo", "repro", "restore", "cross-validate", "test", "test-slow", "torture", "lint"),
+    *("hooks", "bench", "notebook", "serve", "page", "site", "wheel", "release", "ui", "push", "pull"),
 ]
 
 

@@ -359,7 +359,7 @@ def test_without_mlflow_the_fix_is_to_install_it(tree, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(errors.MachineError) as caught:
         registry.run(tree)
-    assert "pip install '.[train]' in a clone of the project" in caught.value.lines()[0]
+    assert "pip install 'brainseg-lgg[train]'" in caught.value.lines()[0]
 
 
 def free_port():

@@ -194,4 +194,3 @@ export function guardLeaving(): void {
     if (state.unsaved || isWaiting()) event.preventDefault();
   });
 }
-

@@ -57,4 +57,3 @@ function take(): void {
 function tell(text: string): void {
   element("model-state").textContent = text;
 }
-

@@ -10,20 +10,26 @@ import numpy as np
 from brainseg.inference import cases
 from brainseg.inference.outlining import Outliner, Segmentation
 
+MODEL = Path("models/unet.onnx")  # below the project's top folder
+PACKAGED = Path(__file__).parents[1] / "released/unet.onnx"  # tools/build_wheel.py puts it there; a clone has none
+
 
 class Predictor(Outliner):
     """A model that outlines arrays and files. Safe to call from several threads."""
 
-    def __init__(self, path: Path | str = "models/unet.onnx", *, threads: int | None = None, spin: bool = True):
+    def __init__(self, path: Path | str | None = None, *, threads: int | None = None, spin: bool = True):
         """Open a model.
 
         Args:
+            path: None for ``models/unet.onnx``, or for the released model in the package where there is no such file.
             threads: None for all cores.
             spin: False if other work shares the cores, as in a server: a little slower, but idle threads sleep.
 
         Raises:
             IntegrityError, MachineError: see ``onnx_session.Session``.
         """
+        if path is None:
+            path = PACKAGED if PACKAGED.is_file() and not MODEL.exists() else MODEL
         super().__init__(path, threads=threads, spin=spin)
 
     def __call__(self, image: np.ndarray | Path | str) -> tuple[np.ndarray, np.ndarray]:

@@ -83,7 +83,7 @@ class Jobs:
                 return answer.result()
             if left.done():
                 raise client_left()
-            raise Refusal(503, "it took too long", "send less at once", code=5, 
+            raise Refusal(503, "it took too long", "send less at once", code=5,
                           headers={"Retry-After": str(int(limits.RETRY_AFTER))})  # fmt: skip
         finally:
             left.cancel()

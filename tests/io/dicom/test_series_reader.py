@@ -416,4 +416,4 @@ def test_without_pydicom_the_fix_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(MachineError, match="DICOM: needs pydicom") as caught:
         series_reader.read_series([tmp_path / "a.dcm"], "a")
-    assert caught.value.problems[0].fix == "pip install '.[medical]' in a clone of the project"
+    assert caught.value.problems[0].fix == "pip install 'brainseg-lgg[medical]'"
