@@ -1,4 +1,4 @@
-"""Write docs/reference/model-card.md from the files of a run: manifest, evaluation, and cross-validation if there is one."""
+"""Write docs/reference/model-card.md from a run's manifest, evaluation, and cross-validation if there is one."""
 
 from pathlib import Path
 
