@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro restore cross-validate test test-slow torture lint hooks bench notebook page site wheel release serve ui push pull
+.PHONY: help setup demo repro restore cross-validate test test-slow torture lint hooks docs bench notebook page site wheel release serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -57,8 +57,8 @@ test: setup ## the fast tests, on all cores
 test-slow: setup page ## the tests that take minutes: demo, S3, JAX, notebook, clones, the page
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=30 -m slow
 
-# A count that is not given is that of docs/reliability.md. A kind that fails does not keep the next from running.
-torture: setup ## hours: kills, flipped bits, mutated inputs, full disks, into docs/reliability.md; KILLS=n FLIPS=n MUTATIONS=n FULL=n
+# A count that is not given is that of docs/explanation/reliability.md. A kind that fails does not keep the next from running.
+torture: setup ## hours: kills, flipped bits, mutated inputs, full disks, into docs/explanation/reliability.md; KILLS=n FLIPS=n MUTATIONS=n FULL=n
 	@failed=0; for kind in "kills $(KILLS)" "flips $(FLIPS)" "mutations $(MUTATIONS)" "full_disks $(FULL)" together clean_home costs; do \
 		(set -x; $(BIN)/python -m tests.torture $$kind --record) || failed=1; done; exit $$failed
 
@@ -70,6 +70,15 @@ lint: setup ## style, types and walls
 
 hooks: setup ## what each commit is checked for, on all files; .venv/bin/pre-commit install: before each commit
 	$(BIN)/pre-commit run --all-files
+
+docs: setup ## the documents as a site, build/docs/index.html; a dead link is an error
+ifneq ($(UV),)
+	uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements-docs.txt
+else
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-docs.txt
+endif
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
+	@echo "build/docs/index.html"
 
 bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=0: without the trainings to a Dice of 0.80
 	$(BIN)/python benchmarks/preprocess.py

@@ -1,6 +1,6 @@
 """Rows of benchmarks: printed as a table, and kept with machine and commit in results/<kind of machine>.json.
 
-``python benchmarks/results.py`` prints the table of all kinds of machine that is in docs/machines.md.
+``python benchmarks/results.py`` prints the table of all kinds of machine that is in docs/explanation/machines.md.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Test-time augmentation: the gain from averaging more views of a slice. Each patient is predicted out of fold.
 
 It needs the experiments of the folds in the cache (`make cross-validate`). Nothing is tuned: there is one threshold,
-and all components are kept. docs/experiments.md has the output of its first version for the former default.
+and all components are kept. docs/explanation/experiments.md has the output of its first version for the former default.
 """
 
 from collections.abc import Callable

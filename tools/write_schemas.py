@@ -1,5 +1,5 @@
-"""Write docs/schemas/: the JSON Schemas of manifest, evaluations and summaries, from their pydantic models, and the
-OpenAPI document of the server.
+"""Write docs/reference/schemas/: JSON Schemas of manifest, evaluations and summaries, made from their pydantic models,
+and the OpenAPI document of the server.
 
 Run ``python tools/write_schemas.py`` after a model has changed; a test compares the committed schemas with the models.
 """
@@ -18,7 +18,7 @@ from brainseg.server import app
 from brainseg.server.layers.metrics import Metrics
 from brainseg.server.layers.token import TokenCheck
 
-FOLDER = Path(__file__).parents[1] / "docs/schemas"
+FOLDER = Path(__file__).parents[1] / "docs/reference/schemas"
 KINDS: dict[str, type[BaseModel]] = {
     "manifest": Manifest,
     "evaluation": results.Evaluation,

@@ -642,7 +642,7 @@ def release(
 @_command("card")
 def card(
     output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
-        "docs/model-card.md"
+        "docs/reference/model-card.md"
     ),
     debug: Debug = False,
 ) -> None:

@@ -283,7 +283,7 @@ def test_two_that_were_scored_alike_are_compared(project):
 
 def test_the_report_follows_its_schema(project, trained):
     folder, data, _ = trained
-    validator = Draft202012Validator(json.loads((ROOT / "docs/schemas/external_evaluation.json").read_text()))
+    validator = Draft202012Validator(json.loads((ROOT / "docs/reference/schemas/external_evaluation.json").read_text()))
     hand_made(project / "own")
     external.run(given(project / "own"), project / "models", project / "masks")
     unpack(data, project / "cohort", "test")

@@ -1,4 +1,4 @@
-"""The commands of docs/own-data.md: the user's own folder to a report. The tests draw the data; they take minutes."""
+"""The commands of docs/how-to/own-data.md: the user's own folder to a report. The data are drawn; it takes minutes."""
 
 import json
 import os

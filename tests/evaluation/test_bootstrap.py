@@ -86,8 +86,8 @@ def test_seeded_and_blind_to_the_order_of_rows():
 
 
 def published_coverage() -> dict[int, int]:
-    """Patients → percent, from the table in docs/comparability.md."""
-    text = (Path(__file__).parents[2] / "docs/comparability.md").read_text(encoding="utf-8")
+    """Patients → percent, from the table in docs/explanation/comparability.md."""
+    text = (Path(__file__).parents[2] / "docs/explanation/comparability.md").read_text(encoding="utf-8")
     heading, held = re.search(r"^\| patients \|([\d |]+)\|\n.*\n\| held the truth \|([\d% |]+)\|$", text, re.M).groups()
     return dict(zip(map(int, heading.split("|")), (int(cell.strip(" %")) for cell in held.split("|")), strict=True))
 

@@ -16,7 +16,7 @@ from brainseg.evaluation.results import Mean
 from brainseg.inference import postprocessing, probabilities
 from tests.support.scored_cohort import EMPTY, ROW, SQUARE, VAL, A, B, C, Patient, Slice, arrays
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/evaluation.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/schemas/evaluation.json").read_text(encoding="utf-8"))
 FILES = {
     "calibration.csv", "evaluation.json", "per_patient.csv", "per_slice.csv", "summary.json", "threshold_curve.csv",
 }  # fmt: skip

@@ -187,8 +187,8 @@ COMPARISONS = 2000
 
 
 def published_rates() -> dict[tuple[int, float], list[float]]:
-    """(patients, gain) → percents in the order of ``simulated``, from the table in docs/comparability.md."""
-    text = (Path(__file__).parents[2] / "docs/comparability.md").read_text(encoding="utf-8")
+    """(patients, gain) → percents in the order of ``simulated``, from a table of docs/explanation/comparability.md."""
+    text = (Path(__file__).parents[2] / "docs/explanation/comparability.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (no difference|B better by [\d.]+) \|([^a-z\n]+)\|$", text, re.M)
     return {
         (int(patients), float(truth.partition("by ")[2] or 0)): [float(cell.strip(" %")) for cell in cells.split("|")]

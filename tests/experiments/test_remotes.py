@@ -41,7 +41,7 @@ def bucket():
 
 
 def use(endpoint, repository):
-    """Make the bucket the default remote: the commands of docs/remotes.md."""
+    """Make the bucket the default remote: the commands of docs/how-to/remotes.md."""
     for command in (
         ["remote", "add", "--default", "storage", "s3://brainseg/store"],
         ["remote", "modify", "storage", "verify", "true"],

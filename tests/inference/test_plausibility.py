@@ -71,7 +71,7 @@ def test_the_fixed_set_is_marked_or_refused(kind, bundled):
 
 
 def test_the_table_in_the_docs():
-    table = rows("docs/plausibility.md")
+    table = rows("docs/explanation/plausibility.md")
     assert {kind: tuple(int(cell) for cell in table[kind][:2]) for kind in BUNDLED} == BUNDLED
 
 

@@ -85,7 +85,7 @@ CONVENTIONS = {
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_one_model_under_every_convention(convention):
-    assert rows("docs/comparability.md")[convention][0] == f"{CONVENTIONS[convention]:.3f}"
+    assert rows("docs/explanation/comparability.md")[convention][0] == f"{CONVENTIONS[convention]:.3f}"
 
 
 def test_results_in_the_readme():
@@ -149,7 +149,8 @@ def test_the_limit_of_calibration_is_wider_than_what_a_shorter_training_moves():
     assert moved < gate.MAX_MORE_ECE < 2 * moved
 
 
-LADDER = {first.strip("`"): rest for first, rest in rows("docs/experiments.md").items() if first.startswith("`")}
+TRIED = "docs/explanation/experiments.md"
+LADDER = {first.strip("`"): rest for first, rest in rows(TRIED).items() if first.startswith("`")}
 
 
 @functools.cache
@@ -192,13 +193,13 @@ FULL_LENGTH = {
 @pytest.mark.parametrize("name", FULL_LENGTH)
 def test_full_length_in_the_experiments(name):
     expected = [f"{value:.3f}" for value in KEPT.loc[FULL_LENGTH[name], ["val_dice_mean", "dice_mean", "dice_median"]]]
-    assert rows("docs/experiments.md")[name][1:] == expected
+    assert rows(TRIED)[name][1:] == expected
 
 
 def test_the_default_in_the_experiments():
     dice, val = TEST["volume"]["dice"], report("metrics")["val"]["volume"]["dice"]
     expected = [f"{value:.3f}" for value in (val["mean"], dice["mean"], dice["median"])]
-    assert rows("docs/experiments.md")["the default"][1:] == expected
+    assert rows(TRIED)["the default"][1:] == expected
 
 
 def test_the_summary_of_what_was_tried_is_of_its_tables():
@@ -208,7 +209,7 @@ def test_the_summary_of_what_was_tried_is_of_its_tables():
 
 
 def test_out_of_fold_in_the_experiments():
-    table, now = rows("docs/experiments.md"), revision.scores("metrics/cross_validation", ROOT)
+    table, now = rows(TRIED), revision.scores("metrics/cross_validation", ROOT)
     for name, scores in (
         ("the former default (commit `97c759f`)", kept("former_folds")),
         ("no floor under `gain`, best epoch (commit `cce0c01`; `unfloored_folds`)", kept("unfloored_folds")),
@@ -225,7 +226,7 @@ def test_out_of_fold_in_the_experiments():
 
 
 def test_the_recipe_best_fold_by_fold():
-    table = rows("docs/experiments.md")
+    table = rows(TRIED)
     for name, fold in zip(("the recipe `best`: residual blocks, half of the resolution", "fold 1: the recipe `best`"),
                           report("metrics/experiments/best_folds")["folds"], strict=False):  # fmt: skip
         dice = fold["volume_dice"]
@@ -250,7 +251,7 @@ def test_the_model_card_knows_how_many_patients_the_recipe_was_tried_on():
 
 def test_the_patients_that_fail_are_the_worst_out_of_fold():
     patients = pd.read_csv(ROOT / "metrics/cross_validation/per_patient.csv").nsmallest(12, "dice")
-    table = rows("docs/experiments.md")
+    table = rows(TRIED)
     named = {name: cells for name, cells in table.items() if re.fullmatch(r"[A-Z]{2}_\w{4}", name)}
     assert list(named)[::-1] == [patient[5:12] for patient in patients["patient"]]
     for name, worst in zip(reversed(named), patients.itertuples(), strict=True):
@@ -261,7 +262,7 @@ def test_the_patients_that_fail_are_the_worst_out_of_fold():
 def test_the_patients_that_a_first_try_failed():
     folders = "metrics/cross_validation", "metrics/experiments/best_folds"
     tables = [pd.read_csv(ROOT / folder / "per_patient.csv").set_index("patient")["dice"] for folder in folders]
-    named = {name: cells for name, cells in rows("docs/experiments.md").items() if name.startswith("TCGA_")}
+    named = {name: cells for name, cells in rows(TRIED).items() if name.startswith("TCGA_")}
     assert len(named) == 3
     for name, cells in named.items():
         found = [scores[scores.index.str.startswith(name)] for scores in tables]
@@ -269,7 +270,7 @@ def test_the_patients_that_a_first_try_failed():
 
 
 def test_every_module_has_a_room_on_the_map():
-    text = (ROOT / "docs/maintaining.md").read_text(encoding="utf-8").partition("## Pins")[0]
+    text = (ROOT / "docs/project/maintaining.md").read_text(encoding="utf-8").partition("## Pins")[0]
     modules = {path.stem for path in (ROOT / "src/brainseg").rglob("*.py")} - {"__init__"}
     assert modules - set(re.findall(r"`(\w+)`", text)) == set()
 
@@ -278,4 +279,4 @@ def test_speed_on_the_page_of_machines(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import results
 
-    assert results.table() in (ROOT / "docs/machines.md").read_text(encoding="utf-8")
+    assert results.table() in (ROOT / "docs/explanation/machines.md").read_text(encoding="utf-8")

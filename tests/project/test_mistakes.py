@@ -1,6 +1,6 @@
 """Mistakes of older projects, put in one at a time: each must fail the test that is named after it.
 
-docs/mistakes.md shows the same list to people.
+docs/explanation/mistakes.md shows the same list to people.
 """
 
 import os
@@ -140,7 +140,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_the_list_fits_the_code_and_the_docs(mistake):
-    """Each replacement applies exactly once, and docs/mistakes.md names mistake and test."""
+    """Each replacement applies exactly once, and docs/explanation/mistakes.md names mistake and test."""
     assert (ROOT / mistake.file).read_text(encoding="utf-8").count(mistake.old) == 1
     page = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
     assert f"| {mistake.name} | `{mistake.test}` |" in page

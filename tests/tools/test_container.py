@@ -78,7 +78,7 @@ def test_in_compose_the_page_answers_prometheus_and_the_proxy_shows_no_such_name
     for named, expected in (("", {"page"}), ("a.example, b.example", {"a.example", "b.example", "page"})):
         monkeypatch.setenv("BRAINSEG_ALLOWED_HOSTS", hosts.replace("${BRAINSEG_ALLOWED_HOSTS:-}", named))
         assert serve.named_hosts("0.0.0.0") == expected
-    docs = (ROOT / "docs/server.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs/reference/http.md").read_text(encoding="utf-8")
     assert '["page:5000"]' in docs
 
 

@@ -1,4 +1,4 @@
-"""Count outcomes, keep the counts in docs/reliability.json, write their table into docs/reliability.md."""
+"""Count outcomes, keep the counts in docs/explanation/reliability.json, write their table into the page beside it."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from brainseg import files, hardware
 from brainseg.experiments import demo
 
 ROOT = Path(__file__).parents[2]
-COUNTS, PAGE = ROOT / "docs/reliability.json", ROOT / "docs/reliability.md"
+COUNTS, PAGE = ROOT / "docs/explanation/reliability.json", ROOT / "docs/explanation/reliability.md"
 BEGIN, END = "<!-- counts: python -m tests.torture page -->", "<!-- end of counts -->"
 EVERY = 20  # seconds between two lines of progress
 KINDS = ("kills", "flips", "mutations", "full_disks", "together", "clean_home", "costs")

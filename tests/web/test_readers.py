@@ -16,7 +16,7 @@ from tests.support import dicom_series, golden, nifti_files, shared
 pytestmark = pytest.mark.skipif(
     not (golden.WEB / "node_modules/onnxruntime-web").exists(), reason="the page's libraries are not here: make page"
 )
-HERE_ALONE = {"jpeg.jpg", "tif-ccitt.tif", "tif-negative.tif"}  # read by Python, refused by the page: see docs/page.md
+HERE_ALONE = {"jpeg.jpg", "tif-ccitt.tif", "tif-negative.tif"}  # read by Python, not by the page
 
 
 def pictures(folder: Path) -> None:

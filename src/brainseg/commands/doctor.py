@@ -44,7 +44,9 @@ def run(root: Path = Path(), *, time: bool = False, recipe: str | None = None) -
         except BrainsegError as error:
             findings += [Finding(_check_name(check), f"{p.path}: {p.what}", p.fix) for p in error.problems]
         except Exception as error:  # a check that fails must not hide the results of the others
-            findings.append(Finding(_check_name(check), f"{type(error).__name__}: {error}", "see docs/maintaining.md"))
+            findings.append(
+                Finding(_check_name(check), f"{type(error).__name__}: {error}", "see docs/project/maintaining.md")
+            )
     return errors.redact("\n".join(map(str, findings)))
 
 
@@ -131,7 +133,7 @@ def remotes(root: Path) -> Finding:
     names = re.findall(r'^remote "(.+)"$', "\n".join(sections), re.MULTILINE)
     if "weights" not in names:
         return Finding("remotes", "weights is missing", "git checkout .dvc/config")
-    note = "" if len(names) > 1 else " (models only; for data see docs/remotes.md)"
+    note = "" if len(names) > 1 else " (models only; for data see docs/how-to/remotes.md)"
     return Finding("remotes", ", ".join(names) + note)
 
 

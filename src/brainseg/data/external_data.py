@@ -64,7 +64,7 @@ def prepare_arrays(
         preprocessing.run(packed, params.model_copy(update={"foreground": labels}), out)
     except ValidationError as error:
         raise DataError(
-            "--patient", error.errors()[0]["msg"].removeprefix("Value error, "), "see docs/own-data.md"
+            "--patient", error.errors()[0]["msg"].removeprefix("Value error, "), "see docs/how-to/own-data.md"
         ) from None
     except BrainsegError as error:
         raise type(error)(

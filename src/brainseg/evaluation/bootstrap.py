@@ -3,8 +3,8 @@
 Slices of one patient resemble each other, so patients are resampled: a resample draws patients with replacement
 and pools all their slices (cluster bootstrap; Davison & Hinkley 1997, section 3.8). The interval is BCa (Efron 1987,
 JASA 82:171): on skewed Dice (88 % Beta(14, 2), 12 % Beta(1, 2)) it held the true mean in 78, 85, 88 and 95 % of
-simulated cohorts of 11, 17, 22 and 110 patients (tests/evaluation/test_bootstrap.py; docs/comparability.md). With few
-patients an interval is too narrow.
+simulated cohorts of 11, 17, 22 and 110 patients (tests/evaluation/test_bootstrap.py;
+docs/explanation/comparability.md). With few patients an interval is too narrow.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """What evaluation and cross-validation write, as pydantic models: read by attribute, refused where a key is amiss.
 
-docs/metrics.md defines each number; docs/schemas/ holds the JSON Schemas, made by tools/write_schemas.py.
+docs/reference/metrics.md defines each number; the JSON Schemas beside it are made by tools/write_schemas.py.
 A model's fields stand in the order of the file's keys. A key that a file may lack has a default and is not written.
 """
 

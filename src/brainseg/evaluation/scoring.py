@@ -1,7 +1,7 @@
 """Tables of raw counts, one row per slice or patient, and the blocks of numbers made from them.
 
 Means are computed from the tables: every number in ``metrics/evaluation.json`` can be computed again from
-``per_slice.csv`` and ``per_patient.csv``. docs/metrics.md defines each number.
+``per_slice.csv`` and ``per_patient.csv``. docs/reference/metrics.md defines each number.
 """
 
 import math

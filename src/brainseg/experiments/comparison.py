@@ -2,8 +2,8 @@
 
 The verdict is "better" or "worse" only if both hold: the 95 % BCa interval of the mean difference excludes zero,
 and Wilcoxon's signed-rank test gives p < 0.05. The interval alone errs too often with a few dozen skewed
-differences (docs/comparability.md has the simulated rates). The test alone is about ranks, not about the mean
-that is reported. Volume Dice decides; the other metrics are shown.
+differences (docs/explanation/comparability.md has the simulated rates). The test alone is about ranks, not about the
+mean that is reported. Volume Dice decides; the other metrics are shown.
 """
 
 import itertools

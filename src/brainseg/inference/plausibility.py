@@ -2,7 +2,7 @@
 
 No network: the measures describe what people see in FLAIR (air around an oval that is longer than wide, left like
 right, dark bone between scalp and brain). Their limits come from the training and validation patients of LGG. Rates,
-and what the check cannot see: docs/plausibility.md; ``python -m benchmarks.plausibility`` measures them again.
+and what the check cannot see: docs/explanation/plausibility.md; ``python -m benchmarks.plausibility`` measures again.
 """
 
 from collections.abc import Mapping

@@ -70,7 +70,7 @@ def start(
         import keras
     if device == "gpu" and found != "gpu":
         raise MachineError("train.device", f"is gpu, but {name} sees no GPU",
-                           "see docs/gpu.md, or set train.device: auto")  # fmt: skip
+                           "see docs/how-to/gpu.md, or set train.device: auto")  # fmt: skip
     if keras.backend.backend() != name:
         raise DataError("train.engine", f"Keras already runs on {keras.backend.backend()}", "start a new process")
     if precision == "auto":

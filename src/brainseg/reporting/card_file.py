@@ -1,4 +1,4 @@
-"""Write docs/model-card.md from the files of a run: manifest, evaluation, and cross-validation if there is one."""
+"""Write docs/reference/model-card.md from a run's manifest, evaluation, and cross-validation if there is one."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from brainseg.evaluation import results
 from brainseg.models import manifest
 from brainseg.reporting import model_card
 
-CARD = Path("docs/model-card.md")
+CARD = Path("docs/reference/model-card.md")
 MANIFEST, EVALUATION = Path("models/unet.json"), Path("metrics/evaluation.json")
 OUT_OF_FOLD = Path("metrics/cross_validation/summary.json")
 

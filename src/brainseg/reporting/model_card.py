@@ -82,7 +82,7 @@ def collect_facts(manifest: Manifest, evaluation: Evaluation) -> ModelFacts:
 
 
 def render_document(facts: ModelFacts, out_of_fold: CrossValidationSummary | None = None) -> str:
-    """The text of docs/model-card.md: the card, a note on its origin, and links to related pages."""
+    """The text of docs/reference/model-card.md: the card, a note on its origin, and links to related pages."""
     heading, _, rest = render_markdown(facts, out_of_fold).partition("\n")
     return f"{heading}\n\n{NOTE}\n{rest}\n{MORE}\n"
 

@@ -1,4 +1,4 @@
-"""The HTTP server: the page, and the API for other programs. See docs/server.md.
+"""The HTTP server: the page, and the API for other programs. See docs/reference/http.md.
 
 The layers of ``layers`` > the routes of ``routes`` > ``Jobs`` > ``AnswerBuilder``
 """

@@ -19,7 +19,7 @@ _DIGITS = {
     "max_probability": 3,
 }  # fmt: skip
 MOST = 1_000  # in one answer; a low threshold on noise finds many more, which take minutes to measure
-COLUMNS = tuple(_DIGITS)  # of a table of lesions; docs/predict.md describes them
+COLUMNS = tuple(_DIGITS)  # of a table of lesions; docs/how-to/predict.md describes them
 
 _Point = tuple[float, float, float]
 

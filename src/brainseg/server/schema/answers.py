@@ -65,7 +65,7 @@ class Rule(BaseModel):
 
 
 class LesionRow(BaseModel):
-    """One connected part of the outline; the columns are those of lesions.csv, which docs/predict.md describes."""
+    """One connected part of the outline; the columns are those of lesions.csv, see docs/how-to/predict.md."""
 
     lesion: int
     voxels: int
