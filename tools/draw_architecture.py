@@ -20,7 +20,8 @@ TIP = '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8
 <path d="M0 0L8 4L0 8z" style="fill:#546e7a;stroke:none;marker-end:none"/></marker></defs>'
 HELD = {  # what a room alone may touch
     "models": "Keras; TensorFlow, JAX", "training": "Keras", "tracking": "MLflow", "server": "FastAPI",
-    "io": "pydicom, nibabel", "export": "onnx", "reporting": "Matplotlib", "evaluation": "NumPy, SciPy", "inference": "ONNX Runtime",
+    "io": "pydicom, nibabel", "export": "onnx", "reporting": "Matplotlib", "evaluation": "NumPy, SciPy",
+    "inference": "ONNX Runtime",
     "experiments": "DVC", "tuning": "Optuna", "data": "OpenCV, scikit-learn", "cli": "Typer",
 }  # fmt: skip
 WRITES = {
