@@ -85,7 +85,7 @@ def test_fonts_are_listed_in_the_project(watched):
 def test_mlflow_is_told_to_report_nothing_wherever_a_user_is_told_to_start_it():
     """It is a process of the user's then, in which this package sets nothing."""
     started = {}
-    for path in (ROOT / "Makefile", ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.py")):
+    for path in (ROOT / "Makefile", ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.py")):
         text = path.read_text(encoding="utf-8")
         for command in re.finditer(r"mlflow (ui|server|models serve|experiments restore) -", text):
             before = text[: command.start()].rpartition("```bash" if path.suffix == ".md" else "\n")[2]

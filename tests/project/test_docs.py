@@ -88,8 +88,11 @@ def test_one_model_under_every_convention(convention):
     assert rows("docs/explanation/comparability.md")[convention][0] == f"{CONVENTIONS[convention]:.3f}"
 
 
-def test_results_in_the_readme():
-    table, flair = rows("README.md"), report("metrics")["baselines"]["flair_threshold"]
+RESULTS = "docs/explanation/results.md"
+
+
+def test_results_of_the_committed_run():
+    table, flair = rows(RESULTS), report("metrics")["baselines"]["flair_threshold"]
     for name, block, digits in (
         ("volume Dice** (per patient, all slices together)", TEST["volume"]["dice"], 3),
         ("volume IoU", TEST["volume"]["iou"], 3),
@@ -107,8 +110,8 @@ def test_results_in_the_readme():
     assert {name: table[name][0] for name in single} == {name: f"{value:.3f}" for name, value in single.items()}
 
 
-def test_cross_validation_in_the_readme():
-    table, test = rows("README.md"), OUT_OF_FOLD["test"]
+def test_results_out_of_fold():
+    table, test = rows(RESULTS), OUT_OF_FOLD["test"]
     for name, block in (
         ("volume Dice, all 110 patients", test["volume"]["dice"]),
         ("volume IoU, all 110 patients", test["volume"]["iou"]),
@@ -121,6 +124,22 @@ def test_cross_validation_in_the_readme():
         ("slices without tumour where any is marked, all 110 patients", detection["slice_false_positive_rate"]),
     ):
         assert table[name][0] == f"{value:.3f}", name
+
+
+def test_results_in_the_readme():
+    """Its five rows are of the committed run and its folds; the first column says of which patients."""
+    shown = {name.partition("**, each")[0]: cells for name, cells in rows("README.md").items()}
+    whole = rows(RESULTS)
+    for name in ("volume Dice, all 110 patients", "Dice of slices with tumour, all 110 patients",
+                 "slices with tumour where any is marked, all 110 patients",
+                 "slices without tumour where any is marked, all 110 patients"):  # fmt: skip
+        assert [cell.strip(" *") for cell in shown[name]] == whole[name], name
+    dice = TEST["volume"]["dice"]
+    assert shown["volume Dice, the 22 test patients of the committed run"] == [interval(dice), f"{dice['median']:.3f}"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"score {TEST['slice']['dice_empty_as_one']['mean']:.3f} if each slice counts alone" in " ".join(
+        text.split()
+    )
 
 
 def test_cross_validation_is_of_these_parameters():
@@ -215,7 +234,7 @@ def test_out_of_fold_in_the_experiments():
         ("no floor under `gain`, best epoch (commit `cce0c01`; `unfloored_folds`)", kept("unfloored_folds")),
         ("28 epochs (commit `ad7707c`; `epochs28_folds`)", kept("epochs28_folds")),
         ("residual blocks (commit `b6cb486`; `residual_folds`)", kept("residual_folds")),
-        ("the recipe `best` (`best_folds`, on a GPU: [gpu.md](gpu.md#measured))", kept("best_folds")),
+        ("the recipe `best` (`best_folds`, on a GPU: [gpu.md](../how-to/gpu.md#measured))", kept("best_folds")),
         ("the default, out of fold", now),
     ):
         dice, words = scores.patients["dice"], ""

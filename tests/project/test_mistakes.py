@@ -142,7 +142,7 @@ MISTAKES = [
 def test_the_list_fits_the_code_and_the_docs(mistake):
     """Each replacement applies exactly once, and docs/explanation/mistakes.md names mistake and test."""
     assert (ROOT / mistake.file).read_text(encoding="utf-8").count(mistake.old) == 1
-    page = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/explanation/mistakes.md").read_text(encoding="utf-8")
     assert f"| {mistake.name} | `{mistake.test}` |" in page
 
 
