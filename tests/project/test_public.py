@@ -38,7 +38,10 @@ def made(script: str) -> set[str]:
 
 def test_workflows_make_what_the_makefile_has():
     called = {path.name: set().union(*map(made, scripts(path))) for path in WORKFLOWS}
-    assert called == {"ci.yml": {"lint", "hooks", "test"}, "slow.yml": {"test-slow"}, "release.yml": {"release"}}
+    assert called == {
+        "ci.yml": {"lint", "hooks", "test", "docs"}, "slow.yml": {"test-slow"}, "release.yml": {"release"},
+        "docs.yml": {"docs"},
+    }  # fmt: skip
     assert set().union(*called.values()) <= TARGETS
     assert made((ROOT / ".ci/run").read_text(encoding="utf-8")) - {"setup"} <= called["ci.yml"]
 
@@ -58,7 +61,11 @@ def test_actions_are_pinned_to_a_commit_and_may_only_read(path):
     assert uses and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each) for each in uses)
     assert config.read_yaml(path)["permissions"] in ({}, {"contents": "read"})
     writing = {name for name, job in jobs(path).items() if "write" in job.get("permissions", {}).values()}
-    assert writing <= {"github", "pypi"}  # they put a release where people get it, and run none of its code
+    assert writing <= {
+        "github",
+        "pypi",
+        "pages",
+    }  # they put what was built where people get it, and run none of its code
 
 
 def test_actionlint_finds_nothing():

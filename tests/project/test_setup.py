@@ -18,7 +18,7 @@ from tests.support.toy_pipeline import PROJECT
 FILES = ("requirements.txt", "requirements-gpu.txt")
 TARGETS = [
     *("help", "setup", "demo", "repro", "restore", "cross-validate", "test", "test-slow", "torture", "lint"),
-    *("hooks", "bench", "notebook", "serve", "page", "site", "wheel", "release", "ui", "push", "pull"),
+    *("hooks", "docs", "bench", "notebook", "serve", "page", "site", "wheel", "release", "ui", "push", "pull"),
 ]
 
 
