@@ -20,8 +20,12 @@ def test_the_page_has_the_table_of_its_counts():
     assert f"\n\n{report.table(report.read())}\n\n" in report.PAGE.read_text(encoding="utf-8")
 
 
-def test_every_kind_that_ran_has_no_failure():
-    assert [failure for kind in report.read().values() for failure in kind["failures"]] == []
+def test_every_kind_ran_as_often_as_it_must_and_has_no_failure():
+    counts = report.read()
+    assert [failure for kind in counts.values() for failure in kind["failures"]] == []
+    assert set(counts) == set(report.KINDS)
+    for kind, least in {"kills": 200, "flips": 500, "mutations": 200_000, "full_disks": 60, "together": 24}.items():
+        assert sum(sum(outcomes.values()) for outcomes in counts[kind]["groups"].values()) >= least, kind
 
 
 def test_counts_keep_the_failures_with_their_seeds_and_the_largest_values(capsys):
