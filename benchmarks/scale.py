@@ -28,7 +28,7 @@ STAGES = ("download", "preprocess", "brains", "split", "train", "evaluate", "ren
 SLICES, OF_EACH = 3929, 20  # of LGG; about so many of a phantom
 SIZE = 64
 PAUSE = 0.05  # seconds between two looks at the memory
-OUT = results.FOLDER / "scale.json"
+OUT = Path(__file__).with_name("scale.json")
 SMALL = {
     "download": {"source": "phantom"},
     "preprocess": {"size": SIZE},
@@ -50,7 +50,7 @@ class Cost(NamedTuple):
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--times", type=float, nargs="+", default=[1, 10, 100])
-    options.add_argument("--keep", action="store_true", help="write benchmarks/results/scale.json")
+    options.add_argument("--keep", action="store_true", help="write benchmarks/scale.json")
     given = options.parse_args()
     found = {times: measure(times) for times in given.times}
     show(found)
