@@ -22,7 +22,7 @@ from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.inference.predictor import Predictor
 from brainseg.io import nifti, pictures
 from brainseg.server import responses
-from tests.support import dicom_series, nifti_files, onnx_toy
+from tests.support import dicom_study, nifti_files, onnx_toy
 from tools import build_page, copy_released
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ def write(folder: Path) -> list[Asked]:
     twice = np.kron(flair[3], np.ones((2, 2), np.uint8))
     Image.fromarray(twice[:470, :500]).save(folder / "large.tif", compression="tiff_lzw")
     numbers = _write_slices(folder / "TCGA_XX_1234", flair)
-    dicom_series.save_series(folder / "series", few[..., 1].astype(np.uint16) * 5)
+    dicom_study.save(folder / "series", few[..., 1].astype(np.uint16) * 5)
     bright = (deep > np.quantile(deep, 0.96)).astype(np.uint8)
     mask = nifti_files.nifti(folder / "own_seg.nii.gz", bright, nifti_files.ORIENTATIONS[7])
     slices = [f"TCGA_XX_1234/TCGA_XX_1234_{number}.tif" for number in numbers]

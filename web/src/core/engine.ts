@@ -72,7 +72,7 @@ export class Engine {
       given: { ...found, stack: withoutVoxels(found.stack) },
       grid: { levels, side, numbers: found.numbers },
       levels: back(levels, found, side),
-      warnings: [...phantom, ...found.remarks, ...verdict],
+      warnings: [...phantom, ...found.remarks, ...(found.noSeg ? [`no DICOM SEG: ${found.noSeg}`] : []), ...verdict],
       seconds: 0,
       slices: groups.length === 1 && groups[0]!.form === "slices" ? groups[0]!.items.map(stemOf) : [],
     };

@@ -1,6 +1,7 @@
 // Who outlines: this computer, or the server that brought the page. The rest of the page does not ask which.
 
 import type { Numbers } from "../core/answer";
+import type { Outline } from "../core/dicomSeg";
 import type { Item } from "../core/discover";
 import type { Given, Outlined } from "../core/engine";
 import type { Model } from "../core/modelFile";
@@ -58,6 +59,11 @@ export class Engine {
   async reference(items: Item[]): Promise<Uint8Array> {
     if (!items.length) throw new Refusal("No mask in there", "Drop a mask");
     return this.client.call("reference", items);
+  }
+
+  /** The mask as DICOM SEG; of a series that this computer read. */
+  seg(mask: Uint8Array, outline: Outline): Promise<Uint8Array> {
+    return this.client.call("seg", { mask, outline });
   }
 
   score(reference: Uint8Array, mask: Uint8Array): Promise<Scores> {

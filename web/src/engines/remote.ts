@@ -18,7 +18,7 @@ export async function outline(given: Given, signal: AbortSignal, client: Client)
   const place: Place | null = rest.input.spacing_mm && rest.input.orientation === "known" ? placeOf(rest, image!.place) : null;
   const levels = probability!.stack.values as Uint8Array;
   const numbers = rest.slices.map(({ slice }: SliceFacts) => slice);
-  const own: Case = { name: given.name, kind: rest.input.kind, stack: { ...stack, values: new Uint8Array(0) }, place, numbers, remarks: [], channels: CHANNELS };
+  const own: Case = { name: given.name, kind: rest.input.kind, stack: { ...stack, values: new Uint8Array(0) }, place, numbers, remarks: [], channels: CHANNELS, origin: null, noSeg: "" };
   await client.call("adopt", { given: own, levels: levels.slice(), slices: [] });
   const ends = { low: [0, 0, 0], high: [255, 255, 255] };
   return {
