@@ -14,7 +14,6 @@ from PIL import Image
 
 from brainseg.evaluation import metrics
 from brainseg.inference.predictor import Predictor
-from tests.support.chromium import is_violation
 from tests.support.firefox import FIREFOX, Firefox
 from tests.support.site import (
     SECONDS,
@@ -126,35 +125,6 @@ def test_compressed_dicom_is_read(page, files, tmp_path):
         show(page, *paths)
         assert not page.is_visible("#notice strong"), text(page, "#notice")
         assert text(page, "#numbers dd") == before, syntax
-
-
-# -- with a server behind it ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_this_computer_and_the_server_say_the_same(browser, files, served):
-    folder, _ = files
-    page = browser.new_page()
-    page.set_default_timeout(SECONDS * 1000)
-    wrong: list[str] = []
-    page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
-    posted: list[str] = []
-    page.on("request", lambda request: request.method == "POST" and posted.append(request.url))
-    page.goto(served)
-    page.wait_for_selector("#model-state:has-text('Computed on this computer')")
-    assert page.evaluate("crossOriginIsolated")  # by the server's headers
-    assert "nothing is sent" in text(page, "#privacy")
-    show(page, folder / "float.nii.gz")
-    here = text(page, "#numbers").split("Time")[0]
-    assert posted == []
-    page.click("#close")
-    page.check("input[name=where][value=server]", force=True)
-    assert "sent to the server" in text(page, "#privacy")
-    show(page, folder / "float.nii.gz")
-    assert len(posted) == 1 and "on the server" in text(page, "#numbers")
-    assert text(page, "#numbers").split("Time")[0] == here
-    assert wrong == []
-    page.close()
 
 
 # -- nothing leaves -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import type { Choice } from "../core/rule";
 import { Client, type Progress } from "../worker/client";
 import type { Loaded } from "../worker/protocol";
 import * as remote from "./remote";
+import type { Follow } from "./types";
 
 export type Where = "here" | "server";
 
@@ -34,10 +35,11 @@ export class Engine {
     return typeof WebAssembly === "object" && typeof Worker === "function" && typeof DecompressionStream === "function";
   }
 
-  async outline(given: Given, signal: AbortSignal, progress: Progress): Promise<Result> {
+  async outline(given: Given, signal: AbortSignal, follow: Follow): Promise<Result> {
     if (this.where === "here") await this.loaded.catch((error) => this.give(error));
     signal.throwIfAborted();
-    if (this.where === "server") return { ...(await remote.outline(given, signal, this.client)), where: "server" };
+    if (this.where === "server") return { ...(await remote.outline(given, signal, this.client, follow)), where: "server" };
+    const progress: Progress = (done, all) => follow({ stage: "outlining", done, all, place: null });
     return { ...(await this.client.call("outline", given, progress, signal)), where: "here" };
   }
 

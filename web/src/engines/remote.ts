@@ -7,11 +7,11 @@ import { readImage } from "../core/nifti";
 import { Refusal } from "../core/refusal";
 import { CHANNELS, type Case, type Place } from "../core/voxels";
 import type { Client } from "../worker/client";
-import type { Answer, SliceFacts } from "./types";
+import type { Answer, Follow, SliceFacts } from "./types";
 
-export async function outline(given: Given, signal: AbortSignal, client: Client): Promise<Outlined> {
+export async function outline(given: Given, signal: AbortSignal, client: Client, follow?: Follow): Promise<Outlined> {
   checkParts(given);
-  const answer = await api.segment(given, signal);
+  const answer = await api.segment(given, signal, follow);
   const { volumes, ...rest } = answer;
   const [image, mask, probability] = await Promise.all([volumes.image, volumes.mask, volumes.probability].map(unpack));
   const { stack } = image!;
