@@ -8,6 +8,7 @@ REQUIREMENTS ?= requirements.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUTS := models/unet.weights.h5 models/unet.json models/unet.onnx models/unet.int8.onnx
+EXAMPLES := examples/patients.zip.dvc
 UV := $(shell command -v uv 2>/dev/null)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
@@ -89,8 +90,9 @@ site: pull ## build the page as a static site in site/ that computes in the brow
 ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
 
-push: setup ## send the models, nothing else, into weights/
-	$(BIN)/dvc push $(OUTS) $(wildcard models/released/*.dvc)
+push: setup ## send the models and the page's examples, nothing else, into weights/
+	$(BIN)/dvc push $(OUTS) $(EXAMPLES) $(wildcard models/released/*.dvc)
 
-pull: setup ## fetch the released model from weights/; no account needed; MODEL=best, MODEL=fast: another one
+pull: setup ## fetch the released model and the page's examples from weights/; no account needed; MODEL=best, MODEL=fast: another one
 	$(BIN)/python -m brainseg.experiments.run_dvc pull $(if $(MODEL),models/released/$(MODEL).onnx.dvc,$(OUTS))
+	$(BIN)/python -m brainseg.experiments.run_dvc pull $(EXAMPLES)

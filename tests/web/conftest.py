@@ -10,7 +10,7 @@ import pytest
 from tests.support import shared
 from tests.support.chromium import CHROMIUM, FLAGS, is_violation
 from tests.support.site import SECONDS, WEB, hosting
-from tools import build_site
+from tools import build_site, copy_released
 
 PROGRAM = Path(sys.executable).with_name("brainseg")
 PAGE = WEB.parent / "src/brainseg/server/page"
@@ -29,7 +29,12 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(files):
     model = files[0] / "model.onnx"
-    built = shared.folder("site", lambda out: build_site.run(out / "site", model, WEB))
+
+    def build(out):
+        (patients,) = copy_released.copy(WEB.parent, out, ["examples/patients.zip"])
+        build_site.run(out / "site", model, WEB, patients)
+
+    built = shared.folder("site", build)
     with hosting(built / "site") as address:
         yield address
 

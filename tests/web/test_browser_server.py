@@ -56,3 +56,29 @@ def test_it_tells_how_far_the_server_is(browser, served, tmp_path):
     done = [int(words.split()[1]) for words in slices]
     assert len(set(done)) > 1 and done == sorted(done) and all(" of 36" in words for words in slices), slices
     page.close()
+
+
+def test_a_patients_folder_is_compared_with_its_masks_which_stay_here(browser, served, files):
+    folder, _ = files
+    page = browser.new_page()
+    page.set_default_timeout(SECONDS * 1000)
+    page.add_init_script("""
+      window.sent = [];
+      const append = FormData.prototype.append;
+      FormData.prototype.append = function (...given) {
+        window.sent.push(given[2]);
+        append.apply(this, given);
+      };
+    """)
+    page.goto(served)
+    page.wait_for_selector("#model-state:has-text('Computed on this computer')")
+    scores = []
+    for where in ("here", "server"):
+        page.check(f"input[name=where][value={where}]", force=True)
+        page.set_input_files("#folder", folder / "TCGA_XX_1234")
+        page.wait_for_selector("#scores:visible dt")
+        scores.append(text(page, "#scores"))
+        page.click("#close")
+    assert scores[0] == scores[1] and "Dice" in scores[0]
+    assert page.evaluate("window.sent") == [f"TCGA_XX_1234_{number}.tif" for number in (5, 6, 7, 9, 10, 12)]
+    page.close()

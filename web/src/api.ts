@@ -14,7 +14,9 @@ export interface Example {
   id: string;
   title: string;
   kind: Kind;
-  note?: string; // what can be learned from it
+  note?: string | null; // what is known of it
+  attribution?: string | null;
+  licence?: string | null; // an address
 }
 
 const BROKEN = new Refusal("The answer broke off", "Try again.", true);
@@ -87,7 +89,7 @@ export async function examples(): Promise<Example[]> {
   return (await get(isSite ? "examples/list.json" : "v1/examples")).json();
 }
 
-const ENDINGS: Partial<Record<Kind, string>> = { picture: ".png", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
+const ENDINGS: Partial<Record<Kind, string>> = { picture: ".png", slices: ".zip", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
 
 export async function example(chosen: Example, signal: AbortSignal): Promise<File> {
   const name = chosen.id + (ENDINGS[chosen.kind] ?? "");

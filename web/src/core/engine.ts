@@ -21,6 +21,7 @@ export interface Given {
   name: string;
   parts: { role: "file" | Role; item: Item }[];
   choice: Choice;
+  credit?: string; // whose it is, where that is to be told
 }
 
 /** All that a page shows of a case. Masks and probabilities (255ths) lie on the image's own grid. */
