@@ -52,7 +52,8 @@ cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=insti
 
 # worksteal: each process starts with its share of the tests in their order, so what the tests of a file have in common
 # is made once; a process that is done takes over half of what another has left, so none works alone at the end.
-test: setup ## the fast tests, on all cores
+test: setup ## the fast tests, on all cores; those of the page where there is Node.js, and a Chromium
+	$(BIN)/python tools/build_page.py --if-node
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: setup page ## the tests that take minutes: demo, S3, JAX, notebook, clones, the page

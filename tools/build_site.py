@@ -7,7 +7,6 @@ the examples, and a service worker that keeps all of it for use without the netw
 import argparse
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def run(out: Path = OUT, model: Path = MODEL, web: Path = build_page.WEB, patien
         MachineError: Node.js is not to be had, or a tool fails.
     """
     session = Session(model)
-    environment = dict(os.environ, PATH=f"{build_page.node_folder(web)}{os.pathsep}{os.environ['PATH']}")
+    environment = build_page.find_environment(web)
     with files.replacing(out) as built:
         build_page.build(web, built, environment, "--mode", "site")
         (built / "model").mkdir()

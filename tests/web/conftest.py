@@ -16,17 +16,20 @@ PROGRAM = Path(sys.executable).with_name("brainseg")
 PAGE = WEB.parent / "src/brainseg/server/page"
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
+@pytest.fixture(scope="session")
+def files():
     """Files to open, and Python's answers to them: the released model's."""
     from tests.support import golden  # which skips without pydicom
 
-    folder = tmp_path_factory.mktemp("files")
-    golden.released(folder)
-    return folder, {each.id: each for each in golden.write(folder)}
+    def make(folder):
+        golden.released(folder)
+        golden.write(folder)
+
+    folder = shared.folder("page-files", make)
+    return folder, {each.id: each for each in golden.ask(folder)}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(files):
     model = files[0] / "model.onnx"
 

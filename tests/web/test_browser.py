@@ -41,8 +41,10 @@ def test_a_volume_is_outlined_as_python_does(page, files, tmp_path):
     """The main way: drop a file, see its numbers, save its mask."""
     folder, asked = files
     truth = golden.expected(folder, asked["float"])
+    sent: list[str] = []
+    page.on("request", lambda request: request.method == "POST" and sent.append(request.url))
     show(page, folder / "float.nii.gz")
-    assert agree(golden.read_labels(download(page, "#save-mask", tmp_path)), truth.result.mask)
+    assert agree(golden.read_labels(download(page, "#save-mask", tmp_path)), truth.result.mask) and sent == []
     found, own = truth.answer["summary"], text(page, "#numbers")
     assert text(page, "#verdict") == f"Tumour outlined in {found['slices_with_tumour']} of 6 slices"
     assert f"{found['volume_ml']:.1f} ml" in own and "on this computer" in own
@@ -130,6 +132,7 @@ def test_compressed_dicom_is_read(page, files, tmp_path):
 # -- nothing leaves -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_and_no_network_is_needed(opened, files, site):
     """After it has loaded, the page asks nobody for anything; then the network is cut, and it is loaded again."""
     folder, asked = files

@@ -30,13 +30,17 @@ def program():
     return shared.folder("golden-program", golden.build) / "golden.js"
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """Every kind of file with a small model: the folder, the cases by name, and what Node says."""
-    folder = tmp_path_factory.mktemp("golden")
+def answer(folder):
     golden.toy(folder)
-    asked = {each.id: each for each in golden.write(folder)}
-    return folder, asked, golden.run_node(program(), folder, list(asked.values()))
+    golden.run_node(program(), folder, golden.write(folder))
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Every kind of file with a small model: the folder, the cases by name, and what Node says."""
+    folder = shared.folder("golden-toy", answer)
+    told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    return folder, {each.id: each for each in golden.ask(folder)}, told
 
 
 def test_the_pages_types_are_right():
@@ -127,6 +131,7 @@ def hausdorff(reference, outline, sides):
     return max(np.percentile(way, 95) for way in ways)
 
 
+@pytest.mark.slow
 def test_the_released_model_in_the_browsers_runtime(tmp_path):
     """Its raw probabilities, and what is made of them. Within a rounding of a half, a pixel may differ."""
     model = Predictor(golden.released(tmp_path), threads=1)

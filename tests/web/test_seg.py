@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from functools import cache
 
 import numpy as np
 import pytest
@@ -48,17 +49,15 @@ MASKS = ("some", "edited", "apart", "one", "empty")
 OWN = {"SOPInstanceUID", "SeriesInstanceUID", "DimensionOrganizationUID"}  # another program, another file
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """The folder in which Node wrote ``SERIES MASK.dcm``, the cases as Python reads them, and the masks."""
-    folder = tmp_path_factory.mktemp("seg")
-    asked, read = [], {}
+def write(folder):
+    """Series and masks, and what Node writes of them: ``SERIES MASK.dcm``."""
+    asked = []
     for name, changes in (SERIES | LACKS).items():
-        dicom_study.save(folder / name, STORED[:1] if name == "alone" else STORED, **changes)
-        case = read[name] = cases.read(folder / name, name)
+        stored = STORED[:1] if name == "alone" else STORED
+        dicom_study.save(folder / name, stored, **changes)
+        shape = cases.read(folder / name, name).voxels.shape
         for kind in MASKS:
-            mask = draw(case.voxels.shape, kind)
-            mask.tofile(folder / f"{name} {kind}.bin")
+            draw(shape, kind).tofile(folder / f"{name} {kind}.bin")
             outline = {"parameters": PARAMETERS, "edited": kind == "edited"}
             asked.append({"id": f"{name} {kind}", "series": name, "mask": f"{name} {kind}.bin", "outline": outline})
     (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
@@ -66,7 +65,13 @@ def written(tmp_path_factory):
     node = build_page.node_folder(golden.WEB) / "node"
     done = subprocess.run([node, program, folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder, read
+
+
+@pytest.fixture(scope="session")
+def written():
+    """The folder, and the cases as Python reads them."""
+    folder = shared.folder("page-seg", write)
+    return folder, cache(lambda name: cases.read(folder / name, name))
 
 
 def draw(shape, kind):
@@ -100,11 +105,11 @@ def flatten(dataset, place=""):
 
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("name", SERIES)
-def test_it_has_the_elements_of_pythons(written, name, kind):
+def test_it_has_the_elements_of_pythons(written, name, kind, tmp_path):
     folder, read = written
-    case = read[name]
+    case = read(name)
     mask = draw(case.voxels.shape, kind)
-    mine, truth = folder / f"{name} {kind}.dcm", folder / "python.dcm"
+    mine, truth = folder / f"{name} {kind}.dcm", tmp_path / "python.dcm"
     truth.write_bytes(seg_files.encode_mask(mask, case, FACTS))
     ours, theirs = (dict(flatten(pydicom.dcmread(path))) for path in (mine, truth))
     if kind == "edited":
@@ -118,7 +123,7 @@ def test_it_has_the_elements_of_pythons(written, name, kind):
 def test_it_is_the_mask_again_and_highdicom_takes_it(written, name):
     """In the patient's space, by two readers: brainseg's own, as of other people's files, and highdicom."""
     folder, read = written
-    case = read[name]
+    case = read(name)
     mask = draw(case.voxels.shape, "some")
     path = folder / f"{name} some.dcm"
     assert np.array_equal(seg_reader.read_labels(path, name, case.volume).voxels, mask)
@@ -137,7 +142,7 @@ def test_it_says_what_made_it(written):
 
 def test_other_outlines_have_other_uids_and_the_same_has_the_same(written):
     folder, _ = written
-    uids = [str(pydicom.dcmread(path).SOPInstanceUID) for path in folder.glob("*.dcm") if path.name != "python.dcm"]
+    uids = [str(pydicom.dcmread(path).SOPInstanceUID) for path in folder.glob("*.dcm")]
     assert len(uids) == len(SERIES) * len(MASKS) and all(uid.startswith("2.25.") and len(uid) <= 64 for uid in uids)
     kinds = {str(pydicom.dcmread(folder / f"axial {kind}.dcm").SOPInstanceUID) for kind in MASKS}
     assert len(kinds) == len(MASKS)  # also of the same mask, edited
@@ -154,4 +159,4 @@ def test_the_checker_of_the_standard_finds_no_error(written, name, kind):
 @pytest.mark.parametrize("name", LACKS)
 def test_without_what_it_needs_there_is_none_and_the_reason_is_pythons(written, name):
     folder, read = written
-    assert read[name].no_seg and (folder / f"{name} some.txt").read_text(encoding="utf-8") == read[name].no_seg
+    assert read(name).no_seg and (folder / f"{name} some.txt").read_text(encoding="utf-8") == read(name).no_seg
