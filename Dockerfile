@@ -19,9 +19,11 @@ COPY pyproject.toml README.md LICENSE dvc.lock ./
 COPY src ./src
 COPY tools ./tools
 COPY weights ./weights
+COPY examples/patients.zip.dvc ./examples/
 COPY --from=page /build/src/brainseg/server/page ./src/brainseg/server/page
 RUN /opt/brainseg/bin/python -m pip install --no-cache-dir --no-deps . \
- && /opt/brainseg/bin/python tools/copy_released.py /opt/brainseg/models
+ && /opt/brainseg/bin/python tools/copy_released.py /opt/brainseg/models \
+ && /opt/brainseg/bin/python tools/copy_released.py /opt/brainseg/examples examples/patients.zip
 
 FROM python:3.12-slim-bookworm
 LABEL org.opencontainers.image.title="brainseg" \

@@ -8,6 +8,7 @@ REQUIREMENTS ?= requirements.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUTS := models/unet.weights.h5 models/unet.json models/unet.onnx models/unet.int8.onnx
+EXAMPLES := examples/patients.zip.dvc
 UV := $(shell command -v uv 2>/dev/null)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
@@ -51,7 +52,8 @@ cross-validate: setup ## every patient out of fold; JOBS=n at once, SCHEME=insti
 
 # worksteal: each process starts with its share of the tests in their order, so what the tests of a file have in common
 # is made once; a process that is done takes over half of what another has left, so none works alone at the end.
-test: setup ## the fast tests, on all cores
+test: setup ## the fast tests, on all cores; those of the page where there is Node.js, and a Chromium
+	$(BIN)/python tools/build_page.py --if-node
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: setup page ## the tests that take minutes: demo, S3, JAX, notebook, clones, the page
@@ -111,8 +113,9 @@ release: setup ## wheel, released model and their digests into dist/; TAG=v1.2.3
 ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
 
-push: setup ## send the models, nothing else, into weights/
-	$(BIN)/dvc push $(OUTS) $(wildcard models/released/*.dvc)
+push: setup ## send the models and the page's examples, nothing else, into weights/
+	$(BIN)/dvc push $(OUTS) $(EXAMPLES) $(wildcard models/released/*.dvc)
 
-pull: setup ## fetch the released model from weights/; no account needed; MODEL=best, MODEL=fast: another one
+pull: setup ## fetch the released model and the page's examples from weights/; no account needed; MODEL=best, MODEL=fast: another one
 	$(BIN)/python -m brainseg.experiments.run_dvc pull $(if $(MODEL),models/released/$(MODEL).onnx.dvc,$(OUTS))
+	$(BIN)/python -m brainseg.experiments.run_dvc pull $(EXAMPLES)

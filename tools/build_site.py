@@ -7,16 +7,18 @@ the examples, and a service worker that keeps all of it for use without the netw
 import argparse
 import hashlib
 import json
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from brainseg import errors, files
+from brainseg.errors import IntegrityError
 from brainseg.inference.onnx_session import Session
 from brainseg.reporting import model_card
+from brainseg.server import examples
 from tools import build_page
 
-OUT, MODEL = Path("site"), Path("models/unet.onnx")
-PHANTOMS = Path(__file__).parents[1] / "src/brainseg/server/phantoms"
+OUT, MODEL, PATIENTS = Path("site"), Path("models/unet.onnx"), Path(examples.RELEASED)
 WORKER = "sw.js"
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
@@ -26,21 +28,25 @@ POLICY = (
 NOT_KEPT = ("lerc-", "zstd-", "jpeg-", "webimage-", "ort.webgpu", "asyncify", "licences.md")
 
 
-def run(out: Path = OUT, model: Path = MODEL, web: Path = build_page.WEB) -> str:
+def run(out: Path = OUT, model: Path = MODEL, web: Path = build_page.WEB, patients: Path = PATIENTS) -> str:
     """Build the site and say what was done. An earlier one stays where a build fails.
 
+    Args:
+        patients: the examples of the release; where there are none, or the model is not of LGG, phantoms.
+
     Raises:
-        IntegrityError: there is no model, or it is damaged. MachineError: Node.js is not to be had, or a tool fails.
+        IntegrityError: there is no model, or it or the examples are damaged.
+        MachineError: Node.js is not to be had, or a tool fails.
     """
     session = Session(model)
-    environment = dict(os.environ, PATH=f"{build_page.node_folder(web)}{os.pathsep}{os.environ['PATH']}")
+    environment = build_page.find_environment(web)
     with files.replacing(out) as built:
         build_page.build(web, built, environment, "--mode", "site")
         (built / "model").mkdir()
         (built / "model/unet.onnx").write_bytes(session.content)
         card = model_card.render_markdown(model_card.parse_facts(session.facts, model))
         (built / "model/card.md").write_text(card, encoding="utf-8")
-        _write_examples(built / "examples")
+        _write_examples(built / "examples", find_examples(patients, session.facts["model"]))
         _add_policy(built / "index.html")
         (built / ".nojekyll").touch()  # GitHub Pages takes the files as they are
         _write_worker(web / WORKER, built)
@@ -48,13 +54,20 @@ def run(out: Path = OUT, model: Path = MODEL, web: Path = build_page.WEB) -> str
     return f"built {out}: {size / 1e6:.0f} MB, for any web server"
 
 
-def _write_examples(folder: Path) -> None:
+def find_examples(patients: Path, model: Mapping[str, Any]) -> list[examples.Example]:
+    """Never the patients of this folder's data: they are somebody's own."""
+    if model["protocol"].get("source") != "kaggle":
+        return examples.find_phantoms()
+    with errors.guard(patients, examples.PULL, IntegrityError):
+        return examples.read_released(patients, model["weights_sha256"]) or examples.find_phantoms()
+
+
+def _write_examples(folder: Path, found: Sequence[examples.Example]) -> None:
     folder.mkdir()
-    listed = []
-    for number, path in enumerate(sorted(PHANTOMS.glob("*.tif")), 1):
-        (folder / path.name).write_bytes(path.read_bytes())
-        listed.append({"id": path.stem, "title": f"Phantom {number}, drawn", "kind": "tif"})
-    (folder / "list.json").write_text(json.dumps(listed), encoding="utf-8")
+    for each in found:
+        assert each.read is not None
+        (folder / f"{each.id}.{'zip' if each.kind == 'slices' else 'tif'}").write_bytes(each.read())
+    (folder / "list.json").write_text(json.dumps([examples.describe(each) for each in found]), encoding="utf-8")
 
 
 def _add_policy(page: Path) -> None:

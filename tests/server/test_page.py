@@ -11,10 +11,8 @@ import pytest
 from PIL import Image
 
 from brainseg.inference.answers import lesions
-from tests.support.chromium import CHROMIUM, FLAGS, is_violation
+from tests.support.chromium import CHROMIUM
 from tests.support.page_server import MODEL, PageServer, head
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
 
 PAGE = Path(__file__).parents[2] / "src/brainseg/server/page"
 pytestmark = [
@@ -27,51 +25,8 @@ VOLUME, PICTURE = "patient-flair.nii.gz", "slice.png"
 LARGEST = 12  # slice of the made-up volume
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def server():
-    with PageServer(PAGE) as running:
-        yield running
-
-
 def test_the_page_has_no_inline_handler():
     assert not re.search(r"<[^>]+\son\w+\s*=", (PAGE / "index.html").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def opened(browser, server):
-    """A function that opens the page in a new window. An error in the page fails the test."""
-    wrong: list[str] = []
-    contexts = []
-
-    def act(viewport=DESK, url=server.url, **settings):
-        context = browser.new_context(viewport=viewport, accept_downloads=True, **settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
-        page.on("request", lambda sent: sent.url.startswith(("blob:", "data:", url)) or wrong.append(sent.url))
-        page.goto(url)
-        page.wait_for_selector("body[data-ready]")
-        return page
-
-    yield act
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-@pytest.fixture
-def page(opened):
-    return opened()
 
 
 def choose(page, *names):

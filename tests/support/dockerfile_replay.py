@@ -76,6 +76,8 @@ class Replay:
         origin = words.pop(0).removeprefix("--from=") if words[0].startswith("--from=") else None
         *sources, target = words
         out = self.path(stage, target)
+        if target.endswith("/"):
+            out.mkdir(parents=True, exist_ok=True)
         for source in sources:
             given = self.path(origin, source) if origin else self.context / source
             if given == out:

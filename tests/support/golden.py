@@ -22,11 +22,12 @@ from brainseg.inference.outlining import Outliner, Segmentation
 from brainseg.inference.predictor import Predictor
 from brainseg.io import nifti, pictures
 from brainseg.server import responses
-from tests.support import dicom_series, implausible, nifti_files, onnx_toy
+from tests.support import dicom_study, implausible, nifti_files, onnx_toy
 from tools import build_page, copy_released
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
+NUMBERS = (5, 6, 7, 9, 10, 12)  # of the slices that are pictures
 PHANTOM = ROOT / "src/brainseg/server/phantoms/phantom-1.tif"
 SCORES = {"volume": {"dice": {"mean": 0.865}}, "alone": {"stripped_dice": 0.805}}  # of the toy, which nobody measured
 TYPES = {"Uint8Array": np.uint8, "Uint16Array": np.uint16, "Int16Array": np.int16, "Float32Array": np.float32}
@@ -68,7 +69,11 @@ def phantom() -> np.ndarray:
 
 
 def write(folder: Path) -> list[Asked]:
-    """Write one file or more of every kind that is outlined, of other sizes and depths than the model's grid."""
+    """Write one file or more of every kind that is outlined, of other sizes and depths than the model's grid.
+
+    Returns:
+        ``ask`` of them.
+    """
     whole = phantom()
     flair, few = whole[..., 1], whole
     shutil.copy(PHANTOM, folder / "phantom.tif")
@@ -83,17 +88,22 @@ def write(folder: Path) -> list[Asked]:
     Image.fromarray(whole[3]).resize((200, 310)).save(folder / "colour.png")
     twice = np.kron(flair[3], np.ones((2, 2), np.uint8))
     Image.fromarray(twice[:470, :500]).save(folder / "large.tif", compression="tiff_lzw")
-    numbers = _write_slices(folder / "TCGA_XX_1234", flair)
-    dicom_series.save_series(folder / "series", few[..., 1].astype(np.uint16) * 5)
+    _write_slices(folder / "TCGA_XX_1234", flair)
+    dicom_study.save(folder / "series", few[..., 1].astype(np.uint16) * 5)
     bright = (deep > np.quantile(deep, 0.96)).astype(np.uint8)
     ((head, brain),) = implausible.with_brains(1, slices=8)
     nifti_files.nifti(folder / "stripped.nii.gz", implausible.strip(head, brain)[..., 1].astype(np.int16))
-    mask = nifti_files.nifti(folder / "own_seg.nii.gz", bright, nifti_files.ORIENTATIONS[7])
-    slices = [f"TCGA_XX_1234/TCGA_XX_1234_{number}.tif" for number in numbers]
+    nifti_files.nifti(folder / "own_seg.nii.gz", bright, nifti_files.ORIENTATIONS[7])
+    return ask(folder)
+
+
+def ask(folder: Path) -> list[Asked]:
+    """The cases of the files that ``write`` wrote."""
+    slices = [f"TCGA_XX_1234/TCGA_XX_1234_{number}.tif" for number in NUMBERS]
     masks = [path.replace(".tif", "_mask.tif") for path in slices]
     return [
         Asked("pages", {"file": ["phantom.tif"]}, raw=3),
-        Asked("float", {"file": ["float.nii.gz"]}, reference=mask.name, raw=2),
+        Asked("float", {"file": ["float.nii.gz"]}, reference="own_seg.nii.gz", raw=2),
         Asked("rule", {"file": ["float.nii.gz"]}, choice=RuleChoice(0.25, 30)),
         Asked("scaled", {"file": ["scaled.nii"]}),
         Asked("three", {"flair": ["flair.nii.gz"], "pre": ["pre.nii.gz"], "post": ["post.nii.gz"]}),
@@ -102,7 +112,7 @@ def write(folder: Path) -> list[Asked]:
         Asked("single", {"file": ["small.png"]}, choice=RuleChoice(0.4, 60)),
         Asked("colour", {"file": ["colour.png"]}),
         Asked("large", {"file": ["large.tif"]}),
-        Asked("slices", {"file": [*slices, *masks]}, tuple(numbers)),
+        Asked("slices", {"file": [*slices, *masks]}, NUMBERS),
         Asked("stripped", {"file": ["stripped.nii.gz"]}),
         Asked("dicom", {"file": [f"series/{path.name}" for path in sorted((folder / "series").iterdir())]}),
     ]
@@ -120,16 +130,14 @@ def _scaled(path: Path, slices: np.ndarray) -> None:
     path.write_bytes(bytes(data))
 
 
-def _write_slices(folder: Path, flair: np.ndarray) -> list[int]:
+def _write_slices(folder: Path, flair: np.ndarray) -> None:
     """A patient's folder as in LGG: numbered slices, a mask beside each; one number is missing."""
     folder.mkdir()
-    numbers = [5, 6, 7, 9, 10, 12]
-    for number, pixels in zip(numbers, flair, strict=True):
+    for number, pixels in zip(NUMBERS, flair, strict=True):
         Image.fromarray(np.repeat(pixels[..., None], 3, -1)).save(
             folder / f"{folder.name}_{number}.tif", compression="tiff_lzw"
         )
         Image.fromarray((pixels > 190) * np.uint8(255)).save(folder / f"{folder.name}_{number}_mask.tif")
-    return numbers
 
 
 class Expected(NamedTuple):

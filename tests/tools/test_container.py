@@ -119,7 +119,8 @@ def test_the_steps_replayed_make_a_server_that_answers(tmp_path):
     replay.run()
     installed = {path.name.lower() for path in (tmp_path / "image/opt/brainseg/lib").glob("*/site-packages/*")}
     assert "onnxruntime" in installed and not {"tensorflow", "keras", "dvc", "mlflow", "onnx"} & installed
-    assert (tmp_path / "image/opt/brainseg/models/unet.onnx").is_file()
+    for name in ("models/unet.onnx", "examples/patients.zip"):
+        assert (tmp_path / "image/opt/brainseg" / name).is_file()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -152,7 +152,7 @@ def segs() -> Iterator[bytes]:
     """Masks as DICOM SEG: binary, fractional and of labels, plain and compressed."""
     with tempfile.TemporaryDirectory() as folder:
         origin = seg_writer.pick_origin(_read_study(Path(folder)).frames, "s")
-    binary = seg_writer.encode(DRAWN.astype(np.uint8), origin, "model")
+    binary = seg_writer.encode(DRAWN.astype(np.uint8), origin, "model", {})
     yield binary
     for kind, value in (("FRACTIONAL", 100), ("LABELMAP", 1)):
         dataset = dicom_compressed.pydicom.dcmread(io.BytesIO(binary))

@@ -4,14 +4,7 @@ import csv
 import gzip
 import json
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 import zipfile
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nibabel
@@ -21,132 +14,24 @@ from PIL import Image
 
 from brainseg.evaluation import metrics
 from brainseg.inference.predictor import Predictor
-from tests.support import golden, shared
-from tests.support.chromium import CHROMIUM, FLAGS, is_violation
 from tests.support.firefox import FIREFOX, Firefox
-from tools import build_site
+from tests.support.site import (
+    SECONDS,
+    VIOLATIONS,
+    agree,
+    download,
+    hosting,
+    needs_browser,
+    set_value,
+    show,
+    text,
+)
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium"),
-    pytest.mark.skipif(
-        not (golden.WEB / "node_modules/onnxruntime-web").exists(),
-        reason="the page's libraries are not here: make page",
-    ),
-]
-PROGRAM = Path(sys.executable).with_name("brainseg")
-PAGE = golden.ROOT / "src/brainseg/server/page"
-SECONDS = 90  # that a step may take: the machine may be busy
+pytest.importorskip("pydicom", reason="makes a DICOM series")
+from tests.support import golden
+
+pytestmark = needs_browser
 FIRST_LOAD = 600_000  # bytes, gzipped, until the page can be used
-PATH = "/some/where/"  # the site's, on its host
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """A host of static files that knows nothing of the page: no header of its own."""
-
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def translate_path(self, path: str) -> str:
-        return super().translate_path("/" + path.removeprefix(PATH))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Files to open, and Python's answers to them: the released model's."""
-    folder = tmp_path_factory.mktemp("files")
-    golden.released(folder)
-    return folder, {each.id: each for each in golden.write(folder)}
-
-
-@contextmanager
-def hosting(folder):
-    """The address of a folder, under a path of its host."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}{PATH}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture(scope="module")
-def site(files):
-    model = files[0] / "model.onnx"
-    with hosting(
-        shared.folder("site", lambda out: build_site.run(out / "site", model, golden.WEB)) / "site"
-    ) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def opened(browser, site):
-    """A function that opens the site in a new window, with its model. An error in the page fails the test."""
-    wrong: list[str] = []
-    contexts = []
-
-    def act(**settings):
-        settings = {"viewport": {"width": 1280, "height": 800}, "accept_downloads": True} | settings
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(SECONDS * 1000)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
-        page.goto(site)
-        page.wait_for_selector("#model-state:has-text('Computed on this computer')")
-        page.wait_for_selector("body[data-ready]")
-        return page
-
-    yield act
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-@pytest.fixture
-def page(opened):
-    return opened()
-
-
-def show(page, *paths):
-    """Open files, and wait for their answer."""
-    page.evaluate("document.querySelector('#verdict').textContent = ''")
-    page.set_input_files("#files", [str(path) for path in paths])
-    page.wait_for_selector("body[data-state=result] #verdict:not(:empty)")
-
-
-def text(page, selector):
-    return page.inner_text(selector).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
-
-
-def set_value(page, selector, value):
-    page.eval_on_selector(
-        selector, "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')) }", str(value)
-    )
-
-
-def agree(a, b):
-    return np.array_equal(a, b) or metrics.dice(metrics.counts(a, b)) >= 0.9999
 
 
 # -- the same as Python ---------------------------------------------------------------------------------------------
@@ -156,8 +41,10 @@ def test_a_volume_is_outlined_as_python_does(page, files, tmp_path):
     """The main way: drop a file, see its numbers, save its mask."""
     folder, asked = files
     truth = golden.expected(folder, asked["float"])
+    sent: list[str] = []
+    page.on("request", lambda request: request.method == "POST" and sent.append(request.url))
     show(page, folder / "float.nii.gz")
-    assert agree(golden.read_labels(download(page, "#save-mask", tmp_path)), truth.result.mask)
+    assert agree(golden.read_labels(download(page, "#save-mask", tmp_path)), truth.result.mask) and sent == []
     found, own = truth.answer["summary"], text(page, "#numbers")
     assert text(page, "#verdict") == f"Tumour outlined in {found['slices_with_tumour']} of 6 slices"
     assert f"{found['volume_ml']:.1f} ml" in own and "on this computer" in own
@@ -242,53 +129,10 @@ def test_compressed_dicom_is_read(page, files, tmp_path):
         assert text(page, "#numbers dd") == before, syntax
 
 
-# -- with a server behind it ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def served(files):
-    """The address of ``brainseg serve`` with the released model."""
-    if not (PAGE / "index.html").exists():
-        pytest.skip("the page is not built: make page")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [PROGRAM, "serve", "--port", str(port), "--model", files[0] / "model.onnx"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().split()[-1]
-        server.terminate()
-
-
-@pytest.mark.slow
-def test_this_computer_and_the_server_say_the_same(browser, files, served):
-    folder, _ = files
-    page = browser.new_page()
-    page.set_default_timeout(SECONDS * 1000)
-    wrong: list[str] = []
-    page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
-    posted: list[str] = []
-    page.on("request", lambda request: request.method == "POST" and posted.append(request.url))
-    page.goto(served)
-    page.wait_for_selector("#model-state:has-text('Computed on this computer')")
-    assert page.evaluate("crossOriginIsolated")  # by the server's headers
-    assert "nothing is sent" in text(page, "#privacy")
-    show(page, folder / "float.nii.gz")
-    here = text(page, "#numbers").split("Time")[0]
-    assert posted == []
-    page.click("#close")
-    page.check("input[name=where][value=server]", force=True)
-    assert "sent to the server" in text(page, "#privacy")
-    show(page, folder / "float.nii.gz")
-    assert len(posted) == 1 and "on the server" in text(page, "#numbers")
-    assert text(page, "#numbers").split("Time")[0] == here
-    assert wrong == []
-    page.close()
-
-
 # -- nothing leaves -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_and_no_network_is_needed(opened, files, site):
     """After it has loaded, the page asks nobody for anything; then the network is cut, and it is loaded again."""
     folder, asked = files
@@ -589,12 +433,6 @@ def test_a_folder_of_cases_is_a_list_that_goes_on_after_a_reload(page, files, tm
 
 
 # -- for everybody --------------------------------------------------------------------------------------------------
-
-VIOLATIONS = """async () => {
-  const {violations} = await axe.run(document, {resultTypes: ['violations']});
-  return violations.filter(each => each.impact !== 'minor')
-    .map(each => `${each.id}: ${each.nodes.slice(0, 3).map(node => node.html).join(' | ')}`);
-}"""
 
 
 def states(page, folder):

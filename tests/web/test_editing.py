@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from tests.support import golden, shared
+from tests.support.site import needs_libraries
 from tools import build_page
 
-pytestmark = pytest.mark.skipif(
-    not (golden.WEB / "node_modules/onnxruntime-web").exists(), reason="the page's libraries are not here: make page"
-)
+pytestmark = needs_libraries
 SHAPE = 3, 7, 8
 RING = np.zeros(SHAPE, int)
 RING[1, [1, 1, 1, 2, 2, 3, 3, 3], [2, 3, 4, 1, 5, 2, 3, 4]] = 1

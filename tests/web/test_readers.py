@@ -12,11 +12,11 @@ from PIL import Image
 from brainseg.errors import BrainsegError
 from brainseg.inference import cases
 from tests.support import dicom_series, golden, nifti_files, shared
+from tests.support.site import needs_libraries
 
-pytestmark = pytest.mark.skipif(
-    not (golden.WEB / "node_modules/onnxruntime-web").exists(), reason="the page's libraries are not here: make page"
-)
-HERE_ALONE = {"jpeg.jpg", "tif-ccitt.tif", "tif-negative.tif"}  # read by Python, not by the page
+pytestmark = needs_libraries
+HERE_ALONE = {"jpeg.jpg", "tif-ccitt.tif"}  # read by Python, refused by the page: see docs/how-to/page.md
+REFUSED = {"tif-32.tif", "tif-signed.tif", "tif-negative-16.tif"}  # by both
 
 
 def pictures(folder: Path) -> None:
@@ -52,6 +52,8 @@ def pictures(folder: Path) -> None:
         ("tif-cmyk.tif", Image.fromarray(colour).convert("CMYK"), {}),
         ("tif-32.tif", Image.fromarray(deep.astype(np.int32)), {}),
         ("tif-negative.tif", flat, {"tiffinfo": {262: 0}}),
+        ("tif-negative-16.tif", Image.fromarray(deep), {"tiffinfo": {262: 0}}),
+        ("tif-signed.tif", Image.fromarray(deep), {"tiffinfo": {339: 2}}),
     ):
         image.save(folder / name, **options)
     pages = [Image.fromarray(rng.integers(0, 256, (20, 24), dtype=np.uint8)) for _ in range(6)]
@@ -182,6 +184,8 @@ def compare(folder: Path, name: str, mine: dict) -> str:
 def compare_place(shape: dict, truth: cases.Case) -> str:
     if (shape["place"] is None) != (truth.volume is None):
         return "one has a place and the other not"
+    if shape["noSeg"] != truth.no_seg:
+        return f"no SEG: {shape['noSeg']}, not {truth.no_seg}"
     if truth.volume is None:
         return ""
     place = shape["place"]
@@ -191,6 +195,14 @@ def compare_place(shape: dict, truth: cases.Case) -> str:
         return f"spacing {place['spacing']}, not {truth.volume.spacing}"
     known = [remark for remark in (*truth.remarks, truth.volume.doubt) if remark]
     return "" if len(known) == len(shape["remarks"]) else f"remarks {shape['remarks']}, not {known}"
+
+
+def test_what_docs_page_md_names_is_refused(answered):
+    folder, told = answered
+    assert all("refused" in told[name] for name in HERE_ALONE | REFUSED)
+    for name in REFUSED:
+        with pytest.raises(BrainsegError):
+            cases.read(folder / name, name)
 
 
 def test_what_only_a_browser_reads_is_said(answered):

@@ -5,7 +5,7 @@ import type { Given } from "./core/engine";
 import type { Model } from "./core/modelFile";
 import { Refusal } from "./core/refusal";
 import type { Kind } from "./core/voxels";
-import type { Answer as Told } from "./engines/types";
+import type { Answer as Told, Follow, Step } from "./engines/types";
 import { sentence } from "./page";
 
 type Answer = Told & { volumes: { image: string; mask: string; probability: string } };
@@ -14,23 +14,64 @@ export interface Example {
   id: string;
   title: string;
   kind: Kind;
-  note?: string; // what can be learned from it
+  note?: string | null; // what is known of it
+  attribution?: string | null;
+  licence?: string | null; // an address
 }
+
+const BROKEN = new Refusal("The answer broke off", "Try again.", true);
+const ASKED = 600; // ms between two questions; the server wants two a second at most
 
 /** A static site has files in place of the server's answers. */
 const isSite = import.meta.env.MODE === "site";
 
-export async function segment(given: Given, signal: AbortSignal): Promise<Answer> {
-  const response = await post(given, "application/json", { volumes: true }, signal);
+/** `follow` hears how far the server is. */
+export async function segment(given: Given, signal: AbortSignal, follow?: Follow): Promise<Answer> {
+  const id = newId();
+  const stop = follow ? watch(id, follow) : () => undefined;
   try {
-    return (await response.json()) as Answer;
-  } catch (error) {
-    if (signal.aborted) throw error;
-    throw new Refusal("The answer broke off", "Try again.", true);
+    const response = await post(given, "application/json", { volumes: true }, signal, id);
+    return (await response.json().catch((error) => Promise.reject(signal.aborted ? error : BROKEN))) as Answer;
+  } finally {
+    stop();
   }
 }
 
-/** The mask as DICOM SEG, which only the server makes. */
+/** A name for a request. crypto.randomUUID is not there on a page without TLS. */
+function newId(): string {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+interface Progress {
+  stage: Step["stage"];
+  bytes_received: number;
+  bytes_total: number | null;
+  place: number | null;
+  slices_done: number;
+  slices_total: number | null;
+}
+
+/** Ask how far a request is until told to stop. A server or proxy that does not answer that costs nothing else. */
+function watch(id: string, follow: Follow): () => void {
+  let ended = false;
+  const ask = async () => {
+    const told: Progress | null = await fetch(`v1/progress/${id}`).then((response) => (response.ok ? response.json() : null)).catch(() => null); // prettier-ignore
+    if (ended) return;
+    if (told) {
+      const { stage, place, bytes_received, bytes_total, slices_done, slices_total } = told;
+      const [done, all] = stage === "uploading" ? [bytes_received, bytes_total] : [slices_done, slices_total];
+      follow({ stage, place, done, all: all ?? 0 });
+    }
+    timer = setTimeout(ask, ASKED);
+  };
+  let timer = setTimeout(ask, ASKED);
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+  };
+}
+
+/** The mask as DICOM SEG, of a series that the server reads. */
 export async function seg(given: Given, signal: AbortSignal): Promise<Blob> {
   return (await post(given, "application/dicom", {}, signal)).blob();
 }
@@ -48,7 +89,7 @@ export async function examples(): Promise<Example[]> {
   return (await get(isSite ? "examples/list.json" : "v1/examples")).json();
 }
 
-const ENDINGS: Partial<Record<Kind, string>> = { picture: ".png", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
+const ENDINGS: Partial<Record<Kind, string>> = { picture: ".png", slices: ".zip", tif: ".tif", nifti: ".nii.gz", dicom: ".zip" };
 
 export async function example(chosen: Example, signal: AbortSignal): Promise<File> {
   const name = chosen.id + (ENDINGS[chosen.kind] ?? "");
@@ -56,12 +97,12 @@ export async function example(chosen: Example, signal: AbortSignal): Promise<Fil
   return new File([body], name);
 }
 
-async function post(given: Given, accept: string, options: Record<string, boolean>, signal: AbortSignal): Promise<Response> {
+async function post(given: Given, accept: string, options: Record<string, boolean>, signal: AbortSignal, id = newId()): Promise<Response> {
   const body = new FormData();
   for (const { role, item } of given.parts) body.append(role, item.blob, nameOf(item));
   const asked = Object.entries({ ...options, ...given.choice }).map(([name, value]) => [name, String(value)]);
   const query = new URLSearchParams(asked).toString();
-  return checked(() => fetch(`v1/segment${query && `?${query}`}`, { method: "POST", body, signal, headers: { Accept: accept } }));
+  return checked(() => fetch(`v1/segment${query && `?${query}`}`, { method: "POST", body, signal, headers: { Accept: accept, "X-Request-ID": id } }));
 }
 
 function get(address: string, signal?: AbortSignal): Promise<Response> {

@@ -9,11 +9,13 @@ import { writeNifti } from "./core/niftiFile";
 import { CancelledError } from "./core/outliner";
 import { Refusal } from "./core/refusal";
 import type { Result } from "./engines/engine";
+import type { Step } from "./engines/types";
 import { announce, click, download, element, focus, measured, number, plainName, sentence, words } from "./page";
 import { goHome, open, setHome } from "./session";
 import { sketch } from "./sketch";
 import { on, state } from "./state";
 import { csv } from "./tables";
+import { describe } from "./waiting";
 
 const THUMBNAIL = 88; // pixels
 const COLUMNS: (keyof Row)[] = ["kind", "slices", "slices_with_tumour", "largest_slice", "area_mm2", "area_pixels", "volume_ml", "mean_probability", "dice"];
@@ -69,7 +71,7 @@ export async function work(): Promise<void> {
     draw();
     try {
       const given = { name: entry.name, parts: entry.items.map((item) => ({ role: "file" as const, item })), choice: {} };
-      await finish(entry, await state.engine!.outline(given, stop.signal, (done, all) => progress(entry!, done, all)));
+      await finish(entry, await state.engine!.outline(given, stop.signal, (step) => progress(entry!, step)));
     } catch (error) {
       if (error instanceof CancelledError || stop.signal.aborted) break;
       const told = error instanceof Refusal ? `${sentence(error.what)} ${sentence(error.fix)}` : String(error);
@@ -166,9 +168,9 @@ function score({ row }: Entry): string {
   return row?.dice === null || row?.dice === undefined ? "" : number(row.dice, 3);
 }
 
-function progress(entry: Entry, done: number, all: number): void {
+function progress(entry: Entry, step: Step): void {
   const cell = document.querySelector(`#case-${entry.id} td:nth-of-type(2)`);
-  if (cell) cell.textContent = `slice ${number(done)} of ${number(all)}`;
+  if (cell) cell.textContent = describe(step);
 }
 
 function table(): string {

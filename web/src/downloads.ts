@@ -35,7 +35,8 @@ function offer(): void {
   const { shown } = state;
   if (!shown) return;
   show("save-lesions", shown.numbers.lesions.length > 0);
-  show("save-seg", shown.result.where === "server" && shown.result.answer.seg === true && edited() === 0);
+  const { answer, where } = shown.result;
+  show("save-seg", answer.seg && (where === "here" || edited() === 0)); // the server makes it of its own mask
 }
 
 function told(): Told {
@@ -74,13 +75,16 @@ function saveOverlay(): void {
   viewer.picture(letters(), lines).toBlob((blob) => blob && save(blob, `${base()}-slice-${slice}.png`, "Picture"), "image/png");
 }
 
-/** The server makes it of the files, which it is sent again. */
+/** Where the server read the series it makes the file too, and is sent the series again. */
 async function saveSeg(): Promise<void> {
-  const { given } = state.shown!;
+  const { given, result, editor } = state.shown!;
   const note = element("download-note");
   note.textContent = "Making the DICOM SEG…";
+  const { model, rule } = result.answer;
+  const parameters = { weights_sha256: model.weights_sha256, variant: model.variant, threshold: String(rule.threshold), min_component: String(rule.min_component) };
+  const make = async () => new Blob([(await state.engine!.seg(editor.mask, { parameters, edited: edited() > 0 })) as BlobPart], { type: "application/dicom" });
   try {
-    save(await api.seg(given, new AbortController().signal), `${stem()}-seg.dcm`, "DICOM SEG");
+    save(await (result.where === "here" ? make() : api.seg(given, new AbortController().signal)), `${base()}-seg.dcm`, "DICOM SEG");
   } catch (error) {
     if (state.shown?.given === given) note.textContent = error instanceof Refusal ? `${sentence(error.what)} ${sentence(error.fix)}` : String(error);
   }

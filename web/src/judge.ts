@@ -88,7 +88,7 @@ export function rows(): [string, string, string?][] {
     ["Dice", score(scores.dice), empty],
     ["IoU", score(scores.iou)],
     ["HD95", scores.hd95 === null ? "–" : `${measured(scores.hd95)} ${scores.unit}`, "95 % of the two borders are at most so far apart"],
-    ["Your mask", size(scores.reference_ml, scores.reference_voxels)],
+    [state.shown?.given.credit ? "Readers' outline" : "Your mask", size(scores.reference_ml, scores.reference_voxels)],
     ["Outline", size(scores.outline_ml, scores.outline_voxels)],
   ];
 }

@@ -85,6 +85,12 @@ function drops(): void {
   });
 }
 
+function link(address: string, text: string): HTMLElement {
+  const made = words("a", text) as HTMLAnchorElement;
+  Object.assign(made, { href: address, target: "_blank", rel: "noopener noreferrer" });
+  return made;
+}
+
 /** What there is to try; nothing where a site was built without. */
 export async function listExamples(): Promise<void> {
   const found = await api.examples();
@@ -96,7 +102,8 @@ export async function listExamples(): Promise<void> {
     button.addEventListener("click", () => {
       const find = async (signal: AbortSignal) => {
         const blob = await api.example(chosen, signal);
-        return { name: chosen.title, parts: [{ role: "file" as const, item: { path: blob.name, blob } }], choice: {} };
+        const credit = chosen.attribution ? { credit: chosen.attribution } : {};
+        return { name: chosen.title, parts: [{ role: "file" as const, item: { path: blob.name, blob } }], choice: {}, ...credit };
       };
       void open(find, chosen.title);
     });
@@ -104,5 +111,8 @@ export async function listExamples(): Promise<void> {
     return item;
   });
   element("examples").querySelector("ul")!.replaceChildren(...buttons);
+  const owned = found.find(({ attribution }) => attribution);
+  element("examples-credit").textContent = owned?.attribution ?? "";
+  if (owned?.licence) element("examples-credit").append(" ", link(owned.licence, "The licence"));
   show("examples", found.length > 0);
 }

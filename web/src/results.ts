@@ -4,7 +4,7 @@ import type { Summary } from "./core/measure";
 import { announce, element, list, measured, number, percent, sentence, show, words } from "./page";
 import { edited, on, state } from "./state";
 
-const KINDS = { picture: "Picture", slices: "numbered slices", tif: "TIF", nifti: "NIfTI", nrrd: "NRRD", metaimage: "MetaImage", mgh: "MGH", dicom: "DICOM" };
+const KINDS = { picture: "Picture", slices: "Numbered slices", tif: "TIF", nifti: "NIfTI", nrrd: "NRRD", metaimage: "MetaImage", mgh: "MGH", dicom: "DICOM" };
 
 export function start(): void {
   on("opened", opened);
@@ -46,6 +46,7 @@ function opened(): void {
     `${KINDS[input.kind]}, ${input.width} × ${input.height}` + (input.slices > 1 ? ` × ${input.slices}` : ""),
     input.spacing_mm ? `${input.spacing_mm.map((mm) => number(mm, 2)).join(" × ")} mm` : "pixel size unknown",
   ];
+  if (shown.given.credit) facts.push(shown.given.credit);
   element("file-facts").replaceChildren(...facts.map((fact) => words("span", fact)));
   count();
   const { warnings } = shown.result.answer;

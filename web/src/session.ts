@@ -5,8 +5,9 @@ import type { Given } from "./core/engine";
 import { CancelledError } from "./core/outliner";
 import { Refusal } from "./core/refusal";
 import type { Result } from "./engines/engine";
-import { announce, element, focus, number, sentence, show, words } from "./page";
+import { announce, element, focus, sentence, show, words } from "./page";
 import { emit, state } from "./state";
+import { startClock } from "./waiting";
 
 const TITLE = document.title;
 
@@ -31,11 +32,11 @@ export async function open(find: (signal: AbortSignal) => Promise<Given> | Given
   const wanted = () => running === mine;
   quiet();
   enter("waiting");
-  const clock = ticking(name);
+  const clock = startClock(name);
   focus("cancel");
   try {
     const given = await find(mine.signal);
-    const result = await state.engine!.outline(given, mine.signal, (done, all) => wanted() && clock.progress(done, all));
+    const result = await state.engine!.outline(given, mine.signal, (step) => wanted() && clock.progress(step));
     if (!wanted()) return;
     enter("result");
     if (!(await draw(result, wanted))) return;
@@ -152,40 +153,6 @@ function present(given: Given, result: Result): void {
 
 function titled(name: string): string {
   return `${name.length > 40 ? `${name.slice(0, 39)}…` : name} – brainseg`;
-}
-
-interface Clock {
-  progress(done: number, all: number): void;
-  stop(): void;
-}
-
-/** What is told while waiting: the seconds, and the slices where they are known. */
-function ticking(name: string): Clock {
-  const begun = performance.now();
-  let share = "";
-  const bar = element("bar");
-  bar.removeAttribute("aria-valuenow");
-  bar.style.removeProperty("--share");
-  const tick = () => {
-    const seconds = Math.floor((performance.now() - begun) / 1000);
-    document.querySelector(".waiting-what")!.textContent = [share || "Outlining…", seconds >= 1 ? `${seconds} s` : ""].filter(Boolean).join(" · ");
-  };
-  document.querySelector(".waiting-name")!.textContent = name;
-  document.title = `Outlining… – brainseg`;
-  tick();
-  announce("Outlining");
-  const timer = setInterval(tick, 250);
-  return {
-    progress(done, all) {
-      const percent = Math.round((100 * done) / all);
-      share = `Slice ${number(done)} of ${number(all)}`;
-      bar.setAttribute("aria-valuenow", String(percent));
-      bar.style.setProperty("--share", `${percent}%`);
-      document.title = `${percent} % – brainseg`;
-      tick();
-    },
-    stop: () => clearInterval(timer),
-  };
 }
 
 /** A question before what was not saved is lost. */

@@ -50,7 +50,7 @@ async function answer(each: Asked): Promise<object> {
   const found = await read(each);
   const { slices, height, width, channels, values } = found.stack;
   put("voxels", values);
-  const shape = { slices, height, width, channels, type: values.constructor.name, place: found.place, remarks: found.remarks, numbers: found.numbers };
+  const shape = { slices, height, width, channels, type: values.constructor.name, place: found.place, remarks: found.remarks, noSeg: found.noSeg, numbers: found.numbers };
   if (each.readOnly || !engine || !network) return { shape };
   const { facts } = engine.file;
   const pixel = found.place ? found.place.spacing : [1, 1, 1];

@@ -73,7 +73,10 @@ def create_routes(
     loaded: PredictorLike, judge: Callable[[np.ndarray], Any], settings: Settings, check: TokenCheck, metrics: Metrics
 ) -> FastAPI:
     """The routes alone, without what every request passes before them."""
-    examples = Examples(settings.root, phantoms_alone=measurements.is_of_phantoms(loaded.facts))
+    trained = loaded.facts["model"]
+    is_lgg = trained["protocol"].get("source") == "kaggle"
+    examples = Examples(settings.root, phantoms_alone=measurements.is_of_phantoms(loaded.facts),
+                        weights=trained["weights_sha256"] if is_lgg else None)  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,7 +96,7 @@ def create_routes(
                   docs_url=None, redoc_url=None, redirect_slashes=False,
                   generate_unique_id_function=lambda route: route.name)  # fmt: skip
     app.state.progress, app.state.metrics = ProgressBoard(), metrics
-    facts = {"weights_sha256": loaded.facts["model"]["weights_sha256"], "version": brainseg.__version__}
+    facts = {"weights_sha256": trained["weights_sha256"], "version": brainseg.__version__}
     metrics.tell("brainseg_model", "The model that answers, and the version of the program.", facts)
     refusals.install_handlers(app)
     segment.add(app)

@@ -1,4 +1,5 @@
-"""Examples to try: test patients if LGG has been preprocessed in this folder, else the phantoms in the package.
+"""Examples to try. For a model of LGG those of the release, which ``make pull`` fetches (``tools/make_examples.py``);
+else test patients, if data have been preprocessed in this folder; else the phantoms in the package.
 
 A patient's slices are found by row numbers, so the data are used only as the stages made them.
 """
@@ -6,11 +7,15 @@ A patient's slices are found by row numbers, so the data are used only as the st
 import csv
 import hashlib
 import io
+import json
 import sys
+import zipfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,10 +27,13 @@ from brainseg.server.refusals import Refusal
 IMAGES, SLICES, SPLIT = "data/processed/images.npy", "data/processed/slices.csv", "data/splits/split.csv"
 USED = (IMAGES, SLICES, SPLIT)
 REMEDY = "run: dvc repro"
+RELEASED = "examples/patients.zip"
+PULL = "run: make pull"
+LEVELS = {"easy": "Easy", "median": "Median", "hard": "Hard", "fails": "It fails"}
 PHANTOMS = Path(__file__).parent / "phantoms"
 PHANTOM_PREFIX = "PHANTOM_"  # prefix of the names of drawn patients
 MAX_PATIENTS = 6  # patients that are offered
-TIF = "image/tiff"
+TIF, ZIP = "image/tiff", "application/zip"
 
 
 def changed_data() -> Refusal:
@@ -33,28 +41,37 @@ def changed_data() -> Refusal:
 
 
 class Example(NamedTuple):
-    """Either ``rows`` of the preprocessed images, or a ``file``."""
+    """Either ``rows`` of the preprocessed images, or what ``read`` gives; ``told``: what else is said of it."""
 
     id: str
     title: str
     is_phantom: bool
     rows: tuple[int, ...] = ()
-    file: Path | None = None
+    read: Callable[[], bytes] | None = None
+    kind: str = "tif"
+    told: Mapping[str, str] = MappingProxyType({})
 
 
 class Examples:
     """The list is made once. A patient's slices are packed into a TIF with several pages on request."""
 
-    def __init__(self, root: Path = Path(), packaged: Path = PHANTOMS, phantoms_alone: bool = False):
-        """``phantoms_alone``: offer phantoms only, for a model that was trained on them."""
+    def __init__(
+        self, root: Path = Path(), packaged: Path = PHANTOMS, phantoms_alone: bool = False, weights: str | None = None
+    ):
+        """``phantoms_alone``: for a model that was trained on them. ``weights``: the digest of a model's of LGG."""
         self._root = root
         self._of = _stamps(root)  # before the files are checked and read, so that a later change is noticed
-        patients = [each for each in _find_sound_patients(root) if each.is_phantom or not phantoms_alone]
-        self._known = {example.id: example for example in patients or _find_phantoms(packaged)}
+        released = _find_sound(RELEASED, root, partial(read_released, root / RELEASED, weights)) if weights else []
+        patients = released or _find_sound("data", root, partial(_find_patients, root))
+        wanted = [each for each in patients if each.is_phantom or not phantoms_alone]
+        self._known = {example.id: example for example in wanted or find_phantoms(packaged)}
         self._packed = lru_cache(maxsize=2)(self._pack)
 
     def list_all(self) -> list[dict[str, str]]:
-        return [{"id": each.id, "title": each.title, "kind": "tif"} for each in self._known.values()]
+        return [describe(each) for each in self._known.values()]
+
+    def media_type(self, identity: str) -> str:
+        return ZIP if self._known[identity].kind == "slices" else TIF
 
     def content(self, identity: str) -> bytes | None:
         """The bytes of a TIF; None if there is no such example.
@@ -76,8 +93,8 @@ class Examples:
 
     def _pack(self, identity: str) -> bytes:
         example = self._known[identity]
-        if example.file:
-            return example.file.read_bytes()
+        if example.read:
+            return example.read()
         images = np.load(self._root / IMAGES, mmap_mode="r", allow_pickle=False)
         first, *others = [Image.fromarray(np.ascontiguousarray(images[row])) for row in example.rows]
         buffer = io.BytesIO()
@@ -95,16 +112,67 @@ def _stamps(root: Path) -> list[tuple[int, int]]:
     return stamps
 
 
-def _find_sound_patients(root: Path) -> list[Example]:
-    """``_find_patients``; none, and a warning, if the data are damaged: the server answers without them."""
+def _find_sound(name: str, root: Path, find: Callable[[], list[Example]]) -> list[Example]:
+    """What ``find`` gives; nothing, and a warning, if the files are damaged: the server answers without them."""
     try:
-        with guard(root / "data", REMEDY, IntegrityError):
-            return _find_patients(root)
+        with guard(root / name, PULL if name == RELEASED else REMEDY, IntegrityError):
+            return find()
     except BrainsegError as error:
         for each in error.problems:
-            what = f"{printable(each.what)}; the examples are the packaged phantoms"
+            instead = "there are other examples" if name == RELEASED else "the examples are the packaged phantoms"
+            what = f"{printable(each.what)}; {instead}"
             print(f"WARNING {printable(each.path)}: {what}. Fix: {redact(each.fix)}", file=sys.stderr, flush=True)
         return []
+
+
+def describe(example: Example) -> dict[str, str]:
+    """As /v1/examples tells it."""
+    return {"id": example.id, "title": example.title, "kind": example.kind, **example.told}
+
+
+def read_released(path: Path, weights: str | None = None) -> list[Example]:
+    """The patients of the release; none if they are not here. ``weights``: of the model that will outline them.
+
+    Raises:
+        Exception: of any kind, if the file is damaged; each of its bytes is read.
+    """
+    if not path.is_file():
+        return []
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise IntegrityError(path, f"{damaged} in it is damaged", PULL)
+        listed = json.loads(archive.read("list.json"))
+    is_theirs = listed["weights_sha256"] == weights
+    licence = {name: listed[name] for name in ("attribution", "licence")}
+    return [_make_released(path, each, is_theirs, licence) for each in listed["examples"]]
+
+
+def _make_released(path: Path, told: dict[str, Any], is_theirs: bool, licence: dict[str, str]) -> Example:
+    """``is_theirs``: the scores are of the model that will outline it."""
+    patient = " ".join(told["patient"].split("_")[1:3])
+    title = f"{LEVELS[told['id']]}: patient {patient}" if is_theirs else f"Patient {patient}"
+    note = f"{told['slices']} slices; {_describe_score(told) if is_theirs else 'this model may have learned from it'}"
+    return Example(told["id"], title, False, (), partial(_read_member, path, f"{told['id']}.zip"), "slices",
+                   {"note": note, **licence})  # fmt: skip
+
+
+def _describe_score(told: dict[str, Any]) -> str:
+    """The lower one of precision and recall says what is wrong, where much is."""
+    score = f"Dice {told['dice']:.2f} against the readers' outline"
+    if told["id"] != "fails":
+        return score
+    if told["recall"] <= told["precision"]:
+        return f"{score}: {100 * told['recall']:.0f} % of the tumour is found"
+    return f"{score}: {100 * told['precision']:.0f} % of what is outlined is tumour"
+
+
+def _read_member(path: Path, name: str) -> bytes:
+    """A file of the release, whose checksum is compared again."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name)
+    except Exception as error:  # a zip that changed raises anything
+        raise changed_data() from error
 
 
 def _find_patients(root: Path) -> list[Example]:
@@ -147,9 +215,12 @@ def _make_patient(number: int, name: str, rows: list[dict[str, str]]) -> Example
     return Example(f"patient-{number}", title, is_phantom, tuple(int(row["row"]) for row in ordered))
 
 
-def _find_phantoms(folder: Path) -> list[Example]:
+def find_phantoms(folder: Path = PHANTOMS) -> list[Example]:
     paths = sorted(folder.glob("*.tif"))
-    return [Example(path.stem, f"Phantom {number}, drawn", True, file=path) for number, path in enumerate(paths, 1)]
+    return [
+        Example(path.stem, f"Phantom {number}, drawn", True, read=path.read_bytes)
+        for number, path in enumerate(paths, 1)
+    ]
 
 
 def _read_table(path: Path, *columns: str) -> list[dict[str, str]]:

@@ -110,6 +110,8 @@ def test_it_refers_to_the_series_and_says_what_made_it(tmp_path):
     assert (seg.SegmentationType, segment.SegmentAlgorithmType) == ("BINARY", "AUTOMATIC")
     assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "108369006"  # SNOMED CT: Neoplasm
     assert "research use only" in seg.ContentDescription.lower()
+    (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmParameters == f"weights_sha256={'ab' * 32},variant=float32,threshold=0.5"
 
 
 def test_the_same_outline_gives_the_same_bytes_also_through_the_decoding_process(tmp_path):
@@ -187,7 +189,7 @@ def test_one_file_of_many_frames(tmp_path):
     origin = seg_writer.pick_origin(upwards, "e")
     mask = np.zeros((4, 20, 24), np.uint8)
     mask[0, 2, 3] = mask[3, 5, 6] = 1
-    seg = pydicom.dcmread(BytesIO(seg_writer.encode(mask, origin, "model")))
+    seg = pydicom.dcmread(BytesIO(seg_writer.encode(mask, origin, "model", {})))
     expected = [(-30 + 3 * 0.75, -40 + 2 * 1.25, -20), (-30 + 6 * 0.75, -40 + 5 * 1.25, -5)]
     assert same(pydicom_points(seg), np.array(expected))
 

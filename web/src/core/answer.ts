@@ -25,7 +25,7 @@ export interface Answer {
     channels: string[];
   };
   /** Whether the mask can be had as DICOM SEG. */
-  seg?: boolean;
+  seg: boolean;
   warnings: string[];
   summary: Summary & { seconds: number };
   slices: SliceFacts[];
@@ -53,6 +53,7 @@ export function answerFor(given: Case, numbers: Numbers, facts: Facts, rule: Rul
       kind: given.kind, numbers: given.kind === "slices" ? [...given.numbers] : null, slices, height, width, spacing_mm: given.place ? (given.place.spacing.map((side) => decimals(side, 6)) as Triple) : null,
       orientation: given.place ? "known" : "unknown", channels: given.channels,
     },
+    seg: given.origin !== null,
     warnings: [...rule.remarks, ...warnings, ...cut],
     ...numbers,
     summary: { ...numbers.summary, seconds },

@@ -70,8 +70,8 @@ export function joinSlices(stacks: Stack[], label: string): Stack {
 async function readSeries(group: Group): Promise<Case> {
   const { readSeries: read } = await import("./dicom");
   const files = await Promise.all(group.items.map(async (item) => ({ name: nameOf(item), bytes: await bytesOf(item) })));
-  const { stack, place, remarks } = await read(files);
-  return makeCase(group.label, "dicom", stack, place, remarks);
+  const { stack, place, remarks, origin, noSeg } = await read(files);
+  return { ...makeCase(group.label, "dicom", stack, place, remarks), origin, noSeg };
 }
 
 /** Up to three series of one place as the model's channels; FLAIR stands in for a missing one, as in training. */
@@ -104,7 +104,7 @@ function checkSameGrid(flair: Case, part: Case, base: Stack, own: Stack, name: s
 
 function makeCase(name: string, kind: Case["kind"], stack: Stack, place: Case["place"], remarks: string[]): Case {
   const numbers = Array.from({ length: stack.slices }, (_, n) => n + 1);
-  return { name, kind, stack, place, remarks, numbers, channels: channelNames(stack) };
+  return { name, kind, stack, place, remarks, numbers, channels: channelNames(stack), origin: null, noSeg: "" };
 }
 
 /** That slices whose numbers have no neighbour are not cleaned as parts of a volume. */

@@ -2,7 +2,9 @@
 
 import { countUp, type Numbers } from "./answer";
 import { discover, type Item } from "./discover";
+import { toFileOrder } from "./orientation";
 import { readReference, score, type Scores } from "./reference";
+import type { Outline } from "./dicomSeg";
 import type { Case } from "./voxels";
 
 export interface Shown {
@@ -27,6 +29,14 @@ export class Desk {
 
   score(reference: Uint8Array, mask: Uint8Array): Scores {
     return score(reference, mask, this.now.given);
+  }
+
+  /** A mask of the case as DICOM SEG. The library that writes it is fetched when it is needed. */
+  async seg(mask: Uint8Array, outline: Outline): Promise<Uint8Array> {
+    const { origin, place } = this.now.given;
+    if (!origin || !place) throw new Error("no series that a SEG refers to");
+    const { writeSeg } = await import("./dicomSeg");
+    return writeSeg(toFileOrder(mask, place.geometry), origin, outline);
   }
 
   private get now(): Shown {

@@ -2,6 +2,7 @@
 
 import { isCompressed, EXPORT, mirrored, readHeader, Stranger, type SliceHeader } from "./dicomHeader";
 import { decodeFrame } from "./dicomCodecs";
+import { NoSeg, pickOrigin, type Origin } from "./dicomSeg";
 import { checkAffine, checkSize, MIN_SIDE, norm, toAxial } from "./orientation";
 import { Refusal } from "./refusal";
 import type { Geometry, Matrix, Place, Stack, Triple, Values } from "./voxels";
@@ -22,7 +23,15 @@ interface File {
   bytes: Uint8Array;
 }
 
-export async function readSeries(files: File[]): Promise<{ stack: Stack; place: Place; remarks: string[] }> {
+export interface Series {
+  stack: Stack;
+  place: Place;
+  remarks: string[];
+  origin: Origin | null;
+  noSeg: string;
+}
+
+export async function readSeries(files: File[]): Promise<Series> {
   if (files.length > MAX_FILES) throw new Refusal(`holds ${files.length} files, at most ${MAX_FILES} are accepted`, SEPARATE);
   const { slices, remarks } = readHeaders(files);
   checkAlike(slices);
@@ -35,7 +44,17 @@ export async function readSeries(files: File[]): Promise<{ stack: Stack; place: 
   const { values, padded } = await readValues(ordered);
   const lossy = ordered.filter((slice) => slice.lossy).length;
   const told = lossy ? [`lossy compressed: ${lossy} of ${ordered.length} slices`] : [];
-  return { ...toAxial(values, geometry, 1), remarks: [...remarks, ...copies, ...told, ...padded, ...plane, ...doubtFlair(ordered[0]!)] };
+  const all = [...remarks, ...copies, ...told, ...padded, ...plane, ...doubtFlair(ordered[0]!)];
+  return { ...toAxial(values, geometry, 1), remarks: all, ...findOrigin(ordered) };
+}
+
+function findOrigin(ordered: SliceHeader[]): Pick<Series, "origin" | "noSeg"> {
+  try {
+    return { origin: pickOrigin(ordered.map(({ dataset }) => dataset)), noSeg: "" };
+  } catch (error) {
+    if (error instanceof NoSeg) return { origin: null, noSeg: error.message };
+    throw error;
+  }
 }
 
 function readHeaders(files: File[]): { slices: SliceHeader[]; remarks: string[] } {

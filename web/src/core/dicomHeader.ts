@@ -16,7 +16,7 @@ const LARGEST = 1e12; // limit of all numbers in a header
 const PREAMBLE = 128;
 const PLANAR = /^1\.2\.840\.10008\.5\.1\.4\.1\.1\.(4|2|128)(\.\d+)*$/; // MR, CT, PET images
 
-type Element = { vr: string; Value: unknown[] };
+type Element = { vr: string; Value: unknown[]; _rawValue?: unknown };
 export type Dataset = Record<string, Element | undefined>;
 
 export interface SliceHeader {

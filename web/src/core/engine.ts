@@ -21,6 +21,7 @@ export interface Given {
   name: string;
   parts: { role: "file" | Role; item: Item }[];
   choice: Choice;
+  credit?: string; // whose it is, where that is to be told
 }
 
 /** All that a page shows of a case. Masks and probabilities (255ths) lie on the image's own grid. */
@@ -72,7 +73,7 @@ export class Engine {
       given: { ...found, stack: withoutVoxels(found.stack) },
       grid: { levels, side, numbers: found.numbers },
       levels: back(levels, found, side),
-      warnings: [...phantom, ...found.remarks, ...verdict],
+      warnings: [...phantom, ...found.remarks, ...(found.noSeg ? [`no DICOM SEG: ${found.noSeg}`] : []), ...verdict],
       seconds: 0,
       slices: groups.length === 1 && groups[0]!.form === "slices" ? groups[0]!.items.map(stemOf) : [],
     };

@@ -5,6 +5,10 @@ declare module "dcmjs" {
     DicomMessage: {
       readFile(buffer: ArrayBuffer, options?: { ignoreErrors?: boolean }): { meta: object; dict: object };
     };
+    DicomMetaDictionary: { nameMap: Record<string, { tag: string; vr: string }>; unpunctuateTag(tag: string): string };
+    BitArray: { pack(pixels: Uint8Array): Uint8Array };
+    /** Elements by their names, with `_meta` and `_vrMap`, as a file. */
+    datasetToDict(dataset: object): { write(): ArrayBuffer };
   };
 }
 

@@ -1,5 +1,7 @@
 // What the readers give and the network takes: stacks of slices, and where they lie.
 
+import type { Origin } from "./dicomSeg";
+
 export type Values = Uint8Array | Uint16Array | Int16Array | Float32Array;
 export type Matrix = number[][];
 export type Triple = [number, number, number];
@@ -36,6 +38,8 @@ export interface Case {
   numbers: number[]; // of the slices, ascending; those with a gap between them are no neighbours
   channels: string[]; // the sequence in each of the model's three channels
   remarks: string[]; // for the reader of the answer: what was assumed or passed over
+  origin: Origin | null; // what a DICOM SEG refers to, where one can be made
+  noSeg: string; // why none can be made of a DICOM series
 }
 
 export const CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"];

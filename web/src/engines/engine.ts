@@ -1,6 +1,7 @@
 // Who outlines: this computer, or the server that brought the page. The rest of the page does not ask which.
 
 import type { Numbers } from "../core/answer";
+import type { Outline } from "../core/dicomSeg";
 import type { Item } from "../core/discover";
 import type { Given, Outlined } from "../core/engine";
 import type { Model } from "../core/modelFile";
@@ -10,6 +11,7 @@ import type { Choice } from "../core/rule";
 import { Client, type Progress } from "../worker/client";
 import type { Loaded } from "../worker/protocol";
 import * as remote from "./remote";
+import type { Follow } from "./types";
 
 export type Where = "here" | "server";
 
@@ -33,10 +35,11 @@ export class Engine {
     return typeof WebAssembly === "object" && typeof Worker === "function" && typeof DecompressionStream === "function";
   }
 
-  async outline(given: Given, signal: AbortSignal, progress: Progress): Promise<Result> {
+  async outline(given: Given, signal: AbortSignal, follow: Follow): Promise<Result> {
     if (this.where === "here") await this.loaded.catch((error) => this.give(error));
     signal.throwIfAborted();
-    if (this.where === "server") return { ...(await remote.outline(given, signal, this.client)), where: "server" };
+    if (this.where === "server") return { ...(await remote.outline(given, signal, this.client, follow)), where: "server" };
+    const progress: Progress = (done, all) => follow({ stage: "outlining", done, all, place: null });
     return { ...(await this.client.call("outline", given, progress, signal)), where: "here" };
   }
 
@@ -58,6 +61,11 @@ export class Engine {
   async reference(items: Item[]): Promise<Uint8Array> {
     if (!items.length) throw new Refusal("No mask in there", "Drop a mask");
     return this.client.call("reference", items);
+  }
+
+  /** The mask as DICOM SEG; of a series that this computer read. */
+  seg(mask: Uint8Array, outline: Outline): Promise<Uint8Array> {
+    return this.client.call("seg", { mask, outline });
   }
 
   score(reference: Uint8Array, mask: Uint8Array): Promise<Scores> {

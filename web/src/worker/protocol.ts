@@ -2,6 +2,7 @@
 
 import type { Answer, Numbers } from "../core/answer";
 import type { Shown } from "../core/desk";
+import type { Outline } from "../core/dicomSeg";
 import type { Item } from "../core/discover";
 import type { Given, Outlined } from "../core/engine";
 import type { Model } from "../core/modelFile";
@@ -23,6 +24,7 @@ export interface Calls {
   adopt: { takes: Shown; gives: null }; // a case that the server outlined
   count: { takes: Uint8Array; gives: Numbers };
   reference: { takes: Item[]; gives: Uint8Array };
+  seg: { takes: { mask: Uint8Array; outline: Outline }; gives: Uint8Array };
   score: { takes: { reference: Uint8Array; mask: Uint8Array }; gives: Scores };
 }
 

@@ -42,6 +42,7 @@ const work: Work = {
   },
   count: (mask) => desk.count(mask),
   reference: (items) => desk.reference(items),
+  seg: ({ mask, outline }) => desk.seg(mask, outline),
   score: ({ reference, mask }) => desk.score(reference, mask),
 };
 

@@ -20,5 +20,8 @@ def encode_mask(mask: np.ndarray, case: Case, facts: Mapping[str, Any]) -> bytes
     if case.origin is None or case.volume is None:
         return None
     in_order = volumes.to_file_order(mask, case.volume.geometry).transpose(2, 1, 0)  # slices, rows, columns
-    model = json.dumps([facts["model"]["weights_sha256"], facts["variant"], facts.get("rule")])
-    return seg_writer.encode(in_order, case.origin, model)
+    weights, rule = facts["model"]["weights_sha256"], facts.get("rule") or {}
+    model = json.dumps([weights, facts["variant"], facts.get("rule")])
+    chosen = {key: str(rule[key]) for key in ("threshold", "min_component") if key in rule}
+    parameters = {"weights_sha256": weights, "variant": facts["variant"], **chosen}
+    return seg_writer.encode(in_order, case.origin, model, parameters)

@@ -8,7 +8,7 @@ of the same series gives the same bytes: UIDs are digests, and dates are those o
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
@@ -90,13 +90,14 @@ def _pick_origin(slices: Sequence[tuple[Path, int]], name: str) -> Origin:
     return Origin(found, tuple(frame for _, frame in slices) if several else ())
 
 
-def encode(mask: np.ndarray, origin: Origin, model: str) -> bytes:
+def encode(mask: np.ndarray, origin: Origin, model: str, parameters: Mapping[str, str]) -> bytes:
     """The file: a binary segmentation with one segment. Frames without tumour are left out unless all are.
 
     Args:
         mask: ``(slices, rows, columns)`` of 0 and 1, in the source's own order.
         origin: of these slices.
         model: names the model; with the mask, the series and the version it decides the UIDs.
+        parameters: of the algorithm, as the file names them: which weights, which threshold.
 
     Raises:
         NoSegError: the headers contradict each other or the standard; highdicom cannot be loaded.
@@ -109,7 +110,7 @@ def encode(mask: np.ndarray, origin: Origin, model: str) -> bytes:
         _fill_thickness(sources)
         frames = _to_frames(mask, origin, first)
         what = [str(first.SeriesInstanceUID), model, __version__, hashlib.sha256(frames.tobytes()).hexdigest()]
-        found = _make_segmentation(sources, frames, model, what)
+        found = _make_segmentation(sources, frames, parameters, what)
         _make_repeatable(found, _make_uid("dimensions", *what))
         buffer = BytesIO()
         found.save_as(buffer)
@@ -132,12 +133,13 @@ def _no_seg_of_failures() -> Iterator[None]:
         raise NoSegError(f"its headers do not fit the standard ({type(error).__name__})") from None
 
 
-def _describe_segment() -> Any:
+def _describe_segment(parameters: Mapping[str, str]) -> Any:
     """What the only segment is, and what drew it."""
     from highdicom import AlgorithmIdentificationSequence, seg
     from pydicom.sr.codedict import codes
 
-    algorithm = AlgorithmIdentificationSequence("brainseg", codes.DCM.ArtificialIntelligence, __version__)
+    family = codes.DCM.ArtificialIntelligence
+    algorithm = AlgorithmIdentificationSequence("brainseg", family, __version__, parameters=dict(parameters) or None)
     return seg.SegmentDescription(
         segment_number=1,
         segment_label="Glioma",
@@ -149,16 +151,19 @@ def _describe_segment() -> Any:
     )
 
 
-def _make_segmentation(sources: Sequence[Any], frames: np.ndarray, model: str, what: Sequence[str]) -> Any:
+def _make_segmentation(
+    sources: Sequence[Any], frames: np.ndarray, parameters: Mapping[str, str], what: Sequence[str]
+) -> Any:
     """The data set of the SEG; ``what`` decides its UIDs."""
     from highdicom import seg
 
     first = sources[0]
+    told = json.dumps(dict(parameters), separators=(",", ":"))  # as JavaScript writes it: the page's files say the same
     return seg.Segmentation(
         source_images=sources,
         pixel_array=frames,
         segmentation_type=seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe_segment()],
+        segment_descriptions=[_describe_segment(parameters)],
         series_instance_uid=_make_uid("series", *what),
         series_number=_SERIES + min(max(int(first.get("SeriesNumber") or 0), 0), 10**6),
         sop_instance_uid=_make_uid("instance", *what),
@@ -166,7 +171,7 @@ def _make_segmentation(sources: Sequence[Any], frames: np.ndarray, model: str, w
         manufacturer="brainseg",
         manufacturer_model_name="brainseg",
         software_versions=__version__,
-        device_serial_number=hashlib.sha256(model.encode()).hexdigest()[:16],
+        device_serial_number=hashlib.sha256(told.encode()).hexdigest()[:16],
         content_label="GLIOMA",
         content_description=NOTE,
         series_description="brainseg: tumour outline, research only",

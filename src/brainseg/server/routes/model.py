@@ -8,13 +8,14 @@ from fastapi.responses import Response
 from starlette.staticfiles import NotModifiedResponse
 
 from brainseg.inference.answers.overlays import DISCLAIMER
-from brainseg.server.examples import TIF, Examples, changed_data
+from brainseg.server.examples import TIF, ZIP, Examples, changed_data
 from brainseg.server.pieces import SharedBytes
 from brainseg.server.refusals import Refusal
 from brainseg.server.responses import marks
 from brainseg.server.schema import answers, document
 
 FILE = "/model/unet.onnx"
+EXAMPLE = "a TIF of several pages, or a zip of numbered pictures and their masks"
 ONNX = "application/octet-stream"  # there is no registered type
 KEPT_FOR_GOOD = "private, max-age=31536000, immutable"  # private: a token may protect it
 
@@ -36,7 +37,7 @@ def add(app: FastAPI, facts: Mapping[str, Any], card: str | None, file: OnnxFile
 
     @app.get(
         FILE, response_class=Response,
-        responses=document.file_responses(ONNX, "an ONNX file; its ETag is the SHA-256", _other_digest()),
+        responses=document.file_responses((ONNX,), "an ONNX file; its ETag is the SHA-256", _other_digest()),
     )  # fmt: skip
     async def read_model_file(request: Request, digest: str | None = None) -> Response:
         """The file of the model, to compute elsewhere. With ?digest=SHA-256 clients may keep it for good."""
@@ -85,11 +86,11 @@ def add_examples(app: FastAPI, examples: Examples) -> None:
 
     @app.get(
         "/v1/examples/{identity}", response_class=Response,
-        responses=document.file_responses(TIF, "a TIF of several pages", _unknown_example(), changed_data()),
+        responses=document.file_responses((TIF, ZIP), EXAMPLE, _unknown_example(), changed_data()),
     )  # fmt: skip
     def read_example(identity: str) -> Response:
-        """The file of one example, a TIF with several pages."""
+        """The file of one example: a TIF with several pages, or a zip of numbered pictures with a mask beside each."""
         content = examples.content(identity)
         if content is None:
             raise _unknown_example()
-        return Response(content, media_type=TIF)
+        return Response(content, media_type=examples.media_type(identity))

@@ -139,7 +139,12 @@ class Example(BaseModel):
 
     id: str
     title: str
-    kind: str
+    kind: str = Field(description="tif, or slices: a zip of numbered pictures with the readers' mask beside each")
+    note: str | None = Field(
+        None, description="what is known of it: how well the model does on it, or that it may know it"
+    )
+    attribution: str | None = Field(None, description="whose it is, and on what terms it may be passed on")
+    licence: str | None = Field(None, description="where these terms are")
 
 
 class Progress(BaseModel):

@@ -1,5 +1,6 @@
 """The OpenAPI document: what routes cannot declare themselves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -103,9 +104,10 @@ def segment_responses() -> dict[int | str, dict[str, Any]]:
     }
 
 
-def file_responses(kind: str, description: str, *given: int | Refusal) -> dict[int | str, dict[str, Any]]:
-    """Of a route that answers with a file of this media type."""
-    return {200: {"description": description, "content": {kind: {"schema": BINARY}}}, **refusals(*given)}
+def file_responses(kinds: Sequence[str], description: str, *given: int | Refusal) -> dict[int | str, dict[str, Any]]:
+    """Of a route that answers with a file of one of these media types."""
+    content = {kind: {"schema": BINARY} for kind in kinds}
+    return {200: {"description": description, "content": content}, **refusals(*given)}
 
 
 def install(app: FastAPI) -> None:

@@ -1,0 +1,96 @@
+"""The page's own site in Chromium, and ``brainseg serve`` behind the page, for all tests of this folder."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import shared
+from tests.support.chromium import CHROMIUM, FLAGS, is_violation
+from tests.support.site import SECONDS, WEB, hosting
+from tools import build_site, copy_released
+
+PROGRAM = Path(sys.executable).with_name("brainseg")
+PAGE = WEB.parent / "src/brainseg/server/page"
+
+
+@pytest.fixture(scope="session")
+def files():
+    """Files to open, and Python's answers to them: the released model's."""
+    from tests.support import golden  # which skips without pydicom
+
+    def make(folder):
+        golden.released(folder)
+        golden.write(folder)
+
+    folder = shared.folder("page-files", make)
+    return folder, {each.id: each for each in golden.ask(folder)}
+
+
+@pytest.fixture(scope="session")
+def site(files):
+    model = files[0] / "model.onnx"
+
+    def build(out):
+        (patients,) = copy_released.copy(WEB.parent, out, ["examples/patients.zip"])
+        build_site.run(out / "site", model, WEB, patients)
+
+    built = shared.folder("site", build)
+    with hosting(built / "site") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser, site):
+    """A function that opens the site in a new window, with its model. An error in the page fails the test."""
+    wrong: list[str] = []
+    contexts = []
+
+    def act(**settings):
+        settings = {"viewport": {"width": 1280, "height": 800}, "accept_downloads": True} | settings
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
+        page.goto(site)
+        page.wait_for_selector("#model-state:has-text('Computed on this computer')")
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield act
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def page(opened):
+    return opened()
+
+
+@pytest.fixture
+def served(files):
+    """The address of ``brainseg serve`` with the released model."""
+    if not (PAGE / "index.html").exists():
+        pytest.skip("the page is not built: make page")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [PROGRAM, "serve", "--port", str(port), "--model", files[0] / "model.onnx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().split()[-1]
+        server.terminate()
