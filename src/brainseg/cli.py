@@ -218,7 +218,8 @@ def predict(
         list[str],
         Argument(
             metavar="PATH",
-            help="A picture, TIF, NIfTI or zip, a folder of them or of DICOM files, or a pattern in quotes. "
+            help="A picture, TIF, NIfTI, NRRD, MetaImage, MGH or zip, a folder of them or of DICOM files, or a pattern "
+            "in quotes. "
             "An image with one channel is taken as FLAIR.",
         ),
     ],
