@@ -82,8 +82,8 @@ def page(opened):
 
 
 @pytest.fixture
-def served(files):
-    """The address of ``brainseg serve`` with the released model."""
+def serving(files):
+    """``brainseg serve`` with the released model: its address and its process."""
     if not (PAGE / "index.html").exists():
         pytest.skip("the page is not built: make page")
     with socket.socket() as free:
@@ -92,5 +92,10 @@ def served(files):
     command = [PROGRAM, "serve", "--port", str(port), "--model", files[0] / "model.onnx"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().split()[-1]
+        yield server.stdout.readline().split()[-1], server
         server.terminate()
+
+
+@pytest.fixture
+def served(serving):
+    return serving[0]

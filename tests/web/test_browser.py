@@ -369,23 +369,6 @@ def test_downloads_are_in_sight_without_scrolling(opened, files):
         page.context.close()
 
 
-@pytest.mark.slow
-def test_memory_stays_flat_over_many_cases(page, files):
-    """As many bytes after the last case as after the first ones, but for what the browser has not collected."""
-    folder, _ = files
-    session = page.context.new_cdp_session(page)
-
-    def used():
-        session.send("HeapProfiler.collectGarbage")
-        return session.send("Runtime.getHeapUsage")["backingStorageSize"]
-
-    sizes = []
-    for _ in range(12):
-        show(page, folder / "float.nii.gz")
-        sizes.append(used())
-    assert sizes[-1] <= 1.2 * max(sizes[2:5]), sizes
-
-
 # -- many at once ---------------------------------------------------------------------------------------------------
 
 
@@ -468,6 +451,25 @@ def test_axe_finds_nothing_in_any_state(opened, files, scheme, size):
     page.add_script_tag(path=golden.WEB / "node_modules/axe-core/axe.min.js")
     for state in states(page, files[0]):
         assert page.evaluate(VIOLATIONS) == [], state
+
+
+# What sticks out to a side, or would have to be scrolled to one; tables in the model card may, within their region.
+CUT = """() => [...document.querySelectorAll('body *')].filter(each => {
+  const {left, right, width} = each.getBoundingClientRect(), style = getComputedStyle(each);
+  if (!each.checkVisibility() || !width) return false;
+  if (each.closest('.hidden-text, .skip, thead, canvas, svg, .prose .scroll')) return false;
+  const clips = style.overflowX !== 'visible' && style.textOverflow !== 'ellipsis' && each.clientWidth > 0;
+  return right > innerWidth + 1 || left < -1 || (clips && each.scrollWidth > each.clientWidth + 1);
+}).map(each => each.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(320, 640), (640, 400)], ids=["320 px", "200 %"])
+def test_nothing_is_cut_in_any_state(opened, files, size):
+    """640 x 400 is what a desk of 1,280 x 800 has left where letters are twice as large."""
+    page = opened(viewport={"width": size[0], "height": size[1]})
+    for state in states(page, files[0]):
+        assert page.evaluate(CUT) == [], state
 
 
 @pytest.mark.slow

@@ -150,7 +150,12 @@ function line(entry: Entry): HTMLElement {
     image.alt = "";
     picture.append(image);
   }
-  made.append(picture, head, ...[stateOf(entry), volumeOf(entry), score(entry), entry.told].map((text) => words("td", text)));
+  const cells = { State: stateOf(entry), Volume: volumeOf(entry), Dice: score(entry), Remarks: entry.told };
+  made.append(picture, head, ...Object.entries(cells).map(([column, text]) => {
+    const cell = words("td", text);
+    cell.dataset.column = column; // where the rows are cards, which have no head
+    return cell;
+  })); // prettier-ignore
   return made;
 }
 
