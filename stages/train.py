@@ -14,7 +14,7 @@ def main() -> None:
     params = config.load("train", "network", "augmentation", "download", "preprocess", "split")
     inputs.check("train")
     t = params.train
-    running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads)
+    running = backend.start(t.engine, device=t.device, precision=t.precision, threads=t.threads, devices=t.devices)
     print(running, flush=True)
     from brainseg.data import dataset  # after start: Keras reads its engine once, when imported
     from brainseg.models import manifest

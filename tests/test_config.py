@@ -82,6 +82,9 @@ def changed(values: dict) -> str:
         ({"augmentation.window": 0.001}, "augmentation.window is 0 of 256 pixels"),
         ({"network.norm": "group", "network.filters": 12}, "to a multiple of 8"),
         ({"split.test_fold": 5}, "set split.test_fold to 0..4"),
+        ({"train.devices": 3}, "set train.batch_size to 15 or 18, or train.devices to 2"),
+        ({"train.devices": 64, "train.batch_size": 16}, "set train.batch_size to 64, or train.devices to 16"),
+        ({"train.devices": 3, "train.batch_size": 4096}, "set train.batch_size to 4095, or train.devices to 2"),
         ({"download.patients": "a.csv", "download.patient": "each_volume"}, "set download.patient: folder"),
         ({"network.name": "unet3d"}, "set network.context to 1 or more"),
         ({"network.name": "unet3d", "network.context": 1, "split.unit": "slice"}, "set split.unit: patient"),
@@ -123,7 +126,7 @@ def test_t1_every_fault_at_once(tmp_path):
 LATER = {
     "download": {"layout", "patients"},
     "split": {"inner_folds", "inner_fold"},
-    "train": {"sampling", "subset"},
+    "train": {"devices", "sampling", "subset"},
     "augmentation": {"lesion_mix", "scalp_dropout"},
     "evaluate": {"temperature"},
 }

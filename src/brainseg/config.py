@@ -26,6 +26,7 @@ Percentile = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Layout = Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"]
 SHORT = {"lr": "learning_rate", "wd": "weight_decay"}  # as they are called elsewhere
+MAX_BATCH = 4096
 MAX_LEVELS = 100  # of brackets within brackets
 
 
@@ -107,9 +108,10 @@ class Train(ParamsBlock):
     device: Literal["auto", "cpu", "gpu"]
     precision: Literal["auto", "bfloat16", "float16", "float32"]
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
+    devices: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     seed: Seed
     epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
     loss: Literal["bce", "dice", "jaccard", "bce_dice", "focal_tversky"]
     loss_reduction: Literal["batch", "image"]
     loss_smooth: Annotated[float, Field(gt=0, le=10_000)]
@@ -278,6 +280,7 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
     """Values that are allowed alone but not together."""
     network, split, size, download = params.network, params.split, params.preprocess.size, params.download
     train = params.train
+    shared = 1 if train.devices == "auto" else train.devices
     window = round(params.augmentation.window * size)  # as in training/augmentation.py
     step = max(1, network.stem) * 2**network.depth  # grid pixels for one pixel of the deepest level
     needs = f"network.stem {network.stem} and network.depth {network.depth} need a multiple of {step}"
@@ -314,6 +317,10 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
             train.subset != "train" and (train.keep == "best" or train.patience is not None),
             "set train.keep: last and train.patience: null; patients who are trained on choose no epoch",
         ),
+        f"train.batch_size is {train.batch_size}, which train.devices {train.devices} cannot share equally": (
+            train.batch_size % shared != 0,
+            suggest_equal_parts(train.batch_size, shared),
+        ),
         f"network.name is {network.name}, split.unit {split.unit}": (
             network.name == "unet3d" and split.unit == "slice",
             "set split.unit: patient; it also outlines the neighbours of a slice, which may be test slices",
@@ -332,6 +339,14 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
         ),
     }
     return [Problem(str(path), what, fix) for what, (applies, fix) in rules.items() if applies]
+
+
+def suggest_equal_parts(batch_size: int, devices: int) -> str:
+    """The batch sizes nearest to one that ``devices`` cannot share equally, and how many devices can share it."""
+    lower = batch_size // devices * devices
+    sizes = " or ".join(str(size) for size in (lower, lower + devices) if 0 < size <= MAX_BATCH)
+    fewer = max(count for count in range(1, devices + 1) if batch_size % count == 0)
+    return f"set train.batch_size to {sizes}, or train.devices to {fewer}"
 
 
 def _explain(path: Path, error: Mapping[str, Any]) -> Problem:

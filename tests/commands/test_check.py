@@ -219,6 +219,15 @@ def test_own_data_are_counted_by_names_and_headers(project):
     assert code == 0 and "30 patients, about 600 slices" in lines["data"]
 
 
+def test_devices_that_a_training_would_not_have_or_could_not_use(project, monkeypatch):
+    said = project.check("-S", "train.devices=2")[1]["training"]
+    assert said.startswith("WARN") and "train.devices is 2, of 1. Fix: set train.devices: auto" in said
+    monkeypatch.setattr(hardware, "list_gpus", lambda: ("0", "1", "2"))
+    assert "which 3 GPUs cannot share equally. Fix: set train.batch_size to 15 or 18" in project.check()[1]["training"]
+    assert "training" not in project.check("-S", "train.devices=2")[1]
+    assert "training" not in project.check("-S", "train.device=cpu")[1]
+
+
 def test_what_a_training_would_stop_at_or_crawl_with(project, monkeypatch):
     code, _, faults = project.check("fine-tune")
     assert code == 2 and "pretrained/unet.weights.h5" in faults[0]

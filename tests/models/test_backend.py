@@ -68,6 +68,9 @@ def test_the_capability_of_a_card_on_jax(card, monkeypatch):
 def test_the_first_line_names_what_was_chosen():
     assert str(Runtime("tensorflow", "cpu", "float32", 2, True)) == "tensorflow on cpu, float32, 2 threads, oneDNN"
     assert str(Runtime("jax", "gpu", "bfloat16", 1)) == "jax on gpu, bfloat16, 1 thread"
+    assert str(Runtime("jax", "gpu", "bfloat16", 8, devices=4)) == (
+        "jax on 4 devices (gpu), bfloat16, 8 threads; train.batch_size is in all, not per device"
+    )
 
 
 SCRIPT = """

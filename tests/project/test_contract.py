@@ -233,7 +233,7 @@ def room(name: str) -> set[str]:
 SERVER = room("server") - {"server.worker"}  # which opens what strangers send
 WALLS = {
     "mlflow": {"tracking.registry", "tracking.run_store"},
-    "tensorflow": {"models.backend"},
+    "tensorflow": {"models.backend", "models.devices"},
     "jax": {"models.backend"},
     "nibabel": {"io.volumes", "io.mgh", "inference.answers.nifti_files", "inference.decoding_worker"},
     "pydicom": {"io.dicom.slice_header", "io.dicom.seg_writer", "inference.decoding_worker"},

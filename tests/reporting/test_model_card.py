@@ -102,6 +102,11 @@ def test_numbers_are_those_of_the_evaluation(facts):
     assert "95th percentile Hausdorff distance of those slices, mm" in cells(facts, "Numbers")
 
 
+def test_the_card_says_on_how_many_devices_it_was_trained(facts):
+    facts["model"]["training"]["devices"] = 4
+    assert "device cpu (4 of them), precision" in markdown(facts)
+
+
 def test_where_it_fails_is_taken_from_most_patients(facts, out_of_fold):
     sizes, here = out_of_fold["test"]["by_size"], facts["evaluation"]["test"]["by_size"]
     sizes["small"]["dice"], sizes["medium"]["dice"], sizes["large"]["dice"] = 0.9, 0.8, 0.7

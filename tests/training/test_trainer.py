@@ -11,9 +11,9 @@ from keras import ops
 
 from brainseg import files
 from brainseg.data import dataset
-from brainseg.errors import IntegrityError, RunError
+from brainseg.errors import DataError, IntegrityError, RunError
 from brainseg.evaluation import metrics
-from brainseg.models import manifest, networks, prediction
+from brainseg.models import devices, manifest, networks, prediction
 from brainseg.models.backend import Runtime
 from brainseg.training import checkpoints, history, trainer
 from tests.support.cohort import write_cohort
@@ -267,6 +267,23 @@ def test_t2_out_of_memory_suggests_a_batch_size(data, monkeypatch):
     assert "train.batch_size: 4" in caught.value.problems[0].fix
 
 
+def test_p2_a_batch_that_the_devices_cannot_share(monkeypatch):
+    monkeypatch.setattr(devices, "count_devices", lambda: 3)
+    with pytest.raises(DataError, match="is 8, which 3 devices cannot share equally"):
+        trainer.build(params(batch_size=8), 32, 3, 2)
+
+
+def test_t2_out_of_memory_suggests_a_batch_that_the_devices_can_share(data, monkeypatch):
+    def fit(*_, **__):
+        monkeypatch.setattr(devices, "count_devices", lambda: 3)
+        raise MemoryError
+
+    monkeypatch.setattr(trainer.TrainingModel, "fit", fit)
+    with pytest.raises(RunError, match="out of memory") as caught:
+        train(data, params(batch_size=8))
+    assert "train.batch_size: 3" in caught.value.problems[0].fix
+
+
 @pytest.fixture
 def worse_each_epoch(monkeypatch):
     """Each epoch has a lower Dice in validation than the one before."""
@@ -313,9 +330,15 @@ def test_the_identity_knows_parameters_data_and_code():
         trainer.identity(params(seed=2), {"images_sha256": "1"}, running),
         *(
             trainer.identity(params(), {"images_sha256": "1"}, running._replace(**change))
-            for change in ({"device": "gpu"}, {"precision": "bfloat16"}, {"threads": 4}, {"onednn": True})
+            for change in [
+                {"device": "gpu"},
+                {"precision": "bfloat16"},
+                {"threads": 4},
+                {"onednn": True},
+                {"devices": 2},
+            ]
         ),
     ]
-    assert len({checkpoints.key(facts) for facts in [base, *others]}) == 7
+    assert len({checkpoints.key(facts) for facts in [base, *others]}) == 8
     assert {"training/trainer.py", "training/losses.py", "evaluation/metrics.py"} <= base["code"].keys()
     assert "tensorflow-cpu" in base["versions"] or "tensorflow" in base["versions"]

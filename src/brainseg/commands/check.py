@@ -191,6 +191,12 @@ def check_training(params: config.Params) -> Answer:
     gpus = hardware.list_gpus()
     if train.device == "gpu" and not gpus:
         lines.append(Finding("training", "train.device is gpu, and nvidia-smi names none", "set train.device: auto"))
+    there = 1 if train.device == "cpu" else max(1, len(gpus))
+    if train.devices != "auto" and train.devices > there:
+        lines.append(Finding("training", f"train.devices is {train.devices}, of {there}", "set train.devices: auto"))
+    if train.devices == "auto" and train.batch_size % there:
+        told = f"train.batch_size is {train.batch_size}, which {there} GPUs cannot share equally"
+        lines.append(Finding("training", told, config.suggest_equal_parts(train.batch_size, there)))
     if (train.device == "cpu" or not gpus) and train.precision != "auto":
         cost = backend.explain_emulation(train.precision, train.engine, "cpu")
         lines += [Finding("training", cost, backend.EMULATION_REMEDY)] if cost else []
@@ -226,7 +232,10 @@ def check_time(params: config.Params, subsets: dict[str, int], root: Path, *, me
         return None, [Finding("time", "not known before the slices are counted")]
     if measure:
         train = params.train
-        backend.start(train.engine, device=train.device, precision=train.precision, threads=train.threads, warn=False)
+        backend.start(
+            train.engine, device=train.device, precision=train.precision, threads=train.threads, devices=train.devices,
+            warn=False,
+        )  # fmt: skip
         from brainseg.commands import timing  # imports Keras, which reads the name of its engine at import
 
         found = timing.estimate(params, subsets)

@@ -74,8 +74,9 @@ def compute(root: Path, recipe: str | None = None) -> Finding:
     """Start the engine that the parameters name, and report what ``auto`` means on this machine."""
     train = _load_params(root, recipe).train
     running = backend.start(
-        train.engine, device=train.device, precision=train.precision, threads=train.threads, warn=False
-    )
+        train.engine, device=train.device, precision=train.precision, threads=train.threads, devices=train.devices,
+        warn=False,
+    )  # fmt: skip
     packages = ("keras", "tensorflow-cpu", "tensorflow", "jax")
     versions = ", ".join(f"{name} {_find_version(name)}" for name in packages if _find_version(name))
     slow = backend.explain_emulation(running.precision, running.engine, running.device)

@@ -26,7 +26,7 @@ FOLDER = Path("models/released")
 EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
 RECIPE = ("train", "network", "augmentation", "preprocess")  # blocks that must be those of the cross-validation
 # What may differ: who is trained on, by which random numbers, and with how much of the machine.
-FREE = {"train": {"subset", "seed", "device", "threads"}}
+FREE = {"train": {"subset", "seed", "device", "devices", "threads"}}
 
 
 def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32", root: Path = Path()) -> str:

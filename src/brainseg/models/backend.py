@@ -1,4 +1,4 @@
-"""The only module that imports TensorFlow or JAX: engine, device, precision, threads, determinism.
+"""The engine: device, precision, threads, determinism. Only this module and ``devices`` import TensorFlow or JAX.
 
 Call ``start`` before anything imports Keras, because Keras reads its backend once, when it is imported.
 """
@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from brainseg import hardware
 from brainseg.errors import DataError, MachineError
+from brainseg.models.devices import normalise_batch, replicas, share
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}  # Keras' names
 # The compute capability from which NVIDIA cards compute in a precision natively; the preferred precision is first.
@@ -34,17 +35,20 @@ class Runtime(NamedTuple):
     precision: str
     threads: int
     onednn: bool = False
+    devices: int = 1
 
     def __str__(self) -> str:
+        where = self.device if self.devices == 1 else f"{self.devices} devices ({self.device})"
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
-        return f"{self.engine} on {self.device}, {self.precision}, {threads}{', oneDNN' if self.onednn else ''}"
+        shared = "; train.batch_size is in all, not per device" if self.devices > 1 else ""
+        return f"{self.engine} on {where}, {self.precision}, {threads}{', oneDNN' if self.onednn else ''}{shared}"
 
 
 def start(
     name: str, *, device: str = "auto", precision: str = "float32", threads: int | Literal["auto"] = "auto",
-    warn: bool = True,
+    devices: int | Literal["auto"] = 1, warn: bool = True,
 ) -> Runtime:  # fmt: skip
-    """Set up the engine of this process: Keras' backend, device, precision, threads, determinism.
+    """Set up the engine of this process: Keras' backend, devices, precision, threads, determinism.
 
     TensorFlow always computes with oneDNN. Its own default is to use oneDNN only on processors with AVX512_VNNI.
 
@@ -55,10 +59,12 @@ def start(
             ``native_precision``.
         threads: processor threads. They are part of the result, because they change the order of sums. ``auto``: the
             number of physical cores that this process may use.
+        devices: how many share each batch of a training. ``auto``: all GPUs, one processor.
         warn: print a warning where ``precision`` is emulated.
 
     Raises:
-        MachineError: the engine is not installed, or ``device`` is ``gpu`` and there is none.
+        MachineError: the engine is not installed, ``device`` is ``gpu`` and there is none, or there are fewer
+            ``devices``.
         DataError: this process already uses another engine or another number of threads.
     """
     if importlib.util.find_spec(name) is None:
@@ -78,7 +84,7 @@ def start(
     elif warn and (cost := explain_emulation(precision, name, found)):
         print(f"WARNING train.precision: {cost}. Fix: {EMULATION_REMEDY}", file=sys.stderr, flush=True)
     keras.config.set_dtype_policy(POLICIES[precision])
-    return Runtime(name, found, precision, threads, has_onednn(name))
+    return Runtime(name, found, precision, threads, has_onednn(name), share(name, found, devices))
 
 
 def native_precision(name: str, device: str) -> str:
@@ -255,6 +261,8 @@ def batch_normalisation(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
     if x.dtype not in (tf.float32, tf.bfloat16, tf.float16):
         return None
     gamma, beta, mean, variance = (tf.cast(v, tf.float32) for v in (gamma, beta, mean, variance))
+    if training and replicas() > 1:
+        return normalise_batch(x, gamma, beta, epsilon)
     empty = tf.zeros([0])
     y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=gamma, offset=beta, epsilon=epsilon, is_training=training,

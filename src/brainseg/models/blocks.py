@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from brainseg.config import Network
-from brainseg.models import backend
+from brainseg.models import backend, devices
 
 # The lowest level that a slice is divided by; LGG's darkest slice with tumour has a level of 15.
 LOWEST_LEVEL = 0.05 * 255
@@ -25,6 +25,20 @@ class BatchNormalization(layers.BatchNormalization):
             self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
             self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
         return outputs
+
+
+class Dropout(layers.Dropout):
+    """Keras' layer. What it drops of a sample does not depend on the number of devices."""
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate or devices.replicas() == 1:
+            return super().call(inputs, training=training)
+        count, *shape = ops.shape(inputs)
+
+        def drop(count):
+            return keras.random.dropout(ops.ones((count, *shape), inputs.dtype), self.rate, seed=self.seed_generator)
+
+        return inputs * devices.draw(drop, count)
 
 
 class Gain(layers.Layer):

@@ -49,13 +49,14 @@ class TrainingParameters(ParamsBlock):
 
 
 class Training(ParamsBlock):
-    """The engine and the run. The released model was trained before onednn was recorded."""
+    """The engine and the run. The released model was trained before onednn and devices were recorded."""
 
     engine: Literal["tensorflow", "jax"]
     device: str
     precision: str
     threads: int
     onednn: bool = False
+    devices: int = 1
     seed: int
     epochs: int
     kept_epoch: int

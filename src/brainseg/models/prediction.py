@@ -18,6 +18,7 @@ from brainseg.data.dataset import Dataset, FlairAlone, LazyRows, stack_channels
 from brainseg.errors import RunError
 from brainseg.inference import probabilities
 from brainseg.io.sequences import FLAIR
+from brainseg.models import devices
 
 ZEROS = 2**20  # bytes at a time
 NOWHERE = -1  # the place of a row that was not asked for
@@ -131,7 +132,7 @@ def validate_batches(
         new = np.ones(predicted.shape, bool)
     masks = _iterate_batches(data.masks[..., None], predicted, batch_size)
     for (part, image), (_, mask) in zip(_iterate_batches(data.images, windows, batch_size), masks, strict=True):
-        found = examiner.predict_on_batch({"image": image, "mask": mask})
+        found = examiner.predict_on_batch(devices.split_batch({"image": image, "mask": mask}))
         chosen = new[part]
         broken = predicted[part][~found["finite"][: len(chosen)].astype(bool)]
         if len(broken):

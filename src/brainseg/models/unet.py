@@ -43,7 +43,7 @@ def assemble(
         skips.append(x)
         x = layers.MaxPooling2D(name=f"down{level}_pool")(x)
     x = block(x, params.filters * 2**params.depth, params, "bottom")
-    x = layers.Dropout(params.dropout, name="bottom_dropout")(x)
+    x = blocks.Dropout(params.dropout, name="bottom_dropout")(x)
     auxiliary = []
     for level in reversed(range(params.depth)):
         filters, name = params.filters * 2**level, f"up{level}"

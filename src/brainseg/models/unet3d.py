@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from brainseg.config import Network
-from brainseg.models import blocks
+from brainseg.models import blocks, devices
 
 FLAT = (1, 2, 2)  # pooling within each slice only, because between slices the resolution is already low
 
@@ -45,7 +45,7 @@ def unet3d(params: Network, size: int | None, channels: int) -> keras.Model:
         skips.append(x)
         x = layers.MaxPooling3D(FLAT, name=f"down{level}_pool")(x)
     x = _block(x, params.filters * 2**params.depth, params, "bottom")
-    x = layers.Dropout(params.dropout, name="bottom_dropout")(x)
+    x = blocks.Dropout(params.dropout, name="bottom_dropout")(x)
     for level in reversed(range(params.depth)):
         filters, name = params.filters * 2**level, f"up{level}"
         x = layers.Conv3DTranspose(filters, FLAT, strides=FLAT, name=f"{name}_transpose")(x)
@@ -70,7 +70,7 @@ def _convolution(x, filters: int, params: Network, name: str, kernel=(3, 3, 3), 
         kernel_initializer="he_normal", name=name,
     )(x)  # fmt: skip
     if params.norm == "batch":
-        x = layers.BatchNormalization(name=f"{name}_norm")(x)
+        x = layers.BatchNormalization(synchronized=devices.replicas() > 1, name=f"{name}_norm")(x)
     elif params.norm == "group":
         x = layers.GroupNormalization(min(8, filters), name=f"{name}_norm")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)

@@ -349,9 +349,10 @@ def _describe_scalp(model: ExportedManifest) -> list[str]:
 
 def _describe_training(training: Training) -> str:
     began = " It started with the weights of another model." if training.initial_weights_sha256 else ""
+    count = f" ({training.devices} of them)" if training.devices > 1 else ""
     return (
         f"{_format_quantity(training.epochs, 'epoch')}, weights of epoch {training.kept_epoch}; "
-        f"engine {training.engine}, device {training.device}, precision {training.precision}, "
+        f"engine {training.engine}, device {training.device}{count}, precision {training.precision}, "
         f"{_format_quantity(training.threads, 'thread')}, seed {training.seed}.{began}"
     )
 

@@ -16,7 +16,7 @@ from keras import ops
 
 from brainseg.config import Augmentation
 from brainseg.io.sequences import FLAIR
-from brainseg.models import backend
+from brainseg.models import backend, devices
 from brainseg.training import warping
 from brainseg.training.warping import FULL_SCALE, AugmentationDraw
 
@@ -48,17 +48,21 @@ class Augmenter(keras.layers.Layer):
         return ops.cast(self._uniform(shape, 0.0, 1.0) < probability, "float32")
 
     def _draw(self, images, window: int) -> AugmentationDraw:
-        count, side, slices = ops.shape(images)[0], images.shape[1], images.shape[-1] // self.channels
-        p, each = self.params, (count, self.channels)
+        p, side, slices = self.params, images.shape[1], images.shape[-1] // self.channels
         chance = p.sequence_dropout if self.channels == 3 else 0.0
-        return AugmentationDraw(
-            transforms=self._transforms(count, side, window),
-            exponents=ops.exp(self._uniform(each, -1.0, 1.0) * math.log1p(p.gamma)),
-            gains=1 + self._uniform(each, -1.0, 1.0) * p.contrast,
-            shifts=self._uniform(each, -1.0, 1.0) * (p.brightness * FULL_SCALE),
-            missing=self._happens(each, chance),
-            places=self._uniform((count, slices, 2), 0.0, 1.0),
-        )
+
+        def draw(count):
+            each = (count, self.channels)
+            return AugmentationDraw(
+                transforms=self._transforms(count, side, window),
+                exponents=ops.exp(self._uniform(each, -1.0, 1.0) * math.log1p(p.gamma)),
+                gains=1 + self._uniform(each, -1.0, 1.0) * p.contrast,
+                shifts=self._uniform(each, -1.0, 1.0) * (p.brightness * FULL_SCALE),
+                missing=self._happens(each, chance),
+                places=self._uniform((count, slices, 2), 0.0, 1.0),
+            )
+
+        return devices.draw(draw, ops.shape(images)[0])
 
     def _transforms(self, count, side: int, window: int):
         """(B, 8) transforms from pixels of the window to pixels of the image. The window's centre is random too."""
@@ -105,7 +109,8 @@ class Augmenter(keras.layers.Layer):
         mean = ops.mean(images, axis=(1, 2), keepdims=True)
         images = (images - mean) * gains + mean + shifts
         if self.params.noise:  # independent for each channel: noise that channels share could be recognised
-            field = keras.random.normal(ops.shape(images), seed=self.generator)
+            count, *shape = ops.shape(images)
+            field = devices.draw(lambda count: keras.random.normal((count, *shape), seed=self.generator), count)
             images = images + field * (self.params.noise * FULL_SCALE)
         images = ops.clip(images, 0.0, FULL_SCALE)
         if self.channels != 3:
@@ -120,7 +125,8 @@ class Augmenter(keras.layers.Layer):
             return images
         first = slices // 2 * self.channels
         middle = ops.tile(images[..., first : first + self.channels], (1, 1, 1, slices))
-        alone = self._happens((ops.shape(images)[0], 1, 1, 1), self.params.context_dropout)
+        chance = self.params.context_dropout
+        alone = devices.draw(lambda count: self._happens((count, 1, 1, 1), chance), ops.shape(images)[0])
         return ops.where(alone > 0, middle, images)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from keras import ops
 
 from brainseg.config import Train
+from brainseg.models import devices
 
 AXES = {"batch": (0, 1, 2, 3), "image": (1, 2, 3)}
 
@@ -16,13 +17,14 @@ AXES = {"batch": (0, 1, 2, 3), "image": (1, 2, 3)}
 def build(params: Train) -> Callable:
     """The function ``loss(masks, logits)`` that ``loss``, ``loss_reduction`` and ``loss_smooth`` of ``params`` name."""
     overlap = AXES[params.loss_reduction], params.loss_smooth
-    return {
+    loss = {
         "bce": bce,
         "dice": lambda masks, logits: dice(masks, logits, *overlap),
         "jaccard": lambda masks, logits: jaccard(masks, logits, *overlap),
         "bce_dice": lambda masks, logits: bce(masks, logits) + dice(masks, logits, *overlap),
         "focal_tversky": lambda masks, logits: focal_tversky(masks, logits, *overlap),
     }[params.loss]
+    return lambda masks, logits: devices.mean_over_replicas(loss(masks, logits))
 
 
 def bce(masks, logits):
@@ -52,5 +54,6 @@ def focal_tversky(masks, logits, axes, smooth, fn_weight: float = 0.7, exponent:
 
 def _soft_counts(masks, logits, axes):
     probabilities = ops.sigmoid(logits)
-    tp = ops.sum(probabilities * masks, axes)
-    return tp, ops.sum(probabilities, axes) - tp, ops.sum(masks, axes) - tp
+    sums = [ops.sum(each, axes) for each in (probabilities * masks, probabilities, masks)]
+    tp, predicted, true = devices.sum_over_replicas(sums) if 0 in axes else sums
+    return tp, predicted - tp, true - tp

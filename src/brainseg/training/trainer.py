@@ -20,13 +20,13 @@ from brainseg.config import Params, Train
 from brainseg.data.dataset import Dataset
 from brainseg.errors import RunError, is_out_of_memory
 from brainseg.evaluation import metrics
-from brainseg.models import backend, networks, prediction
+from brainseg.models import backend, devices, networks, prediction
 from brainseg.models.manifest import Manifest
 from brainseg.training import checkpoints, finetuning, losses
 from brainseg.training.augmentation import Augmenter
 from brainseg.training.batches import Batches
 from brainseg.training.progress import Progress
-from brainseg.training.training_model import TrainingModel
+from brainseg.training.training_model import LossScaleOptimizer, TrainingModel
 
 
 class Watcher(AbstractContextManager, Protocol):
@@ -107,8 +107,10 @@ def _fit(model: TrainingModel, batches: Batches, recorder: "EpochRecorder", para
         model.fit(backend.stream(batches), initial_epoch=len(recorder.history), **settings)
     except Exception as error:
         if is_out_of_memory(error):
+            count = devices.count_devices()
             what = f"out of memory with batches of {params.batch_size}"
-            fix = f"set train.batch_size: {max(1, params.batch_size // 2)}; the last checkpoint is kept"
+            half = max(1, params.batch_size // 2 // count) * count
+            fix = f"set train.batch_size: {half}; the last checkpoint is kept"
             raise RunError("train.batch_size", what, fix) from error
         raise
 
@@ -120,13 +122,20 @@ def build(params: Params, size: int, channels: int, steps: int) -> TrainingModel
         size: side of the slices in pixels.
         channels: of one slice.
         steps: batches of one epoch.
+
+    Raises:
+        DataError: the devices cannot share a batch equally.
     """
+    devices.require_equal_parts(params.train.batch_size)
     keras.utils.set_random_seed(params.train.seed)
     network = networks.build_supervised(params.network, None, channels)
     plain = networks.remove_auxiliary_outputs(network)
     augmenter = Augmenter(params.augmentation, seed=params.train.seed, channels=channels)
     model = TrainingModel(network, plain, augmenter, losses.build(params.train))
-    model.compile(optimizer=build_optimizer(params.train, steps), jit_compile=backend.jit_compile())
+    optimizer = build_optimizer(params.train, steps)
+    if keras.config.dtype_policy().name == backend.POLICIES["float16"]:
+        optimizer = LossScaleOptimizer(optimizer)
+    model.compile(optimizer=optimizer, jit_compile=backend.jit_compile())
     depths = {"image": network.input_shape[-1], "mask": plain.output_shape[-1]}
     model({name: np.zeros((1, size, size, depth), "uint8") for name, depth in depths.items()})
     model.optimizer.build(model.trainable_variables)
@@ -236,7 +245,7 @@ class EpochRecorder(keras.callbacks.Callback):
 
     def _count_skipped(self, epochs: int) -> int:
         """How many steps of the first ``epochs`` changed no weight, because a gradient overflowed in float16."""
-        return epochs * len(self.batches) - int(self.segmenter.optimizer.iterations)
+        return epochs * len(self.batches) - int(self.segmenter.optimizer.iterations.numpy())
 
     def _report_skipped(self, epochs: int) -> None:
         """Print how many steps of the last epoch were skipped, if there are any.
@@ -247,7 +256,7 @@ class EpochRecorder(keras.callbacks.Callback):
         before, self.skipped = self.skipped, self._count_skipped(epochs)
         if self.skipped == before:
             return
-        scale, skipped = float(self.segmenter.optimizer.dynamic_scale), self.skipped - before
+        scale, skipped = float(self.segmenter.optimizer.dynamic_scale.numpy()), self.skipped - before
         what = f"{skipped} of {len(self.batches)} steps of epoch {epochs} skipped: float16 overflowed"
         if scale < 1 and skipped == len(self.batches):
             fix = "set train.precision: float32, or bfloat16 where the machine has it; the last checkpoint is kept"
@@ -281,7 +290,7 @@ def _collect_state(model: TrainingModel) -> list:
 
 def _copy_values(variables) -> list[np.ndarray]:
     """Copies of the values, because a step on JAX overwrites the memory of its variables."""
-    return [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
+    return [np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable))) for variable in variables]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from brainseg.models import backend
+from brainseg.models import backend, devices
 from brainseg.training.augmentation import Augmenter
 
 
@@ -53,11 +53,22 @@ class TrainingModel(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         losses = [self.objective(y_pred["mask"], logits) for logits in (y_pred["logits"], *y_pred["early"])]
         weights = [0.5**place for place in range(len(losses))]
-        return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+        parts = sum(weights) * devices.replicas()  # whose gradients are summed
+        return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / parts
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self.overlap.update_state(y_pred["mask"], y_pred["logits"])
         return self.get_metrics_result()
+
+
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """The optimizer for float16, which skips a step whose gradients overflow, on whichever device.
+
+    On TensorFlow that of Keras 3.15 looks at the gradients of the first device alone.
+    """
+
+    def check_finite(self, grads):
+        return devices.mean_over_replicas(ops.cast(super().check_finite(grads), "float32")) == 1
 
 
 class ValidationStep(keras.Model):
