@@ -163,6 +163,9 @@ class RayRunner:
                 self._ray.cancel(task)
         try:
             yield task
+        except BaseException:  # nobody hears it any more
+            self._ray.cancel(task)
+            raise
         finally:
             with self._lock:
                 self._tasks.discard(task)

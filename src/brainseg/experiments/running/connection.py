@@ -30,7 +30,6 @@ def connect(address: str | None) -> Any:
         MachineError: it is not installed, or the address does not answer. DataError: the address is of another kind.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # whatever is amiss is said here
     try:
         import ray
         import ray.exceptions
@@ -39,13 +38,13 @@ def connect(address: str | None) -> Any:
         raise errors.lack_library("--on ray", "Ray", "cluster") from None
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     start = partial(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR)
-    if address == "local":
-        start = partial(start, num_cpus=hardware.processors(), include_dashboard=False)
-    elif address != "auto":
-        _ask(address)
     try:
-        errors.limit(CONNECT_SECONDS, start)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        if address == "local":  # in this thread: what Ray starts ends with the thread that has started it
+            start(num_cpus=hardware.processors(), include_dashboard=False)
+        else:
+            _ask(address)
+            errors.limit(CONNECT_SECONDS, start)
+    except (OSError, RuntimeError, ValueError) as error:
         what = f"Ray does not connect: {' '.join(str(error).split())}"
         raise MachineError(address, what, _advise(address)) from None
     ray.cloudpickle.register_pickle_by_value(node_task)  # a node has no file of this project
@@ -54,6 +53,8 @@ def connect(address: str | None) -> Any:
 
 def _ask(address: str) -> None:
     """Refuse an address where nobody listens; Ray would try for minutes."""
+    if address == "auto":
+        return
     if address.startswith("ray://"):
         fix = "run this on a machine of the cluster, with --address auto (docs/cluster.md)"
         raise DataError(address, "is of Ray's client, which does not tell how trainings go", fix)

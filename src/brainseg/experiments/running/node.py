@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from brainseg import config
 from brainseg.data import inputs
+from brainseg.errors import MachineError
 from brainseg.experiments import planning, repro, revision
 from brainseg.experiments.running import cached, local, runner, snapshot
 from brainseg.experiments.running.runner import PREPARED, Training, TrainingError
@@ -97,9 +98,12 @@ def run(order: Order, project: Path, home: Path, wire: Wire) -> None:
     cache = home / "cache"
     with FileLock(home / "prepare.lock"):
         configure(project, cache)
+        snapshot.forget(project, order.snapshot, order.name)
         local.end_leftovers(project, re.compile(re.escape(order.name)))
         repro.wait_for_orphans(project)
-        repro.clean_up(project)
+        with contextlib.suppress(MachineError):  # else another training of this node runs, and has cleaned up
+            repro.refuse_running(project)
+            repro.clean_up(project)
         if missing := cached.find_missing(cache, order.data.values()):
             wire.say(state="data")
             fetch(project, [path for path, md5 in order.data.items() if md5 in missing])

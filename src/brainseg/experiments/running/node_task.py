@@ -23,6 +23,7 @@ from typing import Any
 FOLDER = "BRAINSEG_NODE_FOLDER"  # where a node keeps code, data and checkpoints; else below its temporary files
 PIECE = 2**24  # bytes that are sent at once
 PATIENCE = 30  # seconds for a training to end as by Ctrl-C
+OF_OTHERS = ("DVC_ROOT", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # of the project that Ray was started in
 
 
 def run(order: dict[str, Any], code: list[Any]) -> Iterator[dict[str, Any]]:
@@ -39,7 +40,7 @@ def run(order: dict[str, Any], code: list[Any]) -> Iterator[dict[str, Any]]:
     except ModuleNotFoundError as error:
         yield {"lacks": str(error.name)}
         return
-    removed = {name for name, value in order["environment"].items() if value is None}
+    removed = {*OF_OTHERS, *(name for name, value in order["environment"].items() if value is None)}
     variables = {name: value for name, value in os.environ.items() if name not in removed}
     variables |= {name: value for name, value in order["environment"].items() if value is not None}
     project = clone / order["below"]
@@ -49,17 +50,17 @@ def run(order: dict[str, Any], code: list[Any]) -> Iterator[dict[str, Any]]:
         stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
     ) as child, _ended(child):  # fmt: skip
         assert child.stdin and child.stdout
-        child.stdin.write(json.dumps(order | {"home": str(home)}) + "\n")
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError), child.stdin:  # it may have ended, for want of a package
+            child.stdin.write(json.dumps(order | {"home": str(home)}) + "\n")
         for line in child.stdout:
             told = json.loads(line)
             if "send" in told:
                 yield from _read_pieces(told["send"], Path(told["from"]))
             else:
                 yield told
-        if code_ := child.wait():
+        if ended := child.wait():
             errors.seek(0)
-            yield {"broken": errors.read().decode(errors="replace"), "code": code_}
+            yield {"broken": errors.read().decode(errors="replace"), "code": ended}
 
 
 def bring(objects: dict[str, list[Any]]) -> None:
@@ -95,7 +96,7 @@ def forget(name: str) -> None:
 def make_home() -> Path:
     """The node's folder. Raises PermissionError: it is another user's."""
     given = os.environ.get(FOLDER)
-    home = Path(given) if given else Path(tempfile.gettempdir()) / f"brainseg-{os.getuid()}"
+    home = Path(given).expanduser().absolute() if given else Path(tempfile.gettempdir()) / f"brainseg-{os.getuid()}"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.stat().st_uid != os.getuid():
         raise PermissionError(f"{home} is of another user: set {FOLDER} on the node")
@@ -162,5 +163,6 @@ def _ended(child: subprocess.Popen[str]) -> Iterator[None]:
 
 def _read_pieces(name: str, path: Path) -> Iterator[dict[str, Any]]:
     with open(path, "rb") as content:
+        yield {"file": name, "piece": content.read(PIECE)}  # also of an empty file
         while piece := content.read(PIECE):
             yield {"file": name, "piece": piece}

@@ -66,12 +66,12 @@ class Board:
         """Show a state or an epoch. ``seen.epoch`` counts on through all trainings of the row."""
         row, now = self.rows[number], time.monotonic()
         is_other = seen.state not in ("", row.state)
-        row = row._replace(state=seen.state or row.state, where=seen.where or row.where)
+        where = "" if seen.state == BEGUN else seen.where or row.where
+        row = row._replace(state=seen.state or row.state, where=where)
         if is_other and not row.epoch:
             row = row._replace(since=now)
         if not seen.epoch:
-            where = f" on {row.where}" if row.where else ""
-            self._put(row, f": {row.state}{where}" if is_other else "")
+            self._put(row, f": {row.state}{f' on {where}' if where else ''}" if is_other else "")
             return
         row = row._replace(epoch=seen.epoch, dice=seen.dice, first=row.first or seen.epoch)
         left = self.left(row)

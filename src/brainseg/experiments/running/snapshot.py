@@ -77,6 +77,14 @@ def pack(root: Path, commit: str) -> bytes:
     return _write(root, Ref(BRANCH), ObjectID(commit.encode()), None)
 
 
+def forget(clone: Path, snapshot: str, name: str) -> None:
+    """Drop an experiment of this name that ran on the snapshot before, if there is one: DVC would refuse another."""
+    from dulwich.repo import Repo
+
+    with Repo.discover(str(clone)) as repository:
+        repository.refs.remove_if_equals(_name_reference(snapshot, name), None)
+
+
 def pack_experiment(clone: Path, snapshot: str, name: str) -> bytes:
     """A bundle of what an experiment has that the snapshot, on which it was run, has not."""
     from dulwich.objects import ObjectID
