@@ -17,7 +17,20 @@ from tests.support.toy_pipeline import PROJECT
 
 FILES = ("requirements.txt", "requirements-gpu.txt")
 TARGETS = [
-    *("help", "setup", "demo", "repro", "restore", "cross-validate", "test", "test-slow", "torture", "lint", "bench"),
+    *(
+        "help",
+        "setup",
+        "demo",
+        "repro",
+        "restore",
+        "cross-validate",
+        "test",
+        "test-slow",
+        "test-cluster",
+        "torture",
+        "lint",
+        "bench",
+    ),
     *("notebook", "serve", "page", "site", "ui", "push", "pull"),
 ]
 

@@ -9,6 +9,10 @@ class RayError(Exception):
     pass
 
 
+class NodeDiedError(RayError):
+    pass
+
+
 class TaskCancelledError(RayError):
     pass
 
@@ -25,7 +29,9 @@ class FakeRay:
     ``calls``: the name, the options and the arguments of each call.
     """
 
-    exceptions = SimpleNamespace(RayError=RayError, TaskCancelledError=TaskCancelledError, RayTaskError=RayTaskError)
+    exceptions = SimpleNamespace(
+        RayError=RayError, NodeDiedError=NodeDiedError, TaskCancelledError=TaskCancelledError, RayTaskError=RayTaskError
+    )
     util = SimpleNamespace(
         scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
     )

@@ -169,7 +169,8 @@ GONE, ENDED = fake_ray.RayError("the node is dead\nand more"), {"end": 0}
 
 
 def test_a_training_whose_node_is_lost_begins_again_on_another(scripted, capsys, tmp_path):
-    is_stopped, ray = scripted([BEGIN, EPOCH, GONE], [BEGIN, EPOCH, ENDED], alive=())
+    gone = fake_ray.NodeDiedError("the node is dead. And more")  # Ray's list of nodes may not know it yet
+    is_stopped, ray = scripted([BEGIN, EPOCH, gone], [BEGIN, EPOCH, ENDED])
     assert is_stopped is False
     first, second = (options["scheduling_strategy"] for _, options, _ in ray.calls)
     assert first == second == "SPREAD"
@@ -182,6 +183,11 @@ def test_a_training_that_is_lost_alone_goes_on_where_its_checkpoint_is(scripted,
     _, ray = scripted([BEGIN, EPOCH, GONE], [BEGIN, ENDED])
     assert ray.calls[1][1]["scheduling_strategy"] == ("node1", True)
     assert "it goes on there from its last checkpoint" in capsys.readouterr().err
+
+
+def test_a_node_that_is_no_longer_there_is_not_asked_for(scripted):
+    _, ray = scripted([BEGIN, GONE], [BEGIN, ENDED], alive=())
+    assert ray.calls[1][1]["scheduling_strategy"] == "SPREAD"
 
 
 def test_a_training_that_is_lost_again_and_again_is_given_up(scripted):

@@ -5,16 +5,19 @@
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
+import psutil
 import pytest
 
-from brainseg.experiments import cross_validation
-from tests.support import tiny_pipeline
+from brainseg.experiments import cross_validation, revision
+from tests.support import machines, tiny_pipeline
 from tests.support.tiny_pipeline import TINY
 from tests.support.toy_pipeline import PROJECT, Repository, environment
 
@@ -31,15 +34,16 @@ WAIT = 2400  # seconds, also on a busy machine
 BRAINSEG = [sys.executable, "-c", "from brainseg import cli; cli.main()"]
 
 
-def results(repository: Repository) -> dict[str, str]:
-    """The content of each fold's experiment: Git's digest of all its files, dvc.lock with the models' MD5s among them.
+def results(repository: Repository, written: Path | str = cross_validation.FOLDER) -> dict[str, str]:
+    """Each fold's experiment by Git's digests of dvc.lock, which has the MD5s of models, of metrics and of parameters.
 
-    And of what the cross-validation writes.
+    And what the cross-validation has written.
     """
-    listed = repository.git("for-each-ref", "--format=%(refname)", "refs/exps").split()
-    found = {name.rpartition("/")[2]: repository.git("rev-parse", f"{name}^{{tree}}").strip() for name in listed}
-    folder = repository.folder / cross_validation.FOLDER
-    return found | {path.name: path.read_bytes().hex() for path in folder.iterdir()}
+    found = {path.name: path.read_bytes().hex() for path in (repository.folder / written).iterdir()}
+    for reference in repository.git("for-each-ref", "--format=%(refname)", "refs/exps").split():
+        parts = [f"{reference}:{name}" for name in ("dvc.lock", "metrics", "params.yaml")]
+        found[reference.rpartition("/")[2]] = repository.git("rev-parse", *parts)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +62,22 @@ def repository(tmp_path):
     return tiny_pipeline.create(tmp_path / "project", FEW)
 
 
-def follow(
-    command: list[str], repository: Repository, act: Callable[[str], None], **more: str
-) -> tuple[int, str]:  # fmt: skip
-    """Run a command and ``act`` on each of its lines. Its exit code and all lines."""
-    end, lines = time.monotonic() + WAIT, []
-    with subprocess.Popen(
-        command, cwd=repository.folder, env=repository.environment | more, stdout=subprocess.PIPE,
+def start(repository: Repository, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*BRAINSEG, *arguments], cwd=repository.folder, env=repository.environment | more, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
-        for line in process.stdout:
-            lines.append(line)
-            assert time.monotonic() < end, "".join(lines)
-            act(line)
-    return process.returncode, "".join(lines)
+    )  # fmt: skip
+
+
+def follow(process: subprocess.Popen[str], act: Callable[[str], None]) -> tuple[int, str]:
+    """Wait for a command and ``act`` on each of its lines. Its exit code and all lines."""
+    end, lines = time.monotonic() + WAIT, []
+    for line in process.stdout:
+        lines.append(line)
+        assert time.monotonic() < end, "".join(lines)
+        act(line)
+    with process:
+        return process.wait(), "".join(lines)
 
 
 @contextlib.contextmanager
@@ -105,8 +111,10 @@ def require_all(repository: Repository, wanted: dict[str, str], output: str) -> 
     assert all(name in shown for name in names)
     code, told = repository.brainseg("cross-validate", "--quiet")  # here: nothing is left to do
     assert code == 0 and told.count("is there") == FOLDS
-    code, told = repository.brainseg("show", "P", "--of", names[0])  # its predictions came too
-    assert code in (0, 2) and "is not in DVC's cache" not in told, told
+    patients = revision.parse_table(revision.reader(names[0], repository.folder)("metrics/per_patient.csv"))
+    tested = patients.loc[patients["subset"] == "test", "patient"].iloc[0]
+    code, told = repository.brainseg("show", tested, "--of", names[0])  # its predictions came too
+    assert code == 0, told
     code, told = repository.dvc("exp", "apply", names[-1])
     assert code == 0, told
     code, told = repository.dvc("status")
@@ -126,8 +134,97 @@ def test_a_node_is_killed_in_the_middle(repository, wanted, tmp_path):
                 kill()
                 killed.append(time.monotonic())
 
-        command = [*BRAINSEG, "cross-validate", "--quiet", "--on", "ray", "--address", address, "--cpus", "1"]
-        code, output = follow(command, repository, act)
+        place = ("--on", "ray", "--address", address, "--cpus", "1")
+        code, output = follow(start(repository, "cross-validate", "--quiet", *place), act)
     assert code == 0 and killed, output
     assert len(re.findall(r"was lost on .* begins again on another node", output)) == 1, output
     require_all(repository, wanted, output)
+
+
+def test_a_laptop(repository, wanted, tmp_path):
+    """A Ray of its own. A fold goes on from its checkpoint after its task was killed, and after Ctrl-C."""
+    command = ("cross-validate", "--quiet", "--on", "ray", "--folds", "0", "--output", "one")
+    more, told = {"BRAINSEG_NODE_FOLDER": str(tmp_path / "node")}, []
+    process = start(repository, *command, **more)
+
+    def act(line):
+        epoch = int(found[1]) if (found := re.match(r"fold 0: epoch (\d+) of", line)) else 0
+        if not told and epoch >= 5:
+            for each in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if each.cmdline()[0].startswith("ray::cv-"):
+                        each.kill()
+                        told.append("killed")
+        if told == ["killed"] and epoch >= 20:
+            process.send_signal(signal.SIGINT)
+            told.append("stopped")
+
+    code, output = follow(process, act)
+    assert code == 5 and told == ["killed", "stopped"], output
+    assert "it goes on there from its last checkpoint" in output and output.count("fold 0: epoch 7 of") == 1, output
+    assert "was stopped; what is finished is kept" in output and "Fix: go on with the same command" in output
+    left = [each for each in psutil.process_iter(["cmdline"]) if str(tmp_path / "node") in str(each.info["cmdline"])]
+    assert not left and list((tmp_path / "node/trainings").glob("cv-*-0/*/epoch-*.npz"))
+    code, output = follow(start(repository, *command, **more), lambda line: None)
+    assert code == 0 and "fold 0: epoch 10 of" not in output, output
+    (name,) = [name for name in wanted if name.endswith("-0")]
+    assert "resumed after epoch" in (repository.folder / cross_validation.STATE / f"{name}.log").read_text()
+    assert results(repository, "one")[name] == wanted[name]
+    assert not list((tmp_path / "node/trainings").glob("*/*/*.npz"))  # no checkpoint is left
+
+
+@pytest.mark.skipif(bool(machines.find_fault()), reason=f"no machines can be made here: {machines.find_fault()}")
+def test_two_machines_without_a_shared_folder(repository, wanted, tmp_path):
+    """The second has Python, the requirements and Ray: no Git, and no file of the project but what Ray brought.
+
+    Started as SLURM does (examples/cluster/slurm.sh). It is switched off while it trains its second fold.
+    """
+    ray = [str(Path(sys.executable).parent / "ray"), "symmetric-run", "--address", "10.77.0.1:6379", "--min-nodes", "2"]
+    command = [*ray, "--num-cpus=1", "--", *BRAINSEG, "cross-validate", "--quiet", "--on", "ray", "--address", "auto"]
+    own = {
+        "RAY_USAGE_STATS_ENABLED": "0", "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT": "300", "PYTHONUNBUFFERED": "1",
+        "BRAINSEG_NODE_FOLDER": str(machines.RAY / "node"),
+    }  # fmt: skip
+    hidden = [tmp_path, PROJECT / "src"]
+    done, trained, lost = [], [], []
+    with machines.Wire() as wire:
+        first = wire.start(0, command, repository.environment | own, repository.folder)
+        bare = {name: value for name, value in repository.environment.items() if name not in ("PYTHONPATH", "HOME")}
+        second = wire.start(1, command, bare | own | {"HOME": "/tmp/ray"}, Path("/"), hidden, alone=True)
+
+        def act(line):
+            if found := re.match(r"fold (\d): train on machine1", line):
+                trained.append(found[1])
+            elif (found := re.match(r"fold (\d): done", line)) and found[1] in trained:
+                done.append(found[1])
+            elif done and not lost and (found := re.match(r"fold (\d): epoch", line)) and found[1] == trained[-1]:
+                wire.cut(1)
+                second.kill()
+                lost.append(found[1])
+
+        try:
+            code, output = follow(first, act)
+        finally:
+            second.kill()
+            first.kill()
+    assert code == 0, output + second.stdout.read()
+    assert done and lost and not set(done) & set(lost), output
+    assert f"-{lost[0]} was lost on machine1" in output and "begins again on another node" in output
+    require_all(repository, wanted, output)
+
+
+def test_a_search(repository, tmp_path):
+    """Its trials run on both nodes; afterwards the study and the experiments are here, and nothing is run again."""
+    space = "parameters:\n  train.learning_rate: {low: 0.0005, high: 0.02, log: true}\nfixed: {train: {epochs: 3}}\n"
+    (repository.folder / "space.yaml").write_text(space)
+    command = ("tune", "space.yaml", "--trials", "2", "--repeats", "0", "--no-verdict", "--quiet")
+    with two_nodes(tmp_path) as (address, _):
+        code, output = follow(start(repository, *command, "--on", "ray", "--address", address), lambda line: None)
+    assert code == 0, output
+    assert all((tmp_path / name / "trainings").is_dir() for name in ("first", "second")), output
+    table = pd.read_csv(repository.folder / "metrics/tune/space/trials.csv")
+    assert set(table["state"]) <= {"done", "stopped"} and len(table) == 2
+    shown = repository.dvc("exp", "show", "--csv")[1]
+    assert all(name in shown for name in table.loc[table["state"] == "done", "experiments"])
+    code, output = repository.brainseg(*command)  # here
+    assert code == 0 and "trial 0" not in output and "trial 2" not in output, output

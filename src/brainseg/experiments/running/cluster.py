@@ -4,7 +4,6 @@ A node needs Python and the requirements. Whatever Ray means is known here and i
 """
 
 import contextlib
-import importlib.metadata
 import os
 import re
 import sys
@@ -28,7 +27,7 @@ PIECE = 2**26  # bytes of data that Ray's object store gets at once
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "MLFLOW_EXPERIMENT_NAME")
 # Packages whose versions may change a number.
-VERSIONS = ("dvc", "keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", "scipy")
+VERSIONS = ("dvc", "jax", "keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", "scipy")
 LACKS = re.compile(r"^ModuleNotFoundError: No module named '([\w.]+)'", re.MULTILINE)
 
 
@@ -41,10 +40,10 @@ class Attempt(NamedTuple):
 
 
 class LostError(Exception):
-    """A task is lost, with its node or alone; ``node`` is empty if it had not begun."""
+    """A task is lost, alone or with its node. ``node`` and ``host`` are empty if it had not begun."""
 
-    def __init__(self, node: str, host: str, why: str):
-        self.node, self.host = node, host
+    def __init__(self, node: str, host: str, why: str, *, with_node: bool = False):
+        self.node, self.host, self.with_node = node, host, with_node
         super().__init__(why)
 
 
@@ -100,7 +99,7 @@ class RayRunner:
                         what = f"was lost {lost} times, the last time on {error.host or 'no node'}: {error}"
                         fix = "see why (ray status; the node's log; its memory), then the same command"
                         raise MachineError(training.name, what, fix) from None
-                    prefer = error.node if self._is_alive(error.node) else ""
+                    prefer = "" if error.with_node or not self._is_alive(error.node) else error.node
                     self._tell_loss(training, error, log, is_alive=bool(prefer))
         raise MachineError(training.name, "was ended", "go on with the same command")
 
@@ -129,12 +128,14 @@ class RayRunner:
                 what = f"what ran it broke: {' '.join(str(error.cause or error).split())}"
                 raise MachineError(heard.host or training.name, what, "correct that, or report it as a bug") from None
             except self._ray.exceptions.RayError as error:
-                raise LostError(heard.node, heard.host, str(error).splitlines()[0]) from None
+                with_node = isinstance(error, self._ray.exceptions.NodeDiedError)
+                raise LostError(heard.node, heard.host, _shorten(error), with_node=with_node) from None
             for what in heard.warnings - self._told:
                 self._told.add(what)
                 print(f"WARNING {what}", file=sys.stderr, flush=True)
             if heard.is_stopped:
-                self._call_on(heard.node, node_task.forget, training.name)
+                with contextlib.suppress(LostError):  # then nothing is left to forget
+                    self._call_on(heard.node, node_task.forget, training.name)
             elif heard.code is not None:
                 self._take_over(training, heard)
             elif not heard.missing:
@@ -150,7 +151,7 @@ class RayRunner:
         settings |= {"MLFLOW_TRACKING_URI": tracking} if tracking.startswith("http") else {}
         order = node.Order(
             training.name, training.overrides, self.snapshot.commit, self.snapshot.below, self.data, self.stages,
-            {name: importlib.metadata.version(name) for name in VERSIONS}, settings,
+            node.find_versions(VERSIONS), settings,
         )  # fmt: skip
         call = self._ray.remote(node_task.run).options(
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, num_returns="streaming", max_retries=0,
@@ -212,7 +213,7 @@ class RayRunner:
             what = f"could not take what it needs: {error.cause or error}"
             raise MachineError(f"node {where[:8]}", what, "correct that, then the same command") from None
         except self._ray.exceptions.RayError as error:
-            raise LostError(where, "", str(error).splitlines()[0]) from None
+            raise LostError(where, "", _shorten(error)) from None
 
     def _stay(self, where: str, *, soft: bool) -> Any:
         return self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(where, soft=soft)
@@ -297,6 +298,11 @@ class _Heard:
         text = self.log.read()
         self.log.seek(end)
         return text
+
+
+def _shorten(error: Exception) -> str:
+    """The first sentence of what Ray says."""
+    return str(error).split("\n")[0].split(". ")[0]
 
 
 def _read_pieces(path: Path) -> Iterator[bytes]:

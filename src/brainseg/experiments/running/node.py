@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -138,17 +138,20 @@ def fetch(project: Path, paths: list[str]) -> None:
         subprocess.run([*DVC, "fetch", *paths], cwd=project, stdout=sys.stderr)
 
 
+def find_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def find_other_versions(wanted: Mapping[str, str]) -> list[str]:
     """``["keras 3.14 (3.15.1 there)"]``: packages whose versions here are other ones."""
-    found = []
-    for name, version in wanted.items():
-        try:
-            here = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            here = "none"
-        if here != version:
-            found.append(f"{name} {here} ({version} there)")
-    return found
+    here = find_versions(wanted)
+    others = {name: version for name, version in wanted.items() if here.get(name) != version}
+    return [f"{name} {here.get(name, 'none')} ({version} there)" for name, version in others.items()]
 
 
 def send(order: Order, project: Path, home: Path, wire: Wire, begun: float) -> None:
