@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro restore cross-validate test test-slow torture lint hooks docs bench notebook page site wheel release serve ui push pull
+.PHONY: help setup demo repro restore cross-validate test test-slow test-cluster torture lint hooks docs bench notebook page site wheel release serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -58,6 +58,10 @@ test: setup ## the fast tests, on all cores; those of the page where there is No
 
 test-slow: setup page ## the tests that take minutes: demo, S3, JAX, notebook, clones, the page
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=30 -m slow
+
+test-cluster: setup ## install Ray and run the tests of clusters: nodes that are killed, machines without a shared disk; half an hour
+	$(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --editable '.[cluster]'
+	$(BIN)/python -m pytest --durations=10 tests/experiments/running tests/examples
 
 # A count that is not given is that of docs/explanation/reliability.md. A kind that fails does not keep the next from running.
 torture: setup ## hours: kills, flipped bits, mutated inputs, full disks, into docs/explanation/reliability.md; KILLS=n FLIPS=n MUTATIONS=n FULL=n

@@ -167,6 +167,22 @@ Settings = Annotated[
     list[str] | None,
     Option("--set", "-S", metavar="KEY=VALUE", help="Set a parameter, as DVC's -S; its name and value are checked."),
 ]
+# Where trainings run: experiments.running.runner.Place.
+On = Annotated[
+    Literal["here", "ray"], Option("--on", help="Where to train: on this machine, or on Ray, by itself a local one.")
+]
+Address = Annotated[
+    str | None,
+    Option(
+        "--address", metavar="HOST:PORT", help="The Ray cluster, seen from one of its machines; auto: the one here."
+    ),
+]
+Cpus = Annotated[float | None, Option("--cpus", min=0.0, metavar="N", help="Processors that a training takes on Ray.")]
+Gpus = Annotated[
+    float | None,
+    Option("--gpus", min=0.0, metavar="N", help="GPUs that a training takes on Ray; 0.25: four share one."),
+]
+Quiet = Annotated[bool, Option("--quiet", help="Lines for a log, no table.")]
 ModelFile = Annotated[
     Path, Option("--model", metavar="FILE", help="The ONNX file of the model, or the name of a released one.")
 ]
@@ -532,7 +548,10 @@ def cross_validate(
         Literal["patient", "institution"] | None,
         Option("--scheme", help="What is left out together. Default: split.unit of params.yaml."),
     ] = None,
-    jobs: Annotated[int, Option("--jobs", min=1, metavar="N", help="The number of folds at once.")] = 1,
+    jobs: Annotated[
+        int | None,
+        Option("--jobs", min=1, metavar="N", help="The number of folds at once. Default: 1; on Ray what has room."),
+    ] = None,
     folds: Annotated[
         str | None,
         Option("--folds", metavar="N,N", callback=_check_numbers, help="Some folds alone; needs --output."),
@@ -541,20 +560,28 @@ def cross_validate(
         Path | None,
         Option("--output", metavar="DIR", help="The folder to write to. Default: metrics/cross_validation."),
     ] = None,
+    on: On = "here",
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train every fold and score every patient out of fold.
 
-    Each fold is a DVC experiment, whose model never saw the patients that it is scored on.
+    Each fold is a DVC experiment, whose model never saw the patients that it is scored on. What was stopped goes on
+    with the same command.
     """
     from brainseg.experiments import cross_validation
+    from brainseg.experiments.running.runner import Place
     from brainseg.tracking import mlflow_runs
 
     only = None if folds is None else [int(part) for part in folds.split(",")]
     if only is not None and output is None:
         what = "would take the place of the cross-validation of all patients"
         raise errors.DataError(f"--folds {folds}", what, "add --output DIR")
-    print(cross_validation.run(recipe, scheme, jobs, folder=output or cross_validation.FOLDER, only=only))
+    place, folder = Place(on, jobs, address, cpus, gpus), output or cross_validation.FOLDER
+    print(cross_validation.run(recipe, scheme, place, folder=folder, only=only, quiet=quiet))
     if not output:
         mlflow_runs.log_cross_validation()
 
@@ -563,7 +590,10 @@ def cross_validate(
 def tune(
     space: Annotated[Path, Argument(metavar="SPACE", help="The parameters and ranges, as recipes/tune/default.yaml.")],
     trials: Annotated[int, Option("--trials", min=1, metavar="N", help="The number of trials in all.")] = 30,
-    jobs: Annotated[int, Option("--jobs", min=1, metavar="N", help="The number of trials at once.")] = 1,
+    jobs: Annotated[
+        int | None,
+        Option("--jobs", min=1, metavar="N", help="The number of trials at once. Default: 1; on Ray what has room."),
+    ] = None,
     inner_folds: Annotated[
         int, Option("--inner-folds", min=1, metavar="N", help="On how many inner folds each trial is trained.")
     ] = 1,
@@ -579,18 +609,23 @@ def tune(
     verdict: Annotated[
         bool, Option("--verdict/--no-verdict", help="Compare the best with params.yaml on the test fold at the end.")
     ] = True,
-    quiet: Annotated[bool, Option("--quiet", help="Lines for a log, no table.")] = False,
+    on: On = "here",
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Search for better parameters with Optuna.
 
     No trial sees a patient of the test fold. A search that was stopped goes on with the same command.
     """
+    from brainseg.experiments.running.runner import Place
     from brainseg.tuning import search
     from brainseg.tuning import tune as command
 
-    options = search.Options(trials, jobs, seed, storage)
-    print(command.run(space, options, inner_folds, name, repeats, verdict=verdict, quiet=quiet))
+    options, place = search.Options(trials, seed, storage), Place(on, jobs, address, cpus, gpus)
+    print(command.run(space, options, place, inner_folds, name, repeats, verdict=verdict, quiet=quiet))
 
 
 @_command("ensemble", folders=("runs",))

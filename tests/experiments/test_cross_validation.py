@@ -2,20 +2,19 @@
 
 import hashlib
 import json
-import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from brainseg.data import inputs
-from brainseg.errors import DataError, IntegrityError
+from brainseg.errors import DataError, IntegrityError, MachineError, RunError
 from brainseg.evaluation import results
 from brainseg.experiments import cross_validation, revision
-from brainseg.experiments.cross_validation import Fold
+from brainseg.experiments.running.progress import Board
+from brainseg.experiments.running.runner import Place, Seen, TrainingError
 from tests.support import run_files, tiny_pipeline
 from tests.support.scored_folds import FOLDS, PATIENTS, PROTOCOL, SMALL, experiments, experiments_pictured, fold_files
 from tests.support.tiny_pipeline import PROJECT, TINY
@@ -204,46 +203,74 @@ def test_what_a_recipe_must_not_change(prepared, recipe, scheme, what):
     assert "recipes/mine.yaml" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("given", "listed", "jobs", "wanted"),
-    [
-        ("3,5", "", 2, ["3", "5"]),
-        ("3", "", 2, ["3", "3"]),
-        ("", "0\n1\n", 2, ["", ""]),  # the user hides all GPUs
-        (None, "0\n1\n2\n", 2, ["0", "1"]),
-        (None, "", 2, [None, None]),
-    ],
-)
-def test_folds_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed, jobs, wanted):
-    """Two of six folds at once: no two share a device if there are enough devices."""
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(cross_validation.hardware, "list_gpus", cross_validation.hardware.list_gpus.__wrapped__)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if given is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    free, running, seen = cross_validation.queue_devices(jobs), Barrier(jobs), []
+class Trainings:
+    """A runner in place of trainings: an epoch each, but for those that ``errors`` names."""
 
-    def shown(fold, root, device):
-        seen.append(device.get("CUDA_VISIBLE_DEVICES"))
-        running.wait(20)
-        return 0
+    jobs = 2
 
-    monkeypatch.setattr(cross_validation, "_run_and_log", shown)
-    folds = [Fold(k, f"cv-{k}", {}) for k in range(6)]
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda fold: cross_validation._run_fold(fold, tmp_path, free), folds))
-    pairs = [sorted(seen[start : start + jobs], key=str) for start in range(0, 6, jobs)]
-    assert pairs == [wanted] * 3
+    def __init__(self, errors):
+        self.errors, self.names, self.is_over = errors, [], threading.Event()
+
+    def run(self, training, watch):
+        self.names.append(training.name)
+        if training.name in self.errors:
+            raise self.errors[training.name](training)
+        assert watch(Seen("train", 1, 2, 0.5)) is False
+        return False
+
+    def end_all(self):
+        self.is_over.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def run_missing(monkeypatch, root, errors):
+    runner, params = Trainings(errors), cross_validation.config.read_yaml(PROJECT / "params.yaml")
+    monkeypatch.setattr(cross_validation.places, "create", lambda *_: runner)
+    board = Board("cv", "fold", 2, is_quiet=True)
+    for fold in FOLDS:
+        board.begin(fold.number, fold.name)
+    try:
+        cross_validation._run_missing(FOLDS, Place(), root, params, board)
+    finally:
+        assert sorted(runner.names) == [fold.name for fold in FOLDS]
+    return board
+
+
+def test_folds_are_shown_and_those_that_fail_leave_the_others(tmp_path, monkeypatch):
+    board = run_missing(monkeypatch, tmp_path, {})
+    assert [row.state for row in board.rows.values()] == ["done", "done"]
+    first = FOLDS[0].name
+
+    def fail(training):
+        return TrainingError(training.log, "ERROR 2 split.folds: is 900. Fix: x", 255)
+
+    with pytest.raises(RunError) as caught:
+        run_missing(monkeypatch, tmp_path, {first: fail})
+    (problem,) = caught.value.problems
+    assert problem.path == str(tmp_path / cross_validation.STATE / f"{first}.log")
+    assert problem.what == "fold 0 failed; the others are kept: split.folds: is 900. Fix: x"
+
+
+def test_where_the_machine_is_at_fault_the_code_says_so(tmp_path, monkeypatch):
+    lost = {fold.name: lambda training: MachineError(training.name, "was lost", "x") for fold in FOLDS}
+    with pytest.raises(MachineError) as caught:
+        run_missing(monkeypatch, tmp_path, lost)
+    assert len(caught.value.problems) == 2
 
 
 @pytest.mark.parametrize(("threads", "at_once", "warned"), [("auto", 2, True), ("auto", 1, False), (2, 2, False)])
 def test_folds_that_share_the_cores_are_warned_of(prepared, monkeypatch, capsys, threads, at_once, warned):
     monkeypatch.setattr(cross_validation.hardware, "cores", lambda: 8)
     monkeypatch.setattr(cross_validation.hardware, "list_gpus", list)
-    cross_validation._warn_of_shared_cores({"train": {"threads": threads}}, at_once, prepared)
+    params = cross_validation.config.read_yaml(prepared / "params.yaml")
+    cross_validation._warn_of_shared_cores(
+        cross_validation.config.merge(params, {"train": {"threads": threads}}), at_once
+    )
     assert ("or set train.threads: 4" in capsys.readouterr().err) == warned
 
 

@@ -244,9 +244,15 @@ WALLS = {
     "prometheus_client": SERVER,
     "onnx": {"export.onnx_files", "export.ensemble"},
     "onnxruntime": {"export.onnx_files", "inference.onnx_session"},
+    "ray": {"experiments.running.connection", "experiments.running.node_task"},
     "cc3d": {"inference.postprocessing", "inference.answers.lesions"},
     "keras": room("models") | room("training") | room("export") | {"commands.timing"},
 }
+
+
+def test_what_travels_to_a_node_imports_nothing_of_the_project():
+    """It runs where there is no file of the project yet."""
+    assert not [name for name in imports(MODULES["experiments.running.node_task"]) if name.startswith("brainseg")]
 
 
 ENGINES = {"mlflow", "tensorflow", "jax", "keras"}

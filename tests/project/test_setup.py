@@ -17,7 +17,19 @@ from tests.support.toy_pipeline import PROJECT
 
 FILES = ("requirements.txt", "requirements-gpu.txt")
 TARGETS = [
-    *("help", "setup", "demo", "repro", "restore", "cross-validate", "test", "test-slow", "torture", "lint"),
+    *(
+        "help",
+        "setup",
+        "demo",
+        "repro",
+        "restore",
+        "cross-validate",
+        "test",
+        "test-slow",
+        "test-cluster",
+        "torture",
+        "lint",
+    ),
     *("hooks", "docs", "bench", "notebook", "serve", "page", "site", "wheel", "release", "ui", "push", "pull"),
 ]
 

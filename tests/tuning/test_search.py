@@ -10,8 +10,12 @@ import pytest
 from optuna.trial import TrialState
 
 from brainseg.errors import DataError, MachineError, RunError
+from brainseg.experiments.running import local
+from brainseg.experiments.running import runner as running
+from brainseg.experiments.running.local import LocalRunner
+from brainseg.experiments.running.progress import Board
+from brainseg.experiments.running.runner import Seen
 from brainseg.tuning import outcome, report, search, space, trials, tune
-from brainseg.tuning.progress import Board
 from brainseg.tuning.search import Options, Search
 from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Experiment, Study
@@ -46,7 +50,7 @@ class Trainings:
         digest = hashlib.sha256(str(overrides).encode()).hexdigest()[:8]
         return [Experiment(f"tune-{study.name}-{digest}-{fold}", overrides, digest) for fold in range(study.folds)]
 
-    def run(self, study, experiments, watch, environment):
+    def run(self, study, experiments, watch, runner):
         with self.lock:
             self.names.append(experiments[0].name)
             if len(self.names) == self.broken:
@@ -54,7 +58,7 @@ class Trainings:
         score = objective(experiments[0].overrides)
         for fold in range(study.folds):
             for epoch in range(1, EPOCHS + 1):
-                if watch(fold, epoch, score * epoch / EPOCHS):
+                if watch(fold, Seen("train", epoch, EPOCHS, score * epoch / EPOCHS)):
                     assert fold == 0, "an epoch of another fold is no comparison"
                     return None
         return score
@@ -76,8 +80,8 @@ def study(tmp_path, trainings):
 
 
 def go(study, count, jobs=1, seed=1, searched=SPACE):
-    board = Board("toy", EPOCHS * study.folds, is_quiet=True)
-    return Search(study, searched, Options(count, jobs, seed), board).run()
+    board = Board("toy", "trial", EPOCHS * study.folds, is_quiet=True)
+    return Search(study, searched, Options(count, seed), board, LocalRunner(study.root, jobs)).run()
 
 
 def test_the_search_begins_with_the_default_and_finds_better(study):
@@ -146,13 +150,13 @@ def test_ctrl_c_ends_what_runs_and_asks_for_no_more(study, trainings, monkeypatc
         raise MachineError("log", "the training ended with code -2", "")
 
     monkeypatch.setattr(trials, "run", run)
-    monkeypatch.setattr(trials, "end_all", ended.set)
+    monkeypatch.setattr(local, "end_groups", ended.set)
 
     def interrupt(jobs):
         assert begun.wait(20)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search, "as_completed", interrupt)
+    monkeypatch.setattr(running, "as_completed", interrupt)
     with pytest.raises(KeyboardInterrupt):
         go(study, 6, jobs=2)
     monkeypatch.undo()
@@ -224,7 +228,9 @@ def test_equal_scores_have_no_importance(study, trainings, monkeypatch):
 
 def test_the_report_has_every_trial_three_pictures_and_the_honest_sentence(study):
     found = go(study, 20)
-    repeats = outcome.repeat_default(study, SPACE, 3, Board("toy", EPOCHS, is_quiet=True))
+    repeats = outcome.repeat_default(
+        study, SPACE, 3, Board("toy", "trial", EPOCHS, is_quiet=True), LocalRunner(study.root, 2)
+    )
     assert repeats == pytest.approx([objective({"train": {}})] * 3)
     done = outcome.gather(study, SPACE, found, [0.80, 0.81, 0.79], None)
     page = report.write(done, tune.watch_all(found))
@@ -243,15 +249,25 @@ def test_nothing_better_than_the_default_is_said(study):
     assert any("found nothing better" in line for line in outcome.describe(done))
 
 
-def test_the_board_tells_lines_or_a_table(capsys):
-    board = Board("toy", EPOCHS, is_quiet=True)
-    board.begin(3, {"train.learning_rate": 0.00123, "train.loss": "dice"})
-    board.update(3, 2, 0.5)
-    board.end(3, "stopped", None)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "trial 3: learning_rate 0.00123  loss dice" and lines[2] == "trial 3: stopped, 0.5000"
-    assert lines[1].startswith("trial 3: epoch 2 of 9, validation 0.500, ")
-    assert board.draw().row_count == 1
+def test_parameters_in_a_row():
+    params = {"train.learning_rate": 0.00123, "train.loss": "dice"}
+    assert search.describe_params(params) == "learning_rate 0.00123  loss dice"
+
+
+def test_a_training_that_begins_again_tells_no_epoch_twice(study, trainings, monkeypatch):
+    """As on another node: the pruner has heard of its first epochs, and Optuna warns of values that are told twice."""
+    told = []
+    monkeypatch.setattr(optuna.Trial, "report", lambda trial, value, step: told.append((step, value)))
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: False)
+
+    def run(study, experiments, watch, runner):
+        for epoch in (1, 2, 1, 2, 3):
+            watch(0, Seen("train", epoch, EPOCHS, epoch / 10))
+        return 0.5
+
+    monkeypatch.setattr(trials, "run", run)
+    go(study, 1)
+    assert told == [(1, 0.1), (2, 0.2), (3, 0.3)]
 
 
 def test_optuna_says_nothing_itself(study, capsys):

@@ -1,74 +1,49 @@
-"""A training that is started, watched and stopped, with a script in place of DVC; and what a name promises."""
+"""What a search asks of trainings: whose fault it is when one fails, its leftovers, and what a name promises."""
 
-import os
 import subprocess
 import sys
-import time
+import threading
 
-import psutil
 import pytest
 
 from brainseg.errors import IntegrityError, MachineError, RunError
 from brainseg.experiments import revision
+from brainseg.experiments.running.runner import TrainingError
 from brainseg.tuning import trials
 from brainseg.tuning.trials import Experiment, Study
 
-LINE = "epoch {}/9  loss 0.41  validation volume Dice 0.{}12 (best 0.821 in 2)  47 images/s  12 min left"
-
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    """Trainings are ``script.py``, which is written by each test; ``dvc exp run`` becomes a call of it."""
-    monkeypatch.setattr(trials.repro, "environment", lambda: {**os.environ, "PYTHONPATH": str(tmp_path)})
-    (tmp_path / "dvc.py").write_text("import runpy; runpy.run_path('script.py')\n")
+def study(tmp_path):
     return Study("toy", tmp_path, 5, 1)
 
 
-def train(study, script, watch=lambda epoch, dice: False):
-    (study.root / "script.py").write_text(script)
-    return trials._train(study, Experiment("tune-toy-00000000-0", {"train": {"seed": 2}}, "00000000"), watch, {})
+class Failing:
+    """A runner whose trainings end with what they printed."""
+
+    jobs, is_over = 1, threading.Event()
+
+    def __init__(self, printed):
+        self.printed = printed
+
+    def run(self, training, watch):
+        raise TrainingError(training.log, self.printed, 255)
 
 
-def test_every_epoch_is_told_and_all_is_kept_in_the_log(study):
-    told = []
-    script = f"print({LINE.format(1, 5)!r}); print('other'); print({LINE.format(2, 6)!r})"
-
-    def watch(*each):
-        told.append(each)
-        return False
-
-    assert train(study, script, watch) is False
-    assert told == [(1, 0.512), (2, 0.612)]
-    log = (study.state / "tune-toy-00000000-0.log").read_text()
-    assert log.startswith("+ dvc --wait-for-lock exp run --temp --name tune-toy-00000000-0 -S train.seed=2")
-    assert "other" in log
+def train(study, printed):
+    planned = [Experiment("tune-toy-00000000-0", {}, "00000000")]
+    return trials.run(study, planned, lambda fold, seen: False, Failing(printed))
 
 
-def test_a_training_that_falls_behind_is_ended_with_all_that_it_started(study):
-    """Its checkpoints go too, since nobody will go on from them."""
-    script = (
-        "import os, subprocess, sys, time, pathlib\n"
-        "pathlib.Path(os.environ['BRAINSEG_CHECKPOINTS']).mkdir(parents=True)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "pathlib.Path('child').write_text(str(child.pid))\n"
-        f"print({LINE.format(3, 1)!r}, flush=True)\n"
-        "time.sleep(600)\n"
-    )
-    begin = time.monotonic()
-    assert train(study, script, lambda epoch, dice: True) is True
-    assert time.monotonic() - begin < trials.GRACE + 30
-    child = int((study.root / "child").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-    assert not (study.state / "tune-toy-00000000-0").exists()
-
-
-def test_a_fault_of_the_parameters_is_told_from_one_of_the_machine(study):
+def test_a_fault_of_the_parameters_is_told_from_one_of_the_machine(study, monkeypatch):
+    monkeypatch.setattr(trials, "read_score", lambda *_: None)
     with pytest.raises(RunError, match=r"train\.loss: the loss is nan"):
-        train(study, "import sys; print('ERROR 5 train.loss: the loss is nan. Fix: x'); sys.exit(255)")
-    with pytest.raises(MachineError, match="ended with code 255"):
-        train(study, "import sys; print('ERROR 3 data: disk is full. Fix: x'); sys.exit(255)")
-    with pytest.raises(MachineError, match="ended with code -9"):
-        train(study, "import os; os.kill(os.getpid(), 9)")
+        train(study, "ERROR 5 train.loss: the loss is nan. Fix: x")
+    with pytest.raises(MachineError, match=r"ended with code 255: data: disk is full") as caught:
+        train(study, "epoch\nERROR 3 data: disk is full. Fix: x\n")
+    assert caught.value.problems[0].path == str(study.state / "tune-toy-00000000-0.log")
+    with pytest.raises(MachineError, match="ended with code 255: read its end"):
+        train(study, "")
 
 
 def test_leftovers_of_this_search_and_project_alone_are_ended(study, tmp_path_factory):

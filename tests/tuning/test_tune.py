@@ -54,7 +54,7 @@ def test_a_search_that_runs_already_is_not_started_twice(tmp_path, monkeypatch):
     study = tune.plan(tmp_path / "space.yaml", 1, None, tmp_path)
     study.state.mkdir(parents=True)
     with tune.FileLock(study.state / "lock"), pytest.raises(MachineError, match="is running already"):
-        tune.run(tmp_path / "space.yaml", Options(1, 1, 1), root=tmp_path)
+        tune.run(tmp_path / "space.yaml", Options(1, 1), root=tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -5,31 +5,30 @@ exists and fits its name is not run again, so an interrupted cross-validation co
 """
 
 import math
-import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import NamedTuple
 
 import pandas as pd
 
 from brainseg import config, files, hardware
 from brainseg.data import csv_tables, splitting
-from brainseg.errors import DataError, IntegrityError, Problem, RunError, raise_all
+from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, raise_all
 from brainseg.evaluation import bootstrap, evaluate, metrics, results, scoring, tables
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
 from brainseg.experiments import repro, revision, showing
+from brainseg.experiments.running import places
+from brainseg.experiments.running import runner as running
+from brainseg.experiments.running.progress import DONE, Board
+from brainseg.experiments.running.runner import HERE, Place, Runner, Seen, Training
 from brainseg.reporting import charts, gallery
 
 FOLDER = Path("metrics/cross_validation")
-PREPARED = ("split", "brains")  # run once in the workspace, so that the folds find the data in DVC's cache
 PICTURED = 14  # patients in the gallery
-SHOWN = ("epoch ", "Running stage", "resumed ", "trained ", "test:", "ERROR")  # starts of the lines that are printed
+STATE = Path(".brainseg/cross_validation")
 
 
 class Fold(NamedTuple):
@@ -41,13 +40,15 @@ class Fold(NamedTuple):
 
 
 def run(
-    recipe: str | None = None, scheme: str | None = None, jobs: int = 1, root: Path = Path(), folder: Path = FOLDER,
-    only: Sequence[int] | None = None,
+    recipe: str | None = None, scheme: str | None = None, place: Place = HERE, root: Path = Path(),
+    folder: Path = FOLDER, only: Sequence[int] | None = None, *, quiet: bool = False,
 ) -> str:  # fmt: skip
-    """Run the missing folds, ``jobs`` at a time, and write ``folder``.
+    """Run the missing folds and write ``folder``.
 
     Args:
         only: the numbers of some folds, for a quick trial; None: all.
+        place: where they run.
+        quiet: no table on a terminal: lines for a log.
         recipe: recipes/<recipe>.yaml is applied to each fold.
         scheme: ``patient``: the folds of params.yaml; ``institution``: each institution is left out in turn, the
             small ones together; None: as ``split.unit`` says.
@@ -56,7 +57,8 @@ def run(
         The closing line.
 
     Raises:
-        RunError: folds failed; the others are kept.
+        RunError: folds failed; the others are kept. Or they were stopped.
+        MachineError: the place of the folds cannot be reached, or lacks something.
         IntegrityError: data, code or parameters were edited while the folds ran.
     """
     repro.clean_up(root)
@@ -64,31 +66,61 @@ def run(
     prepare(root)
     folds = choose(plan(overrides, root), only)
     missing = [fold for fold in folds if not is_done(fold, root)]
-    for fold in folds:
-        if fold not in missing:
-            print(f"fold {fold.number}: {fold.name} is there")
-    _warn_of_shared_cores(overrides, min(jobs, len(missing)), root)
-    free = queue_devices(jobs)
-    with ThreadPoolExecutor(jobs) as pool:
-        codes = list(pool.map(partial(_run_fold, root=root, free=free), missing))
-    raise_all([
-        Problem(
-            str(log_path(fold, root)), f"fold {fold.number} failed; the others are kept", "read its ERROR, run again"
-        )
-        for fold, code in zip(missing, codes, strict=True) if code
-    ], RunError)  # fmt: skip
+    params = config.merge(config.read_yaml(root / "params.yaml"), overrides)
+    with Board("cross-validation", "fold", params["train"]["epochs"], is_quiet=quiet) as board:
+        for fold in folds:
+            board.begin(fold.number, fold.name)
+            if fold not in missing:
+                board.end(fold.number, "is there")
+        if missing:
+            _run_missing(missing, place, root, params, board)
     changed = [fold.name for fold in missing if not is_done(fold, root)]
     what = "data, code or parameters were edited while the folds ran"
     raise_all([Problem(name, what, f"dvc exp remove {name}, run again") for name in changed], IntegrityError)
     return collect(folds, root, folder, are_all=only is None)
 
 
+def _run_missing(missing: Sequence[Fold], place: Place, root: Path, params: dict, board: Board) -> None:
+    """Run folds. One that fails does not keep the others from running.
+
+    Raises:
+        RunError, MachineError: naming each that failed.
+    """
+    if place.on == "here":
+        _warn_of_shared_cores(params, min(place.jobs or 1, len(missing)))
+    with running.stoppable("the cross-validation"), places.create(place, root, params) as runner:
+        found = running.work(runner, [partial(_run_fold, fold, root, runner, board) for fold in missing])
+    failed = [(fold, error) for fold, error in zip(missing, found, strict=True) if error]
+    problems = [
+        problem._replace(what=f"fold {fold.number} failed; the others are kept: {problem.what}")
+        for fold, error in failed
+        for problem in error.problems
+    ]
+    raise_all(problems, MachineError if all(isinstance(error, MachineError) for _, error in failed) else RunError)
+
+
+def _run_fold(fold: Fold, root: Path, runner: Runner, board: Board) -> BrainsegError | None:
+    """Run a fold; return why it failed."""
+
+    def watch(seen: Seen) -> bool:
+        board.see(fold.number, seen)
+        return False
+
+    try:
+        runner.run(training(fold, root), watch)
+    except (RunError, MachineError, IntegrityError) as error:
+        board.end(fold.number, "failed")
+        return error
+    board.end(fold.number, DONE)
+    return None
+
+
 def prepare(root: Path) -> None:
     """Bring the data up to date in the workspace. Raises RunError: a stage failed; it has printed its own messages."""
-    command = [sys.executable, "-m", "dvc", "repro", *PREPARED]
+    command = [sys.executable, "-m", "dvc", "repro", *running.PREPARED]
     if subprocess.run(command, cwd=root, env=repro.environment()).returncode:
         what = "the data could not be prepared"
-        raise RunError(f"dvc repro {' '.join(PREPARED)}", what, "read the first ERROR above")
+        raise RunError(f"dvc repro {' '.join(running.PREPARED)}", what, "read the first ERROR above")
 
 
 def choose(folds: Sequence[Fold], only: Sequence[int] | None) -> list[Fold]:
@@ -150,61 +182,21 @@ def is_done(fold: Fold, root: Path = Path()) -> bool:
         return False
 
 
-def log_path(fold: Fold, root: Path) -> Path:
-    return root / ".brainseg" / "cross_validation" / f"{fold.name}.log"
+def training(fold: Fold, root: Path) -> Training:
+    return Training(fold.name, fold.overrides, root / STATE)
 
 
-def _warn_of_shared_cores(overrides: dict, at_once: int, root: Path) -> None:
+def _warn_of_shared_cores(params: dict, at_once: int) -> None:
     """Warn if several folds on a processor each start a thread for every core.
 
     The cores are not divided here, because the number of threads is part of the result, and ``jobs`` must not be.
     """
-    raw = config.merge(config.read_yaml(root / "params.yaml"), overrides)
-    cores = hardware.cores()
-    train = config.check(raw, root / "params.yaml").train
+    cores, train = hardware.cores(), config.Train(**params["train"])
     on_processor = train.device == "cpu" or not hardware.list_gpus()
     if at_once > 1 and cores > 1 and on_processor and train.threads == "auto":
         what = f"{at_once} folds at once compute with {cores} threads each on {cores} cores"
         fix = f"run one fold at a time (JOBS=1), or set train.threads: {max(1, cores // at_once)}"
         print(f"WARNING train.threads: {what}. Fix: {fix}", file=sys.stderr, flush=True)
-
-
-def queue_devices(jobs: int) -> SimpleQueue[dict[str, str]]:
-    """A queue of ``jobs`` environments: each names a GPU, in turn if there are fewer, or none if there is none."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = hardware.list_gpus() if given is None else given.split(",")
-    free: SimpleQueue[dict[str, str]] = SimpleQueue()
-    for job in range(jobs):
-        free.put({"CUDA_VISIBLE_DEVICES": found[job % len(found)]} if found else {})
-    return free
-
-
-def _run_fold(fold: Fold, root: Path, free: SimpleQueue[dict[str, str]]) -> int:
-    """Run a fold on the next free device; return its exit code."""
-    device = free.get()
-    try:
-        return _run_and_log(fold, root, device)
-    finally:
-        free.put(device)
-
-
-def _run_and_log(fold: Fold, root: Path, device: dict[str, str]) -> int:
-    """``dvc exp run`` in a folder of its own. All output goes to a log, lines that show progress also to the screen."""
-    options = repro.options(fold.overrides)
-    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", fold.name, *options]
-    log = log_path(fold, root)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"fold {fold.number}: + {shlex.join(command)}", flush=True)
-    with open(log, "w", encoding="utf-8") as kept, subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=root, env=repro.environment() | {"PYTHONUNBUFFERED": "1"} | device,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    ) as process:  # fmt: skip
-        for line in process.stdout or ():
-            kept.write(line)
-            kept.flush()
-            if line.startswith(SHOWN):
-                print(f"fold {fold.number}: {line.rstrip()}", flush=True)
-    return process.returncode
 
 
 class FoldScores(NamedTuple):

@@ -10,10 +10,12 @@ import optuna
 import pandas as pd
 
 from brainseg import config
-from brainseg.experiments import comparison, comparison_page, cross_validation, revision, variants
+from brainseg.experiments import comparison, comparison_page, revision, variants
 from brainseg.experiments.comparison import Comparison
+from brainseg.experiments.running import runner as running
+from brainseg.experiments.running.progress import DONE, Board
+from brainseg.experiments.running.runner import Runner, Seen
 from brainseg.tuning import search, trials
-from brainseg.tuning.progress import Board
 from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Study
 
@@ -38,38 +40,46 @@ class Outcome(NamedTuple):
     verdict: Comparison | None
 
 
-def repeat_default(study: Study, space: SearchSpace, times: int, board: Board) -> list[float]:
+def repeat_default(study: Study, space: SearchSpace, times: int, board: Board, runner: Runner) -> list[float]:
     """The objective of the default, trained with ``times`` seeds, the first its own."""
     own = config.merge(search.read_params(study), space.fixed)["train"]["seed"]
-    (device, scores) = cross_validation.queue_devices(1).get(), []
-    for number in range(times):
-        row = -1 - number  # trials count from 0
-        board.begin(row, {"the default, train.seed": own + number})
+
+    def repeat(number: int) -> float:
         overrides = config.merge(space.fixed, {"train": {"seed": own + number}} if number else {})
-        planned = trials.plan(study, overrides)
-        score = trials.run(study, planned, partial(_show, board, row), device)
-        scores.append(score or 0.0)
-        board.end(row, "done", score)
-    return scores
+        what = f"the default, seed {own + number}"
+        score = _run(study, trials.plan(study, overrides), board, (-1 - number, what), runner)  # trials count from 0
+        return score or 0.0
+
+    return running.work(runner, [partial(repeat, number) for number in range(times)])
 
 
-def compare_on_unseen(study: Study, space: SearchSpace, best: Mapping[str, Any], board: Board) -> Comparison:
+def compare_on_unseen(
+    study: Study, space: SearchSpace, best: Mapping[str, Any], board: Board, runner: Runner
+) -> Comparison:  # fmt: skip
     """Train default and best on all patients outside the test fold, and compare them on those in it."""
-    device, names = cross_validation.queue_devices(1).get(), []
     both = {"default": space.fixed, "best": config.merge(space.fixed, variants.nest(best))}
-    for row, (name, overrides) in enumerate(both.items(), 1):
-        row = -100 - row
-        board.begin(row, {f"the {name}, on all patients outside the test fold": ""})
-        planned = trials.plan_whole(study, name, overrides)
-        trials.run(study, [planned], partial(_show, board, row), device)
-        board.end(row, "done", None)
-        names.append(planned.name)
-    return comparison.compare(*(revision.scores(name, study.root) for name in names))
+    planned = [trials.plan_whole(study, name, overrides) for name, overrides in both.items()]
+    rows = [(-101 - row, f"the {name}, on all patients outside the test fold") for row, name in enumerate(both)]
+    acts = [partial(_run, study, [each], board, row, runner) for each, row in zip(planned, rows, strict=True)]
+    running.work(runner, acts)
+    return comparison.compare(*(revision.scores(each.name, study.root) for each in planned))
 
 
-def _show(board: Board, row: int, fold: int, epoch: int, dice: float) -> bool:
-    board.update(row, epoch, dice)
-    return False
+def _run(
+    study: Study, planned: Sequence[trials.Experiment], board: Board, row: tuple[int, str], runner: Runner
+) -> float | None:  # fmt: skip
+    """Run the experiments of a row of the board: its number, and what it says."""
+    number, what = row
+    epochs = board.epochs // study.folds
+
+    def watch(fold: int, seen: Seen) -> bool:
+        board.see(number, search.shift(seen, fold * epochs))
+        return False
+
+    board.begin(number, what)
+    score = trials.run(study, planned, watch, runner)
+    board.end(number, DONE, score)
+    return score
 
 
 def gather(

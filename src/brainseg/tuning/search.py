@@ -8,9 +8,7 @@ import hashlib
 import json
 import socket
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from queue import SimpleQueue
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optuna
@@ -18,9 +16,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from brainseg import config
 from brainseg.errors import DataError, RunError
-from brainseg.experiments import cross_validation, repro
+from brainseg.experiments import repro
+from brainseg.experiments.running import runner as running
+from brainseg.experiments.running.progress import DONE, Board
+from brainseg.experiments.running.runner import Runner, Seen
 from brainseg.tuning import trials
-from brainseg.tuning.progress import Board
 from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Study
 
@@ -31,10 +31,9 @@ RUNGS = 3  # a trial may be stopped after a third of the epochs of its first fol
 
 
 class Options(NamedTuple):
-    """``trials``: how many in all; ``jobs``: at once; ``storage``: a URL of Optuna's, None: a file of the study."""
+    """``trials``: how many in all; ``storage``: a URL of Optuna's, None: a file of the study."""
 
     trials: int
-    jobs: int
     seed: int
     storage: str | None = None
 
@@ -46,11 +45,10 @@ class Search:
         DataError: a study of this name searched something else.
     """
 
-    def __init__(self, study: Study, space: SearchSpace, options: Options, board: Board):
-        self.study, self.space, self.options, self.board = study, space, options, board
-        self.found = open_study(study, space, options)
-        self.lock, self.is_over = threading.Lock(), threading.Event()
-        self.devices: SimpleQueue[dict[str, str]] = cross_validation.queue_devices(options.jobs)
+    def __init__(self, study: Study, space: SearchSpace, options: Options, board: Board, runner: Runner):
+        self.study, self.space, self.options, self.board, self.runner = study, space, options, board, runner
+        self.found = open_study(study, space, options, runner.jobs)
+        self.lock, self.is_over = threading.Lock(), runner.is_over
 
     def run(self) -> optuna.Study:
         """Run trials until ``options.trials`` are finished, stopped or failed.
@@ -62,15 +60,7 @@ class Search:
         requeue_lost(self.found)
         if not self.found.trials and (own := self.space.find_default(read_params(self.study))):
             self.found.enqueue_trial(own)
-        with ThreadPoolExecutor(self.options.jobs) as pool:
-            jobs = [pool.submit(self._work) for _ in range(self.options.jobs)]
-            try:
-                for job in as_completed(jobs):
-                    job.result()
-            except BaseException:  # Ctrl-C too, which only this thread gets
-                self.is_over.set()
-                trials.end_all()
-                raise
+        running.work(self.runner, [self._work] * self.runner.jobs)
         repro.clean_up(self.study.root)
         if not self.found.get_trials(states=[TrialState.COMPLETE]):
             again = f"correct what it says; rm -r {self.study.state} starts again"
@@ -104,19 +94,19 @@ class Search:
         reported = replay(self.found, trial)
         epochs = self.board.epochs // self.study.folds
 
-        def watch(fold: int, epoch: int, dice: float) -> bool:
-            self.board.update(trial.number, fold * epochs + epoch, dice)
-            if fold or epoch in reported:  # epochs of other folds are no comparison
+        def watch(fold: int, seen: Seen) -> bool:
+            self.board.see(trial.number, shift(seen, fold * epochs))
+            if seen.dice is None or fold or seen.epoch in reported:  # epochs of other folds are no comparison
                 return False
-            trial.report(dice, epoch)
-            return epoch < epochs and trial.should_prune()  # at its end it costs nothing more
+            reported.add(seen.epoch)  # one that began again tells its first epochs again
+            trial.report(seen.dice, seen.epoch)
+            return seen.epoch < epochs and trial.should_prune()  # at its end it costs nothing more
 
-        device = self.devices.get()
         try:
             experiments = trials.plan(self.study, overrides)
             trial.set_user_attr(EXPERIMENTS, [each.name for each in experiments])
-            self.board.begin(trial.number, trial.params)
-            score = trials.run(self.study, experiments, watch, device)
+            self.board.begin(trial.number, describe_params(trial.params))
+            score = trials.run(self.study, experiments, watch, self.runner)
         except (RunError, DataError) as error:
             if self.is_over.is_set():
                 return  # it was ended with the search, and is lost
@@ -126,12 +116,21 @@ class Search:
         else:
             state = TrialState.PRUNED if score is None else TrialState.COMPLETE
             self.found.tell(trial, score, state=state, skip_if_finished=True)
-            self.board.end(trial.number, "stopped" if score is None else "done", score)
-        finally:
-            self.devices.put(device)
+            self.board.end(trial.number, "stopped" if score is None else DONE, score)
 
 
-def open_study(study: Study, space: SearchSpace, options: Options) -> optuna.Study:
+def shift(seen: Seen, epochs: int) -> Seen:
+    """``seen`` with so many epochs of trainings before it."""
+    return seen._replace(epoch=seen.epoch + epochs) if seen.epoch else seen
+
+
+def describe_params(params: Mapping[str, Any]) -> str:
+    """``{"train.learning_rate": 0.00123}`` → ``learning_rate 0.00123``."""
+    short = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in params.items()}
+    return "  ".join(f"{name.rpartition('.')[2]} {value}" for name, value in short.items())
+
+
+def open_study(study: Study, space: SearchSpace, options: Options, jobs: int) -> optuna.Study:
     """The study of this name, new or from before.
 
     Raises:
@@ -146,7 +145,7 @@ def open_study(study: Study, space: SearchSpace, options: Options) -> optuna.Stu
         seed=options.seed + before,  # with the same seed a search that goes on would draw again what it has drawn
         n_startup_trials=STARTUP,
         multivariate=True,
-        constant_liar=options.jobs > 1,
+        constant_liar=jobs > 1,
     )
     epochs = config.merge(read_params(study), space.fixed)["train"]["epochs"]
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, round(epochs / RUNGS)), reduction_factor=RUNGS)

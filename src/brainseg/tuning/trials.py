@@ -1,37 +1,21 @@
 """A trial: one set of parameters, trained once for each inner fold as a DVC experiment, watched while it trains."""
 
-import contextlib
-import os
 import re
-import shlex
-import shutil
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from brainseg import config
-from brainseg.errors import DataError, IntegrityError, MachineError, RunError
+from brainseg.errors import DataError, IntegrityError, MachineError
 from brainseg.evaluation.results import Summary
-from brainseg.experiments import repro, revision
+from brainseg.experiments import revision
+from brainseg.experiments.running import local
+from brainseg.experiments.running.runner import Runner, Seen, Training, TrainingError
 
 STATE = Path(".brainseg/tune")
-EPOCH = re.compile(r"epoch (\d+)/(\d+) .*validation volume Dice (\d\.\d+|nan)")  # what training.progress prints
-FAULT = re.compile(r"^ERROR (\d) (.*)", re.MULTILINE)
-OF_TRAINING = ("2", "5")  # codes of errors that these parameters alone have; the others would hit any trial
-GRACE = 10  # seconds from SIGINT to SIGKILL
 
-# Told of every epoch: the number of the inner fold, of the epoch, and the validation Dice. Returns True to stop.
-Watch = Callable[[int, int, float], bool]
-
-_leaders: set[int] = set()  # processes of this search that lead a group
-_lock = threading.Lock()
+Watch = Callable[[int, Seen], bool]  # told of what the training of an inner fold does; returns True to stop the trial
 
 
 class Study(NamedTuple):
@@ -76,13 +60,8 @@ def plan_whole(study: Study, name: str, overrides: dict[str, Any]) -> Experiment
     return Experiment(f"tune-{study.name}-{name}-{key}", overrides, key)
 
 
-def run(
-    study: Study, experiments: Sequence[Experiment], watch: Watch, environment: Mapping[str, str]
-) -> float | None:  # fmt: skip
+def run(study: Study, experiments: Sequence[Experiment], watch: Watch, runner: Runner) -> float | None:
     """Run those experiments that are not there. Return the mean volume Dice of their test patients.
-
-    Args:
-        environment: the device to use.
 
     Returns:
         None if ``watch`` has stopped the trial.
@@ -95,11 +74,12 @@ def run(
     for fold, experiment in enumerate(experiments):
         score = read_score(study, experiment)
         if score is None:
-            if _train(study, experiment, partial(watch, fold), environment):
+            if _train(study, experiment, partial(watch, fold), runner):
                 return None
             score = read_score(study, experiment)
         if score is None:
-            raise MachineError(experiment.name, "was run and has no numbers", f"read {log_path(study, experiment)}")
+            log = training(study, experiment).log
+            raise MachineError(experiment.name, "was run and has no numbers", f"read {log}")
         scores.append(score)
     return sum(scores) / len(scores)
 
@@ -121,83 +101,21 @@ def read_score(study: Study, experiment: Experiment) -> float | None:
     return Summary.model_validate_json(told).volume_dice_mean or 0.0  # undefined: nothing was found in any patient
 
 
-def log_path(study: Study, experiment: Experiment) -> Path:
-    return study.state / f"{experiment.name}.log"
+def training(study: Study, experiment: Experiment) -> Training:
+    return Training(experiment.name, experiment.overrides, study.state)
 
 
-def _train(
-    study: Study, experiment: Experiment, watch: Callable[[int, float], bool], environment: Mapping[str, str]
-) -> bool:  # fmt: skip
-    """``dvc exp run`` in a folder of its own. Whether ``watch`` has stopped it.
-
-    A training that is killed goes on from its checkpoint; one that is stopped, or fails, leaves nothing.
-    """
-    log, checkpoints = log_path(study, experiment), study.state / experiment.name
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", experiment.name]
-    command += repro.options(experiment.overrides)
-    variables = repro.environment() | {"PYTHONUNBUFFERED": "1", "BRAINSEG_CHECKPOINTS": str(checkpoints.resolve())}
-    is_stopped = False
-    with open(log, "w", encoding="utf-8") as kept, subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=study.root, env={**variables, **environment}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-    ) as process, _leading(process.pid):  # fmt: skip
-        print("+", shlex.join(command), file=kept, flush=True)
-        for line in process.stdout or ():
-            print(line, end="", file=kept, flush=True)
-            if (found := EPOCH.match(line)) and not is_stopped:
-                is_stopped = watch(int(found[1]), float(found[3]))
-                if is_stopped:
-                    end_group(process.pid)
-    if is_stopped or process.returncode == 0:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        return is_stopped
-    fault = FAULT.search(log.read_text(encoding="utf-8"))
-    if fault and fault[1] in OF_TRAINING:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        raise RunError(log, fault[2], "nothing: the search goes on without it")
-    raise MachineError(log, f"the training ended with code {process.returncode}", "read its end, then run this again")
-
-
-@contextlib.contextmanager
-def _leading(pid: int):
-    """Note within the block that a process leads a group, so that ``end_all`` finds it."""
-    with _lock:
-        _leaders.add(pid)
+def _train(study: Study, experiment: Experiment, watch: Callable[[Seen], bool], runner: Runner) -> bool:
+    """Whether ``watch`` has stopped it. A fault that any trial would have is no fault of this one."""
     try:
-        yield
-    finally:
-        with _lock:
-            _leaders.discard(pid)
-
-
-def end_all() -> None:
-    """End all that this search has started: what runs in a session of its own gets no Ctrl-C from the terminal."""
-    with _lock:
-        leaders = list(_leaders)
-    for leader in leaders:
-        end_group(leader)
-
-
-def end_group(leader: int) -> None:
-    """End a process and all that it started: as Ctrl-C does, so that DVC removes its folder, then by SIGKILL."""
-    with contextlib.suppress(psutil.Error):
-        first = psutil.Process(leader)
-        everything = [*first.children(recursive=True), first]
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGINT)
-        _, alive = psutil.wait_procs(everything, timeout=GRACE)
-        for process in alive:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        return runner.run(training(study, experiment), watch)
+    except TrainingError as failed:
+        if failed.by_parameters:
+            raise
+        raise MachineError("", problems=failed.problems) from None
 
 
 def end_leftovers(study: Study) -> None:
     """End what a killed search of this name left running in this project. Call it while nobody else runs the search."""
     name = re.compile(rf"tune-{re.escape(study.name)}-(\w+-)?[0-9a-f]{{8}}(-\d+)?")
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            words = process.cmdline()
-            is_ours = "exp" in words and any(name.fullmatch(word) for word in words)
-            if is_ours and Path(process.cwd()).is_relative_to(study.root):
-                end_group(process.pid)
+    local.end_leftovers(study.root, name)

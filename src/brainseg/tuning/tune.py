@@ -8,10 +8,13 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from brainseg import config
-from brainseg.errors import DataError, MachineError, RunError
+from brainseg.errors import DataError, MachineError
 from brainseg.experiments import cross_validation, integrity, repro
+from brainseg.experiments.running import places
+from brainseg.experiments.running import runner as running
+from brainseg.experiments.running.progress import Board
+from brainseg.experiments.running.runner import HERE, Place
 from brainseg.tuning import outcome, report, search, space, trials
-from brainseg.tuning.progress import Board
 from brainseg.tuning.search import Options, Search
 from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Study
@@ -20,12 +23,13 @@ NAME = re.compile(r"[a-z0-9_]+")
 
 
 def run(
-    path: Path, options: Options, inner_folds: int = 1, name: str | None = None, repeats: int = 3, *,
-    verdict: bool = True, quiet: bool = False, root: Path = Path(),
+    path: Path, options: Options, place: Place = HERE, inner_folds: int = 1, name: str | None = None,
+    repeats: int = 3, *, verdict: bool = True, quiet: bool = False, root: Path = Path(),
 ) -> str:  # fmt: skip
     """Search ``path``, and write ``metrics/tune/NAME/``. Return what was found.
 
     Args:
+        place: where trials run.
         inner_folds: on how many inner folds each trial is trained. The patients outside the test fold are always dealt
             to ``split.folds`` of them.
         name: of the study; None: that of the file.
@@ -34,7 +38,8 @@ def run(
 
     Raises:
         DataError: the search space, the split or the name does not fit.
-        RunError: the data cannot be prepared, or no trial came to its end.
+        RunError: the data cannot be prepared, no trial came to its end, or the search was stopped.
+        MachineError: a search of this name is running, or its place cannot be reached.
     """
     integrity.check_git(root)
     searched, study = space.read(path, root), plan(path, inner_folds, name, root)
@@ -44,25 +49,23 @@ def run(
             trials.end_leftovers(study)
             repro.clean_up(root)
             cross_validation.prepare(root)  # so that trials find the data in DVC's cache
-            return _run(study, searched, options, repeats, verdict=verdict, quiet=quiet)
+            return _run(study, searched, options, place, repeats, verdict=verdict, quiet=quiet)
     except Timeout:
         what = "is running already"
         raise MachineError(study.name, what, "wait for it, or search under another name: --name") from None
 
 
 def _run(
-    study: Study, searched: SearchSpace, options: Options, repeats: int, *, verdict: bool, quiet: bool
+    study: Study, searched: SearchSpace, options: Options, place: Place, repeats: int, *, verdict: bool, quiet: bool
 ) -> str:  # fmt: skip
-    epochs = config.merge(search.read_params(study), searched.fixed)["train"]["epochs"]
-    with Board(f"search {study.name}", epochs * study.folds, is_quiet=quiet) as board:
-        try:
-            found = Search(study, searched, options, board).run()
-            scores = outcome.repeat_default(study, searched, repeats, board) if repeats else []
-            best = search.list_ended(found)[0].params
-            compared = outcome.compare_on_unseen(study, searched, best, board) if verdict else None
-        except KeyboardInterrupt:
-            trials.end_all()
-            raise RunError(study.name, "was stopped; what is finished is kept", "go on with the same command") from None
+    params = config.merge(search.read_params(study), searched.fixed)
+    epochs = params["train"]["epochs"] * study.folds
+    board = Board(f"search {study.name}", "trial", epochs, is_quiet=quiet)
+    with running.stoppable(study.name), places.create(place, study.root, params) as runner, board:
+        found = Search(study, searched, options, board, runner).run()
+        scores = outcome.repeat_default(study, searched, repeats, board, runner) if repeats else []
+        best = search.list_ended(found)[0].params
+        compared = outcome.compare_on_unseen(study, searched, best, board, runner) if verdict else None
     done = outcome.gather(study, searched, found, scores, compared)
     page = report.write(done, watch_all(found))
     settings = " ".join(f"-S {value}" for value in repro.flags(done.best))
