@@ -1,4 +1,4 @@
-"""A whole client, generated of docs/reference/schemas/openapi.json as docs/reference/http.md has it, asks a running server."""
+"""A whole client, generated of the OpenAPI document as docs/reference/http.md has it, asks a running server."""
 
 import importlib
 import io
