@@ -179,7 +179,7 @@ def kept(rung: str) -> comparison.Scores:
 
 FOLDS = {
     *("residual_fold0", "residual_fold1", "residual_folds"),
-    *("best_folds", "default_fold1", "epochs28", "epochs28_folds"),
+    *("scalp25", "best_folds", "default_fold1", "epochs28", "epochs28_folds"),
 }
 
 
@@ -206,6 +206,7 @@ FULL_LENGTH = {
     "28 epochs with `train.keep: best`, epoch 12": "best_epoch",
     "fold 1: 28 epochs (commit `ad7707c`)": "default_fold1",
     "fold 1: residual blocks": "residual_fold1",
+    "the default with `augmentation.scalp_dropout=0.25` (`scalp25`)": "scalp25",
 }
 
 
@@ -213,6 +214,19 @@ FULL_LENGTH = {
 def test_full_length_in_the_experiments(name):
     expected = [f"{value:.3f}" for value in KEPT.loc[FULL_LENGTH[name], ["val_dice_mean", "dice_mean", "dice_median"]]]
     assert rows(TRIED)[name][1:] == expected
+
+
+def test_without_scalp_in_the_experiments():
+    table, scalp = rows(TRIED), report("metrics/experiments/scalp25")["test"]
+    for name, of in {
+        "mean, whole heads": lambda test: test["volume"]["dice"]["mean"],
+        "mean, scalp removed": lambda test: test["alone"]["stripped_dice"],
+        "mean, FLAIR alone": lambda test: test["alone"]["flair_only_dice"],
+    }.items():
+        assert table[name] == [f"{of(TEST):.3f}", f"{of(scalp):.3f}"], name
+    found = comparison.compare(revision.scores("metrics", ROOT), kept("scalp25")).differences
+    verdicts = {difference.metric: difference.verdict for difference in found}
+    assert verdicts["dice"] == comparison.NOT_SIGNIFICANT and verdicts["stripped_dice"] == comparison.BETTER
 
 
 def test_the_default_in_the_experiments():
