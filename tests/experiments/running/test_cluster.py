@@ -1,6 +1,7 @@
 """Trainings on a node: what travels there and back, with calls of Ray that run here; and nodes that are lost."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -206,6 +207,12 @@ def test_a_training_that_falls_behind_is_stopped_and_forgotten(scripted):
     assert ray.names() == ["run", "forget"] and ray.calls[1][1]["scheduling_strategy"] == ("node1", False)
 
 
+@pytest.mark.parametrize("end", [GONE, fake_ray.RayTaskError(OSError("no space left"))])
+def test_one_that_was_stopped_is_not_begun_again_when_its_node_dies_meanwhile(scripted, end):
+    is_stopped, ray = scripted([BEGIN, EPOCH, end], watch=lambda seen: seen.epoch == 1)
+    assert is_stopped is True and ray.names() == ["run", "forget"]
+
+
 def test_what_a_node_lacks_is_named_with_the_way_out(scripted):
     for event in ({"lacks": "dulwich"}, {"broken": "x\nModuleNotFoundError: No module named 'dulwich'\n", "code": 1}):
         with pytest.raises(MachineError, match="one: has no package dulwich") as caught:
@@ -327,6 +334,20 @@ def test_an_address_where_nobody_answers():
         connection._ask("ray://head:10001")
     with pytest.raises(DataError, match="is no address of a Ray cluster"):
         connection._ask("head")
+
+
+def test_the_handler_of_sigterm_outlives_the_start_of_ray():
+    """Ray's own would end a cross-validation without a word on how to go on."""
+
+    def handle(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        connection._keep_signals(lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        assert signal.getsignal(signal.SIGTERM) is handle
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_without_ray_the_way_to_it_is_told(monkeypatch):

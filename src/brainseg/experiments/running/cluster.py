@@ -121,26 +121,31 @@ class RayRunner:
                 for reference in task:
                     if heard.take(self._ray.get(reference)):
                         self._ray.cancel(task)
-            except self._ray.exceptions.TaskCancelledError:
-                if not heard.is_stopped:
-                    raise MachineError(training.name, "was ended", "go on with the same command") from None
-            except self._ray.exceptions.RayTaskError as error:
-                what = f"what ran it broke: {' '.join(str(error.cause or error).split())}"
-                raise MachineError(heard.host or training.name, what, "correct that, or report it as a bug") from None
             except self._ray.exceptions.RayError as error:
-                with_node = isinstance(error, self._ray.exceptions.NodeDiedError)
-                raise LostError(heard.node, heard.host, _shorten(error), with_node=with_node) from None
+                if not heard.is_stopped:  # else it has ended, however it did
+                    raise self._explain(error, training, heard) from None
             for what in heard.warnings - self._told:
                 self._told.add(what)
                 print(f"WARNING {what}", file=sys.stderr, flush=True)
             if heard.is_stopped:
-                with contextlib.suppress(LostError):  # then nothing is left to forget
+                with contextlib.suppress(LostError, MachineError):  # what stays of it does no harm
                     self._call_on(heard.node, node_task.forget, training.name)
             elif heard.code is not None:
                 self._take_over(training, heard)
             elif not heard.missing:
                 raise LostError(heard.node, heard.host, "it ended without a word")
             return Attempt(heard.node, heard.missing, heard.is_stopped)
+
+    def _explain(self, error: Exception, training: Training, heard: "_Heard") -> LostError | MachineError:
+        """Why a task that was not stopped has ended."""
+        kinds = self._ray.exceptions
+        if self.is_over.is_set() or isinstance(error, kinds.TaskCancelledError):
+            return MachineError(training.name, "was ended", "go on with the same command")
+        if isinstance(error, kinds.RayTaskError):
+            what = f"what ran it broke: {' '.join(str(error.cause or error).split())}"
+            return MachineError(heard.host or training.name, what, "correct that, or report it as a bug")
+        with_node = isinstance(error, kinds.NodeDiedError)
+        return LostError(heard.node, heard.host, _shorten(error), with_node=with_node)
 
     @contextlib.contextmanager
     def _task(self, training: Training, prefer: str) -> Iterator[Any]:
