@@ -65,7 +65,8 @@ def run(
         IntegrityError: data, code or parameters were edited while the folds ran.
     """
     overrides = load_overrides(recipe, scheme, root)
-    places.check(place)
+    params = config.merge(config.read_yaml(root / "params.yaml"), overrides)
+    places.check(place, params)
     state = root / STATE
     state.mkdir(parents=True, exist_ok=True)
     try:
@@ -73,17 +74,16 @@ def run(
             local.end_leftovers(root.resolve(), NAMES)
             repro.clean_up(root)
             prepare(root)
-            return _run(choose(plan(overrides, root), only), overrides, place, root, folder, only is None, quiet)
+            return _run(choose(plan(overrides, root), only), params, place, root, folder, only is None, quiet)
     except Timeout:
         fix = "wait for it, or stop it with Ctrl-C; the folds that it has finished are kept"
         raise MachineError("the cross-validation", "is running already in this project", fix) from None
 
 
 def _run(
-    folds: Sequence[Fold], overrides: dict, place: Place, root: Path, folder: Path, are_all: bool, quiet: bool
+    folds: Sequence[Fold], params: dict, place: Place, root: Path, folder: Path, are_all: bool, quiet: bool
 ) -> str:  # fmt: skip
     missing = [fold for fold in folds if not is_done(fold, root)]
-    params = config.merge(config.read_yaml(root / "params.yaml"), overrides)
     with Board("cross-validation", "fold", params["train"]["epochs"], is_quiet=quiet) as board:
         for fold in folds:
             board.begin(fold.number, fold.name)

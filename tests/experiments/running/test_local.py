@@ -167,5 +167,22 @@ def test_trainings_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed,
 
 def test_what_only_ray_takes_is_refused_elsewhere(tmp_path):
     with pytest.raises(DataError, match="--address --gpus: is for a Ray cluster"):
-        places.check(running.Place(address="auto", gpus=1))
+        places.check(running.Place(address="auto", gpus=1), {})
     assert places.create(running.Place(jobs=3), tmp_path, {}).jobs == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "train", "what"),
+    [
+        ({"gpus": 1.5}, {}, "--gpus: is 1.5"),
+        ({"cpus": 0, "gpus": 0}, {}, "--cpus: is 0"),
+        (
+            {},
+            {"initial_weights": "/pretrained/unet.weights.h5"},
+            "initial_weights: names a file that nodes do not have",
+        ),
+    ],
+)
+def test_what_ray_cannot_do_is_refused(asked, train, what):
+    with pytest.raises(DataError, match=what):
+        places.check(running.Place("ray", **asked), {"train": train})

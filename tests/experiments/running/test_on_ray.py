@@ -185,7 +185,13 @@ def test_a_laptop(repository, wanted, tmp_path):
     assert not list((tmp_path / "node/trainings").glob("*/*/*.npz"))  # no checkpoint is left
 
 
-@pytest.mark.skipif(bool(machines.find_fault()), reason=f"no machines can be made here: {machines.find_fault()}")
+@pytest.fixture(scope="module")
+def machines_can_be_made():
+    if fault := machines.find_fault():
+        pytest.skip(f"no machines can be made here: {fault}")
+
+
+@pytest.mark.usefixtures("machines_can_be_made")
 def test_two_machines_without_a_shared_folder(repository, wanted, tmp_path):
     """The second has Python, the requirements and Ray: no Git, and no file of the project but what Ray brought.
 

@@ -57,7 +57,7 @@ def connect(address: str | None) -> Any:
             _keep_signals(partial(start, num_cpus=hardware.processors(), include_dashboard=False))
         else:
             errors.limit(CONNECT_SECONDS, start)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         what = f"Ray does not connect: {' '.join(str(error).split())}"
         raise MachineError(address, what, _advise(address)) from None
     ray.cloudpickle.register_pickle_by_value(node_task)  # a node has no file of this project
