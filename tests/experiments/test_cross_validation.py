@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -253,7 +255,8 @@ def test_folds_are_shown_and_those_that_fail_leave_the_others(tmp_path, monkeypa
         run_missing(monkeypatch, tmp_path, {first: fail})
     (problem,) = caught.value.problems
     assert problem.path == str(tmp_path / cross_validation.STATE / f"{first}.log")
-    assert problem.what == "fold 0 failed; the others are kept: split.folds: is 900. Fix: x"
+    assert problem.what == "fold 0 failed; the others are kept: split.folds: is 900"
+    assert problem.fix == "x; then run this again"
 
 
 def test_where_the_machine_is_at_fault_the_code_says_so(tmp_path, monkeypatch):
@@ -261,6 +264,62 @@ def test_where_the_machine_is_at_fault_the_code_says_so(tmp_path, monkeypatch):
     with pytest.raises(MachineError) as caught:
         run_missing(monkeypatch, tmp_path, lost)
     assert len(caught.value.problems) == 2
+
+
+def test_the_code_of_folds_that_all_fail_alike_is_theirs(tmp_path, monkeypatch, capsys):
+    first, second = (fold.name for fold in FOLDS)
+
+    def fail(training):
+        return IntegrityError(training.name, "is there already, with other results", "x")
+
+    with pytest.raises(IntegrityError):
+        run_missing(monkeypatch, tmp_path, {first: fail})
+    with pytest.raises(RunError):
+        run_missing(monkeypatch, tmp_path, {first: fail, second: lambda training: MachineError("x", "is lost", "x")})
+    assert "fold 0: failed" in capsys.readouterr().out
+
+
+def test_folds_that_were_ended_are_told_as_stopped(tmp_path, monkeypatch):
+    runner = Trainings({fold.name: lambda training: MachineError("x", "was ended", "x") for fold in FOLDS})
+    board = Board("cv", "fold", 2, is_quiet=True)
+    board.begin(0, FOLDS[0].name)
+    runner.end_all()
+    assert cross_validation._run_fold(FOLDS[0], tmp_path, runner, board) is not None
+    assert board.rows[0].state == "stopped"
+
+
+@pytest.fixture
+def unprepared(prepared, monkeypatch):
+    """Preparation that must not begin."""
+    monkeypatch.setattr(cross_validation, "prepare", lambda root: pytest.fail("data was prepared"))
+    return prepared
+
+
+def test_a_wrong_place_is_told_before_data_is_prepared(unprepared, monkeypatch):
+    with pytest.raises(DataError, match="--gpus: is for a Ray cluster"):
+        cross_validation.run(place=Place(gpus=1))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MachineError, match="needs Ray, which is not installed"):
+        cross_validation.run(place=Place("ray"))
+
+
+def test_a_cross_validation_that_runs_already_is_not_started_twice(unprepared):
+    cross_validation.STATE.mkdir(parents=True)
+    with cross_validation.FileLock(cross_validation.STATE / "lock"), pytest.raises(MachineError, match="is running"):
+        cross_validation.run()
+
+
+def test_what_a_killed_cross_validation_left_running_is_ended(prepared, monkeypatch):
+    words = [sys.executable, "-c", "import time; time.sleep(600)", "exp", "run", "--name", "cv-0123abcd-1"]
+    ended = []
+    with subprocess.Popen(words, start_new_session=True) as left:
+        monkeypatch.setattr(cross_validation, "prepare", lambda root: ended.append(left.poll()) or 1 / 0)
+        try:
+            with pytest.raises(ZeroDivisionError):
+                cross_validation.run()
+            assert len(ended) == 1 and ended[0] is not None  # before anything was prepared
+        finally:
+            left.kill()
 
 
 @pytest.mark.parametrize(("threads", "at_once", "warned"), [("auto", 2, True), ("auto", 1, False), (2, 2, False)])
@@ -352,6 +411,10 @@ def test_parameters_of_another_version_are_read_as_they_are(inherited):
 FEW = {**TINY, "split": {"folds": 3}, "phantom": {**TINY["phantom"], "patients": 9}}
 
 
+def read_times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.log")}
+
+
 @pytest.mark.slow
 def test_side_by_side_as_one_by_one(tmp_path):
     """Two folds at a time give the same bytes as one; a second call runs nothing; the workspace does not change."""
@@ -366,10 +429,12 @@ def test_side_by_side_as_one_by_one(tmp_path):
         found[jobs] = {path.name: path.read_bytes() for path in folder.iterdir()}
         after = set(repository.git("status", "--porcelain").splitlines()) - set(before.splitlines())
         assert after == {"?? dvc.lock", "?? metrics/cross_validation/"}
+        logs = read_times(repository.folder / cross_validation.STATE)
+        assert len(logs) == 3
         code, output = repository.brainseg("cross-validate")
         assert code == 0, output
         assert output.count("is there") == 3
-        assert "dvc exp run" not in output
+        assert read_times(repository.folder / cross_validation.STATE) == logs  # no fold was begun
     assert found["1"] == found["2"]
 
 

@@ -23,6 +23,13 @@ class RayTaskError(RayError):
         super().__init__(str(cause))
 
 
+class Reference:
+    """What ``get`` gets."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
 class FakeRay:
     """``script``: for each call of ``run`` in turn what it tells, an exception where it ends so; without one it runs.
 
@@ -44,14 +51,14 @@ class FakeRay:
         return [{"NodeID": name, "Alive": alive, "Resources": {"CPU": 2.0}} for name, alive in self.alive.items()]
 
     def put(self, value: Any) -> Any:
-        return SimpleNamespace(value=value)
+        return Reference(value)
 
     def get(self, reference: Any) -> Any:
         if isinstance(reference.value, Exception):
             raise reference.value
         return reference.value
 
-    def cancel(self, task: Any) -> None:
+    def cancel(self, task: Any, *, force: bool = False) -> None:
         self.cancelled.append(task)
 
     def shutdown(self) -> None:

@@ -37,13 +37,18 @@ def train(study, printed):
 
 def test_a_fault_of_the_parameters_is_told_from_one_of_the_machine(study, monkeypatch):
     monkeypatch.setattr(trials, "read_score", lambda *_: None)
+    checkpoints = study.state / "tune-toy-00000000-0"
+    checkpoints.mkdir(parents=True)
     with pytest.raises(RunError, match=r"train\.loss: the loss is nan"):
         train(study, "ERROR 5 train.loss: the loss is nan. Fix: x")
+    assert not checkpoints.exists()
+    checkpoints.mkdir()
     with pytest.raises(MachineError, match=r"ended with code 255: data: disk is full") as caught:
         train(study, "epoch\nERROR 3 data: disk is full. Fix: x\n")
     assert caught.value.problems[0].path == str(study.state / "tune-toy-00000000-0.log")
     with pytest.raises(MachineError, match="ended with code 255: read its end"):
         train(study, "")
+    assert checkpoints.exists()
 
 
 def test_leftovers_of_this_search_and_project_alone_are_ended(study, tmp_path_factory):

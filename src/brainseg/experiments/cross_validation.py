@@ -5,6 +5,7 @@ exists and fits its name is not run again, so an interrupted cross-validation co
 """
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from brainseg import config, files, hardware
 from brainseg.data import csv_tables, splitting
@@ -20,7 +22,7 @@ from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineErr
 from brainseg.evaluation import bootstrap, evaluate, metrics, results, scoring, tables
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
 from brainseg.experiments import repro, revision, showing
-from brainseg.experiments.running import places
+from brainseg.experiments.running import local, places
 from brainseg.experiments.running import runner as running
 from brainseg.experiments.running.progress import DONE, Board
 from brainseg.experiments.running.runner import HERE, Place, Runner, Seen, Training
@@ -29,6 +31,7 @@ from brainseg.reporting import charts, gallery
 FOLDER = Path("metrics/cross_validation")
 PICTURED = 14  # patients in the gallery
 STATE = Path(".brainseg/cross_validation")
+NAMES = re.compile(r"cv-[0-9a-f]{8}-\d+")  # of experiments
 
 
 class Fold(NamedTuple):
@@ -58,15 +61,29 @@ def run(
 
     Raises:
         RunError: folds failed; the others are kept. Or they were stopped.
-        MachineError: the place of the folds cannot be reached, or lacks something.
+        MachineError: the place of the folds cannot be reached, or lacks something; or a cross-validation is running.
         IntegrityError: data, code or parameters were edited while the folds ran.
     """
-    repro.clean_up(root)
     overrides = load_overrides(recipe, scheme, root)
-    prepare(root)
-    folds = choose(plan(overrides, root), only)
-    missing = [fold for fold in folds if not is_done(fold, root)]
     params = config.merge(config.read_yaml(root / "params.yaml"), overrides)
+    places.check(place, params)
+    state = root / STATE
+    state.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(state / "lock", timeout=0):
+            local.end_leftovers(root.resolve(), NAMES)
+            repro.clean_up(root)
+            prepare(root)
+            return _run(choose(plan(overrides, root), only), params, place, root, folder, only is None, quiet)
+    except Timeout:
+        fix = "wait for it, or stop it with Ctrl-C; the folds that it has finished are kept"
+        raise MachineError("the cross-validation", "is running already in this project", fix) from None
+
+
+def _run(
+    folds: Sequence[Fold], params: dict, place: Place, root: Path, folder: Path, are_all: bool, quiet: bool
+) -> str:  # fmt: skip
+    missing = [fold for fold in folds if not is_done(fold, root)]
     with Board("cross-validation", "fold", params["train"]["epochs"], is_quiet=quiet) as board:
         for fold in folds:
             board.begin(fold.number, fold.name)
@@ -77,14 +94,14 @@ def run(
     changed = [fold.name for fold in missing if not is_done(fold, root)]
     what = "data, code or parameters were edited while the folds ran"
     raise_all([Problem(name, what, f"dvc exp remove {name}, run again") for name in changed], IntegrityError)
-    return collect(folds, root, folder, are_all=only is None)
+    return collect(folds, root, folder, are_all=are_all)
 
 
 def _run_missing(missing: Sequence[Fold], place: Place, root: Path, params: dict, board: Board) -> None:
     """Run folds. One that fails does not keep the others from running.
 
     Raises:
-        RunError, MachineError: naming each that failed.
+        RunError: naming each that failed; MachineError, IntegrityError: if all failed so.
     """
     if place.on == "here":
         _warn_of_shared_cores(params, min(place.jobs or 1, len(missing)))
@@ -96,7 +113,8 @@ def _run_missing(missing: Sequence[Fold], place: Place, root: Path, params: dict
         for fold, error in failed
         for problem in error.problems
     ]
-    raise_all(problems, MachineError if all(isinstance(error, MachineError) for _, error in failed) else RunError)
+    kinds = [kind for kind in (MachineError, IntegrityError) if all(isinstance(error, kind) for _, error in failed)]
+    raise_all(problems, kinds[0] if kinds else RunError)
 
 
 def _run_fold(fold: Fold, root: Path, runner: Runner, board: Board) -> BrainsegError | None:
@@ -109,7 +127,7 @@ def _run_fold(fold: Fold, root: Path, runner: Runner, board: Board) -> BrainsegE
     try:
         runner.run(training(fold, root), watch)
     except (RunError, MachineError, IntegrityError) as error:
-        board.end(fold.number, "failed")
+        board.end(fold.number, "stopped" if runner.is_over.is_set() else "failed")
         return error
     board.end(fold.number, DONE)
     return None

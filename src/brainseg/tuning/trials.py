@@ -1,6 +1,7 @@
 """A trial: one set of parameters, trained once for each inner fold as a DVC experiment, watched while it trains."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -110,7 +111,8 @@ def _train(study: Study, experiment: Experiment, watch: Callable[[Seen], bool], 
     try:
         return runner.run(training(study, experiment), watch)
     except TrainingError as failed:
-        if failed.by_parameters:
+        if failed.by_parameters:  # nobody goes on from its checkpoints
+            shutil.rmtree(training(study, experiment).checkpoints, ignore_errors=True)
             raise
         raise MachineError("", problems=failed.problems) from None
 

@@ -43,6 +43,7 @@ def run(
     """
     integrity.check_git(root)
     searched, study = space.read(path, root), plan(path, inner_folds, name, root)
+    places.check(place, config.merge(search.read_params(study), searched.fixed))
     study.state.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(study.state / "lock", timeout=0):

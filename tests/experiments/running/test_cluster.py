@@ -1,6 +1,7 @@
 """Trainings on a node: what travels there and back, with calls of Ray that run here; and nodes that are lost."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -142,12 +143,12 @@ def test_another_experiment_of_the_name_is_not_replaced(project, tmp_path, monke
     same = Training("x-0", {"train": {"epochs": 5}}, tmp_path / "state")
     assert local.LocalRunner(project.folder, 1).run(same, ignore) is False
     before = tree(project, "x-0")
-    connect(monkeypatch)
-    with RayRunner(project.folder, Place("ray"), TRAIN) as runner, pytest.raises(IntegrityError, match="with other"):
-        runner.run(Training("x-0", CHANGED, tmp_path / "state"), ignore)
+    ray = connect(monkeypatch)
+    with RayRunner(project.folder, Place("ray"), TRAIN) as runner:
+        with pytest.raises(IntegrityError, match="x-0: is there already"):
+            runner.run(Training("x-0", CHANGED, tmp_path / "state"), ignore)
+        assert ray.names() == []  # nothing was trained for it
     assert tree(project, "x-0") == before
-    with RayRunner(project.folder, Place("ray"), TRAIN) as runner:  # the same again is no conflict
-        assert runner.run(same, ignore) is False
 
 
 @pytest.fixture
@@ -206,6 +207,12 @@ def test_a_training_that_falls_behind_is_stopped_and_forgotten(scripted):
     assert ray.names() == ["run", "forget"] and ray.calls[1][1]["scheduling_strategy"] == ("node1", False)
 
 
+@pytest.mark.parametrize("end", [GONE, fake_ray.RayTaskError(OSError("no space left"))])
+def test_one_that_was_stopped_is_not_begun_again_when_its_node_dies_meanwhile(scripted, end):
+    is_stopped, ray = scripted([BEGIN, EPOCH, end], watch=lambda seen: seen.epoch == 1)
+    assert is_stopped is True and ray.names() == ["run", "forget"]
+
+
 def test_what_a_node_lacks_is_named_with_the_way_out(scripted):
     for event in ({"lacks": "dulwich"}, {"broken": "x\nModuleNotFoundError: No module named 'dulwich'\n", "code": 1}):
         with pytest.raises(MachineError, match="one: has no package dulwich") as caught:
@@ -220,6 +227,79 @@ def test_what_a_node_lacks_is_named_with_the_way_out(scripted):
 def test_other_versions_are_warned_of_once(scripted, capsys):
     scripted([BEGIN, {"warn": "has other versions of keras"}, {"warn": "has other versions of keras"}, ENDED])
     assert capsys.readouterr().err.count("WARNING one: has other versions of keras") == 1
+
+
+def test_a_warning_comes_before_the_training_ends(scripted, capsys):
+    told = []
+
+    def watch(seen):
+        told.append(capsys.readouterr().err)
+        return False
+
+    scripted([BEGIN, {"warn": "has other versions of keras"}, EPOCH, ENDED], watch=watch)
+    assert "WARNING one: has other versions of keras" in told[-1]
+
+
+def test_the_engines_are_among_the_versions_that_are_compared():
+    assert {"jaxlib"} | {name for name in ("tensorflow", "tensorflow-cpu") if node.find_versions([name])} <= set(
+        node.find_versions(cluster.VERSIONS)
+    )
+
+
+def test_data_for_which_there_is_no_room_is_an_error_that_leaves_nothing_lent(project, monkeypatch):
+    ray = connect(monkeypatch)
+    with RayRunner(project.folder, Place("ray"), TRAIN) as runner:
+        full = fake_ray.RayError("the object store is full. And more")
+        monkeypatch.setattr(ray, "put", lambda value: (_ for _ in ()).throw(full))
+        with pytest.raises(MachineError, match="Ray's object store: the object store is full"):
+            runner._bring("node1", [runner.data["data/images.npy"]])
+        assert not runner._lent and not +runner._borrowers
+
+
+def test_data_on_its_way_to_a_node_is_cancelled_too_and_at_last_by_force(project, monkeypatch):
+    ray = connect(monkeypatch)
+    monkeypatch.setattr(cluster, "FORCE", 0.1)
+    forced, at_work = threading.Event(), threading.Event()
+    cancelled = []
+
+    def cancel(task, *, force=False):
+        cancelled.append((task, force))
+        if force:
+            forced.set()
+
+    def get(reference):
+        at_work.set()
+        assert forced.wait(20)
+        raise fake_ray.TaskCancelledError
+
+    monkeypatch.setattr(ray, "cancel", cancel)
+    monkeypatch.setattr(ray, "get", get)
+    with RayRunner(project.folder, Place("ray"), TRAIN) as runner:
+        ending = threading.Thread(target=lambda: at_work.wait(20) and runner.end_all())
+        ending.start()
+        with pytest.raises(cluster.LostError):
+            runner._call_on("node1", node_task.forget, "x-0")
+        ending.join()
+    assert [force for _, force in cancelled] == [False, True]
+
+
+def test_jobs_that_fit_no_node_are_warned_of(project, monkeypatch, capsys):
+    connect(monkeypatch)
+    with RayRunner(project.folder, Place("ray", jobs=2, gpus=1), TRAIN) as runner:
+        assert runner.jobs == 2
+    assert capsys.readouterr().err.count("WARNING Ray: no node has") == 1
+    with RayRunner(project.folder, Place("ray", jobs=2, cpus=1), TRAIN):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_remote_that_hangs_keeps_no_node(tmp_path, monkeypatch):
+    (tmp_path / "dvc.py").write_text(
+        "import sys, time; print('storage') if 'config' in sys.argv else time.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(node, "FETCHED", 0.5)
+    assert node.fetch(tmp_path, ["data/images.npy"]) is False
 
 
 def test_ctrl_c_cancels_tasks_and_begins_none(project, tmp_path, monkeypatch):
@@ -278,6 +358,23 @@ def test_a_folder_of_another_user_is_not_used(tmp_path, monkeypatch):
         node_task.make_home()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a link of another user")
+def test_a_link_that_another_user_has_planted_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "node").symlink_to(tmp_path / "ours")
+    monkeypatch.setenv(node_task.FOLDER, str(tmp_path / "node"))
+    assert node_task.make_home() == tmp_path / "node"  # our own may be one
+    os.lchown(tmp_path / "node", 4711, 4711)
+    with pytest.raises(PermissionError, match="is of another user"):
+        node_task.make_home()
+
+
+def test_nobody_else_reads_the_folder_of_a_node(tmp_path, monkeypatch):
+    (tmp_path / "node").mkdir(mode=0o755)
+    monkeypatch.setenv(node_task.FOLDER, str(tmp_path / "node"))
+    assert node_task.make_home().stat().st_mode & 0o777 == 0o700
+
+
 def test_the_stages_of_nodes_and_their_data():
     """Of this project: all that reads the prepared slices; what prepares them is not run there."""
     stages, data = node.choose_stages(PROJECT)
@@ -329,9 +426,23 @@ def test_an_address_where_nobody_answers():
         connection._ask("head")
 
 
+def test_the_handler_of_sigterm_outlives_the_start_of_ray():
+    """Ray's own would end a cross-validation without a word on how to go on."""
+
+    def handle(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        connection._keep_signals(lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        assert signal.getsignal(signal.SIGTERM) is handle
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_without_ray_the_way_to_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MachineError, match="needs Ray, which is not installed") as caught:
         connection.connect(None)
-    assert "'.[cluster]'" in caught.value.problems[0].fix
+    assert "brainseg-lgg[cluster]" in caught.value.problems[0].fix
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

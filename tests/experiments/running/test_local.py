@@ -1,6 +1,7 @@
 """A training that is started, watched and stopped on this machine, with a script in place of DVC."""
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +93,19 @@ def test_what_is_ended_by_ctrl_c_keeps_its_checkpoints(train, tmp_path):
     assert (tmp_path / "state/toy-0").is_dir() and runner.is_over.is_set()
 
 
+def test_nohup_outlives_the_terminal():
+    """It ignores SIGHUP, which stays so; SIGTERM still stops."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with running.stoppable("the folds"):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_training_that_is_begun_too_late_is_ended(train, tmp_path):
     runner = LocalRunner(tmp_path, 1)
     runner.end_all()
@@ -100,17 +114,20 @@ def test_a_training_that_is_begun_too_late_is_ended(train, tmp_path):
 
 
 def test_a_fault_of_the_parameters_is_told_from_others(train, tmp_path):
-    """Nobody goes on from the checkpoints of the first; those of the others are kept."""
+    """The checkpoints of each are kept: with more memory, say, the first goes on from them."""
     write = "import os; os.makedirs(os.environ['BRAINSEG_CHECKPOINTS'], exist_ok=True); "
     for script, own, what in (
-        ("print('ERROR 5 train.loss: the loss is nan. Fix: x'); os._exit(255)", True, "train.loss: the loss is nan"),
+        ("print('ERROR 5 memory: out of memory. Fix: x'); os._exit(255)", True, "memory: out of memory$"),
         ("print('ERROR 3 data: disk is full. Fix: x'); os._exit(255)", False, "ended with code 255: data: disk is"),
         ("os.kill(os.getpid(), 9)", False, "ended with code -9"),
     ):
         with pytest.raises(TrainingError, match=what) as caught:
             train(write + script.replace("os._exit", "import sys; sys.stdout.flush(); os._exit"))
         assert caught.value.by_parameters == own
-        assert (tmp_path / "state/toy-0").exists() != own
+        assert (tmp_path / "state/toy-0").exists()
+    failed = TrainingError(tmp_path, "epoch\nERROR 2 split.folds: is 900. Fix: set it to 5\n", 255)
+    assert str(failed).endswith(": split.folds: is 900")
+    assert failed.problems[0].fix == "set it to 5; then run this again"
 
 
 @pytest.mark.parametrize(
@@ -150,5 +167,22 @@ def test_trainings_at_once_have_a_gpu_each(tmp_path, monkeypatch, given, listed,
 
 def test_what_only_ray_takes_is_refused_elsewhere(tmp_path):
     with pytest.raises(DataError, match="--address --gpus: is for a Ray cluster"):
-        places.create(running.Place(address="auto", gpus=1), tmp_path, {})
+        places.check(running.Place(address="auto", gpus=1), {})
     assert places.create(running.Place(jobs=3), tmp_path, {}).jobs == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "train", "what"),
+    [
+        ({"gpus": 1.5}, {}, "--gpus: is 1.5"),
+        ({"cpus": 0, "gpus": 0}, {}, "--cpus: is 0"),
+        (
+            {},
+            {"initial_weights": "/pretrained/unet.weights.h5"},
+            "initial_weights: names a file that nodes do not have",
+        ),
+    ],
+)
+def test_what_ray_cannot_do_is_refused(asked, train, what):
+    with pytest.raises(DataError, match=what):
+        places.check(running.Place("ray", **asked), {"train": train})

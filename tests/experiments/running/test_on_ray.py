@@ -97,6 +97,15 @@ def two_nodes(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         process.stdin.close()
 
 
+def find_inside(folder: Path) -> list[psutil.Process]:
+    """The processes that work in a folder."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += [each] if Path(each.cwd()).is_relative_to(folder) else []
+    return found
+
+
 def count_epochs(folder: Path) -> list[int]:
     """The last epoch of each training that a node has begun."""
     logs = [path.read_text() for path in (folder / "trainings").glob("*.log")]
@@ -145,6 +154,7 @@ def test_a_laptop(repository, wanted, tmp_path):
     """A Ray of its own. A fold goes on from its checkpoint after its task was killed, and after Ctrl-C."""
     command = ("cross-validate", "--quiet", "--on", "ray", "--folds", "0", "--output", "one")
     more, told = {"BRAINSEG_NODE_FOLDER": str(tmp_path / "node")}, []
+    ran = []
     process = start(repository, *command, **more)
 
     def act(line):
@@ -156,6 +166,7 @@ def test_a_laptop(repository, wanted, tmp_path):
                         each.kill()
                         told.append("killed")
         if told == ["killed"] and epoch >= 20:
+            ran.extend(find_inside(tmp_path / "node"))
             process.send_signal(signal.SIGINT)
             told.append("stopped")
 
@@ -163,8 +174,9 @@ def test_a_laptop(repository, wanted, tmp_path):
     assert code == 5 and told == ["killed", "stopped"], output
     assert "it goes on there from its last checkpoint" in output and output.count("fold 0: epoch 7 of") == 1, output
     assert "was stopped; what is finished is kept" in output and "Fix: go on with the same command" in output
-    left = [each for each in psutil.process_iter(["cmdline"]) if str(tmp_path / "node") in str(each.info["cmdline"])]
-    assert not left and list((tmp_path / "node/trainings").glob("cv-*-0/*/epoch-*.npz"))
+    _, left = psutil.wait_procs(ran, timeout=60)
+    assert ran and not left and not find_inside(tmp_path / "node")
+    assert list((tmp_path / "node/trainings").glob("cv-*-0/*/epoch-*.npz"))
     code, output = follow(start(repository, *command, **more), lambda line: None)
     assert code == 0 and "fold 0: epoch 10 of" not in output, output
     (name,) = [name for name in wanted if name.endswith("-0")]
@@ -173,7 +185,13 @@ def test_a_laptop(repository, wanted, tmp_path):
     assert not list((tmp_path / "node/trainings").glob("*/*/*.npz"))  # no checkpoint is left
 
 
-@pytest.mark.skipif(bool(machines.find_fault()), reason=f"no machines can be made here: {machines.find_fault()}")
+@pytest.fixture(scope="module")
+def machines_can_be_made():
+    if fault := machines.find_fault():
+        pytest.skip(f"no machines can be made here: {fault}")
+
+
+@pytest.mark.usefixtures("machines_can_be_made")
 def test_two_machines_without_a_shared_folder(repository, wanted, tmp_path):
     """The second has Python, the requirements and Ray: no Git, and no file of the project but what Ray brought.
 

@@ -37,7 +37,7 @@ def test_lines_for_a_log(capsys, clock):
         "trial 3: train on node7",
         "trial 3: epoch 2 of 9, validation 0.500, 7 min left",
         "trial 3: evaluate on node7",
-        "trial 3: stopped, 0.5000",
+        "trial 3: stopped, last validation 0.5000",
     ]
 
 
@@ -53,6 +53,23 @@ def test_the_time_that_is_left_is_that_of_the_epochs_that_were_seen(clock):
     clock[0] += 60
     board.see(0, Seen("train", 7, 10, 0.6))
     assert board.left(board.rows[0]) == "3 min"
+
+
+def test_one_that_is_lost_and_begins_before_what_was_seen(capsys, clock):
+    """It was resumed after epoch 5, its node dies, and another one has no checkpoint of it."""
+    board = Board("toy", "fold", 10, is_quiet=True)
+    board.begin(0, "cv-0")
+    board.see(0, Seen("train"))
+    board.see(0, Seen("train", 6, 10, 0.5))
+    board.see(0, Seen("waiting"))
+    clock[0] += 6000
+    board.see(0, Seen("train"))
+    for epoch in range(1, 6):
+        clock[0] += 60
+        board.see(0, Seen("train", epoch, 10, 0.5))
+    assert capsys.readouterr().out.splitlines()[-1] == "fold 0: epoch 5 of 10, validation 0.500, 5 min left"
+    board.end(0, progress.DONE, 0.75)
+    assert capsys.readouterr().out == "fold 0: done, Dice 0.7500\n"
 
 
 def test_the_table_has_state_epoch_dice_and_the_time_left(clock):

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
@@ -22,12 +22,16 @@ from brainseg.experiments.running import cached, connection, node, node_task, sn
 from brainseg.experiments.running.runner import Place, Seen, Training, TrainingError, Watch, read_line
 
 LIVES = 6  # a training that was lost so often, with its node or alone, is given up
+FORCE = node_task.PATIENCE + 15  # seconds from the end of all to their kill
 PIECE = 2**26  # bytes of data that Ray's object store gets at once
 # Sums of floating-point numbers depend on the number of threads, and Ray sets one of these itself: as they are here.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "MLFLOW_EXPERIMENT_NAME")
 # Packages whose versions may change a number.
-VERSIONS = ("dvc", "jax", "keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", "scipy")
+VERSIONS = (
+    "dvc", "jax", "jaxlib", "keras", "numpy", "opencv-python-headless", "pandas", "scikit-learn", "scipy", "tensorflow",
+    "tensorflow-cpu",
+)  # fmt: skip
 LACKS = re.compile(r"^ModuleNotFoundError: No module named '([\w.]+)'", re.MULTILINE)
 
 
@@ -54,6 +58,8 @@ class RayRunner:
         self.root, self.place, self.train = root, place, train
         self.jobs, self.is_over = 1, threading.Event()
         self._lock, self._tasks = threading.RLock(), set[Any]()
+        self._lending, self._force = threading.Lock(), threading.Timer(FORCE, self._force_all)
+        self._force.daemon = True
         self._lent: dict[str, list[Any]] = {}  # data in Ray's object store
         self._borrowers, self._told = Counter[str](), set[str]()
 
@@ -68,8 +74,10 @@ class RayRunner:
             nodes = [each["Resources"] for each in self._ray.nodes() if each["Alive"]]
             self.share = connection.choose_share(nodes, self.place, self.train)
             self.jobs = self.place.jobs or connection.count_room(nodes, self.share)
+            if self.place.jobs:
+                self._warn_of_waiting(nodes)
             self.snapshot = snapshot.take(self.root)
-            self._code = [self._ray.put(snapshot.pack(self.root, self.snapshot.commit))]
+            self._code = [self._put(snapshot.pack(self.root, self.snapshot.commit))]
             self._cache = integrity.find_cache(self.root)
             self.stages, self.data = node.choose_stages(self.root)
         except BaseException:
@@ -80,9 +88,13 @@ class RayRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._force.cancel()
         self._ray.shutdown()
 
     def run(self, training: Training, watch: Watch) -> bool:
+        if snapshot.is_taken(self.root, self.snapshot, training.name):
+            what = "is there already, and is not what it should be"
+            raise IntegrityError(training.name, what, f"dvc exp remove {training.name}, run again")
         training.state.mkdir(parents=True, exist_ok=True)
         lost, prefer = 0, ""
         with open(training.log, "w+", encoding="utf-8") as log:
@@ -95,6 +107,8 @@ class RayRunner:
                     self._bring(attempt.node, attempt.missing)
                     prefer = attempt.node
                 except LostError as error:
+                    if self.is_over.is_set():
+                        break
                     if (lost := lost + 1) == LIVES:
                         what = f"was lost {lost} times, the last time on {error.host or 'no node'}: {error}"
                         fix = "see why (ray status; the node's log; its memory), then the same command"
@@ -104,10 +118,18 @@ class RayRunner:
         raise MachineError(training.name, "was ended", "go on with the same command")
 
     def end_all(self) -> None:
-        self.is_over.set()
         with self._lock:
+            if not self.is_over.is_set():
+                self._force.start()
+            self.is_over.set()
             for task in self._tasks:
                 self._ray.cancel(task)
+
+    def _force_all(self) -> None:
+        """Kill what did not end; on its node the training ends with it, and its checkpoints stay."""
+        with self._lock:
+            for task in self._tasks:
+                self._ray.cancel(task, force=True)
 
     def _try(self, training: Training, watch: Watch, log: TextIO, prefer: str) -> Attempt:
         """Run a task and hear what it tells.
@@ -116,31 +138,33 @@ class RayRunner:
             LostError: with its node, or alone. TrainingError, MachineError, IntegrityError: see ``Runner.run``.
         """
         with tempfile.TemporaryDirectory(dir=training.state) as folder, self._task(training, prefer) as task:
-            heard = _Heard(training, watch, log, Path(folder))
+            heard = _Heard(training, watch, self._warn, log, Path(folder))
             try:
                 for reference in task:
                     if heard.take(self._ray.get(reference)):
                         self._ray.cancel(task)
-            except self._ray.exceptions.TaskCancelledError:
-                if not heard.is_stopped:
-                    raise MachineError(training.name, "was ended", "go on with the same command") from None
-            except self._ray.exceptions.RayTaskError as error:
-                what = f"what ran it broke: {' '.join(str(error.cause or error).split())}"
-                raise MachineError(heard.host or training.name, what, "correct that, or report it as a bug") from None
             except self._ray.exceptions.RayError as error:
-                with_node = isinstance(error, self._ray.exceptions.NodeDiedError)
-                raise LostError(heard.node, heard.host, _shorten(error), with_node=with_node) from None
-            for what in heard.warnings - self._told:
-                self._told.add(what)
-                print(f"WARNING {what}", file=sys.stderr, flush=True)
+                if not heard.is_stopped:  # else it has ended, however it did
+                    raise self._explain(error, training, heard) from None
             if heard.is_stopped:
-                with contextlib.suppress(LostError):  # then nothing is left to forget
+                with contextlib.suppress(LostError, MachineError):  # what stays of it does no harm
                     self._call_on(heard.node, node_task.forget, training.name)
             elif heard.code is not None:
                 self._take_over(training, heard)
             elif not heard.missing:
                 raise LostError(heard.node, heard.host, "it ended without a word")
             return Attempt(heard.node, heard.missing, heard.is_stopped)
+
+    def _explain(self, error: Exception, training: Training, heard: "_Heard") -> LostError | MachineError:
+        """Why a task that was not stopped has ended."""
+        kinds = self._ray.exceptions
+        if self.is_over.is_set() or isinstance(error, kinds.TaskCancelledError):
+            return MachineError(training.name, "was ended", "go on with the same command")
+        if isinstance(error, kinds.RayTaskError):
+            what = f"what ran it broke: {' '.join(str(error.cause or error).split())}"
+            return MachineError(heard.host or training.name, what, "correct that, or report it as a bug")
+        with_node = isinstance(error, kinds.NodeDiedError)
+        return LostError(heard.node, heard.host, _shorten(error), with_node=with_node)
 
     @contextlib.contextmanager
     def _task(self, training: Training, prefer: str) -> Iterator[Any]:
@@ -157,16 +181,22 @@ class RayRunner:
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, num_returns="streaming", max_retries=0,
             name=training.name, scheduling_strategy=self._stay(prefer, soft=True) if prefer else "SPREAD",
         )  # fmt: skip
-        task = call.remote(order._asdict(), self._code)
+        with self._known(call.remote(order._asdict(), self._code)) as task:
+            try:
+                yield task
+            except BaseException:  # nobody hears it any more
+                self._ray.cancel(task)
+                raise
+
+    @contextlib.contextmanager
+    def _known(self, task: Any) -> Iterator[Any]:
+        """Within the block ``end_all`` ends a task too."""
         with self._lock:
             self._tasks.add(task)
             if self.is_over.is_set():
                 self._ray.cancel(task)
         try:
             yield task
-        except BaseException:  # nobody hears it any more
-            self._ray.cancel(task)
-            raise
         finally:
             with self._lock:
                 self._tasks.discard(task)
@@ -189,26 +219,36 @@ class RayRunner:
     @contextlib.contextmanager
     def _lend(self, md5s: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         """Data in the object store, once however many nodes need it at a time."""
-        with self._lock:
-            for md5 in md5s:
-                self._borrowers[md5] += 1
-                if md5 not in self._lent:
-                    self._lent[md5] = [self._ray.put(piece) for piece in _read_pieces(self._cache / cached.name(md5))]
-            pieces = {md5: self._lent[md5] for md5 in md5s}
         try:
-            yield pieces
+            with self._lending:
+                self._borrowers.update(md5s)
+                for md5 in md5s:
+                    if md5 not in self._lent:
+                        pieces = _read_pieces(self._cache / cached.name(md5))
+                        self._lent[md5] = [self._put(piece) for piece in pieces]
+                lent = {md5: self._lent[md5] for md5 in md5s}
+            yield lent
         finally:
-            with self._lock:
+            with self._lending:
                 for md5 in md5s:
                     self._borrowers[md5] -= 1
                     if not self._borrowers[md5]:
-                        del self._lent[md5]
+                        self._lent.pop(md5, None)
+
+    def _put(self, content: bytes) -> Any:
+        """A reference to content in the object store. Raises MachineError: there is no room for it."""
+        try:
+            return self._ray.put(content)
+        except self._ray.exceptions.RayError as error:
+            fix = "free memory, /dev/shm or the disk of /tmp/ray on this machine, then the same command"
+            raise MachineError("Ray's object store", _shorten(error), fix) from None
 
     def _call_on(self, where: str, function: Any, argument: Any) -> None:
         """Call a function on a node. Raises LostError: the node is."""
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._stay(where, soft=False)}
         try:
-            self._ray.get(self._ray.remote(function).options(**options).remote(argument))
+            with self._known(self._ray.remote(function).options(**options).remote(argument)) as reference:
+                self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             what = f"could not take what it needs: {error.cause or error}"
             raise MachineError(f"node {where[:8]}", what, "correct that, then the same command") from None
@@ -221,6 +261,20 @@ class RayRunner:
     def _is_alive(self, where: str) -> bool:
         return any(each["NodeID"] == where and each["Alive"] for each in self._ray.nodes())
 
+    def _warn(self, what: str) -> None:
+        """Print a warning, once."""
+        with self._lock:
+            if what not in self._told:
+                self._told.add(what)
+                print(f"WARNING {what}", file=sys.stderr, flush=True)
+
+    def _warn_of_waiting(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """Warn if no node has room for a training now."""
+        try:
+            connection.count_room(nodes, self.share)
+        except MachineError as error:
+            self._warn(f"{error}. Trainings wait until there is one")
+
     def _tell_loss(self, training: Training, error: LostError, log: TextIO, *, is_alive: bool) -> None:
         place = f"on {error.host}" if error.host else "before it began"
         then = "it goes on there from its last checkpoint" if is_alive else "it begins again on another node"
@@ -232,12 +286,11 @@ class RayRunner:
 class _Heard:
     """What a task has told. ``code``: of the training, when it has ended."""
 
-    def __init__(self, training: Training, watch: Watch, log: TextIO, folder: Path):
-        self.training, self.watch, self.log, self.folder = training, watch, log, folder
+    def __init__(self, training: Training, watch: Watch, warn: Callable[[str], None], log: TextIO, folder: Path):
+        self.training, self.watch, self.warn, self.log, self.folder = training, watch, warn, log, folder
         self.node = self.host = ""
         self.missing: list[str] = []
         self.received: list[str] = []
-        self.warnings: set[str] = set()
         self.code: int | None = None
         self.is_stopped, self._begin = False, log.tell()
 
@@ -262,7 +315,7 @@ class _Heard:
         elif "end" in told:
             self.code = told["end"]
         elif "warn" in told:
-            self.warnings.add(f"{self.host}: {told['warn']}")
+            self.warn(f"{self.host}: {told['warn']}")
         else:
             self._refuse(told)
         if seen and not self.is_stopped and self.watch(seen._replace(where=self.host)):

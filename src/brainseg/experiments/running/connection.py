@@ -3,8 +3,10 @@
 import logging
 import os
 import re
+import signal
 import socket
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,8 +25,8 @@ class Share(NamedTuple):
     gpus: float
 
 
-def connect(address: str | None) -> Any:
-    """Ray, connected to a cluster, or started here without an address (``RAY_ADDRESS`` is one). No usage is reported.
+def check(address: str | None) -> tuple[Any, str]:
+    """Ray, and the address that it will connect to: without one (``RAY_ADDRESS`` is one) ``local``.
 
     Raises:
         MachineError: it is not installed, or the address does not answer. DataError: the address is of another kind.
@@ -37,24 +39,43 @@ def connect(address: str | None) -> Any:
     except ModuleNotFoundError:
         raise errors.lack_library("--on ray", "Ray", "cluster") from None
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address not in ("auto", "local"):
+        _ask(address)
+    return ray, address
+
+
+def connect(address: str | None) -> Any:
+    """Ray, connected to a cluster, or started here without an address. No usage is reported.
+
+    Raises:
+        MachineError, DataError: see ``check``; or it does not connect.
+    """
+    ray, address = check(address)
     start = partial(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         if address == "local":  # in this thread: what Ray starts ends with the thread that has started it
-            start(num_cpus=hardware.processors(), include_dashboard=False)
+            _keep_signals(partial(start, num_cpus=hardware.processors(), include_dashboard=False))
         else:
-            _ask(address)
             errors.limit(CONNECT_SECONDS, start)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         what = f"Ray does not connect: {' '.join(str(error).split())}"
         raise MachineError(address, what, _advise(address)) from None
     ray.cloudpickle.register_pickle_by_value(node_task)  # a node has no file of this project
     return ray
 
 
+def _keep_signals(start: Callable[[], Any]) -> None:
+    """Start Ray, whose handler of SIGTERM would end this process without a word: the one before is set again."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        start()
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _ask(address: str) -> None:
     """Refuse an address where nobody listens; Ray would try for minutes."""
-    if address == "auto":
-        return
     if address.startswith("ray://"):
         fix = "run this on a machine of the cluster, with --address auto (docs/how-to/cluster.md)"
         raise DataError(address, "is of Ray's client, which does not tell how trainings go", fix)

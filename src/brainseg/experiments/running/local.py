@@ -101,11 +101,10 @@ def execute(
             if (seen := read_line(line)) and not is_stopped and watch(seen):
                 is_stopped = True
                 end_group(process)
-    failed = TrainingError(training.log, training.log.read_text(encoding="utf-8"), process.returncode)
-    if is_stopped or process.returncode == 0 or failed.by_parameters:
+    if is_stopped or process.returncode == 0:
         shutil.rmtree(training.checkpoints, ignore_errors=True)
     if process.returncode and not is_stopped:
-        raise failed
+        raise TrainingError(training.log, training.log.read_text(encoding="utf-8"), process.returncode)
     return is_stopped
 
 
@@ -153,6 +152,6 @@ def end_leftovers(root: Path, name: re.Pattern[str]) -> None:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
-            is_ours = "exp" in words and any(name.fullmatch(word) for word in words)
+            is_ours = {"exp", "run"} <= set(words) and any(name.fullmatch(word) for word in words)
             if is_ours and Path(process.cwd()).is_relative_to(root):
                 end_group(process)

@@ -27,6 +27,7 @@ from brainseg.experiments.running import cached, local, runner, snapshot
 from brainseg.experiments.running.runner import PREPARED, Training, TrainingError
 
 POLLED = 1.0  # seconds between two looks at whether anybody still waits for this process
+FETCHED = 1800.0  # seconds that a DVC remote has for the data
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -106,7 +107,8 @@ def run(order: Order, project: Path, home: Path, wire: Wire) -> None:
             repro.clean_up(project)
         if missing := cached.find_missing(cache, order.data.values()):
             wire.say(state="data")
-            fetch(project, [path for path, md5 in order.data.items() if md5 in missing])
+            if not fetch(project, [path for path, md5 in order.data.items() if md5 in missing]):
+                wire.say(warn=f"the DVC remote did not end within {FETCHED:g} s; data comes through Ray instead")
             missing = cached.find_missing(cache, order.data.values())
     if missing:
         wire.say(need=missing)
@@ -131,11 +133,19 @@ def configure(project: Path, cache: Path) -> None:
     settings.write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
 
 
-def fetch(project: Path, paths: list[str]) -> None:
-    """Let DVC fetch outs from its remote, if the project names one. What it does not get comes from elsewhere."""
+def fetch(project: Path, paths: list[str]) -> bool:
+    """Let DVC fetch outs from its remote, if the project names one. What it does not get comes from elsewhere.
+
+    Returns:
+        False if it took too long: meanwhile no training of this node can begin.
+    """
     named = subprocess.run([*DVC, "config", "core.remote"], cwd=project, capture_output=True, text=True)
     if named.stdout.strip():
-        subprocess.run([*DVC, "fetch", *paths], cwd=project, stdout=sys.stderr)
+        try:
+            subprocess.run([*DVC, "--wait-for-lock", "fetch", *paths], cwd=project, stdout=sys.stderr, timeout=FETCHED)
+        except subprocess.TimeoutExpired:
+            return False
+    return True
 
 
 def find_versions(packages: Iterable[str]) -> dict[str, str]:

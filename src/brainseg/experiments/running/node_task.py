@@ -98,8 +98,10 @@ def make_home() -> Path:
     given = os.environ.get(FOLDER)
     home = Path(given).expanduser().absolute() if given else Path(tempfile.gettempdir()) / f"brainseg-{os.getuid()}"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if home.stat().st_uid != os.getuid():
+    # Another user may have put a link there, to another folder of ours. root's are an administrator's.
+    if home.stat().st_uid != os.getuid() or home.lstat().st_uid not in (os.getuid(), 0):
         raise PermissionError(f"{home} is of another user: set {FOLDER} on the node")
+    home.chmod(0o700)  # images of patients are in it
     return home
 
 

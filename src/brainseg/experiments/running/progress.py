@@ -17,7 +17,7 @@ ENDED = (DONE, "stopped", "failed", "is there")
 
 
 class Row(NamedTuple):
-    """A training, or several one after the other. ``dice``: of the last epoch, at its end the score.
+    """A training, or several one after the other. ``dice``: of the last epoch, or the score of its end.
 
     ``first``: the first epoch that was seen, ``since``: when it began, in seconds.
     """
@@ -65,6 +65,8 @@ class Board:
     def see(self, number: int, seen: Seen) -> None:
         """Show a state or an epoch. ``seen.epoch`` counts on through all trainings of the row."""
         row, now = self.rows[number], time.monotonic()
+        if seen.state == BEGUN or 0 < seen.epoch <= row.epoch:  # it was lost, and may begin before what was seen
+            row = row._replace(epoch=0, first=0, since=now)
         is_other = seen.state not in ("", row.state)
         where = "" if seen.state == BEGUN else seen.where or row.where
         row = row._replace(state=seen.state or row.state, where=where)
@@ -81,7 +83,7 @@ class Board:
     def end(self, number: int, state: str, dice: float | None = None) -> None:
         row = self.rows.get(number, Row(number, ""))
         last = row.dice if dice is None else dice
-        told = "" if last is None else f", {last:.4f}"
+        told = "" if last is None else f", {'last validation' if dice is None else 'Dice'} {last:.4f}"
         self._put(row._replace(state=state, dice=last), f": {state}{told}")
 
     def _put(self, row: Row, line: str) -> None:

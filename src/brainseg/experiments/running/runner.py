@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 PREPARED = ("split", "brains")  # stages that run once in the workspace, so that trainings find the data in DVC's cache
 EPOCH = re.compile(r"epoch (\d+)/(\d+) .*validation volume Dice (\d\.\d+|nan)")  # what training.progress prints
 STAGE = re.compile(r"Running stage '([\w-]+)'")  # what DVC prints
-FAULT = re.compile(r"^ERROR (\d) (.*)", re.MULTILINE)
+FAULT = re.compile(r"^ERROR (\d) (.*?)(?:\. Fix: (.*))?$", re.MULTILINE)
 OF_TRAINING = ("2", "5")  # codes of errors that these parameters alone have; the others would hit any training
 
 
@@ -66,7 +66,7 @@ class TrainingError(RunError):
         self.by_parameters, self.ended_with = fault is not None and fault[1] in OF_TRAINING, code
         told = fault[2] if fault else "read its end"
         what = told if self.by_parameters else f"the training ended with code {code}: {told}"
-        super().__init__(log, what, "correct it, then run this again")
+        super().__init__(log, what, f"{(fault and fault[3]) or 'correct it'}; then run this again")
 
 
 class Runner(Protocol):
@@ -78,8 +78,7 @@ class Runner(Protocol):
     def run(self, training: Training, watch: Watch) -> bool:
         """Run a training to its end; whether ``watch`` has stopped it.
 
-        One that is killed goes on from its checkpoint; one that is stopped, or that its own parameters break, leaves
-        only its log.
+        One that is killed or fails goes on from its checkpoint; one that is stopped leaves only its log.
 
         Raises:
             TrainingError: it ended with a code. MachineError: it could not be run.
@@ -148,7 +147,8 @@ def stoppable(what: str) -> Iterator[None]:
         raise KeyboardInterrupt
 
     signals = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, stop) for number in signals}
+    heeded = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     except KeyboardInterrupt:

@@ -110,6 +110,14 @@ def _write(folder: Path, reference: "Ref", commit: "ObjectID", before: "ObjectID
     return stream.getvalue()
 
 
+def is_taken(root: Path, snapshot: Snapshot, name: str) -> bool:
+    """Whether the commit that the workspace is on has an experiment of this name."""
+    from dulwich.repo import Repo
+
+    with Repo.discover(str(root)) as repository:
+        return _name_reference(snapshot.base, name) in repository.refs
+
+
 def take_over(root: Path, snapshot: Snapshot, name: str, content: bytes) -> None:
     """Make the experiment that a node ran one of this repository: a commit on ``snapshot.base``, and its reference.
 
