@@ -31,9 +31,10 @@ NOTE = (
     "src/brainseg/reporting/card_words.py. -->"
 )
 MORE = (
-    "Definitions: [metrics.md](metrics.md). All numbers and pictures: [metrics/report.html](../../metrics/report.html). "
-    "Beside published numbers: [comparability.md](../explanation/comparability.md). What was tried, and the patients that "
-    "fail: [experiments.md](../explanation/experiments.md)."
+    "Definitions: [metrics.md](metrics.md). All numbers and pictures: "
+    "[metrics/report.html](../../metrics/report.html). Beside published numbers: "
+    "[comparability.md](../explanation/comparability.md). What was tried, and the patients that fail: "
+    "[experiments.md](../explanation/experiments.md)."
 )
 
 
