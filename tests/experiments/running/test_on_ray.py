@@ -172,7 +172,7 @@ def test_a_laptop(repository, wanted, tmp_path):
 
     code, output = follow(process, act)
     assert code == 5 and told == ["killed", "stopped"], output
-    assert "it goes on there from its last checkpoint" in output and output.count("fold 0: epoch 7 of") == 1, output
+    assert "it goes on there from its last checkpoint" in output and output.count("fold 0: epoch 1 of") == 1, output
     assert "was stopped; what is finished is kept" in output and "Fix: go on with the same command" in output
     _, left = psutil.wait_procs(ran, timeout=60)
     assert ran and not left and not find_inside(tmp_path / "node")
