@@ -107,6 +107,7 @@ def run_hooks(folder: Path, home: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow  # `make hooks` says it too
 def test_all_files_pass_the_hooks(tmp_path):
     demo.copy_tracked(ROOT, tmp_path / "copy")
     code, told = run_hooks(tmp_path / "copy", tmp_path)
@@ -136,6 +137,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow  # all hooks run
 def test_each_hook_finds_what_it_is_there_for(tmp_path):
     folder = tmp_path / "broken"
     for name, content in [*BROKEN.values(), (CONFIG.name, CONFIG.read_bytes())]:

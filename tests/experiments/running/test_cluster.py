@@ -54,6 +54,7 @@ def tree(repository, name):
     return repository.git("rev-parse", f"{reference}^{{tree}}"), reference
 
 
+@pytest.mark.slow  # a pipeline runs twice
 def test_a_training_on_a_node_leaves_here_what_one_here_leaves(project, tmp_path, monkeypatch):
     """Edits that are not committed count too, as they do for ``dvc exp run``; data is sent to a node once."""
     (project.folder / "stages/train.py").write_text(prepared_toy.TRAIN.replace('"a")', '"edited")'))
@@ -128,6 +129,7 @@ def test_a_project_in_a_folder_of_a_repository(project, tmp_path, monkeypatch):
     assert "models/weights" in inner.git("show", "--format=", f"{tree(inner, 'x-0')[1]}:below/project/dvc.lock")
 
 
+@pytest.mark.slow  # a pipeline runs
 def test_a_training_that_its_parameters_break_says_so_as_here(project, tmp_path, monkeypatch):
     connect(monkeypatch)
     with RayRunner(project.folder, Place("ray"), TRAIN) as runner:
