@@ -26,7 +26,7 @@ if [ -n "$ALONE" ]; then
   cd /
   if python -c 'import brainseg' 2>/dev/null || command -v git; then echo "it has more than it should"; exit 9; fi
 fi
-exec "$@"
+"$@"  # not exec: the first process of a machine has to reap others, as bash does
 """
 
 
