@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 from brainseg import config
+from brainseg.experiments import planning
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs/images"
@@ -54,28 +55,23 @@ def draw_rooms() -> str:
 def draw_stages() -> str:
     """The stages of dvc.yaml, and which writes what another reads."""
     stages = config.read_yaml(ROOT / "dvc.yaml")["stages"]
-    made = {out: name for name, stage in stages.items() for out in _names(stage.get("outs", []))}
+    made = {out: name for name, stage in stages.items() for out in planning.list_outs(stage)}
+    before = {name: {made[dep] for dep in stage["deps"] if dep in made} for name, stage in stages.items()}
     width, height = 100, 3 * (ROW + 3 * GAP)
     step = (WIDTH - 2 * MARGIN - width) / max(column for column, _ in PLACES.values())
     corner = {name: (MARGIN + column * step, MARGIN + row * height / 3) for name, (column, row) in PLACES.items()}
     parts = [_box(*corner[name], width, name, WRITES[name]) for name in stages]
-    for name, stage in stages.items():
-        before = {made[dep] for dep in _names(stage["deps"]) if dep in made}
-        for other in sorted(before - {each for one in before for each in _reach(one, stages, made)}):
+    for name, near in before.items():
+        for other in sorted(near - {far for one in near for far in _reach(one, before)}):
             (x, y), (to_x, to_y) = corner[other], corner[name]
             middle = ROW / 2
             parts.append(f'<path d="M{x + width:.0f} {y + middle:.0f}L{to_x:.0f} {to_y + middle:.0f}"/>')
     return _picture([TIP, *parts], 2 * MARGIN + height - 3 * GAP)
 
 
-def _reach(name: str, stages: dict, made: dict[str, str]) -> set[str]:
+def _reach(name: str, before: dict[str, set[str]]) -> set[str]:
     """The stages that come before one, near or far."""
-    before = {made[dep] for dep in _names(stages[name]["deps"]) if dep in made}
-    return before | {each for one in before for each in _reach(one, stages, made)}
-
-
-def _names(entries: list) -> list[str]:
-    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    return before[name] | {far for near in before[name] for far in _reach(near, before)}
 
 
 def _box(x: float, y: float, width: float, name: str, below: str) -> str:

@@ -112,6 +112,25 @@ def name_full_disk(path: Path, *, nothing_else: bool = False) -> Iterator[None]:
         raise OSError(code or errno.ENOSPC, os.strerror(code or errno.ENOSPC), str(path)) from error
 
 
+@contextmanager
+def hold(lock: Path, otherwise: Exception) -> Iterator[None]:
+    """Hold a lock within the block. Raises ``otherwise`` at once if another process holds it.
+
+    The kernel frees it when the process is killed.
+    """
+    from filelock import FileLock, Timeout  # not at the start of every command
+
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        raise otherwise from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def give_own_copy(path: Path) -> None:
     """Replace a file that has other names too (hard links) by a copy, which anybody may write to.
 

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, RunError
@@ -305,7 +306,7 @@ def test_a_wrong_place_is_told_before_data_is_prepared(unprepared, monkeypatch):
 
 def test_a_cross_validation_that_runs_already_is_not_started_twice(unprepared):
     cross_validation.STATE.mkdir(parents=True)
-    with cross_validation.FileLock(cross_validation.STATE / "lock"), pytest.raises(MachineError, match="is running"):
+    with FileLock(cross_validation.STATE / "lock"), pytest.raises(MachineError, match="is running"):
         cross_validation.run()
 
 

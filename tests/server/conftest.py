@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chromium import CHROMIUM, FLAGS, is_violation
+from tests.support.chromium import Windows, launch
 
 PAGE = Path(__file__).parents[2] / "src/brainseg/server/page"
 DESK = {"width": 1280, "height": 800}
@@ -12,11 +12,8 @@ DESK = {"width": 1280, "height": 800}
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launch() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
@@ -30,25 +27,18 @@ def server():
 @pytest.fixture
 def opened(browser, server):
     """A function that opens the page in a new window. An error in the page fails the test."""
-    wrong: list[str] = []
-    contexts = []
+    windows = Windows(browser)
 
     def act(viewport=DESK, url=server.url, **settings):
-        context = browser.new_context(viewport=viewport, accept_downloads=True, **settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
-        page.on("request", lambda sent: sent.url.startswith(("blob:", "data:", url)) or wrong.append(sent.url))
+        page = windows.open(20, viewport=viewport, **settings)
+        page.on("request", lambda sent: sent.url.startswith(("blob:", "data:", url)) or windows.wrong.append(sent.url))
         page.goto(url)
         page.wait_for_selector("body[data-ready]")
         return page
 
     yield act
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    windows.close()
+    assert windows.wrong == []
 
 
 @pytest.fixture

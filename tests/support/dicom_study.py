@@ -15,6 +15,14 @@ STUDY = {
 AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
 A, B = np.radians([10, 17])
 OBLIQUE = [np.cos(A), np.sin(A), 0, -np.sin(A) * np.cos(B), np.cos(A) * np.cos(B), np.sin(B)]
+PLACES = {  # how a series may lie: arguments of ``save``
+    "axial": {},
+    "from the head down": {"step": -5},
+    "oblique": {"axes": OBLIQUE},
+    "sagittal": {"axes": SAGITTAL, "step": 1},
+    "turned over": {"axes": [-1, 0, 0, 0, -1, 0]},
+    "without thickness": {"SliceThickness": None},
+}
 
 
 def save(folder, stored: np.ndarray, axes=AXIAL, step: float = 5, **changes) -> list:

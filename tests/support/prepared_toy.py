@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from tests.support import shared
-from tests.support.toy_pipeline import PROJECT, Repository
+from tests.support import shared, toy_pipeline
+from tests.support.toy_pipeline import Repository
 
 PIPELINE = """\
 stages:
@@ -68,14 +68,7 @@ def _make(home: Path) -> None:
         ".gitignore": "/.brainseg/\n",
         "models/.gitignore": "/weights\n/folder\n",
     }
-    for name, text in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    (folder / ".dvc").mkdir()
-    for name in ("config", ".gitignore"):
-        shutil.copy(PROJECT / ".dvc" / name, folder / ".dvc" / name)
-    repository = Repository(folder)
-    repository.git("init", "--quiet", "--initial-branch=main")
+    repository = toy_pipeline.write(folder, contents)
     repository.git("add", "--all")
     repository.git("commit", "--quiet", "--message", "toy")
     code, output = repository.dvc("repro", "brains", "split")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support import run_files, shared
@@ -94,13 +95,8 @@ def create(folder: Path) -> Repository:
     return Repository(folder)
 
 
-def _make(home: Path) -> None:
-    folder = home / "toy"
-    contents = {"dvc.yaml": PIPELINE, "stages/data.py": DATA, "stages/train.py": TRAIN, ".gitignore": "/.brainseg/\n"}
-    contents |= {
-        "params.yaml": "train:\n  epochs: 2\n  loss: dice\n",
-        "recipes/more.yaml": "train: {epochs: 3, loss: a b}\n",
-    }
+def write(folder: Path, contents: Mapping[str, str]) -> Repository:
+    """A new repository with these files and the settings of DVC that the project has; nothing is committed."""
     for name, text in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -109,6 +105,17 @@ def _make(home: Path) -> None:
         shutil.copy(PROJECT / ".dvc" / name, folder / ".dvc" / name)
     repository = Repository(folder)
     repository.git("init", "--quiet", "--initial-branch=main")
+    return repository
+
+
+def _make(home: Path) -> None:
+    folder = home / "toy"
+    contents = {"dvc.yaml": PIPELINE, "stages/data.py": DATA, "stages/train.py": TRAIN, ".gitignore": "/.brainseg/\n"}
+    contents |= {
+        "params.yaml": "train:\n  epochs: 2\n  loss: dice\n",
+        "recipes/more.yaml": "train: {epochs: 3, loss: a b}\n",
+    }
+    repository = write(folder, contents)
     code, output = repository.dvc("repro")
     assert code == 0, output
     repository.git("add", "--all")

@@ -10,6 +10,7 @@ import time
 import optuna
 import pandas as pd
 import pytest
+from filelock import FileLock
 from optuna.trial import TrialState
 
 from brainseg.data import dataset
@@ -53,7 +54,7 @@ def test_a_search_that_runs_already_is_not_started_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(tune.integrity, "check_git", lambda root: None)
     study = tune.plan(tmp_path / "space.yaml", 1, None, tmp_path)
     study.state.mkdir(parents=True)
-    with tune.FileLock(study.state / "lock"), pytest.raises(MachineError, match="is running already"):
+    with FileLock(study.state / "lock"), pytest.raises(MachineError, match="is running already"):
         tune.run(tmp_path / "space.yaml", Options(1, 1), root=tmp_path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import shared
-from tests.support.chromium import CHROMIUM, FLAGS, is_violation
+from tests.support.chromium import Windows, launch
 from tests.support.site import SECONDS, WEB, hosting
 from tools import build_site, copy_released
 
@@ -44,36 +44,25 @@ def site(files):
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="drives the page in a browser")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launch() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
 def opened(browser, site):
     """A function that opens the site in a new window, with its model. An error in the page fails the test."""
-    wrong: list[str] = []
-    contexts = []
+    windows = Windows(browser)
 
     def act(**settings):
-        settings = {"viewport": {"width": 1280, "height": 800}, "accept_downloads": True} | settings
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(SECONDS * 1000)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: is_violation(message.text) and wrong.append(message.text))
+        page = windows.open(SECONDS, **{"viewport": {"width": 1280, "height": 800}} | settings)
         page.goto(site)
         page.wait_for_selector("#model-state:has-text('Computed on this computer')")
         page.wait_for_selector("body[data-ready]")
         return page
 
     yield act
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    windows.close()
+    assert windows.wrong == []
 
 
 @pytest.fixture

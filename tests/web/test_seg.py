@@ -24,13 +24,8 @@ STORED = np.random.default_rng(0).integers(0, 4000, (9, 21, 23)).astype(np.uint1
 FACTS = {"model": {"weights_sha256": "ab" * 32}, "variant": "float32", "rule": {"threshold": 0.55, "min_component": 4}}
 PARAMETERS = {"weights_sha256": "ab" * 32, "variant": "float32", "threshold": "0.55", "min_component": "4"}
 SERIES = {
-    "axial": {},
+    **dicom_study.PLACES,
     "alone": {},
-    "from the head down": {"step": -5},
-    "oblique": {"axes": dicom_study.OBLIQUE},
-    "sagittal": {"axes": dicom_study.SAGITTAL, "step": 1},
-    "turned over": {"axes": [-1, 0, 0, 0, -1, 0]},
-    "without thickness": {"SliceThickness": None},
     "with a step": {"SpacingBetweenSlices": "5.0"},
     "with more of the study": {"StudyDescription": "head", "PatientAge": "031Y", "PatientWeight": "70.5"},
     "without most": {"PatientID": None, "PatientName": None, "StudyDate": None, "StudyTime": None, "SeriesNumber": None,

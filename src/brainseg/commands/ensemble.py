@@ -82,7 +82,7 @@ def predict(path: Path, data: Dataset) -> dict[str, np.ndarray]:
     found = {"model": model, "one_slice": model, "flair": data.images[rows][..., FLAIR]}
     if outliner.session.slices > 1:
         found["one_slice"] = np.concatenate([outliner.on_grid(data.images[row : row + 1]) for row in rows])
-    found["flair_only"] = _answer(outliner, data, dataset.FlairAlone(data.images), "FLAIR alone")
+    found["flair_only"] = _answer(outliner, data, dataset.Changed(data.images, dataset.repeat_flair), "FLAIR alone")
     if stripping.is_known(data, rows):
         found["stripped"] = _answer(outliner, data, stripping.StrippedImages(data), "without scalp")
     return found

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import numpy as np
 import pandas as pd
 
@@ -244,16 +243,13 @@ def _open_folder(out: Path) -> Iterator[None]:
     _check_out(out)
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(out / LOCK, timeout=0):
-            try:
-                yield
-            finally:
-                if is_new:
-                    _remove_if_empty(out)
-    except filelock.Timeout:
-        what = "is in use by another brainseg evaluate"
-        raise MachineError(out, what, "wait for it, or name another folder: -o DIR") from None
+    what = "is in use by another brainseg evaluate"
+    with files.hold(out / LOCK, MachineError(out, what, "wait for it, or name another folder: -o DIR")):
+        try:
+            yield
+        finally:
+            if is_new:
+                _remove_if_empty(out)
 
 
 def _remove_if_empty(out: Path) -> None:

@@ -1,6 +1,7 @@
 """The processed slices with their split: memory maps and a table, nothing is copied."""
 
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,29 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """An array (N, ...) or memory map whose parts are changed when they are read; indexed like it, of its shape."""
+
+    array: Any
+    change: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, places: Any) -> np.ndarray:
+        return self.change(self.array[places])
+
+
+def repeat_flair(images: np.ndarray) -> np.ndarray:
+    """Images (..., H, W, C) with FLAIR in every channel."""
+    return np.repeat(images[..., FLAIR, None], images.shape[-1], axis=-1)
+
+
+@dataclass(frozen=True)
 class LazyRows:
     """Some rows of an array (N, ...) or memory map, read when they are indexed; ``channel``: one of its last axis.
 
@@ -96,23 +120,6 @@ class LazyRows:
     def __getitem__(self, places: Any) -> np.ndarray:
         found = self.array[self.rows[places]]
         return found if self.channel is None else found[..., self.channel]
-
-
-@dataclass(frozen=True)
-class FlairAlone:
-    """Images (N, H, W, 3) with FLAIR in every channel; indexed by rows, like the array that they come from."""
-
-    images: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.images.shape
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return np.repeat(self.images[rows][..., FLAIR, None], self.images.shape[-1], axis=-1)
 
 
 def stack_channels(images: np.ndarray, windows: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ CALIBRATION_BINS = 10
 MEANS, BEFORE = ("mean_probability", "observed_frequency"), "_before"  # columns of calibration.csv, and their end
 SIZES = ("small", "medium", "large")
 LESS_INPUT = ("flair_only", "stripped")  # probabilities of the same model given less; columns of patients' Dice
-Array = np.ndarray | Any  # or what is indexed like one: dataset.LazyRows, temperature.Calibrated
+Array = np.ndarray | Any  # or what is indexed like one: dataset.LazyRows, dataset.Changed
 Summarise = Callable[[pd.Series, pd.Series], dict[str, Any]]  # values, patients -> the fields of results.Mean
 
 

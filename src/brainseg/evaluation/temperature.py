@@ -1,11 +1,12 @@
 """The temperature that calibrates a model's probabilities: the one under which validation masks are most likely."""
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import optimize
 
+from brainseg.data.dataset import Changed
 from brainseg.inference import probabilities
 
 LEAST, MOST = 0.25, 8.0
@@ -37,26 +38,12 @@ def fit(joint: np.ndarray) -> float:
     return round(float(np.exp(best.x)), DECIMALS)
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """An array (n, H, W) of probabilities in 255ths whose parts are calibrated when they are read."""
-
-    array: Any
-    temperature: float
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __getitem__(self, places: Any) -> np.ndarray:
-        return probabilities.calibrate(self.array[places], self.temperature)
-
-
 def apply(arrays: dict[str, Any], temperature: float) -> dict[str, Any]:
-    """The arrays of ``evaluate.evaluate`` with calibrated probabilities; ``flair`` holds intensities and stays."""
+    """The arrays of ``evaluate.evaluate`` with probabilities that are calibrated when they are read.
+
+    ``flair`` holds intensities and stays.
+    """
     if temperature == NONE:
         return arrays
-    return {name: array if name == "flair" else Calibrated(array, temperature) for name, array in arrays.items()}
+    calibrate = partial(probabilities.calibrate, temperature=temperature)
+    return {name: array if name == "flair" else Changed(array, calibrate) for name, array in arrays.items()}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from brainseg import config, files, hardware
 from brainseg.data import csv_tables, splitting
@@ -69,15 +68,12 @@ def run(
     places.check(place, params)
     state = root / STATE
     state.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(state / "lock", timeout=0):
-            local.end_leftovers(root.resolve(), NAMES)
-            repro.clean_up(root)
-            prepare(root)
-            return _run(choose(plan(overrides, root), only), params, place, root, folder, only is None, quiet)
-    except Timeout:
-        fix = "wait for it, or stop it with Ctrl-C; the folds that it has finished are kept"
-        raise MachineError("the cross-validation", "is running already in this project", fix) from None
+    fix = "wait for it, or stop it with Ctrl-C; the folds that it has finished are kept"
+    with files.hold(state / "lock", MachineError("the cross-validation", "is running already in this project", fix)):
+        local.end_leftovers(root.resolve(), NAMES)
+        repro.clean_up(root)
+        prepare(root)
+        return _run(choose(plan(overrides, root), only), params, place, root, folder, only is None, quiet)
 
 
 def _run(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from brainseg import files
 from brainseg.data.brains import stripping
-from brainseg.data.dataset import Dataset, FlairAlone, LazyRows, stack_channels
+from brainseg.data.dataset import Changed, Dataset, LazyRows, repeat_flair, stack_channels
 from brainseg.errors import RunError
 from brainseg.inference import probabilities
 from brainseg.io.sequences import FLAIR
@@ -70,7 +70,7 @@ def predict_for_evaluation(
     arrays = {
         "model": model,
         "one_slice": one_slice,
-        "flair_only": predict(FlairAlone(data.images), "FLAIR alone"),
+        "flair_only": predict(Changed(data.images, repeat_flair), "FLAIR alone"),
         "flair": LazyRows(data.images, rows, FLAIR),
     }
     if stripping.is_known(data, rows):

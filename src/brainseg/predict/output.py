@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import filelock
-
 from brainseg import files
 from brainseg.errors import DataError, MachineError, RunError
 from brainseg.inference.answers import lesions
@@ -279,12 +277,9 @@ def open_folder(home: Path) -> Iterator[ResultFolder]:
         others = [path for path in home.iterdir() if path.name != LOCK and not files.is_temporary(path.name, JOURNAL)]
         if others and not (home / JOURNAL).is_file():
             raise DataError(home, "holds other things, which would be mixed with the results", "name a new one: -o DIR")
-        with filelock.FileLock(home / LOCK, timeout=0):
+        what = "is in use by another brainseg predict"
+        with files.hold(home / LOCK, RunError(home, what, "wait for it, or name another folder: -o DIR")):
             yield ResultFolder(home)
-    except filelock.Timeout:
-        raise RunError(
-            home, "is in use by another brainseg predict", "wait for it, or name another folder: -o DIR"
-        ) from None
     except PermissionError as error:
         raise MachineError(error.filename or home, "cannot be written to", "check its permissions") from None
 

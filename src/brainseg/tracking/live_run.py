@@ -106,8 +106,8 @@ class LiveRun:
             store = run_store.RunStore()
             if self._run is None:
                 self._run = self._open(store)
-            rows = ({**row} for row in epochs)
-            store.log_epochs(self._run, {int(row.pop("epoch")): row for row in rows})
+            rows = {row["epoch"]: {name: row[name] for name in row.keys() - {"epoch"}} for row in epochs}
+            store.log_epochs(self._run, rows)
 
     def _open(self, store: run_store.RunStore) -> str:
         """The run of this attempt that did not end, else a new one, with parameters and data."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from brainseg import files
 from brainseg.errors import IntegrityError, MachineError
@@ -85,11 +84,9 @@ def lock(directory: Path) -> Iterator[None]:
         MachineError: another process holds the lock.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(directory / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise MachineError(directory, "another process is training this model", "wait for it, or stop it") from None
+    busy = MachineError(directory, "another process is training this model", "wait for it, or stop it")
+    with files.hold(directory / "lock", busy):
+        yield
 
 
 def save(directory: Path, training_key: str, checkpoint: Checkpoint) -> Path:

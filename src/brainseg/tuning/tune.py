@@ -5,9 +5,8 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from brainseg import config
+from brainseg import config, files
 from brainseg.errors import DataError, MachineError
 from brainseg.experiments import cross_validation, integrity, repro
 from brainseg.experiments.running import places
@@ -45,15 +44,12 @@ def run(
     searched, study = space.read(path, root), plan(path, inner_folds, name, root)
     places.check(place, config.merge(search.read_params(study), searched.fixed))
     study.state.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(study.state / "lock", timeout=0):
-            trials.end_leftovers(study)
-            repro.clean_up(root)
-            cross_validation.prepare(root)  # so that trials find the data in DVC's cache
-            return _run(study, searched, options, place, repeats, verdict=verdict, quiet=quiet)
-    except Timeout:
-        what = "is running already"
-        raise MachineError(study.name, what, "wait for it, or search under another name: --name") from None
+    fix = "wait for it, or search under another name: --name"
+    with files.hold(study.state / "lock", MachineError(study.name, "is running already", fix)):
+        trials.end_leftovers(study)
+        repro.clean_up(root)
+        cross_validation.prepare(root)  # so that trials find the data in DVC's cache
+        return _run(study, searched, options, place, repeats, verdict=verdict, quiet=quiet)
 
 
 def _run(

@@ -68,19 +68,11 @@ def highdicom_points(seg: pydicom.Dataset) -> np.ndarray:
     return volume.map_indices_to_reference(np.argwhere(volume.array))
 
 
-PLACES = {
-    "axial": {},
-    "from the head down": {"step": -5},
-    "oblique": {"axes": dicom_study.OBLIQUE},
-    "sagittal": {"axes": dicom_study.SAGITTAL, "step": 1},
-    "turned over": {"axes": [-1, 0, 0, 0, -1, 0]},
-    "without thickness": {"SliceThickness": None},
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", dicom_study.PLACES)
 def test_the_seg_is_the_nifti_mask_in_the_patients_space(place, tmp_path):
-    case, mask = read(tmp_path, np.random.default_rng(0).integers(0, 4000, (9, 20, 24), np.uint16), **PLACES[place])
+    case, mask = read(
+        tmp_path, np.random.default_rng(0).integers(0, 4000, (9, 20, 24), np.uint16), **dicom_study.PLACES[place]
+    )
     nifti.write(tmp_path / "mask.nii.gz", mask, case.volume.geometry)
     seg = encode(mask, case)
     points = nifti_points(tmp_path / "mask.nii.gz")
