@@ -26,18 +26,21 @@ def to_255ths(probability: np.ndarray, places: np.ndarray, name: Callable[[int],
     return levels.astype(np.uint8)
 
 
-def calibrate(levels: np.ndarray, temperature: float) -> np.ndarray:
-    """Temperature scaling (Guo et al., 2017, arXiv:1706.04599): ``sigmoid(logit(p) / temperature)``.
+def calibrate(levels: np.ndarray, temperature: float, bias: float = 0.0) -> np.ndarray:
+    """Platt scaling (Platt, 1999): ``sigmoid(logit(p) / temperature + bias)``.
+
+    Without a bias it is temperature scaling (Guo et al., 2017, arXiv:1706.04599), under which 0.5 stays 0.5.
 
     Args:
         levels: probabilities in 255ths, uint8, of any shape. 0, which nearly all of a picture is, stays 0.
         temperature: above 1 for a network that is too sure; 1 changes nothing.
+        bias: below 0 for a network that sees tumour too often, in logits; 0 changes nothing.
 
     Returns:
-        The same in 255ths, uint8. 0.5 stays 0.5, and no pixel changes places with another.
+        The same in 255ths, uint8. No pixel changes places with another.
     """
-    if temperature == 1:
+    if temperature == 1 and bias == 0:
         return levels
     odds = np.clip(np.arange(1, 256), None, 254.5) / 255  # at 255 of 255 nothing but certainty would be left
-    scaled = 1 / (1 + (1 / odds - 1) ** (1 / temperature))
+    scaled = 1 / (1 + (1 / odds - 1) ** (1 / temperature) * np.exp(-bias))
     return np.concatenate([[0], np.rint(255 * scaled)]).astype(np.uint8)[levels]
