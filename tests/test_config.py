@@ -128,7 +128,7 @@ LATER = {
     "split": {"inner_folds", "inner_fold"},
     "train": {"devices", "sampling", "subset"},
     "augmentation": {"lesion_mix", "scalp_dropout"},
-    "evaluate": {"temperature"},
+    "evaluate": {"temperature", "bias"},
 }
 
 

@@ -13,6 +13,7 @@ from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation.results import CrossValidationSummary
 from brainseg.experiments import demo, revision
 from brainseg.inference.outlining import Outliner
+from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import ExportedManifest
 from tests.support import onnx_toy, run_files, scored_cohort, scored_folds
 from tests.support.cohort import write_cohort
@@ -48,9 +49,9 @@ def test_an_ensemble_is_a_model_like_any_other(project):
     report = json.loads((project / "out/evaluation.json").read_text())
     assert outliner.facts["evaluation"] == report and len(outliner.facts["model"]["parts"]) == 2
     assert outliner.rule.threshold == report["protocol"]["threshold"] and outliner.mirror
-    assert outliner.temperature == report["protocol"]["temperature"]
+    assert outliner.calibration == (report["protocol"]["temperature"], report["protocol"]["bias"])
     images = np.load("data/processed/images.npy")[:4]
-    outliner.temperature = 1
+    outliner.calibration = Calibration()
     expected = np.rint(images[..., :2].mean(axis=-1))
     assert np.abs(outliner.on_grid(images).astype(int) - expected).max() <= 1
     alone = report["test"]["alone"]

@@ -22,6 +22,7 @@ from brainseg.evaluation import evaluate
 from brainseg.experiments import comparison, demo, revision
 from brainseg.inference import postprocessing, probabilities
 from brainseg.inference.postprocessing import Rule
+from brainseg.inference.probabilities import Calibration
 from brainseg.io.sequences import FLAIR
 from brainseg.models import backend, manifest, networks, prediction
 from tests.support import phantom_examples
@@ -251,10 +252,11 @@ def test_its_masks_by_themselves_have_the_same_numbers(project, trained):
     folder, data, found = trained
     expected = read(folder / "metrics")
     rule = Rule(expected["protocol"]["threshold"], expected["protocol"]["postprocessing"]["min_component"])
+    calibration = Calibration(expected["protocol"]["temperature"], expected["protocol"]["bias"])
     masks = {}
     for _, rows in data.slices[data.slices["subset"] == "test"].groupby("patient"):
         places = np.searchsorted(found.rows, rows.index)
-        values = probabilities.calibrate(found.arrays["model"][places], expected["protocol"]["temperature"])
+        values = probabilities.calibrate(found.arrays["model"][places], calibration)
         masks |= dict(zip(rows.index, postprocessing.binarise(values, rule), strict=True))
     assert any(mask.any() for mask in masks.values())
     unpack(data, project / "own", "test", masks)
@@ -464,10 +466,10 @@ def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_pat
     demo.override(project / "params.yaml", {"evaluate": {"tta": False}})
     with pytest.raises(IntegrityError, match="chosen with averaging: mirrored left to right"):
         external.run(*arguments)
-    demo.override(project / "params.yaml", {"evaluate": {"temperature": 2, "threshold": 0.25, "min_component": 3}})
+    demo.override(project / "params.yaml", {"evaluate": {"temperature": 2, "bias": -0.5, "threshold": 0.25, "min_component": 3}})
     external.run(*arguments)
     found = read(project / "out")
-    assert found["protocol"]["temperature"] == 2 and found["protocol"]["threshold"] == 0.25
+    assert [found["protocol"][name] for name in ("temperature", "bias", "threshold")] == [2, -0.5, 0.25]
     assert found["protocol"]["postprocessing"] == {"min_component": 3}
     demo.override(project / "params.yaml", {"evaluate": EVALUATE | {"tta": True}})
     (project / "models/evaluation.json").write_text(json.dumps(read(folder / "metrics")))

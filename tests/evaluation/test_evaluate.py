@@ -18,7 +18,8 @@ from tests.support.scored_cohort import EMPTY, ROW, SQUARE, VAL, A, B, C, Patien
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/schemas/evaluation.json").read_text(encoding="utf-8"))
 FILES = {
-    "calibration.csv", "evaluation.json", "per_patient.csv", "per_slice.csv", "summary.json", "threshold_curve.csv",
+    "calibration.csv", "evaluation.json", "per_patient.csv", "per_slice.csv", "probability_counts.csv", "summary.json",
+    "threshold_curve.csv",
 }  # fmt: skip
 NAN = float("nan")
 
@@ -136,7 +137,7 @@ def test_protocol_says_how_the_masks_were_made():
     assert (found.threshold, found.postprocessing.min_component) == (0.37, 3)
     assert "undefined (null)" in found.empty_rule
     assert [*found.model_dump(exclude_unset=True)] == [
-        "source", "unit", "grid", "patients", "slices", "temperature", "threshold", "postprocessing", "tta",
+        "source", "unit", "grid", "patients", "slices", "temperature", "bias", "threshold", "postprocessing", "tta",
         "empty_rule", "marks",
     ]  # fmt: skip
 
@@ -297,20 +298,20 @@ def test_threshold_curve_is_of_validation():
     assert curve.loc[0.8].tolist() == pytest.approx([0, 0, NAN, 0, 0], nan_ok=True)
 
 
-def test_a_temperature_that_is_chosen_on_validation_calibrates_all_but_flair():
+def test_a_calibration_that_is_chosen_on_validation_calibrates_all_but_flair():
     """Of the 8 validation pixels at 200 of 255 half are no tumour; the others, at 20, are none."""
     half = [*SQUARE, *[(y, x) for y in range(5) for x in range(5) if (y, x) not in SQUARE][:4]]
     val = Patient("V", "val", [Slice(SQUARE, half), EMPTY])
-    result = result_of([val, A, B], temperature="auto")
-    heat = result.report.protocol.temperature
-    assert heat != 1
-    calibrated = probabilities.calibrate(np.array([20, 200], np.uint8), heat) / 255
+    result = result_of([val, A, B], temperature="auto", bias="auto")
+    chosen = results.calibration_of(result.report.protocol)
+    assert chosen.temperature != 1 and chosen.bias != 0
+    calibrated = probabilities.calibrate(np.array([20, 200], np.uint8), chosen) / 255
     assert result.calibration["mean_probability"].dropna().tolist() == pytest.approx(calibrated)
     assert result.calibration["mean_probability_before"].dropna().tolist() == pytest.approx([20 / 255, 200 / 255])
     error = result.report.test.calibration
     assert error.ece_before is not None and error.ece != error.ece_before
     plain = result_of([val, A, B])
-    assert plain.report.protocol.temperature == 1 and plain.report.test.calibration.ece == error.ece_before
+    assert results.calibration_of(plain.report.protocol) == (1, 0) and plain.report.test.calibration.ece == error.ece_before
     assert plain.report.test.calibration.ece_before is None and "count_before" not in plain.calibration
     assert plain.report.test.keras == result.report.test.keras
     assert result.report.baselines == plain.report.baselines

@@ -93,6 +93,7 @@ TARGETS = (
     Target("training.csv", "metrics/training.csv", (stage("render"), TRACK, VERIFY)),
     Target("threshold_curve.csv", "metrics/threshold_curve.csv", (stage("render"), VERIFY)),
     Target("calibration.csv", "metrics/calibration.csv", (stage("render"), VERIFY)),
+    Target("probability_counts.csv", "metrics/probability_counts.csv", (VERIFY,)),
     Target("cross-validation's summary.json", f"{FOLDS}/summary.json", (CARD, TRACK, COMPARE_FOLDS)),
     Target("cross-validation's per_patient.csv", f"{FOLDS}/per_patient.csv", (TRACK, COMPARE_FOLDS)),
     Target("object of the cache", ".dvc/cache/files/md5/*/*", (VERIFY,)),

@@ -18,7 +18,7 @@ from brainseg.io.sequences import FLAIR
 
 PROCESSED = Path("data/processed")
 LESS = ("one_slice", "flair_only", "stripped")  # arrays that are stored beside those of the whole input
-CHOSEN = {"weights_sha256", "temperature", "threshold", "postprocessing", "empty_rule"}  # not those of a member
+CHOSEN = {"weights_sha256", "temperature", "bias", "threshold", "postprocessing", "empty_rule"}  # not those of a member
 
 
 class Prepared(NamedTuple):
@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
 def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     """Write per_patient.csv and summary.json of the mean of several cross-validations into ``out``.
 
-    In each fold the probabilities of all are averaged, and temperature, threshold and smallest component are chosen on
+    In each fold the probabilities of all are averaged, and calibration, threshold and smallest component are chosen on
     its validation patients.
 
     Args:
@@ -83,7 +83,8 @@ def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> F
     told = {**recipes[0], "ensemble": {"members": list(members), "params": recipes}}
     fold = Fold(number, " + ".join(members), {"split": {}})
     return FoldScores(
-        fold, patients, validated, slices, result.calibration, result.report, told, revision.sources(first)
+        fold, patients, validated, slices, result.calibration, result.probability_counts, result.report, told,
+        revision.sources(first),
     )
 
 

@@ -18,10 +18,11 @@ from brainseg.data import archive, dataset, fingerprints
 from brainseg.data.external_data import ExternalInputs, prepare_arrays
 from brainseg.data.inputs import verify
 from brainseg.errors import DataError, IntegrityError, MachineError
-from brainseg.evaluation import evaluate, results, scoring, tables, temperature
+from brainseg.evaluation import calibration, evaluate, results, scoring, tables
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation
 from brainseg.inference import plausibility
 from brainseg.inference.postprocessing import Rule
+from brainseg.inference.probabilities import Calibration
 from brainseg.io.sequences import FLAIR
 from brainseg.models import manifest
 from brainseg.models.manifest import Manifest
@@ -37,14 +38,14 @@ EVALUATION = Path("metrics/evaluation.json")  # beside the folder of the model; 
 class EvaluatedModel(NamedTuple):
     """A manifest, its weights, the rule that was chosen for them, and that of the FLAIR baseline if it is known.
 
-    ``temperature``: of the probabilities, see ``probabilities.calibrate``.
+    ``calibration``: of the probabilities.
     """
 
     manifest: Manifest
     weights: Path
     rule: Rule
     bright: Rule | None
-    temperature: float
+    calibration: Calibration
 
 
 class ExternalScores(NamedTuple):
@@ -84,7 +85,7 @@ def _run(inputs: ExternalInputs, model: Path, out: Path, params: config.Params) 
             arrays = {"model": np.uint8(255) * ready.masks, "flair": data.images[..., FLAIR]}
             rule, facts = MASK_RULE, None
         protocol = _describe_protocol(inputs, data, facts, params.evaluate.tta)
-        protocol |= {"temperature": ours.temperature} if ours else {}
+        protocol |= ours.calibration._asdict() if ours else {}
         scored = score(data, arrays, rule, ours.bright if ours else None, params.evaluate, protocol)
         (out / "report.html").unlink(missing_ok=True)  # written last: if it exists, all files are of one run
         _write(scored, out)
@@ -102,15 +103,15 @@ def score(
 
     Args:
         arrays: as for evaluate.evaluate; for given masks (0 and 255) only ``model`` and ``flair``.
-        protocol: see evaluate.describe_protocol; its temperature calibrates the probabilities.
+        protocol: see evaluate.describe_protocol; its temperature and bias calibrate the probabilities.
     """
-    before, chosen = arrays["model"], protocol.get("temperature", temperature.NONE)
-    arrays = temperature.apply(arrays, chosen)
+    before, chosen = arrays["model"], Calibration(protocol.get("temperature", 1.0), protocol.get("bias", 0.0))
+    arrays = calibration.apply(arrays, chosen)
     cohort, measure = scoring.Cohort(data.slices, data.masks), evaluate.choose_measure(data.slices, params)
     table = scoring.per_slice(cohort, arrays["model"], rule, measure.tolerance, measure.unit, "score")
     bins = None
     if "flair_only" in arrays:
-        bins = scoring.calibration(cohort, arrays["model"], None if chosen == temperature.NONE else before)
+        bins = evaluate.calibrated_bins(scoring.histogram(cohort, before, "calibration"), chosen)
     patients = scoring.add_less_input(scoring.per_patient(table), cohort, arrays, rule)
     found = {
         "protocol": evaluate.describe_protocol(protocol, rule),
@@ -123,10 +124,10 @@ def score(
 
 
 def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
-    """Read a model with its temperature and its rule.
+    """Read a model with its calibration and its rule.
 
-    Threshold and smallest component are those of ``evaluate`` in params.yaml if it fixes both; then its temperature
-    counts too, unless it is ``auto``. All others are those that were chosen on validation.
+    Threshold and smallest component are those of ``evaluate`` in params.yaml if it fixes both; then its calibration
+    counts too, unless some of it is ``auto``. All others are those that were chosen on validation.
 
     Raises:
         DataError: ``home`` is no folder.
@@ -138,25 +139,27 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     rule = None
     if params.threshold != "auto" and params.min_component != "auto":
         rule = Rule(evaluate.round_threshold(params.threshold), params.min_component)
-    is_given = rule is not None and params.temperature != "auto"
-    used = [] if is_given or own.exists() else [str(EVALUATION)]
+    given = None
+    if rule and params.temperature != "auto" and params.bias != "auto":
+        given = Calibration(params.temperature, params.bias)
+    used = [] if given or own.exists() else [str(EVALUATION)]
     # Of a project; a folder of another kind has no dvc.lock beside it.
     verify([f"{place.name}/unet.json", f"{place.name}/unet.weights.h5", *used], place.parent)
     model, weights = manifest.read(home / "unet.json"), home / "unet.weights.h5"
     manifest.check(model, weights)
-    if rule and params.temperature != "auto":
-        return EvaluatedModel(model, weights, rule, None, params.temperature)
+    if rule and given:
+        return EvaluatedModel(model, weights, rule, None, given)
     found = _read_evaluation(own if own.exists() else place.parent / EVALUATION, model, params.tta)
     bright = None if rule else results.rule_of(found.baselines.flair_threshold)
     chosen = rule or results.rule_of(found.protocol)
-    return EvaluatedModel(model, weights, chosen, bright, found.protocol.temperature)
+    return EvaluatedModel(model, weights, chosen, bright, results.calibration_of(found.protocol))
 
 
 def _read_evaluation(path: Path, model: Manifest, mirror: bool) -> Evaluation:
     """The model's evaluation.json, which has what was chosen on validation."""
     fix = (
-        f"put the model's own beside its weights ({path.name}), or set evaluate.temperature, evaluate.threshold and "
-        "evaluate.min_component in params.yaml"
+        f"put the model's own beside its weights ({path.name}), or set evaluate.temperature, evaluate.bias, "
+        "evaluate.threshold and evaluate.min_component in params.yaml"
     )
     try:
         found = Evaluation.model_validate_json(path.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from brainseg import config, files
 from brainseg.commands import ensemble as runs
 from brainseg.data import csv_tables
 from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
-from brainseg.evaluation import results
+from brainseg.evaluation import calibration, evaluate, results
 from brainseg.evaluation.results import CrossValidationSummary
 from brainseg.experiments import repro
 from brainseg.export import volume_interval
@@ -59,7 +59,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     return (
         f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; threshold "
         f"{rule['threshold']:g}, smallest component {rule['min_component']} voxels, temperature "
-        f"{rule['temperature']:g}; its recipe out of fold: volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
+        f"{rule['temperature']:g}, bias {rule['bias']:g}; its recipe out of fold: volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
     )
 
 
@@ -92,6 +92,9 @@ def check(
     if len(recipes) != len(names):
         what = f"has the numbers of {len(recipes)} networks, {len(names)} are to be released"
         raise DataError(numbers, what, "name one run for each member, in their order")
+    if summary.calibration is None:
+        what = "does not say how probabilities are calibrated, as earlier versions wrote it, or of one fold"
+        raise DataError(numbers, what, "cross-validate again (folds that are there are not trained again)")
     problems = []
     for name, model, recipe in zip(names, models, recipes, strict=True):
         if TRAINED_ON_ALL not in model.protocol.marks:
@@ -164,11 +167,13 @@ def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: 
         "slices": {"train": summary.protocol.slices, "val": 0, "test": summary.protocol.slices},
     }
     protocol = model.protocol.model_copy(update={**counts, "marks": marks})
+    found = results.calibration_of(summary.calibration)
+    thresholds = [calibration.move(fold.threshold, results.calibration_of(fold), found) for fold in folds]
     rule = {
-        "threshold": round(statistics.median(fold.threshold for fold in folds), 6),
+        "threshold": evaluate.round_threshold(statistics.median(thresholds)),
         "min_component": round(statistics.median(fold.min_component for fold in folds)),
         "mirror": summary.protocol.tta != "none",
-        "temperature": round(statistics.median(fold.temperature for fold in folds), 6),
+        **found._asdict(),
     }
     return {
         "format": onnx_session.FORMAT,
@@ -178,6 +183,17 @@ def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: 
         "rule": rule,
         "evaluation": {
             "protocol": summary.protocol.model_dump(exclude_unset=True) | {"marks": marks},
-            "test": summary.test.model_dump(exclude_unset=True),
+            "test": summary.test.model_dump(exclude_unset=True) | {"calibration": describe_errors(summary)},
         },
+    }
+
+
+def describe_errors(summary: CrossValidationSummary) -> dict[str, float | None]:
+    """Calibration errors of the released probabilities, by folds that are calibrated by the others; and before."""
+    errors, own = summary.calibration, summary.test.calibration
+    return {
+        "ece": errors.ece,
+        "ece_from_tenth": errors.ece_from_tenth,
+        "ece_before": own.ece if own.ece_before is None else own.ece_before,
+        "ece_from_tenth_before": own.ece_from_tenth if own.ece_from_tenth_before is None else own.ece_from_tenth_before,
     }

@@ -16,12 +16,13 @@ import pandas as pd
 from brainseg import files
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
-from brainseg.evaluation import bootstrap, metrics, results, scoring, tables, temperature, threshold_search
+from brainseg.evaluation import bootstrap, calibration, metrics, results, scoring, tables, threshold_search
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation, Mean, Summary
 from brainseg.evaluation.scoring import Array, Cohort
 from brainseg.evaluation.threshold_search import THRESHOLDS, Search
 from brainseg.inference import postprocessing
 from brainseg.inference.postprocessing import Rule
+from brainseg.inference.probabilities import Calibration
 from brainseg.io import spacing
 
 EMPTY_RULE = (
@@ -31,7 +32,10 @@ DECIMALS = 6  # of every float in the report
 
 
 class Result(NamedTuple):
-    """The files that ``write`` puts into metrics/: two JSON files and four tables with these names."""
+    """The files that ``write`` puts into metrics/: two JSON files and five tables with these names.
+
+    probability_counts: test pixels without and with tumour, for each of the network's own probabilities in 255ths.
+    """
 
     report: Evaluation
     summary: Summary
@@ -39,6 +43,7 @@ class Result(NamedTuple):
     per_slice: pd.DataFrame
     threshold_curve: pd.DataFrame
     calibration: pd.DataFrame
+    probability_counts: pd.DataFrame
 
 
 def evaluate(
@@ -48,7 +53,7 @@ def evaluate(
     params: Evaluate,
     protocol: dict[str, Any],
 ) -> Result:
-    """Choose temperature and rule on validation; score validation, test and the baselines.
+    """Choose calibration and rule on validation; score validation, test and the baselines.
 
     Args:
         cases: one row per slice, aligned with the arrays: row, patient, institution, subset (val | test),
@@ -57,7 +62,7 @@ def evaluate(
         probabilities: arrays (n, H, W) uint8, round(255 p): ``model``; ``one_slice``, the model given no neighbours;
             ``flair_only``, given FLAIR in all channels; ``flair``, the FLAIR channel; ``stripped``, the model given
             images without scalp, if their brains are known.
-        protocol: the fields of EvaluationProtocol without temperature, threshold, postprocessing and empty_rule.
+        protocol: the fields of EvaluationProtocol without those of calibration and rule, and empty_rule.
 
     Raises:
         DataError: no slices in validation or test. IntegrityError: arrays that do not fit the rows.
@@ -66,10 +71,9 @@ def evaluate(
     cases, model = cases.reset_index(drop=True), probabilities["model"]
     cohorts = {subset: Cohort(cases[cases.subset == subset], masks) for subset in ("val", "test")}
     measure = choose_measure(cases, params)
-    chosen = params.temperature
-    if chosen == "auto":
-        chosen = temperature.fit(_histogram(cohorts["val"], model))
-    probabilities = temperature.apply(probabilities, chosen)
+    joints = {subset: scoring.histogram(cohort, model, "calibration") for subset, cohort in cohorts.items()}
+    chosen = calibration.fit(joints["val"], params.temperature, params.bias)
+    probabilities = calibration.apply(probabilities, chosen)
     threshold = None if params.threshold == "auto" else round_threshold(params.threshold)
     size = None if params.min_component == "auto" else params.min_component
     searched = _search(cohorts["val"], probabilities["model"], threshold, size)
@@ -80,16 +84,14 @@ def evaluate(
         slices[subset] = scoring.per_slice(
             cohort, probabilities["model"], rule, measure.tolerance, measure.unit, subset
         )
-        bins[subset] = scoring.calibration(
-            cohort, probabilities["model"], None if chosen == temperature.NONE else model
-        )
+        bins[subset] = calibrated_bins(joints[subset], chosen)
         patients[subset] = scoring.add_less_input(scoring.per_patient(slices[subset]), cohort, probabilities, rule)
         both = slices[subset], patients[subset]
         parts[subset] = scoring.score(cohort, *both, probabilities, model, rule, measure, bins[subset], cases)
     found = _search(cohorts["val"], probabilities["flair"], None, None)
     bright = threshold_search.choose(found, threshold_search.best_threshold(found))
     report = {
-        "protocol": describe_protocol({**protocol, "temperature": chosen}, rule),
+        "protocol": describe_protocol({**protocol, **chosen._asdict()}, rule),
         **parts,
         "baselines": scoring.score_baselines(cohorts["test"], probabilities["flair"], bright, measure),
     }
@@ -97,7 +99,14 @@ def evaluate(
     all_patients = pd.concat(patients.values(), ignore_index=True)
     rows = pd.concat(slices.values(), ignore_index=True)
     evaluation = Evaluation.model_validate(round_floats(report))
-    return Result(evaluation, _summarise(evaluation), all_patients, rows, curve, bins["test"])
+    return Result(evaluation, _summarise(evaluation), all_patients, rows, curve, bins["test"], tables.count_probabilities(joints["test"]))
+
+
+def calibrated_bins(joint: np.ndarray, chosen: Calibration) -> pd.DataFrame:
+    """The table of ``scoring.calibration`` for the network's own probabilities, before and after they are calibrated."""
+    if chosen == calibration.NONE:
+        return scoring.calibration(joint)
+    return scoring.calibration(calibration.apply_to_counts(joint, chosen), joint)
 
 
 def choose_measure(cases: pd.DataFrame, params: Evaluate) -> scoring.Measure:
@@ -108,10 +117,10 @@ def choose_measure(cases: pd.DataFrame, params: Evaluate) -> scoring.Measure:
 
 
 def write(result: Result, metrics_dir: Path) -> str:
-    """Write evaluation.json, summary.json and the four tables, each whole or not at all; return the closing line."""
+    """Write evaluation.json, summary.json and the five tables, each whole or not at all; return the closing line."""
     for name, content in (("evaluation", result.report), ("summary", result.summary)):
         files.write_text(metrics_dir / f"{name}.json", results.text(content))
-    for name in ("per_patient", "per_slice", "threshold_curve", "calibration"):
+    for name in ("per_patient", "per_slice", "threshold_curve", "calibration", "probability_counts"):
         text = tables.to_text(getattr(result, name))
         files.write_text(metrics_dir / f"{name}.csv", text)
     dice = result.report.test.volume.dice
@@ -173,11 +182,6 @@ def round_threshold(threshold: float) -> float:
     """Round as the report does, but never to 0 or 1: the threshold in the report must be the one that is used."""
     least = 10**-DECIMALS
     return round(min(max(threshold, least), 1 - least), DECIMALS)
-
-
-def _histogram(cohort: Cohort, probability: Array) -> np.ndarray:
-    volumes = cohort.patients(probability, "temperature")
-    return np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
 
 
 def _curve(found: Search, rule: Rule, test: Cohort, probability: Array) -> pd.DataFrame:

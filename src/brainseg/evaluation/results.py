@@ -7,13 +7,14 @@ A model's fields stand in the order of the file's keys. A key that a file may la
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
 from brainseg.config import ParamsBlock, reason
 from brainseg.errors import DataError, IntegrityError, guard
 from brainseg.inference.postprocessing import Rule
+from brainseg.inference.probabilities import Calibration
 
 Count = Annotated[int, Field(ge=0)]
 Least = Annotated[float, Field(ge=0)] | None  # 0 or more; None: undefined
@@ -122,7 +123,7 @@ class SizeGroupDice(ParamsBlock):
 class CalibrationError(ParamsBlock):
     """Expected calibration error of all pixels, and of those given a probability of at least a tenth.
 
-    before: of the network's own probabilities, which no temperature has changed.
+    before: of the network's own probabilities, which nothing has calibrated.
     """
 
     ece: Share
@@ -201,6 +202,7 @@ class EvaluationProtocol(ParamsBlock):
     slices: dict[str, Count]
     weights_sha256: Digest | None = None
     temperature: Temperature = 1.0
+    bias: float = 0.0
     threshold: Threshold
     postprocessing: Postprocessing
     tta: Mirroring
@@ -275,10 +277,23 @@ class FoldSummary(ParamsBlock):
     institutions: list[str]
     patients: dict[str, Count]
     temperature: Temperature = 1.0
+    bias: float = 0.0
     threshold: Threshold
     min_component: Count
     volume_dice: MeanShare
     val_volume_dice_mean: Share
+
+
+class CalibrationOfFolds(ParamsBlock):
+    """Platt scaling fitted to the patients of all folds, and the errors that remain if each fold has that of the others.
+
+    For a network of all patients, which has none left to be calibrated by.
+    """
+
+    temperature: Temperature
+    bias: float
+    ece: Share
+    ece_from_tenth: Share
 
 
 class MadeFrom(ParamsBlock):
@@ -297,6 +312,7 @@ class CrossValidationSummary(ParamsBlock):
 
     protocol: CrossValidationProtocol
     test: NetworkScores
+    calibration: CalibrationOfFolds | None = None
     folds: list[FoldSummary]
     params: dict[str, Any]
     overrides: dict[str, Any]
@@ -309,6 +325,18 @@ class CrossValidationSummary(ParamsBlock):
 def rule_of(block: EvaluationProtocol | FlairBaseline) -> Rule:
     """The rule that turned probabilities into the masks that were scored."""
     return Rule(block.threshold, block.postprocessing.min_component)
+
+
+class Calibrated(Protocol):
+    """What has a calibration."""
+
+    temperature: float
+    bias: float
+
+
+def calibration_of(block: Calibrated) -> Calibration:
+    """What calibrated the probabilities to which the threshold was applied."""
+    return Calibration(block.temperature, block.bias)
 
 
 def text(content: ParamsBlock) -> str:

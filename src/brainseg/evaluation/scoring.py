@@ -206,17 +206,22 @@ def _group(patients: pd.DataFrame, summarise: Summarise) -> dict[str, float]:
     return {"n": len(patients), "dice": dice["mean"], "lo": dice["lo"], "hi": dice["hi"]}
 
 
-def calibration(cohort: Cohort, probability: Array, before: Array | None = None) -> pd.DataFrame:
+def histogram(cohort: Cohort, probability: Array, name: str) -> np.ndarray:
+    """The joint histogram (2, 256) of all patients, see ``metrics.histogram``."""
+    volumes = cohort.patients(probability, name)
+    return np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
+
+
+def calibration(joint: np.ndarray, before: np.ndarray | None = None) -> pd.DataFrame:
     """Pixels in ten bins of predicted probability: their number, mean probability and share of tumour.
 
     Args:
-        before: the probabilities before they were calibrated: three more columns, which end in ``BEFORE``.
+        joint: of calibrated probabilities, see ``histogram``.
+        before: of the probabilities before they were calibrated: three more columns, which end in ``BEFORE``.
     """
     if before is not None:
-        columns = calibration(cohort, before)[["count", *MEANS]].add_suffix(BEFORE)
-        return pd.concat([calibration(cohort, probability), columns], axis=1)
-    volumes = cohort.patients(probability, "calibration")
-    joint = np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
+        columns = calibration(before)[["count", *MEANS]].add_suffix(BEFORE)
+        return pd.concat([calibration(joint), columns], axis=1)
     values = np.arange(256) / 255
     member = np.minimum((values * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     count = np.bincount(member, weights=joint.sum(axis=0))

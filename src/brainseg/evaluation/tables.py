@@ -3,12 +3,25 @@
 import hashlib
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
+
+KINDS = ("other_pixels", "tumour_pixels")
 
 
 def to_text(table: pd.DataFrame) -> str:
     """The text of a table's CSV file, numbers with six digits."""
     return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+
+
+def count_probabilities(joint: np.ndarray) -> pd.DataFrame:
+    """Pixels without and with tumour for each probability in 255ths, from a joint histogram (2, 256)."""
+    return pd.DataFrame({"level": range(joint.shape[1]), **dict(zip(KINDS, joint.astype(int), strict=True))})
+
+
+def read_counts(table: pd.DataFrame) -> np.ndarray:
+    """The joint histogram (2, 256) that ``count_probabilities`` wrote."""
+    return table.set_index("level")[list(KINDS)].reindex(range(256), fill_value=0).to_numpy().T
 
 
 def digests(texts: Mapping[str, str]) -> dict[str, str]:

@@ -13,12 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from brainseg import config, files, hardware
 from brainseg.data import csv_tables, splitting
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, raise_all
-from brainseg.evaluation import bootstrap, evaluate, metrics, results, scoring, tables
+from brainseg.evaluation import bootstrap, calibration, evaluate, metrics, results, scoring, tables
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
 from brainseg.experiments import repro, revision, showing
 from brainseg.experiments.running import local, places
@@ -221,6 +222,7 @@ class FoldScores(NamedTuple):
     validation: pd.DataFrame
     slices: pd.DataFrame
     bins: pd.DataFrame
+    counts: pd.DataFrame
     report: Evaluation
     params: dict
     made_from: MadeFrom
@@ -309,7 +311,7 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
     """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
     patients = revision.parse_table(read("metrics/per_patient.csv"))
     slices = revision.parse_table(read("metrics/per_slice.csv"))
-    bins = csv_tables.read_csv(read("metrics/calibration.csv"))
+    bins, counts = (csv_tables.read_csv(read(f"metrics/{name}.csv")) for name in ("calibration", "probability_counts"))
     try:
         report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
     except ValueError as error:
@@ -318,7 +320,7 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
         raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
     tested, slices = (table[table["subset"] == "test"] for table in (patients, slices))
     validated = patients[patients["subset"] == "val"]
-    return FoldScores(fold, tested, validated, slices, bins, report, drop_test_fold(params), made_from)
+    return FoldScores(fold, tested, validated, slices, bins, counts, report, drop_test_fold(params), made_from)
 
 
 def drop_test_fold(params: dict) -> dict:
@@ -358,6 +360,7 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
             "by_size": scoring.size_block(patients, summarised),
             "calibration": scoring.calibration_block(_pool_bins([s.bins for s in scored])),
         },
+        "calibration": _calibrate([tables.read_counts(s.counts) for s in scored]),
         "folds": [_summarise_fold(s) for s in scored],
     })  # fmt: skip
     overrides = drop_test_fold(fold.overrides)
@@ -370,6 +373,14 @@ def _average_folds(parts: list[dict[str, float | None]], weights: list[int]) -> 
     table = pd.DataFrame(parts, dtype=float)
     weight = table.notna().mul(weights, axis=0)
     return (table.fillna(0) * weight).sum().div(weight.sum()).to_dict()
+
+
+def _calibrate(joints: Sequence[np.ndarray]) -> dict[str, float] | None:
+    """See ``results.CalibrationOfFolds``; None: one fold has no others."""
+    if len(joints) < 2:
+        return None
+    errors = scoring.calibration_block(scoring.calibration(calibration.cross_fit(joints)))
+    return calibration.fit(np.sum(joints, axis=0))._asdict() | errors
 
 
 def _pool_bins(bins: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -395,6 +406,7 @@ def _summarise_fold(scored: FoldScores) -> FoldSummary:
         institutions=sorted(set(scored.patients["institution"])),
         patients=report.protocol.patients,
         temperature=report.protocol.temperature,
+        bias=report.protocol.bias,
         threshold=report.protocol.threshold,
         min_component=report.protocol.postprocessing.min_component,
         volume_dice=report.test.volume.dice,

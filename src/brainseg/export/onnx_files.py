@@ -107,20 +107,20 @@ def write(found: dict, path: Path) -> str:
 def build_metadata(model: ExportedManifest, report: Evaluation, variant: str, *marks: str) -> dict:
     """The metadata of a file, see ``onnx_session``; ``marks`` are added to those of the report."""
     protocol = report.protocol
-    rule = {**results.rule_of(protocol)._asdict(), "mirror": protocol.tta != "none"}
+    rule = results.rule_of(protocol)._asdict() | results.calibration_of(protocol)._asdict()
     return {
         "format": onnx_session.FORMAT,
         "variant": variant,
         "marks": [*protocol.marks, *marks],
         "model": model.exported(),
-        "rule": rule | {"temperature": protocol.temperature},
+        "rule": rule | {"mirror": protocol.tta != "none"},
         "evaluation": report.model_dump(exclude_unset=True),
     }
 
 
 def describe_unscored(model: ExportedManifest, *, mirror: bool) -> dict:
     """The metadata of a file that has not been evaluated yet: its probabilities are those of the network."""
-    rule = {"threshold": 0.5, "min_component": 0, "mirror": mirror, "temperature": 1.0}
+    rule = {"threshold": 0.5, "min_component": 0, "mirror": mirror, **probabilities.Calibration()._asdict()}
     told = {"format": onnx_session.FORMAT, "variant": "float32", "marks": model.protocol.marks}
     return told | {"model": model.exported(), "rule": rule, "evaluation": {}}
 

@@ -10,6 +10,7 @@ from brainseg.errors import DataError, RunError
 from brainseg.inference import postprocessing, probabilities
 from brainseg.inference.onnx_session import Session
 from brainseg.inference.postprocessing import Rule
+from brainseg.inference.probabilities import Calibration
 from brainseg.io import grid, intensity
 from brainseg.io.grid import SQUARE, PixelSize
 
@@ -39,7 +40,7 @@ class Outliner:
         self.facts, self.digest = self.session.facts, self.session.digest
         rule = self.facts["rule"]
         self.rule, self.mirror = Rule(rule["threshold"], rule["min_component"]), rule["mirror"]
-        self.temperature = float(rule.get("temperature", 1))
+        self.calibration = Calibration(rule.get("temperature", 1.0), rule.get("bias", 0.0))
         self._prepare = self.facts["model"]["preprocess"]
 
     def segment(
@@ -117,7 +118,7 @@ class Outliner:
                     count[place] += 1
             if progress:
                 progress(min(len(images), int(around[part].max()) + 1), len(images))
-        return probabilities.calibrate(np.rint(total / count).astype(np.uint8), self.temperature)
+        return probabilities.calibrate(np.rint(total / count).astype(np.uint8), self.calibration)
 
     def _answers(self, batch: np.ndarray) -> np.ndarray:
         probability = self.session.run(batch)

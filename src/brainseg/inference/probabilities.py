@@ -1,6 +1,7 @@
 """From probabilities to whole numbers, 255ths, and their calibration. Here an answer that is no number is refused."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,21 +27,31 @@ def to_255ths(probability: np.ndarray, places: np.ndarray, name: Callable[[int],
     return levels.astype(np.uint8)
 
 
-def calibrate(levels: np.ndarray, temperature: float, bias: float = 0.0) -> np.ndarray:
-    """Platt scaling (Platt, 1999): ``sigmoid(logit(p) / temperature + bias)``.
+class Calibration(NamedTuple):
+    """Platt scaling (Platt, 1999): ``sigmoid(logit(p) / temperature + bias)``; these change nothing.
 
     Without a bias it is temperature scaling (Guo et al., 2017, arXiv:1706.04599), under which 0.5 stays 0.5.
 
+    Attributes:
+        temperature: above 1 for a network that is too sure.
+        bias: in logits; below 0 for a network that sees tumour too often.
+    """
+
+    temperature: float = 1.0
+    bias: float = 0.0
+
+
+def calibrate(levels: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Calibrated probabilities. No pixel changes places with another.
+
     Args:
         levels: probabilities in 255ths, uint8, of any shape. 0, which nearly all of a picture is, stays 0.
-        temperature: above 1 for a network that is too sure; 1 changes nothing.
-        bias: below 0 for a network that sees tumour too often, in logits; 0 changes nothing.
 
     Returns:
-        The same in 255ths, uint8. No pixel changes places with another.
+        The same in 255ths, uint8.
     """
-    if temperature == 1 and bias == 0:
+    if calibration == Calibration():
         return levels
-    odds = np.clip(np.arange(1, 256), None, 254.5) / 255  # at 255 of 255 nothing but certainty would be left
-    scaled = 1 / (1 + (1 / odds - 1) ** (1 / temperature) * np.exp(-bias))
+    p = np.clip(np.arange(1, 256), None, 254.5) / 255  # at 255 of 255 nothing but certainty would be left
+    scaled = 1 / (1 + (1 / p - 1) ** (1 / calibration.temperature) * np.exp(-calibration.bias))
     return np.concatenate([[0], np.rint(255 * scaled)]).astype(np.uint8)[levels]

@@ -21,10 +21,12 @@ from brainseg.evaluation.results import (
     Mean,
     NetworkScores,
     SizeGroupDice,
+    calibration_of,
     rule_of,
 )
 from brainseg.models.manifest import ExportedManifest, Manifest, Training
 from brainseg.reporting import card_words as words
+from brainseg.reporting import pages
 
 NOTE = (
     "<!-- Written by `brainseg card` from the model's own facts and numbers; its words are in "
@@ -45,6 +47,7 @@ class ModelRule(ParamsBlock):
     min_component: int
     mirror: bool
     temperature: float = 1.0
+    bias: float = 0.0
 
 
 class ModelFacts(ParamsBlock):
@@ -77,7 +80,9 @@ def collect_facts(manifest: Manifest, evaluation: Evaluation) -> ModelFacts:
     return ModelFacts(
         marks=protocol.marks,
         model=ExportedManifest.model_validate(manifest.exported()),
-        rule=ModelRule(**rule_of(protocol)._asdict(), mirror=protocol.tta != "none", temperature=protocol.temperature),
+        rule=ModelRule(
+            **rule_of(protocol)._asdict(), **calibration_of(protocol)._asdict(), mirror=protocol.tta != "none"
+        ),
         evaluation=evaluation,
     )
 
@@ -176,7 +181,7 @@ def _model(facts: ModelFacts) -> list[list[str]]:
     parts = f"connected parts under {size} voxels are removed from a volume, none from a slice by itself"
     removed = parts if size > 1 else "nothing is removed"
     mirrored = "averaged with its mirror image, " if rule.mirror else ""
-    calibrated = f"calibrated by a temperature of {rule.temperature:g}, " if rule.temperature != 1 else ""
+    calibrated = f"calibrated ({how}), " if (how := pages.describe_calibration(calibration_of(rule))) else ""
     joined = f"the mean of {len(model.parts)} networks, of which the first is: " if model.parts else ""
     norm = "no" if network.norm == "none" else network.norm
     seen = "lower-grade gliomas" if model.protocol.source == "kaggle" else "what its training masks mark"
@@ -200,7 +205,7 @@ def _protocol(facts: ModelFacts, folds: CrossValidationSummary | None) -> list[s
         "institution": "Whole institutions are left out for the test.",
         "slice": "Slices of one patient are in more than one of the three: neighbours of test slices were trained on.",
     }
-    calibrated = "Temperature, threshold" if facts.rule.temperature != 1 else "Threshold"
+    calibrated = "Calibration, threshold" if pages.describe_calibration(calibration_of(facts.rule)) else "Threshold"
     chosen = f"{calibrated} and smallest part were chosen on the validation patients, without the test patients."
     counted = folds and (folds.protocol.patients, protocol.patients["test"])
     recipe = [words.RECIPE] if protocol.source == "kaggle" and counted == words.TRIED else []
@@ -239,7 +244,7 @@ def _numbers(facts: ModelFacts, folds: CrossValidationSummary | None) -> dict | 
         _row("slices without tumour where any is marked", columns, "detection", "slice_false_positive_rate"),
         _row("calibration error, pixels given 0.1 or more", columns, "calibration", "ece_from_tenth"),
         _row(
-            "the same before the temperature was applied (other pixels have 0.1 then)",
+            "the same before calibration (other pixels have 0.1 then)",
             columns,
             "calibration",
             "ece_from_tenth_before",

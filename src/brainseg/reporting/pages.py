@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brainseg.inference.probabilities import Calibration
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
@@ -26,3 +28,10 @@ def format_number(value: float | None, unit: str = "") -> str:
     if value is None or math.isnan(value):
         return "undefined"
     return f"{value:.1f} {unit}" if unit else f"{value:.3f}"
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """What is done to the network's probabilities; empty: nothing."""
+    parts = [f"temperature {calibration.temperature:g}"] if calibration.temperature != 1 else []
+    parts += [f"bias {calibration.bias:+g}"] if calibration.bias else []
+    return ", ".join(parts)

@@ -99,7 +99,7 @@ def load_picked(
 
     Args:
         picked: rows that ``gallery`` picked from ``per_slice``.
-        protocol: of evaluation.json, for temperature, threshold and smallest component.
+        protocol: of evaluation.json, for calibration, threshold and smallest component.
         processed: holds images.npy and masks.npy. path: the probabilities that evaluate wrote.
 
     Raises:
@@ -135,7 +135,7 @@ def _load_predictions(
         raise _other_run(path, unknown)
     wanted = np.unique(np.concatenate(list(places.values())))
     with guard(path, "run: dvc repro -f evaluate", IntegrityError):
-        found = probabilities.calibrate(_read_rows(path, "probability", wanted), protocol.temperature)
+        found = probabilities.calibrate(_read_rows(path, "probability", wanted), results.calibration_of(protocol))
     predictions = np.zeros_like(like)
     for i, (patient, row) in enumerate(zip(picked["patient"], picked["row"], strict=True)):
         volume = found[np.searchsorted(wanted, places[patient])]

@@ -116,6 +116,7 @@ def write(
     listed = [m for m in METRICS if (block := getattr(scores, m.block)) and m.key in block.model_fields_set]
     facts = {
         "protocol": protocol,
+        "calibrated": pages.describe_calibration(results.calibration_of(protocol)),
         "title": TITLES[protocol.source],
         "test": scores,
         "validated": evaluation.val is not None,

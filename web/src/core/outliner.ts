@@ -60,7 +60,7 @@ export async function predict(images: Uint8Array[], network: Network, facts: Fac
     });
     watch.progress?.(Math.min(images.length, Math.max(...window) + 1), images.length);
   }
-  const scaled = calibration(facts.rule.temperature ?? 1);
+  const scaled = calibration(facts.rule.temperature ?? 1, facts.rule.bias ?? 0);
   const mean = (total: number, at: number) => rint(total / answered[Math.floor(at / area)]!);
   return {
     levels: Uint8Array.from(sum, (total, at) => scaled[mean(total, at)]!),
@@ -81,12 +81,12 @@ export function windows(slices: number, size: number, answers: number): number[]
   return starts.map((start) => reach.map((n) => Math.min(start + n, slices - 1)));
 }
 
-/** Temperature scaling of probabilities in 255ths; 0 stays 0, one half stays one half. */
-export function calibration(temperature: number): Uint8Array {
-  if (temperature === 1) return Uint8Array.from({ length: 256 }, (_, n) => n);
+/** Platt scaling of probabilities in 255ths; 0 stays 0. */
+export function calibration(temperature: number, bias: number): Uint8Array {
+  if (temperature === 1 && bias === 0) return Uint8Array.from({ length: 256 }, (_, n) => n);
   return Uint8Array.from({ length: 256 }, (_, n) => {
     const odds = Math.min(n, 254.5) / 255;
-    return n && rint(255 / (1 + (1 / odds - 1) ** (1 / temperature)));
+    return n && rint(255 / (1 + (1 / odds - 1) ** (1 / temperature) * Math.exp(-bias)));
   });
 }
 
