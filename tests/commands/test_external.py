@@ -466,7 +466,9 @@ def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_pat
     demo.override(project / "params.yaml", {"evaluate": {"tta": False}})
     with pytest.raises(IntegrityError, match="chosen with averaging: mirrored left to right"):
         external.run(*arguments)
-    demo.override(project / "params.yaml", {"evaluate": {"temperature": 2, "bias": -0.5, "threshold": 0.25, "min_component": 3}})
+    demo.override(
+        project / "params.yaml", {"evaluate": {"temperature": 2, "bias": -0.5, "threshold": 0.25, "min_component": 3}}
+    )
     external.run(*arguments)
     found = read(project / "out")
     assert [found["protocol"][name] for name in ("temperature", "bias", "threshold")] == [2, -0.5, 0.25]

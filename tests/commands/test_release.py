@@ -9,17 +9,20 @@ import pytest
 
 from brainseg.commands import release
 from brainseg.errors import DataError
+from brainseg.inference import postprocessing
 from brainseg.inference.outlining import Outliner
+from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from tests.support import onnx_toy, run_files
 
 FIELDS = set(ExportedManifest.model_fields) - {"parts"}
 TOLD = run_files.cross_validation()
+FITTED = {"temperature": 2.0, "bias": -0.8, "ece": 0.001, "ece_from_tenth": 0.03}
 
 
 def write_numbers(folder, **changes):
     folder.mkdir()
-    (folder / "summary.json").write_text(json.dumps(run_files.cross_validation(**changes)))
+    (folder / "summary.json").write_text(json.dumps(run_files.cross_validation(**{"calibration": FITTED, **changes})))
     shutil.copy(run_files.ROOT / "metrics/cross_validation/per_patient.csv", folder)
     return folder
 
@@ -44,18 +47,25 @@ def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
     said = release.run("default", ["all.onnx"], project / "numbers")
     assert said.startswith("models/released/default.onnx: 1 network, float32, ") and "out of fold" in said
     outliner = Outliner(project / "models/released/default.onnx")
-    assert outliner.rule.threshold == statistics.median(fold["threshold"] for fold in TOLD["folds"])
+    assert outliner.calibration == (2.0, -0.8)
+    own = Outliner(project / "all.onnx")
+    assert own.calibration == (1, 0)
     assert outliner.rule.min_component == statistics.median(fold["min_component"] for fold in TOLD["folds"])
     assert outliner.mirror
     facts = outliner.facts
-    assert facts["evaluation"]["test"] == TOLD["test"]
+    before = {f"{name}_before": TOLD["test"]["calibration"][name] for name in ("ece", "ece_from_tenth")}
+    told = {"ece": FITTED["ece"], "ece_from_tenth": FITTED["ece_from_tenth"], **before}
+    assert facts["evaluation"]["test"] == TOLD["test"] | {"calibration": told}
     assert facts["model"]["protocol"]["patients"] == {"train": 110, "val": 0, "test": 110}
     assert facts["marks"] == facts["model"]["protocol"]["marks"]
     assert facts["marks"][0].startswith("trained on all 110 patients") and TRAINED_ON_ALL not in facts["marks"]
     interval = facts["volume_interval"]
     assert interval["low"] < 1 < interval["high"] and 0.87 <= interval["covered"] <= 0.93
-    images = np.full((1, 32, 32, 3), 60, np.uint8)
-    assert (outliner.on_grid(images) == Outliner(project / "all.onnx").on_grid(images)).all()
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    cut = statistics.median(fold["threshold"] for fold in TOLD["folds"])  # of folds that were not calibrated
+    marked = outliner.on_grid(images) >= postprocessing.level(outliner.rule.threshold)
+    near = np.abs(own.on_grid(images) - 255 * cut) < 2  # calibrated levels are rounded
+    assert (marked == (own.on_grid(images) >= postprocessing.level(cut)))[~near].all() and marked.any()
 
 
 def test_the_one_in_8_bits(project):
@@ -77,6 +87,7 @@ def test_several_with_the_numbers_of_their_mean(project):
     assert len(outliner.facts["model"]["parts"]) == 2
     images = np.zeros((1, 32, 32, 3), np.uint8)
     images[..., 0], images[..., 1] = 40, 80
+    outliner.calibration = Calibration()
     assert (np.abs(outliner.on_grid(images).astype(int) - 60) <= 1).all()
     with pytest.raises(DataError, match="has the numbers of 2 networks, 1 are to be released"):
         release.run("best", ["all.onnx"], numbers)
@@ -118,3 +129,9 @@ def test_the_seed_and_the_machine_are_no_part_of_a_recipe(project):
     other = {"train": {"seed": 9, "threads": 4, "device": "cpu", "subset": "all"}}
     write_model(project / "seed.onnx", protocol={"marks": [TRAINED_ON_ALL]}, training={"parameters": other})
     assert "1 network" in release.run("default", ["seed.onnx"], project / "numbers")
+
+
+def test_numbers_without_a_calibration_are_refused(project):
+    write_numbers(project / "early", calibration=None)
+    with pytest.raises(DataError, match="early: does not say how probabilities are calibrated"):
+        release.run("default", ["all.onnx"], project / "early")

@@ -97,7 +97,7 @@ def test_counts_are_those_of_calibrated_pixels():
 
 
 def test_each_fold_is_calibrated_by_the_others():
-    """Of three folds one is a network of another kind: by its own pixels all would be right, by the others' it is not."""
+    """Of three folds one is of a network of another kind: its own pixels would calibrate it, the others do not."""
     folds = [observed(Calibration(2, -0.8)), observed(Calibration(2, -0.8)), observed(Calibration(1, 0.7))]
 
     def error(joint: np.ndarray) -> float:

@@ -311,9 +311,14 @@ def test_a_calibration_that_is_chosen_on_validation_calibrates_all_but_flair():
     error = result.report.test.calibration
     assert error.ece_before is not None and error.ece != error.ece_before
     plain = result_of([val, A, B])
-    assert results.calibration_of(plain.report.protocol) == (1, 0) and plain.report.test.calibration.ece == error.ece_before
+    assert (
+        results.calibration_of(plain.report.protocol) == (1, 0)
+        and plain.report.test.calibration.ece == error.ece_before
+    )
     assert plain.report.test.calibration.ece_before is None and "count_before" not in plain.calibration
     assert plain.report.test.keras == result.report.test.keras
+    assert result.per_patient.equals(plain.per_patient), "calibration changes no mask"
+    assert result.report.protocol.threshold != plain.report.protocol.threshold
     assert result.report.baselines == plain.report.baselines
     Draft202012Validator(SCHEMA).validate(written(result))
 

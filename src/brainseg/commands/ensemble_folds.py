@@ -83,7 +83,14 @@ def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> F
     told = {**recipes[0], "ensemble": {"members": list(members), "params": recipes}}
     fold = Fold(number, " + ".join(members), {"split": {}})
     return FoldScores(
-        fold, patients, validated, slices, result.calibration, result.probability_counts, result.report, told,
+        fold,
+        patients,
+        validated,
+        slices,
+        result.calibration,
+        result.probability_counts,
+        result.report,
+        told,
         revision.sources(first),
     )
 

@@ -17,10 +17,12 @@ from brainseg.commands import ensemble as runs
 from brainseg.data import csv_tables
 from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import calibration, evaluate, results
-from brainseg.evaluation.results import CrossValidationSummary
+from brainseg.evaluation.results import CalibrationOfFolds, CrossValidationSummary
 from brainseg.experiments import repro
 from brainseg.export import volume_interval
+from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
+from brainseg.reporting import pages
 
 FOLDER = Path("models/released")
 EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
@@ -46,20 +48,25 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     if variant == "int8" and len(names) > 1:
         raise DataError(", ".join(names), "are several networks in 8-bit integers", "release one, or leave out --int8")
     summary = results.read(numbers / "summary.json", CrossValidationSummary)
+    fitted = summary.calibration
+    if fitted is None:
+        what = "does not say how probabilities are calibrated, as earlier versions wrote it, or of one fold"
+        raise DataError(numbers, what, "cross-validate again (folds that are there are not trained again)")
     with ExitStack() as stack:
         parts = [stack.enter_context(runs.find(each, root, EXPORTED[variant])) for each in names]
         models = [ensemble.read_facts(each, part, variant)[0] for each, part in zip(names, parts, strict=True)]
         check(names, models, summary, numbers)
         graph, model = ensemble.join(names, parts, models)
-        told = describe(model, summary, variant) | {"volume_interval": read_interval(numbers)}
+        told = describe(model, summary, fitted, variant) | {"volume_interval": read_interval(numbers)}
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
             onnx_files.write_model(path, graph, told)
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
     rule, dice = told["rule"], summary.test.volume.dice
+    how = pages.describe_calibration(Calibration(rule["temperature"], rule["bias"])) or "not calibrated"
     return (
-        f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; threshold "
-        f"{rule['threshold']:g}, smallest component {rule['min_component']} voxels, temperature "
-        f"{rule['temperature']:g}, bias {rule['bias']:g}; its recipe out of fold: volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
+        f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; {how}, "
+        f"threshold {rule['threshold']:g}, smallest component {rule['min_component']} voxels; its recipe out of fold: volume "
+        f"Dice {dice.mean:.3f}, median {dice.median:.3f}"
     )
 
 
@@ -92,9 +99,6 @@ def check(
     if len(recipes) != len(names):
         what = f"has the numbers of {len(recipes)} networks, {len(names)} are to be released"
         raise DataError(numbers, what, "name one run for each member, in their order")
-    if summary.calibration is None:
-        what = "does not say how probabilities are calibrated, as earlier versions wrote it, or of one fold"
-        raise DataError(numbers, what, "cross-validate again (folds that are there are not trained again)")
     problems = []
     for name, model, recipe in zip(names, models, recipes, strict=True):
         if TRAINED_ON_ALL not in model.protocol.marks:
@@ -150,7 +154,9 @@ def read_interval(numbers: Path) -> dict[str, Any] | None:
     return told | {"patients": len(table), "covered": round(held, 4) if held == held else None}
 
 
-def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: str) -> dict[str, Any]:
+def describe(
+    model: ExportedManifest, summary: CrossValidationSummary, fitted: CalibrationOfFolds, variant: str
+) -> dict[str, Any]:  # fmt: skip
     """The metadata of the file: ``model``, the rule that the folds chose in their middle, the numbers out of fold."""
     from brainseg.inference import onnx_session
 
@@ -167,7 +173,7 @@ def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: 
         "slices": {"train": summary.protocol.slices, "val": 0, "test": summary.protocol.slices},
     }
     protocol = model.protocol.model_copy(update={**counts, "marks": marks})
-    found = results.calibration_of(summary.calibration)
+    found = results.calibration_of(fitted)
     thresholds = [calibration.move(fold.threshold, results.calibration_of(fold), found) for fold in folds]
     rule = {
         "threshold": evaluate.round_threshold(statistics.median(thresholds)),
@@ -183,17 +189,17 @@ def describe(model: ExportedManifest, summary: CrossValidationSummary, variant: 
         "rule": rule,
         "evaluation": {
             "protocol": summary.protocol.model_dump(exclude_unset=True) | {"marks": marks},
-            "test": summary.test.model_dump(exclude_unset=True) | {"calibration": describe_errors(summary)},
+            "test": summary.test.model_dump(exclude_unset=True) | {"calibration": describe_errors(summary, fitted)},
         },
     }
 
 
-def describe_errors(summary: CrossValidationSummary) -> dict[str, float | None]:
+def describe_errors(summary: CrossValidationSummary, fitted: CalibrationOfFolds) -> dict[str, float | None]:
     """Calibration errors of the released probabilities, by folds that are calibrated by the others; and before."""
-    errors, own = summary.calibration, summary.test.calibration
+    own = summary.test.calibration
     return {
-        "ece": errors.ece,
-        "ece_from_tenth": errors.ece_from_tenth,
+        "ece": fitted.ece,
+        "ece_from_tenth": fitted.ece_from_tenth,
         "ece_before": own.ece if own.ece_before is None else own.ece_before,
         "ece_from_tenth_before": own.ece_from_tenth if own.ece_from_tenth_before is None else own.ece_from_tenth_before,
     }

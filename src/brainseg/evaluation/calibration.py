@@ -1,4 +1,4 @@
-"""The calibration under which masks are most likely: of one run by validation patients, of folds by those out of fold."""
+"""The calibration under which masks are most likely: of a run by validation patients, of folds by each other."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,8 +29,8 @@ def fit(
         joint: (2, 256) pixels without and with tumour for each probability in 255ths, see ``metrics.histogram``.
 
     Returns:
-        A temperature between LEAST and MOST and a bias of at most FARTHEST; what is ``auto`` changes nothing where there
-        are no pixels of both kinds.
+        A temperature between LEAST and MOST and a bias of at most FARTHEST; where there are no pixels of both kinds,
+        what is ``auto`` changes nothing.
     """
     given = Calibration(1.0 if temperature == "auto" else temperature, 0.0 if bias == "auto" else bias)
     found = joint[:, 1:].astype(float)
@@ -67,7 +67,7 @@ def apply_to_counts(joint: np.ndarray, calibration: Calibration) -> np.ndarray:
 
 
 def cross_fit(joints: Sequence[np.ndarray]) -> np.ndarray:
-    """The joint histogram of several folds, each calibrated by the pixels of the others: what a new patient may expect."""
+    """The joint histogram of several folds, each calibrated by the others: what a new patient may expect."""
     total = np.sum(joints, axis=0)
     return np.sum([apply_to_counts(joint, fit(total - joint)) for joint in joints], axis=0)
 

@@ -76,8 +76,10 @@ def evaluate(
     probabilities = calibration.apply(probabilities, chosen)
     threshold = None if params.threshold == "auto" else round_threshold(params.threshold)
     size = None if params.min_component == "auto" else params.min_component
-    searched = _search(cohorts["val"], probabilities["model"], threshold, size)
-    rule = threshold_search.choose(searched, threshold or threshold_search.best_threshold(searched, errors=1))
+    searched = _search(cohorts["val"], probabilities["model"], threshold, size, chosen)
+    middle = calibration.move(0.5, calibration.NONE, chosen)  # so that calibration changes probabilities, not masks
+    best = threshold or threshold_search.best_threshold(searched, errors=1, middle=middle)
+    rule = threshold_search.choose(searched, best)
 
     slices, patients, parts, bins = {}, {}, {}, {}
     for subset, cohort in cohorts.items():
@@ -99,11 +101,19 @@ def evaluate(
     all_patients = pd.concat(patients.values(), ignore_index=True)
     rows = pd.concat(slices.values(), ignore_index=True)
     evaluation = Evaluation.model_validate(round_floats(report))
-    return Result(evaluation, _summarise(evaluation), all_patients, rows, curve, bins["test"], tables.count_probabilities(joints["test"]))
+    return Result(
+        evaluation,
+        _summarise(evaluation),
+        all_patients,
+        rows,
+        curve,
+        bins["test"],
+        tables.count_probabilities(joints["test"]),
+    )
 
 
 def calibrated_bins(joint: np.ndarray, chosen: Calibration) -> pd.DataFrame:
-    """The table of ``scoring.calibration`` for the network's own probabilities, before and after they are calibrated."""
+    """The table of ``scoring.calibration`` of the network's own probabilities, before and after calibration."""
     if chosen == calibration.NONE:
         return scoring.calibration(joint)
     return scoring.calibration(calibration.apply_to_counts(joint, chosen), joint)
@@ -171,10 +181,17 @@ def _check(cases: pd.DataFrame, masks: Array, probabilities: dict[str, Array]) -
     raise_all([Problem("split.csv", f"no {subset} images to evaluate on", fix) for subset in empty], DataError)
 
 
-def _search(cohort: Cohort, probability: Array, fixed_threshold: float | None, fixed_size: int | None) -> Search:
-    """Counts on a cohort for every threshold, including a fixed one, and for every size, or for the fixed size."""
+def _search(
+    cohort: Cohort, probability: Array, fixed_threshold: float | None, fixed_size: int | None,
+    calibrated: Calibration = calibration.NONE,
+) -> Search:  # fmt: skip
+    """Counts on a cohort for every threshold, including a fixed one, and for every size, or for the fixed size.
+
+    The thresholds are those that cut where THRESHOLDS cut before ``probability`` was ``calibrated``.
+    """
     sizes = threshold_search.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
-    thresholds = sorted({*THRESHOLDS} if fixed_threshold is None else {*THRESHOLDS, fixed_threshold})
+    moved = {round_threshold(calibration.move(each, calibration.NONE, calibrated)) for each in THRESHOLDS}
+    thresholds = sorted(moved if fixed_threshold is None else {*moved, fixed_threshold})
     return cohort.search(probability, thresholds, sizes, "threshold")
 
 

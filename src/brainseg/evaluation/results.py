@@ -285,7 +285,7 @@ class FoldSummary(ParamsBlock):
 
 
 class CalibrationOfFolds(ParamsBlock):
-    """Platt scaling fitted to the patients of all folds, and the errors that remain if each fold has that of the others.
+    """Platt scaling fitted to the patients of all folds; the errors that remain if each fold has that of the others.
 
     For a network of all patients, which has none left to be calibrated by.
     """
