@@ -13,7 +13,7 @@ UV := $(shell command -v uv 2>/dev/null)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 
-# Where the environment forbids bytecode, each of the many processes of a run compiles all it imports anew.
+# Where the environment forbids bytecode, each of the many processes of a run compiles all it imports again.
 export PYTHONDONTWRITEBYTECODE :=
 
 help: ## list the targets

@@ -36,7 +36,7 @@ def copy(root: Path, out: Path, names: Sequence[str] = NAMES) -> list[Path]:
             raise IntegrityError(name, "is not in weights/", "check out the repository whole")
         content = source.read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-            raise IntegrityError(source, "has other bytes than dvc.lock says", "check out the repository anew")
+            raise IntegrityError(source, "has other bytes than dvc.lock says", "check out the repository again")
         with files.replacing(out / Path(name).name) as temporary:
             temporary.write_bytes(content)
         copied.append(out / Path(name).name)

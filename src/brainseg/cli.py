@@ -169,7 +169,7 @@ Settings = Annotated[
 ]
 # Where trainings run: experiments.running.runner.Place.
 On = Annotated[
-    Literal["here", "ray"], Option("--on", help="Where to train: on this machine, or on Ray, by itself a local one.")
+    Literal["here", "ray"], Option("--on", help="Where to train: on this machine, or on Ray, by default a local one.")
 ]
 Address = Annotated[
     str | None,
@@ -690,10 +690,10 @@ def card(
 
 @_command("register")
 def register(
-    anew: Annotated[
+    new_line: Annotated[
         bool,
         Option(
-            "--anew",
+            "--new-line",
             help="Start again with other patients or another protocol, on which the champion cannot be compared.",
         ),
     ] = False,
@@ -705,7 +705,7 @@ def register(
     """
     from brainseg.tracking import registry
 
-    print(registry.run(anew=anew))
+    print(registry.run(new_line=new_line))
 
 
 @_command("track")

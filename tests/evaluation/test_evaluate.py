@@ -237,7 +237,7 @@ def test_the_flair_baseline_is_tuned_also_where_the_models_rule_is_given():
 
 
 def test_alone_is_the_same_model_given_less():
-    """One marked pixel stands apart: removed in 3D, kept in a slice by itself. Of 4, one slice finds 3, FLAIR 2."""
+    """One marked pixel stands apart: removed in 3D, kept in a slice alone. Of 4, one slice finds 3, FLAIR 2."""
 
     def marked(count):
         return Patient("P", "test", [Slice(SQUARE, [*SQUARE[:count], (9, 9)])])

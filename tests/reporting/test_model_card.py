@@ -166,7 +166,7 @@ def test_a_card_of_own_images_claims_nothing_of_the_public_ones(facts):
 
 def test_what_is_removed_is_told_of_volumes_and_of_single_slices(facts):
     told = cells(facts, "The model")["from probability to outline"][0]
-    assert "under 200 voxels are removed from a volume, none from a slice by itself" in told
+    assert "under 200 voxels are removed from a volume, none from a slice alone" in told
     facts["rule"]["min_component"] = 0
     assert cells(facts, "The model")["from probability to outline"][0].endswith("; nothing is removed")
 
@@ -241,7 +241,7 @@ def test_the_command_says_what_it_leaves_out(project, out_of_fold):
     ("", "", True), ("0", "0", False), ("0", "", False), ("", "0", False),
 ])  # fmt: skip
 def test_folds_of_other_data_are_left_out(made, read, told, project, out_of_fold):
-    """Masks are corrected, and as many patients and slices as before: prepared anew, then trained on, or either."""
+    """Masks are corrected, and as many patients and slices as before: prepared again, then trained on, or either."""
     images, masks, slices = out_of_fold["made_from"]["data"]
     paths = [f"data/processed/{name}" for name in ("images.npy", "masks.npy", "slices.csv")]
     outs, deps = (

@@ -43,7 +43,7 @@ own_process: Callable[[], contextlib.AbstractContextManager] = contextlib.nullco
 
 
 def in_own_process(reader: Callable) -> Callable:
-    """A reader for which the program has a process of its own: if foreign code ends it there, nothing else is lost."""
+    """A reader for which the program has a process of its own: if other code ends it there, nothing is lost."""
 
     @functools.wraps(reader)
     def read(*arguments: object) -> object:

@@ -1,7 +1,7 @@
 """Damaged inputs to every decoder, some thousand in one child: they may refuse, and nothing else.
 
 A failure is an exception that is no BrainsegError, more than CPU_SECONDS of processor time or MIB of memory for one
-input, and the end of the process. A child whose memory has grown is replaced, so that the next input is measured anew.
+input, and the end of the process. A child whose memory has grown is replaced, so that the next input is measured again.
 Code that is not ours may end it by one of CRASHES where the program has a process of its own for it, and only there.
 """
 
@@ -131,7 +131,7 @@ def act(decoder, data: bytes) -> tuple[str, str]:
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            return f"foreign {type(error).__name__}", f"{Path(last.filename).name}:{last.lineno} {text}"
+            return f"other {type(error).__name__}", f"{Path(last.filename).name}:{last.lineno} {text}"
     return REFUSED, ""
 
 

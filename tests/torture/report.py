@@ -82,7 +82,7 @@ def collect(kind: str, results: Iterable[Result], good: frozenset[str], count: i
 
 
 def record(kind: str, counted: dict[str, Any]) -> None:
-    """Add the counts of one kind to those that are kept, and write the page anew."""
+    """Add the counts of one kind to those that are kept, and write the page again."""
     if not any(counted["groups"].values()):
         return
     kept = read()
@@ -95,7 +95,7 @@ def add(kept: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The counts of runs with other seeds together, so that hours can be run in parts.
 
     A case that failed and is run again at another commit takes the place of its failure. Other seeds that were counted
-    before mean that all begins anew. At the commit where a case failed nothing was repaired: its failure stays, since
+    before mean that all begins again. At the commit where a case failed nothing was repaired: its failure stays, since
     another draw of the same moment may miss the fault.
     """
     (run,) = new["runs"]

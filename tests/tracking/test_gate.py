@@ -105,17 +105,17 @@ def test_what_cannot_be_compared_is_refused_with_the_way_out(what, tmp_path, cha
     gates = judged(new, champion)
     assert gates["parity"].passed and not gates["not worse"].passed and "calibration" not in gates
     assert gates["not worse"].figures.startswith("not compared: ") and what in gates["not worse"].figures
-    assert "brainseg register --anew" in gates["not worse"].fix
-    gates = judged(new, champion, anew=True)
+    assert "brainseg register --new-line" in gates["not worse"].fix
+    gates = judged(new, champion, new_line=True)
     assert all(each.passed for each in gates.values()) and len(gates) == 3
     assert what in gates["not worse"].figures
 
 
 def test_anew_does_not_avoid_a_comparison(tmp_path, champion):
     new = scored(tmp_path / "new", shift=-0.05, difference=1)
-    assert [each.passed for each in gate.check_gates(new, champion, anew=True)] == [False, False, True]
+    assert [each.passed for each in gate.check_gates(new, champion, new_line=True)] == [False, False, True]
     new = scored(tmp_path / "other", grid=128, difference=1)
-    assert [each.passed for each in gate.check_gates(new, champion, anew=True)] == [False, True, True]
+    assert [each.passed for each in gate.check_gates(new, champion, new_line=True)] == [False, True, True]
 
 
 @pytest.mark.parametrize("name", ["per_patient.csv", "evaluation.json", "export.json"])
@@ -123,7 +123,7 @@ def test_damaged_numbers_are_named(name, tmp_path, champion):
     new = scored(tmp_path / "new")
     (new / name).write_text("{")
     with pytest.raises(DataError, match=name):
-        gate.check_gates(new, champion, anew=True)
+        gate.check_gates(new, champion, new_line=True)
     shutil.rmtree(new)
     with pytest.raises(DataError):
         gate.check_gates(new, champion)
@@ -139,7 +139,7 @@ def test_a_damaged_champion_is_told_as_such_with_a_way_out(name, old, new, error
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(error) as caught:
-        gate.check_gates(scored(tmp_path / "new"), champion, anew=True)
+        gate.check_gates(scored(tmp_path / "new"), champion, new_line=True)
     (problem,) = caught.value.problems
     assert problem.path.startswith("the champion") and problem.path.endswith(name)
     assert problem.fix.startswith("give the alias champion to another version")

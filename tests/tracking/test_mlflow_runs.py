@@ -397,7 +397,7 @@ def test_a_store_that_is_no_database_is_told_at_once(damage, tree, project_root,
     assert line.startswith("WARNING MLflow (sqlite:") and line.endswith("brainseg track")
 
 
-@pytest.mark.slow  # its tables are made anew
+@pytest.mark.slow  # its tables are made again
 def test_a_new_store_is_there_whole_or_not_at_all(tree, project_root, monkeypatch, capsys):
     import mlflow
 

@@ -151,8 +151,8 @@ def refused(tree, **options):
 
 @pytest.mark.parametrize(("change", "named", "way_out"), [
     ({"shift": -0.1}, "gate not worse: volume Dice", "keep the champion"),
-    ({"grid": 128}, "gate not worse: not compared: this model: its grid is 128", "brainseg register --anew"),
-    ({"marks": ["a mark"]}, "gate not worse: not compared: the protocols differ in marks", "brainseg register --anew"),
+    ({"grid": 128}, "gate not worse: not compared: this model: its grid is 128", "brainseg register --new-line"),
+    ({"marks": ["mark"]}, "gate not worse: not compared: the protocols differ in marks", "brainseg register --new-line"),
     ({"parity": 0.01}, "gate parity: probabilities differ by at most 0.01 ", "dvc repro export"),
 ])  # fmt: skip
 def test_a_refused_one_leaves_nothing_behind(change, named, way_out, tree, client, capsys):
@@ -186,9 +186,9 @@ def rewritten(tree, report):
 
 def test_anew_begins_with_another_protocol(tree, client):
     registry.run(tree)
-    registry.run(exported(tree, "b", grid=128), anew=True)
+    registry.run(exported(tree, "b", grid=128), new_line=True)
     assert champion(client) == 2
-    assert refused(exported(tree, "c", shift=-0.2, grid=128), anew=True)
+    assert refused(exported(tree, "c", shift=-0.2, grid=128), new_line=True)
 
 
 def test_parity_is_asked_of_the_first_one_too(tree, client, capsys):
@@ -231,9 +231,9 @@ def test_a_champion_with_another_digit_is_no_measure(name, tree, client):
     assert versions(client)[1][f"{name}.sha256"] == files.sha256(tree / "metrics" / name)
     path = kept(client, 1) / name
     path.write_bytes(path.read_bytes() + b"\n") if name != "evaluation.json" else flipped(path)
-    for anew in (False, True):
+    for new_line in (False, True):
         with pytest.raises(errors.IntegrityError) as caught:
-            registry.run(badly_calibrated(tree), anew=anew)
+            registry.run(badly_calibrated(tree), new_line=new_line)
         (problem,) = caught.value.problems
         assert problem.path == f"models:/brainseg/1/extra_files/{name}"
         assert problem.what.startswith(f"its sha256 is {files.sha256(path)}, the version's tag {name}.sha256 is ")

@@ -90,7 +90,7 @@ def summarise(params: config.Download) -> Summary:
     problems += faults
     if looked and looked == empty == len(cases):
         what = "holds masks that are all empty: there is nothing to learn"
-        problems.append(Problem(str(read.root), what, "export the masks anew; tumour is 1, 255 or a label above 0"))
+        problems.append(Problem(str(read.root), what, "export the masks again; tumour is 1, 255 or a label above 0"))
     cases = read.found.cases
     lacking = sum(problem.what.startswith("has no mask") for problem in problems)
     rows = {

@@ -65,8 +65,8 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     how = pages.describe_calibration(Calibration(rule["temperature"], rule["bias"])) or "not calibrated"
     return (
         f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; {how}, "
-        f"threshold {rule['threshold']:g}, smallest component {rule['min_component']} voxels; its recipe out of fold: volume "
-        f"Dice {dice.mean:.3f}, median {dice.median:.3f}"
+        f"threshold {rule['threshold']:g}, smallest component {rule['min_component']} voxels; its recipe out of fold: "
+        f"volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
     )
 
 

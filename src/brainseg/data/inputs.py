@@ -71,7 +71,7 @@ def _find_older(paths: Iterable[str], stages: Stages, used: Iterable[str] | None
 
 
 def find_older(paths: Iterable[str], stages: Stages) -> list[tuple[str, str]]:
-    """Results that ``paths`` come from, directly or through other stages, and what was made anew since they were."""
+    """Results that ``paths`` come from, directly or through other stages, and what was made again since they were."""
     made_by = _find_makers(stages)
     return [
         (out, dep["path"])

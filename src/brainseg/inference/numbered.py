@@ -105,4 +105,4 @@ def _describe_lone(numbers: Sequence[int]) -> list[str]:
         return []
     shown = errors.show_some([str(number) for number in lone], _SHOWN)
     which = f"{len(lone):,} of {len(numbers):,} slices have no neighbours ({shown})"
-    return [f"by their numbers {which}: each is taken as a slice by itself"]
+    return [f"by their numbers {which}: each is taken alone"]

@@ -53,7 +53,7 @@ def binarise(probability: np.ndarray, rule: Rule) -> np.ndarray:
 
 
 def binarise_numbered(probability: np.ndarray, rule: Rule, numbers: Sequence[int]) -> np.ndarray:
-    """As ``binarise``, in each run of consecutive ``numbers`` by itself; a slice without neighbours keeps all.
+    """As ``binarise``, in each run of consecutive ``numbers`` alone; a slice without neighbours keeps all.
 
     ``min_component`` was chosen on volumes, where a lesion is on several slices: on one slice, small lesions are fewer
     voxels than it asks for.

@@ -118,7 +118,7 @@ def draw(random: Callable[[Any], Any], count: Any) -> Any:
 
 
 def split_batch(batch: dict[str, np.ndarray]) -> Any:
-    """A batch of arrays (B, ...) in equal parts, one a device, for ``predict_on_batch``. ``fit`` divides by itself."""
+    """A batch of arrays (B, ...) in equal parts, one a device, for ``predict_on_batch``. ``fit`` divides."""
     import keras
 
     if distribution := keras.distribution.distribution():

@@ -112,19 +112,19 @@ def is_volumetric(network: keras.Model) -> bool:
 
 
 def validate_batches(
-    examiner: keras.Model, data: Dataset, rows: np.ndarray, batch_size: int
+    step: keras.Model, data: Dataset, rows: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Yield (rows (b,), their counts (b, 4), loss) batch by batch; each of ``rows``, whole patients, comes once.
 
     Args:
-        examiner: a ``training_model.ValidationStep``. The last batch is filled up by repeating its slices, which count
+        step: a ``training_model.ValidationStep``. The last batch is filled up by repeating its slices, which count
             again in its loss.
 
     Raises:
         RunError: a logit is NaN or infinite.
     """
-    context = context_of(examiner.network, data.images)
-    if is_volumetric(examiner.network):
+    context = context_of(step.network, data.images)
+    if is_volumetric(step.network):
         windows = data.tiles(rows, context, 2 * context + 1)
         predicted, new = windows, np.isin(windows, rows) & ~_find_repeats(windows.ravel()).reshape(windows.shape)
     else:
@@ -132,7 +132,7 @@ def validate_batches(
         new = np.ones(predicted.shape, bool)
     masks = _iterate_batches(data.masks[..., None], predicted, batch_size)
     for (part, image), (_, mask) in zip(_iterate_batches(data.images, windows, batch_size), masks, strict=True):
-        found = examiner.predict_on_batch(devices.split_batch({"image": image, "mask": mask}))
+        found = step.predict_on_batch(devices.split_batch({"image": image, "mask": mask}))
         chosen = new[part]
         broken = predicted[part][~found["finite"][: len(chosen)].astype(bool)]
         if len(broken):

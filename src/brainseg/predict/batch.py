@@ -254,7 +254,7 @@ def _fail(error: Exception, read: LoadedCase, folder: ResultFolder) -> tuple[Bra
 def _open_reader(jobs: list[Job]) -> Iterator[Reader]:
     """What decodes files: a process of its own, unless there is one case alone, with which no other can be lost.
 
-    A single one that foreign code decodes has it, too: if that crashed, the command would end without a word.
+    A single one that third-party code decodes has it, too: if that crashed, the command would end without a word.
     """
     if len(jobs) < 2 and not any(_needs_codec(source) for job in jobs for source in job.parts.values()):
         yield cases.read

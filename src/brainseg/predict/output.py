@@ -163,7 +163,7 @@ class ResultFolder:
         self._apart.append(row)
 
     def expect_change(self, name: str) -> None:
-        """Say that a case's files will be written anew: until ``add`` its earlier numbers may be of other files."""
+        """Say that a case's files will be written again: until ``add`` its earlier numbers may be of other files."""
         self._proven.discard(name)
 
     def write_summary(self, *, is_last: bool = True) -> None:

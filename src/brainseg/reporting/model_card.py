@@ -178,7 +178,7 @@ def _model(facts: ModelFacts) -> list[list[str]]:
     slices = f", with {contract.slices - 1} neighbours of each" if contract.slices > 1 else ""
     stem = f", {('', 'half', 'a quarter')[network.stem // 2]} of the resolution inside" if network.stem else ""
     size = rule.min_component
-    parts = f"connected parts under {size} voxels are removed from a volume, none from a slice by itself"
+    parts = f"connected parts under {size} voxels are removed from a volume, none from a slice alone"
     removed = parts if size > 1 else "nothing is removed"
     mirrored = "averaged with its mirror image, " if rule.mirror else ""
     calibrated = f"calibrated ({how}), " if (how := pages.describe_calibration(calibration_of(rule))) else ""

@@ -37,12 +37,12 @@ class Gate(NamedTuple):
         return f"{'PASS' if self.passed else 'FAIL'}  {self.name:<13}{self.figures}"
 
 
-def check_gates(new: Path, champion: Path | None, *, anew: bool = False) -> list[Gate]:
+def check_gates(new: Path, champion: Path | None, *, new_line: bool = False) -> list[Gate]:
     """Check all gates, also those after one that fails.
 
     Args:
         champion: None for the first model, which only has to compute what was trained.
-        anew: pass a model that was scored on other patients or by another protocol and cannot be compared. A model
+        new_line: pass a model that was scored on other patients or by another protocol and cannot be compared. A model
             that can be compared is compared.
 
     Raises:
@@ -53,10 +53,10 @@ def check_gates(new: Path, champion: Path | None, *, anew: bool = False) -> list
         first = "the first model: there is no champion"
         return [*gates, Gate("not worse", True, first), Gate("calibration", True, first)]
     compared, reason = _compare_with_champion(new, champion)
-    if compared is None and anew:
+    if compared is None and new_line:
         return [*gates, *(Gate(name, True, f"{NOT_COMPARED}: {reason}") for name in ("not worse", "calibration"))]
     if compared is None:
-        fix = "score it on the champion's test patients, or start a new line of models: brainseg register --anew"
+        fix = "score it on the champion's test patients, or start a new line of models: brainseg register --new-line"
         return [*gates, Gate("not worse", False, f"{NOT_COMPARED}: {reason}", fix)]
     with _as_champion(champion):
         error = _read_error(champion)

@@ -39,7 +39,7 @@ LOOK_SECONDS, CROWN_SECONDS = 60, 300  # in all: for the champion and its number
 DIGEST = "onnx.sha256"  # tag of a version; the file holds weights, rule and numbers, so equal bytes are the same model
 
 
-def run(tree: Path = Path(), *, anew: bool = False) -> str:
+def run(tree: Path = Path(), *, new_line: bool = False) -> str:
     """Register models/unet.onnx and make it the champion if it passes all gates; print each gate.
 
     Returns:
@@ -58,7 +58,7 @@ def run(tree: Path = Path(), *, anew: bool = False) -> str:
         store, champion, same, numbers = found
         if same and same == champion:
             return f"version {same} of {NAME} is this model, and {ALIAS} already, in {run_store.store_name()}"
-        _require_gates(gate.check_gates(tree / METRICS, numbers, anew=anew), champion)
+        _require_gates(gate.check_gates(tree / METRICS, numbers, new_line=new_line), champion)
 
         def crown() -> str:
             version = same or store.add(tree, session, facts)

@@ -16,7 +16,7 @@ def sample_epoch(
     An epoch has as many samples as there are slices, rounded down to whole batches (at least one). ``tumour_share`` of
     them are slices with tumour. Of the slices with tumour each is used once before any is used again, across epochs
     too; the same holds for the others. With ``patients`` each patient is used once before any is used again, and of its
-    slices likewise: those with few slices with tumour are seen as often as the others (as in Buda et al., 2019).
+    slices in the same way: those with few slices with tumour are seen as often as the others (as in Buda et al., 2019).
 
     Args:
         has_tumour: (N,) bool, one for each training slice.

@@ -112,5 +112,5 @@ function describeLone(numbers: readonly number[]): string[] {
   const lone = numbers.filter((number) => !numbers.includes(number - 1) && !numbers.includes(number + 1));
   if (!lone.length) return [];
   const shown = lone.slice(0, 3).join(", ") + (lone.length > 3 ? ", ..." : "");
-  return [`by their numbers ${lone.length} of ${numbers.length} slices have no neighbours (${shown}): each is taken as a slice by itself`];
+  return [`by their numbers ${lone.length} of ${numbers.length} slices have no neighbours (${shown}): each is taken alone`];
 }

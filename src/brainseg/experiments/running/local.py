@@ -124,7 +124,7 @@ def _leading(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def end_groups() -> None:
-    """End all trainings that this process has started: what has a session of its own gets no Ctrl-C by itself."""
+    """End all trainings that this process has started: what has a session of its own gets no Ctrl-C."""
     with _lock:
         leaders = list(_leaders)
     with ThreadPoolExecutor(max(1, len(leaders))) as pool:
