@@ -152,7 +152,7 @@ def refused(tree, **options):
 @pytest.mark.parametrize(("change", "named", "way_out"), [
     ({"shift": -0.1}, "gate not worse: volume Dice", "keep the champion"),
     ({"grid": 128}, "gate not worse: not compared: this model: its grid is 128", "brainseg register --new-line"),
-    ({"marks": ["mark"]}, "gate not worse: not compared: the protocols differ in marks", "brainseg register --new-line"),
+    ({"marks": ["one"]}, "gate not worse: not compared: the protocols differ in marks", "brainseg register --new-line"),
     ({"parity": 0.01}, "gate parity: probabilities differ by at most 0.01 ", "dvc repro export"),
 ])  # fmt: skip
 def test_a_refused_one_leaves_nothing_behind(change, named, way_out, tree, client, capsys):
