@@ -31,7 +31,7 @@ TEST = ("metrics/per_patient.csv", "metrics/evaluation.json")
 NUMBERS = ("brains", "split", "train", "evaluate")  # the stages that make numbers out of the prepared data
 # The blocks whose parameters determine a fold's numbers, except the number of the fold.
 BLOCKS = ("brains", "split", "train", "network", "augmentation", "evaluate")
-MACHINE = ("train.precision", "train.threads")  # auto leaves them to the machine
+MACHINE = ("train.devices", "train.precision", "train.threads")  # auto leaves them to the machine
 OUT_OF_FOLD = ("metrics/cross_validation/per_patient.csv", "metrics/cross_validation/summary.json")
 
 
