@@ -49,6 +49,7 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     summary = json.loads((folder / "summary.json").read_text())
     together = json.loads(fold_files(PATIENTS, 3)["metrics/evaluation.json"])["test"]
     assert summary["test"].keys() == together.keys()
+    assert summary["calibration"].keys() == {"temperature", "bias", "ece", "ece_from_tenth"}
     for block in ("volume", "slice", "pooled", "detection", "by_institution", "by_size", "alone", "calibration"):
         assert summary["test"][block] == together[block]
     assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
@@ -186,6 +187,18 @@ def test_an_institution_is_a_fold(prepared):
     assert [fold.overrides for fold in cross_validation.plan(overrides)] == [
         {"split": {"unit": "institution", "test_fold": k}} for k in range(2)
     ]
+
+
+def test_inner_folds_leave_the_test_fold_alone(prepared):
+    """They differ in the inner fold and share the test fold, which their name holds."""
+    inner = {"split": {"inner_folds": 2, "test_fold": 3}}
+    folds = cross_validation.plan(inner)
+    assert [fold.overrides["split"] for fold in folds] == [{**inner["split"], "inner_fold": k} for k in range(2)]
+    assert folds[0].name != cross_validation.plan({"split": {"inner_folds": 2, "test_fold": 1}})[0].name
+    assert cross_validation.drop_number({"split": folds[1].overrides["split"]}) == {"split": inner["split"]}
+    tiny_pipeline.demo.override(prepared / "params.yaml", inner)
+    with pytest.raises(DataError, match="split.inner_folds: leaves out the patients of the test fold"):
+        cross_validation.run()
 
 
 @pytest.mark.parametrize(

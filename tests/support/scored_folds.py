@@ -33,7 +33,7 @@ def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
     counts = {"train": max(0, everybody - 1 - len(tested)), "val": 1, "test": len(tested)}
     protocol = PROTOCOL | {"patients": counts, "slices": counts}
     arrays = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), probability)
-    params = PARAMS.evaluate.model_copy(update={"min_component": 0, "threshold": 0.5})
+    params = PARAMS.evaluate.model_copy(update={"min_component": 0, "threshold": 0.5, "temperature": 1.0, "bias": 0.0})
     result = evaluate.evaluate(cases, masks, arrays, params, protocol)
     return {
         "dvc.lock": LOCK,
@@ -43,6 +43,7 @@ def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
         "metrics/per_patient.csv": result.per_patient.to_csv(index=False),
         "metrics/per_slice.csv": result.per_slice.to_csv(index=False),
         "metrics/calibration.csv": result.calibration.to_csv(index=False),
+        "metrics/probability_counts.csv": result.probability_counts.to_csv(index=False),
     }
 
 

@@ -66,6 +66,9 @@ def run(
     """
     overrides = load_overrides(recipe, scheme, root)
     params = config.merge(config.read_yaml(root / "params.yaml"), overrides)
+    if folder == FOLDER and params.get("split", {}).get("inner_folds"):
+        what = "leaves out the patients of the test fold: it would take the place of the cross-validation of all"
+        raise DataError("split.inner_folds", what, "add --output DIR")
     places.check(place, params)
     state = root / STATE
     state.mkdir(parents=True, exist_ok=True)
@@ -177,14 +180,22 @@ def load_overrides(recipe: str | None, scheme: str | None, root: Path = Path()) 
 
 
 def plan(overrides: dict, root: Path = Path()) -> list[Fold]:
-    """The folds of the data in the workspace, as experiments."""
+    """The folds of the data in the workspace, as experiments.
+
+    With ``split.inner_folds`` they are those: the patients of the test fold are in none, so that it stays unseen.
+    """
     read = revision.reader(revision.WORKSPACE, root)
     raw = config.merge(config.read_yaml(root / "params.yaml"), overrides)
     split = config.check(raw, root / "params.yaml").split
     name = f"cv-{revision.key(read, overrides)}"
-    count = splitting.count_folds(root / "data/processed/slices.csv", split)
-    own = overrides.get("split", {})
-    return [Fold(k, f"{name}-{k}", {**overrides, "split": {**own, "test_fold": k}}) for k in range(count)]
+    count = split.inner_folds or splitting.count_folds(root / "data/processed/slices.csv", split)
+    own, number = overrides.get("split", {}), _number_of(split.model_dump())
+    return [Fold(k, f"{name}-{k}", {**overrides, "split": {**own, number: k}}) for k in range(count)]
+
+
+def _number_of(split: dict) -> str:
+    """The parameter that differs between the folds."""
+    return "test_fold" if split.get("inner_folds") is None else "inner_fold"
 
 
 def is_done(fold: Fold, root: Path = Path()) -> bool:
@@ -320,11 +331,13 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
         raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
     tested, slices = (table[table["subset"] == "test"] for table in (patients, slices))
     validated = patients[patients["subset"] == "val"]
-    return FoldScores(fold, tested, validated, slices, bins, counts, report, drop_test_fold(params), made_from)
+    return FoldScores(fold, tested, validated, slices, bins, counts, report, drop_number(params), made_from)
 
 
-def drop_test_fold(params: dict) -> dict:
-    return {**params, "split": {name: value for name, value in params["split"].items() if name != "test_fold"}}
+def drop_number(params: dict) -> dict:
+    """What the folds of one cross-validation share."""
+    split = params["split"]
+    return {**params, "split": {name: value for name, value in split.items() if name != _number_of(split)}}
 
 
 def _check(scored: Sequence[FoldScores], are_all: bool) -> None:
@@ -363,7 +376,7 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
         "calibration": _calibrate([tables.read_counts(s.counts) for s in scored]),
         "folds": [_summarise_fold(s) for s in scored],
     })  # fmt: skip
-    overrides = drop_test_fold(fold.overrides)
+    overrides = drop_number(fold.overrides)
     made = {"params": made_with, "overrides": overrides, "made_from": scored[0].made_from}
     return CrossValidationSummary.model_validate(numbers | made)  # parameters are not rounded
 
