@@ -197,7 +197,7 @@ def test_inner_folds_leave_the_test_fold_alone(prepared):
     assert folds[0].name != cross_validation.plan({"split": {"inner_folds": 2, "test_fold": 1}})[0].name
     assert cross_validation.drop_number({"split": folds[1].overrides["split"]}) == {"split": inner["split"]}
     tiny_pipeline.demo.override(prepared / "params.yaml", inner)
-    with pytest.raises(DataError, match="split.inner_folds: leaves out the patients of the test fold"):
+    with pytest.raises(DataError, match="leaves out the patients of the test fold"):
         cross_validation.run()
 
 
