@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: pages that are made from the code, pictures and links of the repository.
+"""Hooks of mkdocs: pages that are made from the code, figures from the files of results, pictures and links.
 
 A picture outside docs/ is taken into the site; a link to a file that is no page leads to the repository.
 """
@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from tools import docs_reference  # noqa: E402
+from tools import docs_reference, figures  # noqa: E402
 
 LINK = re.compile(r"(!?\[[^]]*\]\(|src=\")([^)\s\"]+)([)\"])")
 PICTURES = (".png", ".svg", ".jpg")
@@ -36,8 +36,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead each link to a page of the site, a picture that is taken into it, or the repository."""
+    """Read each figure from its file; lead each link to a page, a picture that is taken in, or the repository."""
     here = page.file.src_uri
+    markdown = figures.show(markdown, f"docs/{here}", ROOT)
     folder = ROOT / Path(COPIED.get(here, f"docs/{here}")).parent
 
     def lead(found: re.Match[str]) -> str:

@@ -7,8 +7,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def rows(name: str) -> dict[str, list[str]]:
-    """First cell → the others, of every table in a Markdown file; of rows with one name the first."""
-    lines = re.findall(r"^\|(.+)\|$", (ROOT / name).read_text(encoding="utf-8"), re.M)
+    """First cell → the others, without comments, of every table in a Markdown file; of rows with one name the first."""
+    text = re.sub(r" ?<!-- .*? -->", "", (ROOT / name).read_text(encoding="utf-8"))
+    lines = re.findall(r"^\|(.+)\|$", text, re.M)
     cells = [[cell.strip(" *") for cell in line.split("|")] for line in lines]
     return {first: rest for first, *rest in reversed(cells)}
 
