@@ -85,7 +85,7 @@ TRIED = "docs/explanation/experiments.md"
 LADDER = re.findall(r"^\| `(\w+)` \|.*$", (ROOT / TRIED).read_text(encoding="utf-8"), re.M)
 FOLDS = {
     *("residual_fold0", "residual_fold1", "residual_folds"),
-    *("scalp25", "best_folds", "default_fold1", "epochs28", "epochs28_folds"),
+    *("scalp25", "best_folds", "default_fold1", "epochs28", "epochs28_folds", "epochs40", "epochs40_folds"),
 }
 
 
@@ -120,10 +120,13 @@ def test_the_figures_of_a_rung_are_its_own(rung):
         ("whole residual", "dice", comparison.BETTER),
         ("plain attention", "dice", comparison.NOT_SIGNIFICANT),
         ("plain volume", "dice", comparison.NOT_SIGNIFICANT),
-        ("evaluation scalp25", "dice", comparison.NOT_SIGNIFICANT),
-        ("evaluation scalp25", "stripped_dice", comparison.BETTER),
-        ("epochs28_folds folds", "dice", comparison.NOT_SIGNIFICANT),
-        ("folds residual_folds", "dice", comparison.BETTER),
+        ("inner_scalp inner_patient", "dice", comparison.BETTER),
+        ("inner_scalp inner_mix", "dice", comparison.BETTER),
+        ("inner_scalp inner_image", "dice", comparison.WORSE),
+        ("epochs40 scalp25", "dice", comparison.NOT_SIGNIFICANT),
+        ("epochs40 scalp25", "stripped_dice", comparison.BETTER),
+        ("epochs28_folds epochs40_folds", "dice", comparison.NOT_SIGNIFICANT),
+        ("epochs40_folds residual_folds", "dice", comparison.BETTER),
     ],
 )
 def test_verdicts_in_sentences_about_what_was_tried(compared, metric, verdict):
