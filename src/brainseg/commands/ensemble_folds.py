@@ -79,7 +79,7 @@ def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> F
     )  # fmt: skip
     patients, validated = (result.per_patient[result.per_patient["subset"] == name] for name in ("test", "val"))
     slices = result.per_slice[result.per_slice["subset"] == "test"]
-    recipes = [cross_validation.drop_number(revision.params(read)) for read in readers]
+    recipes = [cross_validation.drop_fold(revision.params(read)) for read in readers]
     told = {**recipes[0], "ensemble": {"members": list(members), "params": recipes}}
     fold = Fold(number, " + ".join(members), {"split": {}})
     return FoldScores(

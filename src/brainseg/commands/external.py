@@ -111,7 +111,7 @@ def score(
     table = scoring.per_slice(cohort, arrays["model"], rule, measure.tolerance, measure.unit, "score")
     bins = None
     if "flair_only" in arrays:
-        bins = evaluate.calibrated_bins(scoring.histogram(cohort, before, "calibration"), chosen)
+        bins = scoring.calibration_table(scoring.histogram(cohort, before, "calibration"), chosen)
     patients = scoring.add_less_input(scoring.per_patient(table), cohort, arrays, rule)
     found = {
         "protocol": evaluate.describe_protocol(protocol, rule),

@@ -17,7 +17,7 @@ from brainseg.commands import ensemble as runs
 from brainseg.data import csv_tables
 from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import calibration, evaluate, results
-from brainseg.evaluation.results import CalibrationOfFolds, CrossValidationSummary
+from brainseg.evaluation.results import CalibrationError, CalibrationOfFolds, CrossValidationSummary
 from brainseg.experiments import repro
 from brainseg.export import volume_interval
 from brainseg.inference.probabilities import Calibration
@@ -50,8 +50,8 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     summary = results.read(numbers / "summary.json", CrossValidationSummary)
     fitted = summary.calibration
     if fitted is None:
-        what = "does not say how probabilities are calibrated, as earlier versions wrote it, or of one fold"
-        raise DataError(numbers, what, "cross-validate again (folds that are there are not trained again)")
+        what = "does not say how probabilities are calibrated: it is of one fold, or an earlier version wrote it"
+        raise DataError(numbers, what, "cross-validate all folds again, with this version")
     with ExitStack() as stack:
         parts = [stack.enter_context(runs.find(each, root, EXPORTED[variant])) for each in names]
         models = [ensemble.read_facts(each, part, variant)[0] for each, part in zip(names, parts, strict=True)]
@@ -157,7 +157,9 @@ def read_interval(numbers: Path) -> dict[str, Any] | None:
 def describe(
     model: ExportedManifest, summary: CrossValidationSummary, fitted: CalibrationOfFolds, variant: str
 ) -> dict[str, Any]:  # fmt: skip
-    """The metadata of the file: ``model``, the rule that the folds chose in their middle, the numbers out of fold."""
+    """The metadata of the file: ``model``, the rule, the numbers out of fold.
+
+    Threshold and smallest component are the medians of the folds'; the calibration is fitted to all of them."""
     from brainseg.inference import onnx_session
 
     patients, folds = summary.protocol.patients, summary.folds
@@ -189,17 +191,11 @@ def describe(
         "rule": rule,
         "evaluation": {
             "protocol": summary.protocol.model_dump(exclude_unset=True) | {"marks": marks},
-            "test": summary.test.model_dump(exclude_unset=True) | {"calibration": describe_errors(summary, fitted)},
+            "test": summary.test.model_dump(exclude_unset=True) | {"calibration": describe_errors(fitted)},
         },
     }
 
 
-def describe_errors(summary: CrossValidationSummary, fitted: CalibrationOfFolds) -> dict[str, float | None]:
+def describe_errors(fitted: CalibrationOfFolds) -> dict[str, float | None]:
     """Calibration errors of the released probabilities, by folds that are calibrated by the others; and before."""
-    own = summary.test.calibration
-    return {
-        "ece": fitted.ece,
-        "ece_from_tenth": fitted.ece_from_tenth,
-        "ece_before": own.ece if own.ece_before is None else own.ece_before,
-        "ece_from_tenth_before": own.ece_from_tenth if own.ece_from_tenth_before is None else own.ece_from_tenth_before,
-    }
+    return fitted.model_dump(include=set(CalibrationError.model_fields))

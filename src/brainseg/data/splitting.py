@@ -60,16 +60,23 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
 
 
 def count_folds(slices_csv: Path, params: config.Split) -> int:
-    """How many folds there are: ``params.folds``, or one per institution, where all small ones are one.
+    """How many folds there are: the inner ones if there are any, else ``params.folds``, or one per institution.
+
+    All small institutions are one.
 
     Raises:
         DataError: the table of slices, which names the institutions, does not exist yet.
     """
     if params.unit != "institution":
-        return params.folds
+        return params.inner_folds or params.folds
     if not slices_csv.is_file():
         raise DataError(slices_csv, "does not exist; it names the institutions", "run: dvc repro preprocess")
     return int(_assign_institutions(_select_units(dataset.read_slices(slices_csv), params)).max()) + 1
+
+
+def fold_parameter(inner_folds: int | None) -> str:
+    """The key of ``split`` that differs between the folds that ``count_folds`` counts."""
+    return "test_fold" if inner_folds is None else "inner_fold"
 
 
 def check_ids(patients: pd.Series) -> None:

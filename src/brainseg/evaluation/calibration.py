@@ -66,10 +66,12 @@ def apply_to_counts(joint: np.ndarray, calibration: Calibration) -> np.ndarray:
     return np.stack([np.bincount(levels, weights=kind, minlength=256) for kind in joint])
 
 
-def cross_fit(joints: Sequence[np.ndarray]) -> np.ndarray:
+def cross_fit(
+    joints: Sequence[np.ndarray], temperature: float | Literal["auto"] = "auto", bias: float | Literal["auto"] = "auto"
+) -> np.ndarray:
     """The joint histogram of several folds, each calibrated by the others: what a new patient may expect."""
     total = np.sum(joints, axis=0)
-    return np.sum([apply_to_counts(joint, fit(total - joint)) for joint in joints], axis=0)
+    return np.sum([apply_to_counts(joint, fit(total - joint, temperature, bias)) for joint in joints], axis=0)
 
 
 def move(threshold: float, old: Calibration, new: Calibration) -> float:

@@ -73,20 +73,16 @@ def evaluate(
     measure = choose_measure(cases, params)
     joints = {subset: scoring.histogram(cohort, model, "calibration") for subset, cohort in cohorts.items()}
     chosen = calibration.fit(joints["val"], params.temperature, params.bias)
+    rule, searched = _choose_rule(cohorts["val"], model, params, chosen)
+    curve = _curve(searched, rule, cohorts["test"], model, chosen)
     probabilities = calibration.apply(probabilities, chosen)
-    threshold = None if params.threshold == "auto" else round_threshold(params.threshold)
-    size = None if params.min_component == "auto" else params.min_component
-    searched = _search(cohorts["val"], probabilities["model"], threshold, size, chosen)
-    middle = calibration.move(0.5, calibration.NONE, chosen)  # so that calibration changes probabilities, not masks
-    best = threshold or threshold_search.best_threshold(searched, errors=1, middle=middle)
-    rule = threshold_search.choose(searched, best)
 
     slices, patients, parts, bins = {}, {}, {}, {}
     for subset, cohort in cohorts.items():
         slices[subset] = scoring.per_slice(
             cohort, probabilities["model"], rule, measure.tolerance, measure.unit, subset
         )
-        bins[subset] = calibrated_bins(joints[subset], chosen)
+        bins[subset] = scoring.calibration_table(joints[subset], chosen)
         patients[subset] = scoring.add_less_input(scoring.per_patient(slices[subset]), cohort, probabilities, rule)
         both = slices[subset], patients[subset]
         parts[subset] = scoring.score(cohort, *both, probabilities, model, rule, measure, bins[subset], cases)
@@ -97,7 +93,6 @@ def evaluate(
         **parts,
         "baselines": scoring.score_baselines(cohorts["test"], probabilities["flair"], bright, measure),
     }
-    curve = _curve(searched, rule, cohorts["test"], probabilities["model"])
     all_patients = pd.concat(patients.values(), ignore_index=True)
     rows = pd.concat(slices.values(), ignore_index=True)
     evaluation = Evaluation.model_validate(round_floats(report))
@@ -112,11 +107,25 @@ def evaluate(
     )
 
 
-def calibrated_bins(joint: np.ndarray, chosen: Calibration) -> pd.DataFrame:
-    """The table of ``scoring.calibration`` of the network's own probabilities, before and after calibration."""
-    if chosen == calibration.NONE:
-        return scoring.calibration(joint)
-    return scoring.calibration(calibration.apply_to_counts(joint, chosen), joint)
+def _choose_rule(val: Cohort, model: Array, params: Evaluate, calibrated: Calibration) -> tuple[Rule, Search]:
+    """The rule for calibrated probabilities, and the search among those that the network itself gives.
+
+    Where a threshold was searched before calibration it cuts there still, but for rounding to 255ths: calibration
+    changes what a probability says, and no mask.
+    """
+    fixed = None
+    if params.threshold != "auto":
+        fixed = round_threshold(calibration.move(params.threshold, calibrated, calibration.NONE))
+    size = None if params.min_component == "auto" else params.min_component
+    searched = _search(val, model, fixed, size)
+    own = threshold_search.choose(searched, fixed or threshold_search.best_threshold(searched, errors=1))
+    threshold = params.threshold if params.threshold != "auto" else _move(own.threshold, calibrated)
+    return Rule(round_threshold(threshold), own.min_component), searched
+
+
+def _move(threshold: float, calibrated: Calibration) -> float:
+    """A threshold for the network's own probabilities, as one for calibrated ones."""
+    return round_threshold(calibration.move(threshold, calibration.NONE, calibrated))
 
 
 def choose_measure(cases: pd.DataFrame, params: Evaluate) -> scoring.Measure:
@@ -181,17 +190,10 @@ def _check(cases: pd.DataFrame, masks: Array, probabilities: dict[str, Array]) -
     raise_all([Problem("split.csv", f"no {subset} images to evaluate on", fix) for subset in empty], DataError)
 
 
-def _search(
-    cohort: Cohort, probability: Array, fixed_threshold: float | None, fixed_size: int | None,
-    calibrated: Calibration = calibration.NONE,
-) -> Search:  # fmt: skip
-    """Counts on a cohort for every threshold, including a fixed one, and for every size, or for the fixed size.
-
-    The thresholds are those that cut where THRESHOLDS cut before ``probability`` was ``calibrated``.
-    """
+def _search(cohort: Cohort, probability: Array, fixed_threshold: float | None, fixed_size: int | None) -> Search:
+    """Counts on a cohort for every threshold, including a fixed one, and for every size, or for the fixed size."""
     sizes = threshold_search.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
-    moved = {round_threshold(calibration.move(each, calibration.NONE, calibrated)) for each in THRESHOLDS}
-    thresholds = sorted(moved if fixed_threshold is None else {*moved, fixed_threshold})
+    thresholds = sorted({*THRESHOLDS} if fixed_threshold is None else {*THRESHOLDS, fixed_threshold})
     return cohort.search(probability, thresholds, sizes, "threshold")
 
 
@@ -201,21 +203,22 @@ def round_threshold(threshold: float) -> float:
     return round(min(max(threshold, least), 1 - least), DECIMALS)
 
 
-def _curve(found: Search, rule: Rule, test: Cohort, probability: Array) -> pd.DataFrame:
+def _curve(found: Search, rule: Rule, test: Cohort, model: Array, calibrated: Calibration) -> pd.DataFrame:
     """Validation scores by threshold at the chosen size: Dice and IoU are means over volumes, the others pooled.
 
+    Scored are the network's own probabilities; ``threshold`` is that of calibrated ones, as the rule's.
     ``test_dice`` shows the reader how much the choice matters; it is not used to make it.
     """
     c = metrics.Counts(*(kind[:, :, found.min_components.index(rule.min_component)] for kind in found.counts))
     pooled = metrics.Counts(*(kind.sum(axis=0) for kind in c))
     return pd.DataFrame(
         {
-            "threshold": found.thresholds,
+            "threshold": [_move(threshold, calibrated) for threshold in found.thresholds],
             "dice": pd.DataFrame(metrics.dice(c)).mean(),
             "iou": pd.DataFrame(metrics.iou(c)).mean(),
             "precision": metrics.precision(pooled),
             "recall": metrics.recall(pooled),
-            "test_dice": test.search(probability, found.thresholds, [rule.min_component], "test").mean_dice()[:, 0],
+            "test_dice": test.search(model, found.thresholds, [rule.min_component], "test").mean_dice()[:, 0],
         }
     )
 

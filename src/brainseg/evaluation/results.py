@@ -294,6 +294,8 @@ class CalibrationOfFolds(ParamsBlock):
     bias: float
     ece: Share
     ece_from_tenth: Share
+    ece_before: Share
+    ece_from_tenth_before: Share
 
 
 class MadeFrom(ParamsBlock):

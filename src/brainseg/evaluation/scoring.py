@@ -13,9 +13,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from brainseg.data import dataset
-from brainseg.evaluation import metrics, threshold_search
+from brainseg.evaluation import calibration, metrics, threshold_search
 from brainseg.evaluation.metrics import Counts
 from brainseg.inference import postprocessing
+from brainseg.inference.probabilities import Calibration
 from brainseg.io import spacing
 
 CALIBRATION_BINS = 10
@@ -130,7 +131,7 @@ def score(
         table: the cohort's slices, see ``per_slice``. patients: its patients, see ``add_less_input``.
         before: probabilities that are not calibrated, for numbers as older projects have them.
         probabilities: see evaluate.evaluate; only ``model`` for given masks, which have no block ``alone``.
-        bins: the table of ``calibration``; None for given masks. cases: the slices of all cohorts.
+        bins: the table of ``calibration_table``; None for given masks. cases: the slices of all cohorts.
     """
     found = score_blocks(table, measure.unit, measure.summarise)
     found["keras"] = _keras(cohort, before)
@@ -212,16 +213,17 @@ def histogram(cohort: Cohort, probability: Array, name: str) -> np.ndarray:
     return np.sum([metrics.histogram(reference, values) for _, reference, values in volumes], axis=0)
 
 
-def calibration(joint: np.ndarray, before: np.ndarray | None = None) -> pd.DataFrame:
+def calibration_table(joint: np.ndarray, calibrated: Calibration = calibration.NONE) -> pd.DataFrame:
     """Pixels in ten bins of predicted probability: their number, mean probability and share of tumour.
 
     Args:
-        joint: of calibrated probabilities, see ``histogram``.
-        before: of the probabilities before they were calibrated: three more columns, which end in ``BEFORE``.
+        joint: of the network's own probabilities, see ``histogram``.
+        calibrated: what is done to them; if it is anything, three more columns, of the probabilities before, end in
+            ``BEFORE``.
     """
-    if before is not None:
-        columns = calibration(before)[["count", *MEANS]].add_suffix(BEFORE)
-        return pd.concat([calibration(joint), columns], axis=1)
+    if calibrated != calibration.NONE:
+        columns = calibration_table(joint)[["count", *MEANS]].add_suffix(BEFORE)
+        return pd.concat([calibration_table(calibration.apply_to_counts(joint, calibrated)), columns], axis=1)
     values = np.arange(256) / 255
     member = np.minimum((values * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     count = np.bincount(member, weights=joint.sum(axis=0))

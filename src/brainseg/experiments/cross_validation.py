@@ -66,7 +66,7 @@ def run(
     """
     overrides = load_overrides(recipe, scheme, root)
     params = config.merge(config.read_yaml(root / "params.yaml"), overrides)
-    if folder == FOLDER and params.get("split", {}).get("inner_folds"):
+    if (root / folder).resolve() == (root / FOLDER).resolve() and params.get("split", {}).get("inner_folds"):
         what = "leaves out the patients of the test fold: it would take the place of the cross-validation of all"
         raise DataError("split.inner_folds", what, "add --output DIR")
     places.check(place, params)
@@ -188,14 +188,9 @@ def plan(overrides: dict, root: Path = Path()) -> list[Fold]:
     raw = config.merge(config.read_yaml(root / "params.yaml"), overrides)
     split = config.check(raw, root / "params.yaml").split
     name = f"cv-{revision.key(read, overrides)}"
-    count = split.inner_folds or splitting.count_folds(root / "data/processed/slices.csv", split)
-    own, number = overrides.get("split", {}), _number_of(split.model_dump())
-    return [Fold(k, f"{name}-{k}", {**overrides, "split": {**own, number: k}}) for k in range(count)]
-
-
-def _number_of(split: dict) -> str:
-    """The parameter that differs between the folds."""
-    return "test_fold" if split.get("inner_folds") is None else "inner_fold"
+    count = splitting.count_folds(root / "data/processed/slices.csv", split)
+    own, key = overrides.get("split", {}), splitting.fold_parameter(split.inner_folds)
+    return [Fold(k, f"{name}-{k}", {**overrides, "split": {**own, key: k}}) for k in range(count)]
 
 
 def is_done(fold: Fold, root: Path = Path()) -> bool:
@@ -233,7 +228,7 @@ class FoldScores(NamedTuple):
     validation: pd.DataFrame
     slices: pd.DataFrame
     bins: pd.DataFrame
-    counts: pd.DataFrame
+    probability_counts: pd.DataFrame
     report: Evaluation
     params: dict
     made_from: MadeFrom
@@ -331,13 +326,18 @@ def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: Made
         raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
     tested, slices = (table[table["subset"] == "test"] for table in (patients, slices))
     validated = patients[patients["subset"] == "val"]
-    return FoldScores(fold, tested, validated, slices, bins, counts, report, drop_number(params), made_from)
+    return FoldScores(fold, tested, validated, slices, bins, counts, report, drop_fold(params), made_from)
 
 
-def drop_number(params: dict) -> dict:
-    """What the folds of one cross-validation share."""
+def drop_fold(params: dict, inner_folds: int | None = None) -> dict:
+    """What the folds of one cross-validation share.
+
+    Args:
+        inner_folds: of their parameters, where ``params`` are some of these alone.
+    """
     split = params["split"]
-    return {**params, "split": {name: value for name, value in split.items() if name != _number_of(split)}}
+    key = splitting.fold_parameter(split.get("inner_folds", inner_folds))
+    return {**params, "split": {name: value for name, value in split.items() if name != key}}
 
 
 def _check(scored: Sequence[FoldScores], are_all: bool) -> None:
@@ -373,10 +373,10 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
             "by_size": scoring.size_block(patients, summarised),
             "calibration": scoring.calibration_block(_pool_bins([s.bins for s in scored])),
         },
-        "calibration": _calibrate([tables.read_counts(s.counts) for s in scored]),
+        "calibration": _calibrate([tables.read_counts(s.probability_counts) for s in scored], params),
         "folds": [_summarise_fold(s) for s in scored],
     })  # fmt: skip
-    overrides = drop_number(fold.overrides)
+    overrides = drop_fold(fold.overrides, made_with["split"].get("inner_folds"))
     made = {"params": made_with, "overrides": overrides, "made_from": scored[0].made_from}
     return CrossValidationSummary.model_validate(numbers | made)  # parameters are not rounded
 
@@ -388,12 +388,16 @@ def _average_folds(parts: list[dict[str, float | None]], weights: list[int]) -> 
     return (table.fillna(0) * weight).sum().div(weight.sum()).to_dict()
 
 
-def _calibrate(joints: Sequence[np.ndarray]) -> dict[str, float] | None:
-    """See ``results.CalibrationOfFolds``; None: one fold has no others."""
+def _calibrate(joints: Sequence[np.ndarray], params: config.Evaluate) -> dict[str, float] | None:
+    """See ``results.CalibrationOfFolds``; what ``params`` fix stays. None: one fold has no others."""
     if len(joints) < 2:
         return None
-    errors = scoring.calibration_block(scoring.calibration(calibration.cross_fit(joints)))
-    return calibration.fit(np.sum(joints, axis=0))._asdict() | errors
+    total, given = np.sum(joints, axis=0), (params.temperature, params.bias)
+    before, after = (
+        scoring.calibration_block(scoring.calibration_table(joint))
+        for joint in (total, calibration.cross_fit(joints, *given))
+    )
+    return calibration.fit(total, *given)._asdict() | after | {f"{name}_before": before[name] for name in before}
 
 
 def _pool_bins(bins: Sequence[pd.DataFrame]) -> pd.DataFrame:
