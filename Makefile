@@ -1,7 +1,7 @@
 # Each target prints the commands it runs; they can be typed by hand with .venv activated.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro restore cross-validate test test-slow test-cluster torture lint hooks docs bench notebook page site wheel release serve ui push pull
+.PHONY: help setup demo repro restore cross-validate test test-slow test-cluster torture lint hooks docs bench notebook page pictures site wheel release serve ui push pull
 
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
@@ -104,6 +104,10 @@ serve: setup $(if $(wildcard web/package.json),page) ## the page and the API on 
 
 page: setup ## build the viewer page into the package, where it is missing or older than web/
 	$(BIN)/python tools/build_page.py
+
+pictures: pull ## photograph the page in Chromium and draw the scrolling outline, for the documents: docs/images; three minutes
+	$(BIN)/python -m tools.outline_animation
+	$(BIN)/python -m tools.page_pictures
 
 site: pull ## build the page as a static site in site/ that computes in the browser; OUT=folder
 	$(BIN)/python -m tools.build_site $(OUT)

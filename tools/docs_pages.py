@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 from tools import docs_reference, figures  # noqa: E402
 
 LINK = re.compile(r"(!?\[[^]]*\]\(|src=\")([^)\s\"]+)([)\"])")
-PICTURES = (".png", ".svg", ".jpg")
+PICTURES = (".png", ".svg", ".jpg", ".gif")
 COPIED = {"project/changelog.md": "CHANGELOG.md"}  # pages that are files of the repository
 
 

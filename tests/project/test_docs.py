@@ -43,6 +43,21 @@ def test_links_lead_to_files_and_headings(name):
             assert anchor in [re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
 
 
+MOST_BYTES = {".png": 350_000, ".svg": 350_000, ".gif": 1_500_000}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_pictures_exist_are_small_and_say_what_is_seen(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    written = re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", text)
+    shown = written + [found[::-1] for found in re.findall(r'<img src="([^"]+)"[^>]* alt="([^"]*)"', text)]
+    assert len(shown) == text.count("![") + text.count("<img ")
+    for words, path in shown:
+        picture = (ROOT / name).parent / path
+        assert picture.is_file() and len(words) > 10, path
+        assert picture.parent.name != "images" or picture.stat().st_size <= MOST_BYTES[picture.suffix], path
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_options_and_targets_exist(name):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))

@@ -61,14 +61,19 @@ export function strokeScale(paint: CanvasRenderingContext2D, perMillimetre: numb
   if (!length) return;
   const [right, bottom] = [width - 16 * ratio, height - 44 * ratio];
   const left = right - length * perMillimetre;
+  const words = length >= 10 ? `${length / 10} cm` : `${length} mm`;
   paint.beginPath();
   for (const [x, y] of [[left, -5], [left, 0], [right, 0], [right, -5]] as const) paint.lineTo(x, bottom + y * ratio);
-  paint.strokeStyle = paint.fillStyle = "#c9d1d9";
-  paint.lineWidth = 1.5 * ratio;
-  paint.stroke();
   paint.font = `${12 * ratio}px system-ui, sans-serif`;
   paint.textAlign = "right";
-  paint.fillText(length >= 10 ? `${length / 10} cm` : `${length} mm`, right, bottom - 9 * ratio);
+  paint.lineJoin = "round";
+  for (const [style, more] of [["rgb(0 0 0 / 0.75)", 3], ["#c9d1d9", 0]] as const) { // dark around it: it may lie on a bright skull
+    paint.strokeStyle = paint.fillStyle = style;
+    paint.lineWidth = (1.5 + more) * ratio;
+    paint.stroke();
+    if (more) paint.strokeText(words, right, bottom - 9 * ratio);
+    else paint.fillText(words, right, bottom - 9 * ratio);
+  } // prettier-ignore
 }
 
 /** A measured line with its length beside it. */
