@@ -11,7 +11,6 @@
 | ``compare A B`` | what ``brainseg compare`` says of a metric: ``dice``, ``dice.verdict``, ``dice.p``, ``dice.wins`` |
 | ``spread RUN`` | how far the means of its folds lie apart: ``dice``; ``A+B``: how far columns of ``tried`` do |
 | ``slices`` | of the committed run's test slices: ``empty_as_zero``, their mean Dice if a right empty one counts 0 |
-| ``untried`` | out of fold, the patients whom no trial scored: ``ladder.mean``, ``trials.mean`` |
 | ``interval`` | of a volume out of fold: ``least``, ``largest``; what it covers: ``fold``, ``institution`` |
 | ``packed`` | the page's examples in weights/: ``megabytes`` |
 
@@ -39,7 +38,6 @@ REPORTS = {
 }
 FOLDERS = {"evaluation": "metrics", "folds": "metrics/cross_validation"}
 KEPT = "metrics/experiments"
-LADDER, LOOKED_AT = "full", (0, 1)  # a rung, whose test patients are those of all; folds that trials at full length had
 
 
 @functools.cache
@@ -100,13 +98,6 @@ def _slices(root: Path) -> dict[str, float]:
     return {"empty_as_zero": table["dice"].fillna(0).mean()}
 
 
-def _untried(root: Path) -> dict[str, dict[str, float]]:
-    table = _scores("folds", root).patients
-    ladder = table[~table["patient"].isin(_scores(LADDER, root).patients["patient"])]
-    left = {"ladder": ladder, "trials": ladder[~ladder["fold"].isin(LOOKED_AT)]}
-    return {name: {"n": len(rest), **rest["dice"].agg(["mean", "median"])} for name, rest in left.items()}
-
-
 def _interval(root: Path) -> dict[str, float]:
     table = _scores("folds", root).patients
     volumes = table["predicted_pixels"], table["tumour_pixels"]
@@ -127,7 +118,6 @@ MADE: dict[str, Callable[..., Any]] = {
     "compare": _compare,
     "spread": _spread,
     "slices": _slices,
-    "untried": _untried,
     "interval": _interval,
     "packed": _packed,
 }

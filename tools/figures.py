@@ -58,10 +58,15 @@ def find(text: str, document: str, root: Path = ROOT) -> Iterator[Figure]:
         DataError: there is no such source, path or format, or no figure before the comment. It names the line.
         IntegrityError: files of one run do not fit each other.
     """
+    for found, where in _list_sources(text, document):
+        yield _read(found, where, root)
+
+
+def _list_sources(text: str, document: str) -> Iterator[tuple[re.Match[str], str]]:
+    """What names a source, and the line that it stands on."""
     for found in FIGURE.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
         if found["source"] or found["block"]:  # else code
-            yield _read(found, f"{document}:{line}", root)
+            yield found, f"{document}:{text.count(chr(10), 0, found.start()) + 1}"
 
 
 def _read(found: re.Match[str], where: str, root: Path) -> Figure:
@@ -100,13 +105,15 @@ def _format(value: Any, form: str) -> str:
 
 
 def write(root: Path = ROOT) -> str:
-    """Write all figures into the documents and say how many were others."""
-    changed = 0
+    """Write all figures into the documents, or none; say how many were others. Raises DataError as ``find`` does."""
+    changed, texts = 0, {}
     for document in list_documents(root):
         text = (root / document).read_text(encoding="utf-8")
         if stale := sum(figure.stands != figure.says for figure in find(text, document, root)):
-            files.write_text(root / document, fill(text, document, root))
+            texts[document] = fill(text, document, root)
             changed += stale
+    for document, text in texts.items():
+        files.write_text(root / document, text)
     return f"{changed} figures changed"
 
 
@@ -114,17 +121,26 @@ def check(root: Path = ROOT) -> str:
     """Look at all documents and say how many figures have a source.
 
     Raises:
-        DataError: naming each figure that is not what its source says, and each that has none.
+        DataError: naming each figure that is not what its source says, or whose source cannot be read, and each that
+            has none.
     """
     problems, count = [], 0
     for document in list_documents(root):
         text = (root / document).read_text(encoding="utf-8")
-        figures = list(find(text, document, root))
-        problems += [_describe(figure) for figure in figures if figure.stands != figure.says]
+        for found, where in _list_sources(text, document):
+            problems += _examine(found, where, root)
+            count += 1
         problems += typed_figures.find(text, document)
-        count += len(figures)
     errors.raise_all(problems)
     return f"{count} figures are those of their files"
+
+
+def _examine(found: re.Match[str], where: str, root: Path) -> list[Problem]:
+    try:
+        figure = _read(found, where, root)
+    except DataError as error:
+        return list(error.problems)
+    return [_describe(figure)] if figure.stands != figure.says else []
 
 
 def _describe(stale: Figure) -> Problem:

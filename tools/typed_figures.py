@@ -18,7 +18,7 @@ from brainseg.errors import Problem
 WRITTEN = {"docs/reference/model-card.md"}  # by brainseg card, from the same files
 CODE = r"^```.*?^```|`[^`\n]+`"
 VALUE = (  # what a source gives: a number, also as p or with its interval, or a verdict
-    r"(?:(?:[<=] )?[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?(?: %)?(?: \[[^]\n]*\])?"
+    r"(?:(?:[<=] )?(?:(?<![\d.])[+-])?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?(?: %)?(?: \[[^]\n]*\])?"
     r"|better|worse|no significant difference|identical)"
 )
 SOURCE = (

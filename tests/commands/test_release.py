@@ -9,20 +9,26 @@ import pytest
 
 from brainseg.commands import release
 from brainseg.errors import DataError
+from brainseg.evaluation import calibration
 from brainseg.inference import postprocessing
 from brainseg.inference.outlining import Outliner
 from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
+from brainseg.reporting import model_card
 from tests.support import onnx_toy, run_files
 
 FIELDS = set(ExportedManifest.model_fields) - {"parts"}
 TOLD = run_files.cross_validation()
-FITTED = {"temperature": 2.0, "bias": -0.8, "ece": 0.001, "ece_from_tenth": 0.03}
+ERRORS = {"ece": 0.001, "ece_from_tenth": 0.03, "ece_before": 0.002, "ece_from_tenth_before": 0.1}
+FITTED = {"temperature": 2.0, "bias": -0.8, **ERRORS}
+OF_FOLDS, CUTS = Calibration(1.6, -0.4), (0.3, 0.4, 0.5, 0.6, 0.7)  # their probabilities, and thresholds for them
 
 
 def write_numbers(folder, **changes):
     folder.mkdir()
-    (folder / "summary.json").write_text(json.dumps(run_files.cross_validation(**{"calibration": FITTED, **changes})))
+    folds = [fold | {"threshold": cut, **OF_FOLDS._asdict()} for fold, cut in zip(TOLD["folds"], CUTS, strict=True)]
+    told = {"calibration": FITTED, "folds": folds, **changes}
+    (folder / "summary.json").write_text(json.dumps(run_files.cross_validation(**told)))
     shutil.copy(run_files.ROOT / "metrics/cross_validation/per_patient.csv", folder)
     return folder
 
@@ -53,16 +59,19 @@ def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
     assert outliner.rule.min_component == statistics.median(fold["min_component"] for fold in TOLD["folds"])
     assert outliner.mirror
     facts = outliner.facts
-    before = {f"{name}_before": TOLD["test"]["calibration"][name] for name in ("ece", "ece_from_tenth")}
-    told = {"ece": FITTED["ece"], "ece_from_tenth": FITTED["ece_from_tenth"], **before}
-    assert facts["evaluation"]["test"] == TOLD["test"] | {"calibration": told}
+    assert facts["evaluation"]["test"] == TOLD["test"] | {"calibration": ERRORS}
     assert facts["model"]["protocol"]["patients"] == {"train": 110, "val": 0, "test": 110}
     assert facts["marks"] == facts["model"]["protocol"]["marks"]
     assert facts["marks"][0].startswith("trained on all 110 patients") and TRAINED_ON_ALL not in facts["marks"]
     interval = facts["volume_interval"]
     assert interval["low"] < 1 < interval["high"] and 0.87 <= interval["covered"] <= 0.93
+    card = model_card.render_markdown(model_card.parse_facts(facts, project / "default.onnx"))
+    assert "110 patients out of fold, mean" in card and "was trained on all patients, so that none is left" in card
+    assert (
+        "in more than one of" not in card and "alidation patients, on whom" not in card and "test patients" not in card
+    )
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
-    cut = statistics.median(fold["threshold"] for fold in TOLD["folds"])  # of folds that were not calibrated
+    cut = calibration.move(statistics.median(CUTS), OF_FOLDS, calibration.NONE)
     marked = outliner.on_grid(images) >= postprocessing.level(outliner.rule.threshold)
     near = np.abs(own.on_grid(images) - 255 * cut) < 2  # calibrated levels are rounded
     assert (marked == (own.on_grid(images) >= postprocessing.level(cut)))[~near].all() and marked.any()

@@ -101,7 +101,7 @@ def test_each_fold_is_calibrated_by_the_others():
     folds = [observed(Calibration(2, -0.8)), observed(Calibration(2, -0.8)), observed(Calibration(1, 0.7))]
 
     def error(joint: np.ndarray) -> float:
-        return scoring.calibration_block(scoring.calibration(joint))["ece_from_tenth"]
+        return scoring.calibration_block(scoring.calibration_table(joint))["ece_from_tenth"]
 
     own = sum(calibration.apply_to_counts(fold, calibration.fit(fold)) for fold in folds)
     assert error(own) < 0.01 < 0.05 < error(calibration.cross_fit(folds)) < error(sum(folds))

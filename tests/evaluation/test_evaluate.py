@@ -11,9 +11,10 @@ from jsonschema import Draft202012Validator
 from brainseg import files
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError
-from brainseg.evaluation import evaluate, results
+from brainseg.evaluation import calibration, evaluate, results
 from brainseg.evaluation.results import Mean
 from brainseg.inference import postprocessing, probabilities
+from brainseg.inference.probabilities import Calibration
 from tests.support.scored_cohort import EMPTY, ROW, SQUARE, VAL, A, B, C, Patient, Slice, arrays
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/schemas/evaluation.json").read_text(encoding="utf-8"))
@@ -321,6 +322,26 @@ def test_a_calibration_that_is_chosen_on_validation_calibrates_all_but_flair():
     assert result.report.protocol.threshold != plain.report.protocol.threshold
     assert result.report.baselines == plain.report.baselines
     Draft202012Validator(SCHEMA).validate(written(result))
+
+
+@pytest.mark.parametrize("chosen", [(2.0, -0.8), (1.4, 1.0), (0.6, -1.5), (1.0, 2.0)])
+def test_calibration_moves_no_mask_but_for_rounding(chosen):
+    """Of every probability there are pixels: only those may change sides that lie at the threshold."""
+    cases, masks, _ = arrays([VAL, A, B, C])
+    levels = np.random.default_rng(1).integers(0, 256, masks.shape).astype(np.uint8)
+    levels = np.where(masks > 0, np.maximum(levels, 90), levels // 2).astype(np.uint8)
+    given = dict.fromkeys(("model", "one_slice", "flair_only"), levels) | {"flair": np.zeros_like(levels)}
+    own, calibrated = (
+        evaluate.evaluate(cases, masks, given, params(temperature=t, bias=b, min_component=0), protocol())
+        for t, b in ((1.0, 0.0), chosen)
+    )
+    rules = [each.report.protocol for each in (own, calibrated)]
+    moved = calibration.move(rules[0].threshold, calibration.NONE, Calibration(*chosen))
+    assert rules[1].threshold == pytest.approx(moved, abs=1e-6) != rules[0].threshold
+    near = np.abs(levels.astype(int) - 255 * rules[0].threshold) < 8
+    changed = (own.per_slice["predicted_pixels"] - calibrated.per_slice["predicted_pixels"]).abs()
+    assert changed.sum() <= near.sum() < levels.size / 20
+    assert calibrated.threshold_curve["dice"].equals(own.threshold_curve["dice"])
 
 
 def test_a_given_threshold_is_on_the_curve():

@@ -49,7 +49,9 @@ def test_every_patient_once_in_the_shape_of_a_test(tmp_path, monkeypatch):
     summary = json.loads((folder / "summary.json").read_text())
     together = json.loads(fold_files(PATIENTS, 3)["metrics/evaluation.json"])["test"]
     assert summary["test"].keys() == together.keys()
-    assert summary["calibration"].keys() == {"temperature", "bias", "ece", "ece_from_tenth"}
+    told, own = summary["calibration"], summary["test"]["calibration"]
+    assert [told["temperature"], told["bias"]] == [1, 0], "as evaluate in the parameters fixes it"
+    assert {name: told[name] for name in own} == own and told["ece_before"] == own["ece"]
     for block in ("volume", "slice", "pooled", "detection", "by_institution", "by_size", "alone", "calibration"):
         assert summary["test"][block] == together[block]
     assert [fold["volume_dice"]["mean"] for fold in summary["folds"]] == [0.5, 0.5]
@@ -85,6 +87,8 @@ def test_some_folds_alone(tmp_path, monkeypatch):
     with pytest.raises(IntegrityError, match="2 patients are tested, there are 3"):
         cross_validation.collect(FOLDS[1:], tmp_path)
     assert "2 patients out of fold" in cross_validation.collect(FOLDS[1:], tmp_path, are_all=False)
+    alone = json.loads((tmp_path / cross_validation.FOLDER / "summary.json").read_text())
+    assert alone["calibration"] is None, "one fold has no others"
 
 
 def test_the_gallery_shows_each_patient_as_its_test_fold_outlined_it(tmp_path, monkeypatch):
@@ -195,7 +199,9 @@ def test_inner_folds_leave_the_test_fold_alone(prepared):
     folds = cross_validation.plan(inner)
     assert [fold.overrides["split"] for fold in folds] == [{**inner["split"], "inner_fold": k} for k in range(2)]
     assert folds[0].name != cross_validation.plan({"split": {"inner_folds": 2, "test_fold": 1}})[0].name
-    assert cross_validation.drop_number({"split": folds[1].overrides["split"]}) == {"split": inner["split"]}
+    assert cross_validation.drop_fold({"split": folds[1].overrides["split"]}) == {"split": inner["split"]}
+    assert cross_validation.drop_fold({"split": {"inner_fold": 1}}, inner_folds=2) == {"split": {}}
+    assert cross_validation.drop_fold({"split": {"test_fold": 1}}) == {"split": {}}
     tiny_pipeline.demo.override(prepared / "params.yaml", inner)
     with pytest.raises(DataError, match="leaves out the patients of the test fold"):
         cross_validation.run()

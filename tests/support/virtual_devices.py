@@ -15,11 +15,15 @@ from pathlib import Path
 # normalisation, dropout, augmentation by OpenCV, a loss over the whole batch, averaged weights.
 CASES: dict[str, dict[str, dict]] = {
     "default": {"augmentation": {"lesion_mix": 0.5}},
-    "volumetric": {"network": {"name": "unet3d", "context": 1}, "train": {"keep": "best", "patience": 2}},
+    "volumetric": {
+        "network": {"name": "unet3d", "context": 1},
+        "train": {"keep": "best", "patience": 2},
+        "augmentation": {"lesion_mix": 0.0},
+    },
     "image": {
         "network": {"name": "residual_unet", "context": 1, "depth": 2, "norm": "group"},
         "train": {"loss": "focal_tversky", "loss_reduction": "image", "optimizer": "sgd"},
-        "augmentation": {"context_dropout": 0.5},
+        "augmentation": {"context_dropout": 0.5, "lesion_mix": 0.0},
     },
     "accelerator": {},  # augmentation as on a GPU
 }

@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_refused_with_the_way_out(what, tmp_path, cha
     assert what in gates["not worse"].figures
 
 
-def test_anew_does_not_avoid_a_comparison(tmp_path, champion):
+def test_a_new_line_does_not_avoid_a_comparison(tmp_path, champion):
     new = scored(tmp_path / "new", shift=-0.05, difference=1)
     assert [each.passed for each in gate.check_gates(new, champion, new_line=True)] == [False, False, True]
     new = scored(tmp_path / "other", grid=128, difference=1)

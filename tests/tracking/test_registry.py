@@ -184,7 +184,7 @@ def rewritten(tree, report):
     onnx_toy.write(tree / "models/unet.onnx", facts | {"evaluation": report})
 
 
-def test_anew_begins_with_another_protocol(tree, client):
+def test_a_new_line_begins_with_another_protocol(tree, client):
     registry.run(tree)
     registry.run(exported(tree, "b", grid=128), new_line=True)
     assert champion(client) == 2

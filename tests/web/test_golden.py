@@ -74,7 +74,7 @@ def test_masks_and_numbers_are_pythons(toy, name):
 
 def test_a_scan_without_scalp_is_told_with_the_models_own_numbers(toy):
     warnings = toy[2]["stripped"]["answer"]["warnings"]
-    assert [text for text in warnings if "0.81 so, 0.86 with scalp and may miss" in text], warnings
+    assert [text for text in warnings if "0.81 so, 0.86 with scalp, and may miss" in text], warnings
 
 
 def check_answer(mine, truth, case):

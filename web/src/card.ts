@@ -60,18 +60,20 @@ function banner(): void {
   show("banner", true);
 }
 
-const BRIEF = new Set(["Volume Dice, mean", "Volume Dice, median", "Tested on", "Weights"]);
+const OUT_OF_FOLD = "Scored out of fold"; // a network that was trained on all patients has the numbers of its recipe
+const BRIEF = new Set(["Volume Dice, mean", "Volume Dice, median", "Tested on", OUT_OF_FOLD, "Weights"]);
 
 function facts(model: Model): [string, string, string?][] {
   const rows: [string, string, string?][] = [];
   const numbers = flat(model.numbers ?? {});
   const get = (name: string) => numbers.find(([key]) => key.endsWith(name))?.[1];
   const [mean, lo, hi, median] = ["dice.mean", "dice.lo", "dice.hi", "dice.median"].map(get);
-  const patients = flat(model.protocol ?? {}).find(([key]) => key.endsWith("patients.test"))?.[1];
+  const count = (subset: string) => flat(model.protocol ?? {}).find(([key]) => key.endsWith(`patients.${subset}`))?.[1];
+  const patients = count("test");
   const range = lo !== undefined && hi !== undefined ? `[${score(lo)}, ${score(hi)}]` : "";
   if (mean !== undefined) rows.push(["Volume Dice, mean", score(mean), range]);
   if (median !== undefined) rows.push(["Volume Dice, median", score(median)]);
-  if (patients !== undefined) rows.push(["Tested on", `${String(patients)} patients`]);
+  if (patients !== undefined) rows.push([count("val") === 0 ? OUT_OF_FOLD : "Tested on", `${String(patients)} patients`]);
   for (const [name, value] of Object.entries(model.protocol ?? {})) {
     if (plain(value)) rows.push([title(name), String(value)]);
     else if (value !== null && typeof value === "object" && !Array.isArray(value)) {

@@ -28,7 +28,7 @@ TIMED = 32  # slices
 def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     """Write ``out/ensemble.onnx`` and the numbers of the ensemble; return the numbers as a table.
 
-    Temperature, threshold and smallest component are chosen on the validation patients, as for a single network.
+    Calibration, threshold and smallest component are chosen on the validation patients, as for a single network.
 
     Args:
         names: runs (revisions, experiments, "workspace"), or files and folders of models.

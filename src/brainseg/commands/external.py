@@ -126,8 +126,8 @@ def score(
 def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     """Read a model with its calibration and its rule.
 
-    Threshold and smallest component are those of ``evaluate`` in params.yaml if it fixes both; then its calibration
-    counts too, unless some of it is ``auto``. All others are those that were chosen on validation.
+    Threshold and smallest component are those of ``evaluate`` in params.yaml if it fixes both; then what it fixes of
+    the calibration counts too. All others are those that were chosen on validation.
 
     Raises:
         DataError: ``home`` is no folder.
@@ -150,9 +150,12 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     if rule and given:
         return EvaluatedModel(model, weights, rule, None, given)
     found = _read_evaluation(own if own.exists() else place.parent / EVALUATION, model, params.tta)
-    bright = None if rule else results.rule_of(found.baselines.flair_threshold)
-    chosen = rule or results.rule_of(found.protocol)
-    return EvaluatedModel(model, weights, chosen, bright, results.calibration_of(found.protocol))
+    chosen = results.calibration_of(found.protocol)
+    if rule is None:
+        bright = results.rule_of(found.baselines.flair_threshold)
+        return EvaluatedModel(model, weights, results.rule_of(found.protocol), bright, chosen)
+    fixed = {name: getattr(params, name) for name in Calibration._fields if getattr(params, name) != "auto"}
+    return EvaluatedModel(model, weights, rule, None, chosen._replace(**fixed))
 
 
 def _read_evaluation(path: Path, model: Manifest, mirror: bool) -> Evaluation:

@@ -269,6 +269,13 @@ class CrossValidationProtocol(ParamsBlock):
     folds: Count
 
 
+class ReleasedEvaluation(ParamsBlock):
+    """What the file of a network of all patients holds: the numbers of its recipe, out of fold."""
+
+    protocol: CrossValidationProtocol
+    test: NetworkScores
+
+
 class FoldSummary(ParamsBlock):
     """One fold, and the rule that was chosen on its own validation patients."""
 

@@ -69,7 +69,7 @@ BONE_VOLUME = 0.4
 BONE_SLICE = 0.3  # alone, the cut through the vertex looks more like a brain alone
 DIRECTIONS = 32
 LAYERS = 20  # pixels below the outline at least: near the vertex, scalp and bone are cut aslant and thick
-EDGE = " and may miss lesions at the brain's edge"
+EDGE = ", and may miss lesions at the brain's edge"
 NO_SCALP = f"no scalp: a model of whole heads has hardly seen such scans{EDGE}"
 MAX_LOSS = 0.02  # of mean volume Dice without scalp, above which the mark warns of missed lesions
 
@@ -94,9 +94,7 @@ def describe_no_scalp(facts: Mapping[str, Any]) -> str:
     )
     if without is None or whole is None:
         return NO_SCALP
-    told = (
-        f"no scalp: on its own test patients this model has a volume Dice of {without:.2f} so, {whole:.2f} with scalp"
-    )
+    told = f"no scalp: on its own patients this model has a volume Dice of {without:.2f} so, {whole:.2f} with scalp"
     return told + (EDGE if whole - without > MAX_LOSS else "")
 
 

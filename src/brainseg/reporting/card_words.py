@@ -65,9 +65,15 @@ CITATIONS = (
     "multi-institutional study with The Cancer Genome Atlas data. Journal of Neuro-Oncology 133, 2017. "
     "doi:10.1007/s11060-017-2420-1",
 )
+RELEASED = (
+    "This network was trained on all patients, so that none is left to score it. Its numbers are those of its recipe "
+    "in {folds} folds: each patient is scored by a network that never saw it. Threshold and smallest part are the "
+    "medians of those that the folds chose on their validation patients; probabilities are calibrated by the patients "
+    "of all folds, and the calibration error is that of folds that the others calibrate."
+)
 SMALL_INSTITUTIONS = "Institutions with few patients are grouped as “other”. The group can differ between the columns."
 TRIED = 110, 22  # patients, and test patients, of the trials in RECIPE
 RECIPE = (
-    "The recipe was chosen in trials that scored 55 of these 110 patients, 11 of the 22 test patients among them: the "
-    "numbers out of fold are of all patients, each scored by a model that never saw it."
+    "The recipe was chosen in trials that scored these patients too; the last ones did not score the test patients. "
+    "The numbers out of fold are of all patients, each scored by a model that never saw it."
 )

@@ -1,7 +1,7 @@
 """The model card: what a model is for, what it scored and where it fails, derived from the model's facts.
 
 The card is a list of sections with plain text and tables. The page and the Markdown are written from this list.
-The module imports only the fixed texts and the models of the facts, so that the server can show the card. The facts
+The module imports no library but pydantic, so that the server can show the card. The facts
 decide which passages apply: a card of phantoms does not mention patients, and a card of own images does not mention the
 public data set.
 """
@@ -20,6 +20,7 @@ from brainseg.evaluation.results import (
     GroupDice,
     Mean,
     NetworkScores,
+    ReleasedEvaluation,
     SizeGroupDice,
     calibration_of,
     rule_of,
@@ -58,7 +59,12 @@ class ModelFacts(ParamsBlock):
     marks: list[str]
     model: ExportedManifest
     rule: ModelRule
-    evaluation: Evaluation
+    evaluation: Evaluation | ReleasedEvaluation
+
+    @property
+    def is_released(self) -> bool:
+        """Whether it was trained on all patients, so that its numbers are those of its recipe out of fold."""
+        return isinstance(self.evaluation, ReleasedEvaluation)
 
 
 def parse_facts(facts: Mapping, path: Path) -> ModelFacts:
@@ -114,21 +120,21 @@ def sections(facts: ModelFacts, out_of_fold: CrossValidationSummary | None = Non
 
     Args:
         facts: of the model.
-        out_of_fold: metrics/cross_validation/summary.json; ignored if it is of another recipe than the model.
+        out_of_fold: metrics/cross_validation/summary.json; ignored if it is of another recipe than the model, or if the
+            model's own numbers are out of fold.
 
     Returns:
         Sections with ``title``, ``text`` (paragraphs) and ``table`` (``head`` and ``rows`` of cells, or None).
     """
     source = facts.model.protocol.source
-    folds = out_of_fold if out_of_fold and is_same_recipe(facts, out_of_fold) else None
+    folds = out_of_fold if out_of_fold and not facts.is_released and is_same_recipe(facts, out_of_fold) else None
     citations = [f"Cite the data: {text}" for text in words.CITATIONS] if source == "kaggle" else []
     return [
         *_marks(facts),
         _section("Intended use", "Research use only. Not for diagnosis, treatment, triage or any other clinical use.",
                  words.INTENDED[source]),
         _section("The model", table=_table(["", ""], _model(facts))),
-        _section("Data and protocol", *_protocol(facts, folds), table=_table(["", "training", "validation", "test"],
-                 [_counts("patients", facts.model.protocol.patients), _counts("slices", facts.model.protocol.slices)])),
+        _section("Data and protocol", *_protocol(facts, folds), table=_count_table(facts)),
         _section("Numbers", *_describe_numbers(facts, folds), table=_numbers(facts, folds)),
         _section("By institution", words.SMALL_INSTITUTIONS,
                  table=_groups(facts, folds, "by_institution")),
@@ -200,6 +206,8 @@ def _model(facts: ModelFacts) -> list[list[str]]:
 
 def _protocol(facts: ModelFacts, folds: CrossValidationSummary | None) -> list[str]:
     protocol = facts.model.protocol
+    if isinstance(facts.evaluation, ReleasedEvaluation):
+        return [f"{words.DATA[protocol.source]}. {words.RELEASED.format(folds=facts.evaluation.protocol.folds)}"]
     apart = {
         "patient": "No patient is in more than one of training, validation and test.",
         "institution": "Whole institutions are left out for the test.",
@@ -212,13 +220,21 @@ def _protocol(facts: ModelFacts, folds: CrossValidationSummary | None) -> list[s
     return [f"{words.DATA[protocol.source]}. {apart[protocol.unit]} {chosen}", *recipe]
 
 
-def _counts(what: str, counts: Mapping[str, int]) -> list[str]:
-    return [what, *(f"{counts[subset]:,}" for subset in ("train", "val", "test"))]
+def _count_table(facts: ModelFacts) -> dict | None:
+    """Patients and slices; of a network of all patients those of the folds, which are the same."""
+    heads = {"train": "training", "val": "validation", "test": "test"}
+    if facts.is_released:
+        heads = {"train": "training", "test": "scored out of fold"}
+    counts = {"patients": facts.model.protocol.patients, "slices": facts.model.protocol.slices}
+    rows = [[what, *(f"{count[subset]:,}" for subset in heads)] for what, count in counts.items()]
+    return _table(["", *heads.values()], rows)
 
 
 def _describe_numbers(facts: ModelFacts, folds: CrossValidationSummary | None) -> list[str]:
-    dice = facts.evaluation.val.volume.dice
     text = ["Brackets are 95 % bootstrap intervals over patients."]
+    if isinstance(facts.evaluation, ReleasedEvaluation):
+        return text
+    dice = facts.evaluation.val.volume.dice
     text += [f"Validation patients, on whom the outline's rule was chosen: volume Dice {_format_mean(dice)}."]
     if folds:
         means = ", ".join(_format_number(fold.volume_dice.mean) for fold in folds.folds)
@@ -254,11 +270,14 @@ def _numbers(facts: ModelFacts, folds: CrossValidationSummary | None) -> dict | 
         _row("volume Dice, without scalp", columns, "alone", "stripped_dice"),
     ]
     rows = [row for row in rows if any(row[1:])]  # what no run has measured
-    found = evaluation.baselines
-    for baseline, what in ((found.flair_threshold, "threshold on FLAIR"), (found.empty, "nothing marked")):
-        row = _row(f"baseline: {what}, volume Dice", [baseline], "volume", "dice")
-        rows.append(row + ["", ""] * (len(columns) - 1))
-    head = ["", f"{_format_quantity(facts.model.protocol.patients['test'], 'test patient')}, mean", "median"]
+    if isinstance(evaluation, Evaluation):
+        found = evaluation.baselines
+        for baseline, what in ((found.flair_threshold, "threshold on FLAIR"), (found.empty, "nothing marked")):
+            row = _row(f"baseline: {what}, volume Dice", [baseline], "volume", "dice")
+            rows.append(row + ["", ""] * (len(columns) - 1))
+    count = facts.model.protocol.patients["test"]
+    whose = f"{count:,} patients out of fold" if facts.is_released else _format_quantity(count, "test patient")
+    head = ["", f"{whose}, mean", "median"]
     return _table([*head, *(["out of fold, mean", "median"] if folds else [])], rows)
 
 
@@ -284,7 +303,12 @@ def _groups(facts: ModelFacts, folds: CrossValidationSummary | None, block: str)
     sides = [getattr(scores, block) for scores in (facts.evaluation.test, *([folds.test] if folds else []))]
     names = list(dict.fromkeys(name for side in reversed(sides) for name in side))
     rows = [[name, *(cell for side in sides for cell in _group(side.get(name)))] for name in names]
-    head = ["", "test patients", "volume Dice", *(["patients out of fold", "volume Dice"] if folds else [])]
+    head = [
+        "",
+        "patients out of fold" if facts.is_released else "test patients",
+        "volume Dice",
+        *(["patients out of fold", "volume Dice"] if folds else []),
+    ]
     return _table(head, rows)
 
 
@@ -305,7 +329,7 @@ def _describe_failures(facts: ModelFacts, folds: CrossValidationSummary | None) 
     """
     test = facts.evaluation.test
     scored = folds.test if folds else test
-    where = "out of fold" if folds else "on the test patients"
+    where = "out of fold" if folds or facts.is_released else "on the test patients"
     sizes, here = _defined_dice(scored.by_size), _defined_dice(test.by_size)
     said = []
     if len(sizes) > 1:

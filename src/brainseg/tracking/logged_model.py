@@ -26,7 +26,8 @@ class LoggedModel:
     def predict(self, images: Any, params: dict | None = None) -> np.ndarray:
         """(n, H, W, C), whole numbers from 0 to 255 -> (n, H, W) float32, probabilities in steps of 1/255.
 
-        They are the network's own: not averaged with the mirrored slice's, and no temperature calibrates them.
+        They are the network's own: not averaged with the mirrored slice's and not calibrated. The threshold of
+        evaluation.json is of calibrated ones.
 
         Args:
             images: of any type of numbers; the array, or a dictionary with it as ``images``.

@@ -10,7 +10,7 @@ const FILLED = 0.35;
 const [CT_RING, CT_GAP, CT_CLIPPED, CT_SPREAD] = [1.5, 0.75, 0.5, 0.2];
 const BONE_VOLUME = 0.4;
 const BONE_SLICE = 0.3;
-const EDGE = " and may miss lesions at the brain's edge";
+const EDGE = ", and may miss lesions at the brain's edge";
 const NO_SCALP = `no scalp: a model of whole heads has hardly seen such scans${EDGE}`;
 const MAX_LOSS = 0.02;
 
@@ -36,7 +36,7 @@ export function describeNoScalp(test: Scores | undefined): string {
   const whole = test?.volume?.dice?.mean;
   if (without == null || whole == null) return NO_SCALP;
   const [low, high] = [without, whole].map((dice) => decimals(dice, 2).toFixed(2));
-  const told = `no scalp: on its own test patients this model has a volume Dice of ${low} so, ${high} with scalp`;
+  const told = `no scalp: on its own patients this model has a volume Dice of ${low} so, ${high} with scalp`;
   return whole - without > MAX_LOSS ? told + EDGE : told;
 }
 

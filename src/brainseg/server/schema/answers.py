@@ -43,7 +43,7 @@ class Summary(BaseModel):
     area_mm2: float | None = Field(description="on the slice with the largest area")
     area_pixels: int
     volume_ml: float | None
-    mean_probability: float | None = Field(description="of the network, inside the outline")
+    mean_probability: float | None = Field(description="calibrated, inside the outline")
     seconds: float
 
 
