@@ -14,7 +14,8 @@ from brainseg.experiments.cross_validation import Fold
 from tests.support import scored_cohort
 from tests.support.scored_cohort import SHIFTED, SQUARE, Patient, Slice
 
-PARAMS = config.load("evaluate")
+FIXED = {"min_component": 0, "threshold": 0.5, "temperature": 1.0, "bias": 0.0}
+PARAMS = config.load("evaluate").evaluate.model_copy(update=FIXED)
 PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": "none", "marks": [], "empty_rule": "undefined"}
 
 
@@ -23,7 +24,7 @@ PIPELINE = json.dumps({"stages": dict.fromkeys(revision.NUMBERS, STAGE)})
 LOCK = json.dumps({"stages": {
     "preprocess": {"outs": [{"path": "data/processed/images.npy", "md5": "0a"}]},
     "split": {"params": {"params.yaml": {"split": {"test_fold": 1, "seed": 5}}}},
-    "evaluate": {"params": {"params.yaml": {"evaluate": PARAMS.evaluate.model_dump()}}},
+    "evaluate": {"params": {"params.yaml": {"evaluate": PARAMS.model_dump()}}},
 }})  # fmt: skip
 
 
@@ -33,8 +34,7 @@ def fold_files(tested: list[Patient], everybody: int) -> dict[str, str]:
     counts = {"train": max(0, everybody - 1 - len(tested)), "val": 1, "test": len(tested)}
     protocol = PROTOCOL | {"patients": counts, "slices": counts}
     arrays = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), probability)
-    params = PARAMS.evaluate.model_copy(update={"min_component": 0, "threshold": 0.5, "temperature": 1.0, "bias": 0.0})
-    result = evaluate.evaluate(cases, masks, arrays, params, protocol)
+    result = evaluate.evaluate(cases, masks, arrays, PARAMS, protocol)
     return {
         "dvc.lock": LOCK,
         "dvc.yaml": PIPELINE,
