@@ -27,7 +27,7 @@ def test_every_parameter_has_a_row_with_its_value_and_what_it_takes():
     found = rows(docs_reference.list_parameters())
     assert list(found) == list(PARAMETERS)
     assert found["train.loss"][:2] == ["`bce_dice`", "`bce`, `dice`, `jaccard`, `bce_dice`, `focal_tversky`"]
-    assert found["train.epochs"][:2] == ["`40`", "whole number ≥ 1, ≤ 10000"]
+    assert found["train.epochs"][:2] == ["`28`", "whole number ≥ 1, ≤ 10000"]
     assert found["train.patience"][1] == "whole number ≥ 1, or `null`"
     assert found["split.val_fraction"][2].startswith("of the patients that are not test")
 

@@ -28,9 +28,9 @@ UNKNOWN = {
 }
 SCALP = {
     "kaggle": (
-        "It learned from whole heads{also}. On scans without scalp (skull-stripped) it may miss lesions at the "
-        "brain's edge; the table of numbers says how it does on its own patients with the scalp removed, where that "
-        "was measured. The program tells such a scan by the missing bone and marks it.",
+        "It learned from whole heads{also}. On scans without scalp (skull-stripped) {risk}; the table of numbers says how "
+        "it does on its own patients with the scalp removed, where that was measured. The program tells such a scan by "
+        "the missing bone and marks it.",
     ),
     "folder": (
         "Whether its training data are whole heads or brains without scalp (skull-stripped) the program does not know; "
@@ -49,6 +49,8 @@ FAIRNESS = {
     "phantom": "There are no people in the data.",
     "folder": "The program does not know age, sex and ancestry, so results by them are not reported.",
 }
+HARDLY_SEEN = "it may miss lesions at the brain's edge"
+HARDLY_TRIED = "it was tried with the scalp of its own patients removed, not on scans that another program has stripped"
 ALSO_STRIPPED = " and, in {percent} % of its samples, from brains without scalp"
 LICENCE = {
     "kaggle": "CC BY-NC-SA 4.0, as derived from the data: not for commercial use. The originals: TCIA, TCGA-LGG, with "

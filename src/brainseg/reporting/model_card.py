@@ -374,7 +374,8 @@ def _describe_scalp(model: ExportedManifest) -> list[str]:
     """Whether it learned from scans without scalp."""
     share = model.training.parameters.augmentation.scalp_dropout
     also = words.ALSO_STRIPPED.format(percent=round(100 * share)) if share else ""
-    return [text.format(also=also) for text in words.SCALP.get(model.protocol.source, ())]
+    risk = words.HARDLY_TRIED if share else words.HARDLY_SEEN
+    return [text.format(also=also, risk=risk) for text in words.SCALP.get(model.protocol.source, ())]
 
 
 def _describe_training(training: Training) -> str:
