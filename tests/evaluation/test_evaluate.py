@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from brainseg import files
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError
-from brainseg.evaluation import calibration, evaluate, results
+from brainseg.evaluation import calibration, evaluate, results, threshold_search
 from brainseg.evaluation.results import Mean
 from brainseg.inference import postprocessing, probabilities
 from brainseg.inference.probabilities import Calibration
@@ -318,30 +318,36 @@ def test_a_calibration_that_is_chosen_on_validation_calibrates_all_but_flair():
     )
     assert plain.report.test.calibration.ece_before is None and "count_before" not in plain.calibration
     assert plain.report.test.keras == result.report.test.keras
-    assert result.per_patient.equals(plain.per_patient), "calibration changes no mask"
-    assert result.report.protocol.threshold != plain.report.protocol.threshold
     assert result.report.baselines == plain.report.baselines
     Draft202012Validator(SCHEMA).validate(written(result))
 
 
 @pytest.mark.parametrize("chosen", [(2.0, -0.8), (1.4, 1.0), (0.6, -1.5), (1.0, 2.0)])
-def test_calibration_moves_no_mask_but_for_rounding(chosen):
+def test_a_threshold_cuts_where_it_cut_before_calibration(chosen):
     """Of every probability there are pixels: only those may change sides that lie at the threshold."""
     cases, masks, _ = arrays([VAL, A, B, C])
     levels = np.random.default_rng(1).integers(0, 256, masks.shape).astype(np.uint8)
     levels = np.where(masks > 0, np.maximum(levels, 90), levels // 2).astype(np.uint8)
     given = dict.fromkeys(("model", "one_slice", "flair_only"), levels) | {"flair": np.zeros_like(levels)}
+    fitted = Calibration(*chosen)
     own, calibrated = (
-        evaluate.evaluate(cases, masks, given, params(temperature=t, bias=b, min_component=0), protocol())
-        for t, b in ((1.0, 0.0), chosen)
+        evaluate.evaluate(cases, masks, given, params(min_component=0, threshold=cut, **fit._asdict()), protocol())
+        for cut, fit in ((0.4, calibration.NONE), (calibration.move(0.4, calibration.NONE, fitted), fitted))
     )
-    rules = [each.report.protocol for each in (own, calibrated)]
-    moved = calibration.move(rules[0].threshold, calibration.NONE, Calibration(*chosen))
-    assert rules[1].threshold == pytest.approx(moved, abs=1e-6) != rules[0].threshold
-    near = np.abs(levels.astype(int) - 255 * rules[0].threshold) < 4
+    near = np.abs(levels.astype(int) - 255 * 0.4) < 4
     changed = (own.per_slice["predicted_pixels"] - calibrated.per_slice["predicted_pixels"]).abs()
     assert changed.sum() <= near.sum() < levels.size / 10
     assert calibrated.threshold_curve["dice"].equals(own.threshold_curve["dice"])
+
+
+def test_of_thresholds_as_good_that_nearest_half_the_dice_is_taken():
+    """Every threshold up to 200 of 255 finds all: nothing calibrates, so 0.5; else half of the Dice, which is 1."""
+    val = Patient("V", "val", [Slice(SQUARE, SQUARE), EMPTY])
+    assert result_of([val, A]).report.protocol.threshold == 0.5
+    fitted = {"temperature": 2.0, "bias": -0.8}
+    found = result_of([val, A], **fitted).report.protocol.threshold
+    good = [t for t in threshold_search.THRESHOLDS if t <= 200 / 255]  # half the Dice is at 0.83 of the network's own
+    assert found == pytest.approx(calibration.move(max(good), calibration.NONE, Calibration(**fitted)), abs=1e-6)
 
 
 def test_a_given_threshold_is_on_the_curve():

@@ -110,15 +110,17 @@ def evaluate(
 def _choose_rule(val: Cohort, model: Array, params: Evaluate, calibrated: Calibration) -> tuple[Rule, Search]:
     """The rule for calibrated probabilities, and the search among those that the network itself gives.
 
-    Where a threshold was searched before calibration it cuts there still, but for rounding to 255ths: calibration
-    changes what a probability says, and no mask.
+    Of thresholds that are as good as each other the one nearest to half the best Dice is taken, which is the best there
+    is for probabilities that are right (Lipton et al., 2014, arXiv:1402.1892); where nothing calibrates them, 0.5.
     """
     fixed = None
     if params.threshold != "auto":
         fixed = round_threshold(calibration.move(params.threshold, calibrated, calibration.NONE))
     size = None if params.min_component == "auto" else params.min_component
     searched = _search(val, model, fixed, size)
-    own = threshold_search.choose(searched, fixed or threshold_search.best_threshold(searched, errors=1))
+    best = float(np.nan_to_num(searched.mean_dice()).max())
+    half = 0.5 if calibrated == calibration.NONE else calibration.move(max(best, 0.1) / 2, calibrated, calibration.NONE)
+    own = threshold_search.choose(searched, fixed or threshold_search.best_threshold(searched, errors=1, middle=half))
     threshold = params.threshold if params.threshold != "auto" else _move(own.threshold, calibrated)
     return Rule(round_threshold(threshold), own.min_component), searched
 

@@ -50,8 +50,8 @@ def choose(found: Search, threshold: float) -> Rule:
     return Rule(threshold, min(found.min_components[m] for m in good))
 
 
-def best_threshold(found: Search, errors: float = 0) -> float:
-    """The threshold nearest to 0.5 that is as good as the best, each with its best size; of two the lower one.
+def best_threshold(found: Search, errors: float = 0, middle: float = 0.5) -> float:
+    """The threshold nearest to ``middle`` that is as good as the best, each with its best size; of two the lower one.
 
     As good: its mean volume Dice is below the best by less than 0.001, or by less than ``errors`` standard errors of
     the difference over patients. ``errors=1`` is the one-standard-error rule (Breiman et al., Classification and
@@ -65,7 +65,7 @@ def best_threshold(found: Search, errors: float = 0) -> float:
     behind = dice[:, [mean.argmax()]] - dice
     noise = errors * np.std(behind, axis=0, ddof=1) / np.sqrt(len(behind)) if len(behind) > 1 else 0.0
     good = np.array(found.thresholds)[mean.max() - mean < np.maximum(INDIFFERENT, noise)]
-    return float(min(good, key=lambda threshold: (round(abs(threshold - 0.5), 6), threshold)))
+    return float(min(good, key=lambda threshold: (round(abs(threshold - middle), 6), threshold)))
 
 
 def _count(

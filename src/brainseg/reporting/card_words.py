@@ -29,8 +29,8 @@ UNKNOWN = {
 SCALP = {
     "kaggle": (
         "It learned from whole heads{also}. On scans without scalp (skull-stripped) {risk}; the table of numbers says "
-        "how it does on its own patients with the scalp removed, where that was measured. The program tells such a scan by "
-        "the missing bone and marks it.",
+        "how it does on its own patients with the scalp removed, where that was measured. The program tells such a "
+        "scan by the missing bone and marks it.",
     ),
     "folder": (
         "Whether its training data are whole heads or brains without scalp (skull-stripped) the program does not know; "
