@@ -254,6 +254,11 @@ def merge(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     return {**params, **blocks}
 
 
+def fold_parameter(inner_folds: int | None) -> str:
+    """The key of ``split`` that differs between the folds of one cross-validation."""
+    return "test_fold" if inner_folds is None else "inner_fold"
+
+
 def list_defaults(*blocks: str) -> dict[str, dict[str, Any]]:
     """The values that parameters of these blocks have where an older file lacks them."""
     fields = {block: Params.model_fields[block].annotation.model_fields for block in blocks}  # type: ignore[union-attr]

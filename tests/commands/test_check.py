@@ -190,7 +190,7 @@ def test_the_time_is_told_where_it_was_measured(project):
 
 def test_minutes_of_a_training(project):
     params = check.config.load()
-    assert speed.count_minutes(params, {"train": 1600, "val": 100}, 40, 50) == pytest.approx(40 * (40 + 2) / 60)
+    assert speed.count_minutes(params, {"train": 1600, "val": 100}, 40, 50) == pytest.approx(28 * (40 + 2) / 60)
 
 
 def test_prepared_slices_are_counted_and_split_as_the_stage_would(project):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
+from brainseg import config
 from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, RunError
 from brainseg.evaluation import results
@@ -358,7 +359,9 @@ def inherited(prepared):
     """A committed cross-validation, which each test then changes."""
     overrides = {"train": {"loss": "bce"}}
     read = revision.reader("workspace", prepared)
-    made_with = {block: {} for block in revision.BLOCKS} | {"train": {"loss": "bce", "seed": 1}, "render": {"dpi": 1}}
+    now, later = config.read_yaml(prepared / "params.yaml"), config.list_defaults(*revision.BLOCKS)
+    early = {block: {} for block in revision.BLOCKS} | {"train": {"loss": "bce", "seed": 1}, "render": {"dpi": 1}}
+    made_with = config.merge(early, {block: {key: now[block][key] for key in keys} for block, keys in later.items()})
     made_from = revision.sources(read).model_dump()
     facts = {"protocol": PROTOCOL, "params": made_with, "overrides": overrides, "made_from": made_from}
     folder = prepared / cross_validation.FOLDER

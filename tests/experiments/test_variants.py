@@ -132,7 +132,7 @@ def test_names_that_something_has_get_a_number(repository):
 def test_what_the_workspace_has_changed_is_named_too(repository):
     path = repository / "params.yaml"
     committed = path.read_text()
-    path.write_text(committed.replace("epochs: 40", "epochs: 3").replace("tta: true", "tta: false"))
+    path.write_text(committed.replace("epochs: 28", "epochs: 3").replace("tta: true", "tta: false"))
     try:
         assert names(repository, "train.seed=2") == ["seed2-epochs3-no_tta"]
         assert names(repository) == ["epochs3-no_tta"]

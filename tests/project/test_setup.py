@@ -30,7 +30,21 @@ TARGETS = [
         "torture",
         "lint",
     ),
-    *("hooks", "docs", "bench", "notebook", "serve", "page", "site", "wheel", "release", "ui", "push", "pull"),
+    *(
+        "hooks",
+        "docs",
+        "bench",
+        "notebook",
+        "serve",
+        "page",
+        "pictures",
+        "site",
+        "wheel",
+        "release",
+        "ui",
+        "push",
+        "pull",
+    ),
 ]
 
 

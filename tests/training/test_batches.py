@@ -19,15 +19,19 @@ def data(tmp_path):
     return dataset.load(*write_cohort(tmp_path), "patient")
 
 
+NEITHER = {"lesion_mix": 0.0, "scalp_dropout": 0.0}
+
+
 def augmented(changes, **of_training):
+    """What params.yaml has, but lesions and scalps as ``changes`` say."""
     settings = params(**of_training)
-    augmentation = settings.augmentation.model_copy(update=changes)
+    augmentation = settings.augmentation.model_copy(update=NEITHER | changes)
     return settings.model_copy(update={"augmentation": augmentation})
 
 
 def test_the_scalp_is_removed_from_some_samples_by_seed_epoch_and_batch(data):
     """So a batch that is read again, or by a training that goes on, is the same."""
-    whole, batches = Batches(data, params()), Batches(data, augmented({"scalp_dropout": 0.5}))
+    whole, batches = Batches(data, augmented({})), Batches(data, augmented({"scalp_dropout": 0.5}))
     brain = data.brain(np.zeros(1, int))[0]
     air = stripping.resize_mask(brain, 1) == 0
     stripped = []
@@ -52,7 +56,7 @@ def test_a_training_says_whose_scalp_it_keeps(data, capsys):
     assert "augmentation.scalp_dropout leaves out P1: no brain mask, or one that cuts" in capsys.readouterr().out
     Batches(dataclasses.replace(data, brains=np.full_like(brains, 255)), settings).report_scalps()
     assert "augmentation.scalp_dropout is off" in capsys.readouterr().out
-    Batches(dataclasses.replace(data, brains=None), params()).report_scalps()
+    Batches(dataclasses.replace(data, brains=None), augmented({})).report_scalps()
     assert capsys.readouterr().out == ""
 
 
@@ -89,7 +93,7 @@ def test_an_epoch_does_not_wait_for_a_thread_that_tunes(data):
 
 def test_lesions_are_mixed_before_the_scalp_is_removed(data):
     """Each batch is the same when it is read again; masks change with the images; C has no other patient's tumour."""
-    plain, batches = Batches(data, params()), Batches(data, augmented({"lesion_mix": 0.5, "scalp_dropout": 0.5}))
+    plain, batches = Batches(data, augmented({})), Batches(data, augmented({"lesion_mix": 0.5, "scalp_dropout": 0.5}))
     old, new, again = plain[0], batches[0], batches[0]
     assert all((new[name] == again[name]).all() for name in new)
     grown = (new["mask"] != old["mask"]).any(axis=(1, 2, 3))

@@ -162,7 +162,7 @@ def test_training_never_looks_at_the_test_patients(data, uninterrupted):
     """Neither for a sample nor to choose the epoch: with other test slices weights and scores are the same."""
     images, masks = np.array(data.images), np.array(data.masks)
     images[data.rows("test")], masks[data.rows("test")] = 255, 1
-    poisoned = dataset.Dataset(images, masks, data.slices)
+    poisoned = dataset.Dataset(images, masks, data.slices, data.brains)
     assert result_of(train(poisoned, params())) == uninterrupted
 
 

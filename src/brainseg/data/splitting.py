@@ -74,11 +74,6 @@ def count_folds(slices_csv: Path, params: config.Split) -> int:
     return int(_assign_institutions(_select_units(dataset.read_slices(slices_csv), params)).max()) + 1
 
 
-def fold_parameter(inner_folds: int | None) -> str:
-    """The key of ``split`` that differs between the folds that ``count_folds`` counts."""
-    return "test_fold" if inner_folds is None else "inner_fold"
-
-
 def check_ids(patients: pd.Series) -> None:
     """Refuse ids that differ only in case or Unicode form: a person or a file system may take them for one patient.
 

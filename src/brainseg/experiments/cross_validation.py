@@ -189,7 +189,7 @@ def plan(overrides: dict, root: Path = Path()) -> list[Fold]:
     split = config.check(raw, root / "params.yaml").split
     name = f"cv-{revision.key(read, overrides)}"
     count = splitting.count_folds(root / "data/processed/slices.csv", split)
-    own, key = overrides.get("split", {}), splitting.fold_parameter(split.inner_folds)
+    own, key = overrides.get("split", {}), config.fold_parameter(split.inner_folds)
     return [Fold(k, f"{name}-{k}", {**overrides, "split": {**own, key: k}}) for k in range(count)]
 
 
@@ -336,7 +336,7 @@ def drop_fold(params: dict, inner_folds: int | None = None) -> dict:
         inner_folds: of their parameters, where ``params`` are some of these alone.
     """
     split = params["split"]
-    key = splitting.fold_parameter(split.get("inner_folds", inner_folds))
+    key = config.fold_parameter(split.get("inner_folds", inner_folds))
     return {**params, "split": {name: value for name, value in split.items() if name != key}}
 
 

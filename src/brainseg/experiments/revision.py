@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from brainseg import config, errors, files
-from brainseg.data import csv_tables, inputs, splitting
+from brainseg.data import csv_tables, inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
@@ -399,7 +399,7 @@ def key(read: Reader, overrides: dict) -> str:
     """
     raw = config.merge(config.parse_yaml(read("params.yaml"), "params.yaml"), overrides)
     params = config.check(raw, Path("params.yaml")).model_dump()
-    params["split"][splitting.fold_parameter(params["split"]["inner_folds"])] = None
+    params["split"][config.fold_parameter(params["split"]["inner_folds"])] = None
     facts = sources(read).model_dump() | {"params": {block: params[block] for block in BLOCKS}}
     if initial := params["train"]["initial_weights"]:
         path = files.project_root() / Path(initial).expanduser()
