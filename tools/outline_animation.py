@@ -22,10 +22,10 @@ OUT = Path("docs/images/outline.gif")
 LEVEL = "median"
 MODEL, READERS = (255, 92, 51), (86, 214, 255)  # as on the page: TUMOUR and REFERENCE of web/src/viewer/looks.ts
 CARD, INK, SOFT, DIM = (23, 27, 32), (230, 233, 236), (154, 165, 176), (42, 49, 56)
-ZOOM, MARGIN, HEAD, FOOT = 1.75, 16, 40, 92  # pixels of the picture
+ZOOM, MARGIN, HEAD, FOOT = 1.5, 16, 40, 92  # pixels of the picture
 NOISE = 14  # below which value air is black: what is equal is small in a GIF
 GREYS = (48, 40, 34, 28, 24, 20, 16)  # levels of grey, tried until the file is small enough
-MOST_BYTES, MOST_SLICES = 1_450_000, 30
+MOST_BYTES, MOST_SLICES = 980_000, 30
 SLOW, HOLD = 320, 1600  # milliseconds of a slice, and of the one with the largest area
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 

@@ -43,7 +43,7 @@ def test_links_lead_to_files_and_headings(name):
             assert anchor in [re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
 
 
-MOST_BYTES = {".png": 350_000, ".svg": 350_000, ".gif": 1_500_000}
+MOST_BYTES = {".png": 350_000, ".svg": 350_000, ".gif": 1_000_000}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

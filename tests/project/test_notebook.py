@@ -25,7 +25,8 @@ from tests.support import run_files
 from tools import copy_released, run_notebook
 
 ROOT = Path(__file__).parents[2]
-PROJECT = ("params.yaml", "notebooks/tour.ipynb")  # all that the tour reads of the project, the model apart
+# All that the tour reads of the project, the model apart.
+PROJECT = ("params.yaml", "notebooks/tour.ipynb", "metrics/evaluation.json")
 ON_COLAB = {"numpy", "opencv-python-headless", "pillow", "urllib3"}  # Colab's own, not to be replaced
 PICTURES = {"slices", "augmentation", "curves", "gallery", "own-outline", "released"}
 ABSOLUTE = re.compile(r"""(?<![\w.:/*$~{}])/[a-z]+\w*/|[A-Z]:\\|~/|file://|localhost""")

@@ -17,7 +17,7 @@ CASES: dict[str, dict[str, dict]] = {
     "default": {"augmentation": {"lesion_mix": 0.5}},
     "volumetric": {
         "network": {"name": "unet3d", "context": 1},
-        "train": {"keep": "best", "patience": 2},
+        "train": {"keep": "best", "patience": 2, "sampling": "slice"},
         "augmentation": {"lesion_mix": 0.0},
     },
     "image": {

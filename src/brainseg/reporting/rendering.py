@@ -125,6 +125,8 @@ def _load_predictions(
     picked: pd.DataFrame, per_slice: pd.DataFrame, protocol: EvaluationProtocol, path: Path, like: np.ndarray
 ) -> np.ndarray:
     """The scored masks of the picked slices: each volume is binarised and cleaned as in evaluation."""
+    if picked.empty:
+        return np.zeros_like(like)
     rule = results.rule_of(protocol)
     test = per_slice[per_slice["subset"] == "test"].sort_values("slice")
     volumes = test.groupby("patient")["row"].agg(list)
