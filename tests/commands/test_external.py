@@ -98,6 +98,16 @@ def of_files(scores: dict) -> dict:
     return scores | {"alone": {name: value for name, value in scores["alone"].items() if name != "stripped_dice"}}
 
 
+def require_same(found: dict, expected: dict) -> None:
+    """The pipeline's numbers. Of probabilities one in 255 may be rounded otherwise by another thread."""
+    expected, soft = of_files(expected), ("keras", "calibration")
+    for block in soft:
+        assert found[block] == pytest.approx(expected[block], abs=1e-4), block
+    assert {name: found[name] for name in found if name not in soft} == {
+        name: expected[name] for name in expected if name not in soft
+    }
+
+
 def test_masks_whose_numbers_are_known_on_paper(project):
     """A: TP 8, FP 8 + 4, FN 8. B: FN 4. C: both empty."""
     hand_made(project / "own")
@@ -182,7 +192,8 @@ def test_a_model_has_the_numbers_that_the_pipeline_has_of_it(drawn, trained):
     unpack(data, project / "own", "test")
     external.run(given(project / "own", None), folder / "models", project / "out")
     found, expected = read(project / "out"), read(folder / "metrics")
-    assert found["test"] == of_files(expected["test"]) and found["baselines"] == expected["baselines"]
+    require_same(found["test"], expected["test"])
+    assert found["baselines"] == expected["baselines"]
     assert found["protocol"]["marks"] == [external.MARK]
     mine, theirs = (pd.read_csv(path / "per_patient.csv") for path in (project / "out", folder / "metrics"))
     theirs = theirs[theirs["subset"] == "test"].reset_index(drop=True).drop(columns=["institution", "stripped_dice"])
@@ -477,7 +488,7 @@ def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_pat
     (project / "models/evaluation.json").write_text(json.dumps(read(folder / "metrics")))
     (project / "metrics/evaluation.json").unlink()
     external.run(*arguments)  # its own, beside the weights
-    assert read(project / "out")["test"] == of_files(read(folder / "metrics")["test"])
+    require_same(read(project / "out")["test"], read(folder / "metrics")["test"])
     assert list(found["baselines"]) == ["empty"]  # no rule is known for a threshold on FLAIR
 
 
