@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import lzma
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -66,8 +65,7 @@ def brain(patient: Patient) -> np.ndarray:
         rows = list(csv.DictReader(file))
     place = [row["patient"] for row in rows].index(patient.full_name)
     first, count = sum(int(row["slices"]) for row in rows[:place]), int(rows[place]["slices"])
-    bits = np.frombuffer(lzma.decompress(masks.SHIPPED.read_bytes()), np.uint8).reshape(-1, masks.SIDE, masks.SIDE // 8)
-    return np.unpackbits(bits[first : first + count], axis=-1).astype(bool)
+    return np.unpackbits(masks.unpack_shipped()[first : first + count], axis=-1).astype(bool)
 
 
 def save(folder: Path, name: str, images: np.ndarray, truth: np.ndarray) -> list[Path]:

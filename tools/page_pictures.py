@@ -9,10 +9,7 @@ import contextlib
 import io
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +21,7 @@ from brainseg import errors, files
 from brainseg.errors import MachineError
 from brainseg.inference.outlining import Outliner
 from brainseg.io.sequences import FLAIR
-from tools import build_site, example_patients
+from tools import build_site, example_patients, hosting
 from tools.example_patients import PIXEL, Patient
 
 FOLDER = Path("docs/images")
@@ -263,25 +260,6 @@ def reduce(whole: Image.Image, colours: int) -> Image.Image:
     return small
 
 
-class _Handler(SimpleHTTPRequestHandler):
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def hosting(folder: Path) -> Iterator[str]:
-    """The address of a folder."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def run(folder: Path = FOLDER, names: tuple[str, ...] = tuple(PICTURES)) -> str:
     """Take the pictures; say how large they are.
 
@@ -296,7 +274,7 @@ def run(folder: Path = FOLDER, names: tuple[str, ...] = tuple(PICTURES)) -> str:
     with tempfile.TemporaryDirectory() as made, sync_playwright() as playwright:
         build_site.run(Path(made) / "site", example_patients.MODEL)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        with hosting(Path(made) / "site") as address:
+        with hosting.host(Path(made) / "site") as address:
             studio = Studio(browser, address, patients, Path(made) / "files")
             for name in names:
                 PICTURES[name](studio, folder / name)

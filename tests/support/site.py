@@ -1,9 +1,5 @@
 """The static site in Chromium, as a person uses it: hosted, opened, asked, saved from."""
 
-import threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +20,6 @@ VIOLATIONS = """async () => {
   return violations.filter(each => each.impact !== 'minor')
     .map(each => `${each.id}: ${each.nodes.slice(0, 3).map(node => node.html).join(' | ')}`);
 }"""  # what axe-core finds that is moderate or worse
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """A host of static files that knows nothing of the page: no header of its own."""
-
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def translate_path(self, path: str) -> str:
-        return super().translate_path("/" + path.removeprefix(PATH))
-
-
-@contextmanager
-def hosting(folder):
-    """The address of a folder, under a path of its host."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}{PATH}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def show(page, *paths):

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support import shared
 from tests.support.chromium import Windows, launch
-from tests.support.site import SECONDS, WEB, hosting
-from tools import build_site, copy_released
+from tests.support.site import PATH, SECONDS, WEB
+from tools import build_site, copy_released, hosting
 
 PROGRAM = Path(sys.executable).with_name("brainseg")
 PAGE = WEB.parent / "src/brainseg/server/page"
@@ -38,7 +38,7 @@ def site(files):
         build_site.run(out / "site", model, WEB, patients)
 
     built = shared.folder("site", build)
-    with hosting(built / "site") as address:
+    with hosting.host(built / "site", PATH) as address:
         yield address
 
 

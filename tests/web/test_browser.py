@@ -16,16 +16,17 @@ from brainseg.evaluation import metrics
 from brainseg.inference.predictor import Predictor
 from tests.support.firefox import FIREFOX, Firefox
 from tests.support.site import (
+    PATH,
     SECONDS,
     VIOLATIONS,
     agree,
     download,
-    hosting,
     needs_browser,
     set_value,
     show,
     text,
 )
+from tools import hosting
 
 pytest.importorskip("pydicom", reason="makes a DICOM series")
 from tests.support import golden
@@ -82,7 +83,7 @@ def test_the_networks_probabilities_are_pythons(browser, files, tmp_path):
     golden.build_raw(tmp_path)
     shutil.copy(folder / "model.onnx", tmp_path)
     prepared.tofile(tmp_path / "input.bin")
-    with hosting(tmp_path) as address:
+    with hosting.host(tmp_path, PATH) as address:
         page = browser.new_page()
         page.goto(f"{address}tests/raw.html")
         page.wait_for_function("() => window.raw")

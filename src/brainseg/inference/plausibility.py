@@ -66,7 +66,7 @@ LIMITS = (
 CT_RING, CT_GAP, CT_CLIPPED, CT_SPREAD = 1.5, 0.75, 0.5, 0.2
 # Upper quartiles: whole volumes of LGG from 0.48, but for one at 0.05; their brains alone to 0.33, larger masks too.
 BONE_VOLUME = 0.4
-BONE_SLICE = 0.3  # alone, the cut through the vertex looks more like a brain alone
+BONE_SLICE = 0.3  # of a slice alone: the cut through the vertex looks more like a brain without scalp
 DIRECTIONS = 32
 LAYERS = 20  # pixels below the outline at least: near the vertex, scalp and bone are cut aslant and thick
 EDGE = ", and may miss lesions at the brain's edge"

@@ -74,12 +74,21 @@ def _read_shipped(slices: pd.DataFrame, side: int) -> Iterator[np.ndarray]:
         raise IntegrityError(
             "data/processed/slices.csv", what, "run: dvc repro -f download; or set brains.method: none"
         )
-    packed = SHIPPED.read_bytes()
-    if (found := hashlib.sha256(packed).hexdigest()) != SHIPPED_SHA256:
-        raise IntegrityError(SHIPPED, f"sha256 is {found}, the program says {SHIPPED_SHA256}", f"git restore {SHIPPED}")
-    bits = np.frombuffer(lzma.decompress(packed), np.uint8).reshape(-1, SIDE, SIDE // 8)
+    bits = unpack_shipped()
     for start in range(0, len(bits), AT_ONCE):
         masks = np.unpackbits(bits[start : start + AT_ONCE], axis=-1)
         if side != SIDE:
             masks = np.stack([cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST) for mask in masks])
         yield masks.astype(bool)
+
+
+def unpack_shipped() -> np.ndarray:
+    """LGG's masks, (N, SIDE, SIDE / 8) uint8, a bit a pixel, in the order of its slices.
+
+    Raises:
+        IntegrityError: the file that comes with the program is damaged.
+    """
+    packed = SHIPPED.read_bytes()
+    if (found := hashlib.sha256(packed).hexdigest()) != SHIPPED_SHA256:
+        raise IntegrityError(SHIPPED, f"sha256 is {found}, the program says {SHIPPED_SHA256}", f"git restore {SHIPPED}")
+    return np.frombuffer(lzma.decompress(packed), np.uint8).reshape(-1, SIDE, SIDE // 8)
