@@ -96,26 +96,26 @@ def collect(out: Path, folder: Path) -> str:
     """Pool the results of the folds in ``folder`` (two tables, summary.json) and return the summary line."""
     import pandas as pd
 
-    from brainseg.experiments import cross_validation
+    from brainseg.experiments import fold_scores
 
     paths = sorted(out.glob("fold-*"))
     made_from = revision.sources(revision.reader(revision.WORKSPACE))
-    pooled = cross_validation.pool_folds([_scored(path, made_from) for path in paths])
+    pooled = fold_scores.pool_folds([_scored(path, made_from) for path in paths])
     seconds = [json.loads((path / "seconds.json").read_text()) for path in paths]
     summary = pooled.summary.model_copy(update={"seconds": pd.DataFrame(seconds).to_dict("list")})
-    cross_validation.write(pooled._replace(summary=summary), folder)
-    return cross_validation.closing_line(pooled.patients, summary, folder)
+    fold_scores.write(pooled._replace(summary=summary), folder)
+    return fold_scores.closing_line(pooled.patients, summary, folder)
 
 
 def _scored(path: Path, made_from: MadeFrom):
-    from brainseg.experiments import cross_validation
+    from brainseg.experiments import fold_scores
 
     raw, read = config.read_yaml(path / "params.yaml"), revision.reader(revision.WORKSPACE, path)
     number = raw["split"]["test_fold"]
     params = config.check(raw, path / "params.yaml").model_dump(mode="json")
     made_with = {block: params[block] for block in revision.BLOCKS}
-    fold = cross_validation.Fold(number, path.name, {"split": {"test_fold": number}})
-    return cross_validation.read_scores(fold, read, made_with, made_from)
+    fold = fold_scores.Fold(number, path.name, {"split": {"test_fold": number}})
+    return fold_scores.read_scores(fold, read, made_with, made_from)
 
 
 def overrides(recipe: str | None, given: list[str]) -> dict:

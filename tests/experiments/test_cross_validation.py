@@ -16,7 +16,7 @@ from brainseg import config
 from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, RunError
 from brainseg.evaluation import results
-from brainseg.experiments import cross_validation, revision
+from brainseg.experiments import cross_validation, fold_scores, revision
 from brainseg.experiments.running.progress import Board
 from brainseg.experiments.running.runner import Place, Seen, TrainingError
 from tests.support import run_files, tiny_pipeline
@@ -130,8 +130,8 @@ def test_numbers_come_without_pictures_where_the_cache_has_no_predictions(tmp_pa
 
 def test_keras_numbers_are_weighted_by_batches():
     parts = [{"x": 0.2, "y": None}, {"x": 0.5, "y": 0.4}]
-    assert cross_validation._average_folds(parts, [2, 1]) == {"x": pytest.approx(0.3), "y": pytest.approx(0.4)}
-    assert np.isnan(cross_validation._average_folds([{"x": None}], [2])["x"])
+    assert fold_scores._average_folds(parts, [2, 1]) == {"x": pytest.approx(0.3), "y": pytest.approx(0.4)}
+    assert np.isnan(fold_scores._average_folds([{"x": None}], [2])["x"])
 
 
 def test_a_patient_tested_twice_is_named(tmp_path, monkeypatch):
@@ -200,9 +200,9 @@ def test_inner_folds_leave_the_test_fold_alone(prepared):
     folds = cross_validation.plan(inner)
     assert [fold.overrides["split"] for fold in folds] == [{**inner["split"], "inner_fold": k} for k in range(2)]
     assert folds[0].name != cross_validation.plan({"split": {"inner_folds": 2, "test_fold": 1}})[0].name
-    assert cross_validation.drop_fold({"split": folds[1].overrides["split"]}) == {"split": inner["split"]}
-    assert cross_validation.drop_fold({"split": {"inner_fold": 1}}, inner_folds=2) == {"split": {}}
-    assert cross_validation.drop_fold({"split": {"test_fold": 1}}) == {"split": {}}
+    assert fold_scores.drop_fold({"split": folds[1].overrides["split"]}) == {"split": inner["split"]}
+    assert fold_scores.drop_fold({"split": {"inner_fold": 1}}, inner_folds=2) == {"split": {}}
+    assert fold_scores.drop_fold({"split": {"test_fold": 1}}) == {"split": {}}
     tiny_pipeline.demo.override(prepared / "params.yaml", inner)
     with pytest.raises(DataError, match="leaves out the patients of the test fold"):
         cross_validation.run()

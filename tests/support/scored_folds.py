@@ -10,7 +10,7 @@ import pandas as pd
 from brainseg import config
 from brainseg.evaluation import evaluate, results
 from brainseg.experiments import revision
-from brainseg.experiments.cross_validation import Fold
+from brainseg.experiments.fold_scores import Fold
 from tests.support import scored_cohort
 from tests.support.scored_cohort import SHIFTED, SQUARE, Patient, Slice
 

@@ -12,8 +12,8 @@ from brainseg.data import dataset, inputs, splitting
 from brainseg.errors import DataError, IntegrityError, guard
 from brainseg.evaluation import evaluate
 from brainseg.evaluation.results import Evaluation
-from brainseg.experiments import cross_validation, revision, showing
-from brainseg.experiments.cross_validation import Fold, FoldScores
+from brainseg.experiments import fold_scores, revision, showing
+from brainseg.experiments.fold_scores import Fold, FoldScores
 from brainseg.io.sequences import FLAIR
 
 PROCESSED = Path("data/processed")
@@ -55,9 +55,9 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     split = revision.params(revision.reader(f"{names[0]}-0", root))["split"]
     count = splitting.count_folds(root / PROCESSED / "slices.csv", config.Split.model_validate(split))
     scored = [_score(number, [f"{name}-{number}" for name in names], data, root) for number in range(count)]
-    pooled = cross_validation.pool_folds(scored)
-    cross_validation.write(pooled, root / out)
-    return cross_validation.closing_line(pooled.patients, pooled.summary, out)
+    pooled = fold_scores.pool_folds(scored)
+    fold_scores.write(pooled, root / out)
+    return fold_scores.closing_line(pooled.patients, pooled.summary, out)
 
 
 def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> FoldScores:
@@ -79,7 +79,7 @@ def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> F
     )  # fmt: skip
     patients, validated = (result.per_patient[result.per_patient["subset"] == name] for name in ("test", "val"))
     slices = result.per_slice[result.per_slice["subset"] == "test"]
-    recipes = [cross_validation.drop_fold(revision.params(read)) for read in readers]
+    recipes = [fold_scores.drop_fold(revision.params(read)) for read in readers]
     told = {**recipes[0], "ensemble": {"members": list(members), "params": recipes}}
     fold = Fold(number, " + ".join(members), {"split": {}})
     return FoldScores(
@@ -87,7 +87,6 @@ def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> F
         patients,
         validated,
         slices,
-        result.calibration,
         result.probability_counts,
         result.report,
         told,

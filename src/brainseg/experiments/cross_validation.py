@@ -4,24 +4,20 @@ An experiment's name holds a digest of what determines its numbers: data, code a
 exists and fits its name is not run again, so an interrupted cross-validation continues where it stopped.
 """
 
-import math
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from brainseg import config, files, hardware
-from brainseg.data import csv_tables, splitting
+from brainseg.data import splitting
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, raise_all
-from brainseg.evaluation import bootstrap, calibration, evaluate, metrics, results, scoring, tables
-from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
-from brainseg.experiments import repro, revision, showing
+from brainseg.experiments import fold_scores, repro, revision, showing
+from brainseg.experiments.fold_scores import Fold, FoldScores
 from brainseg.experiments.running import local, places
 from brainseg.experiments.running import runner as running
 from brainseg.experiments.running.progress import DONE, Board
@@ -32,14 +28,6 @@ FOLDER = Path("metrics/cross_validation")
 PICTURED = 14  # patients in the gallery
 STATE = Path(".brainseg/cross_validation")
 NAMES = re.compile(r"cv-[0-9a-f]{8}-\d+")  # of experiments
-
-
-class Fold(NamedTuple):
-    """An experiment and the parameters that it changes."""
-
-    number: int
-    name: str
-    overrides: dict
 
 
 def run(
@@ -220,28 +208,6 @@ def _warn_of_shared_cores(params: dict, at_once: int) -> None:
         print(f"WARNING train.threads: {what}. Fix: {fix}", file=sys.stderr, flush=True)
 
 
-class FoldScores(NamedTuple):
-    """The results of one fold's experiment: of its test patients, ``validation`` apart."""
-
-    fold: Fold
-    patients: pd.DataFrame
-    validation: pd.DataFrame
-    slices: pd.DataFrame
-    bins: pd.DataFrame
-    probability_counts: pd.DataFrame
-    report: Evaluation
-    params: dict
-    made_from: MadeFrom
-
-
-class PooledFolds(NamedTuple):
-    """The scores of all test patients, and of all validation patients, each with its ``fold``; the summary."""
-
-    patients: pd.DataFrame
-    validation: pd.DataFrame
-    summary: CrossValidationSummary
-
-
 def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER, *, are_all: bool = True) -> str:
     """Read the numbers of every fold and write per_patient.csv, validation.csv, summary.json and three figures.
 
@@ -249,10 +215,10 @@ def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER, *
         IntegrityError: a patient was tested twice, or not at all although these are all folds.
     """
     scored = [_read_experiment(fold, root) for fold in folds]
-    pooled = pool_folds(scored, are_all=are_all)
+    pooled = fold_scores.pool_folds(scored, are_all=are_all)
     patients, _, summary = pooled
     folder = root / folder
-    write(pooled, folder)
+    fold_scores.write(pooled, folder)
     charts.draw_patients(patients, folder / "patients.png", dpi=110)
     charts.draw_folds(patients, folder / "folds.png", dpi=110)
     pictures = folder / "gallery.png"
@@ -261,42 +227,7 @@ def collect(folds: Sequence[Fold], root: Path = Path(), folder: Path = FOLDER, *
         _gallery(scored, root, pictures)
     except DataError as error:  # the cache may lack the predictions; the numbers do not need them
         print(f"{pictures} is left out: {error}")
-    return closing_line(patients, summary, folder)
-
-
-def pool_folds(scored: Sequence["FoldScores"], *, are_all: bool = True) -> PooledFolds:
-    """One row per patient, and the numbers of ``summarise``.
-
-    Raises:
-        IntegrityError: a patient was tested twice, or not at all although these are all folds.
-    """
-    _check(scored, are_all)
-    tested, validated = (
-        pd.concat([getattr(s, name).assign(fold=s.fold.number) for s in scored], ignore_index=True)
-        for name in ("patients", "validation")
-    )
-    return PooledFolds(tested.sort_values("patient", ignore_index=True), validated, summarise(scored))
-
-
-def write(pooled: PooledFolds, folder: Path) -> None:
-    """Write two tables, and ``summary.json``, which has the digests of the tables and of its own content."""
-    texts = {
-        "per_patient.csv": tables.to_text(pooled.patients),
-        "validation.csv": tables.to_text(pooled.validation),
-    }
-    for name, text in texts.items():
-        files.write_text(folder / name, text)
-    told = pooled.summary.model_copy(update={"tables": tables.digests(texts)})
-    files.write_text(folder / "summary.json", results.text(results.seal(told)))
-
-
-def closing_line(patients: pd.DataFrame, summary: CrossValidationSummary, folder: Path) -> str:
-    """The closing line."""
-    dice = summary.test.volume.dice
-    return (
-        f"{len(patients)} patients out of fold: volume Dice {dice.mean:.3f} [{dice.lo:.3f}, {dice.hi:.3f}], "
-        f"median {dice.median:.3f}; {folder}"
-    )
+    return fold_scores.closing_line(patients, summary, folder)
 
 
 def _gallery(scored: Sequence[FoldScores], root: Path, path: Path) -> None:
@@ -310,122 +241,4 @@ def _gallery(scored: Sequence[FoldScores], root: Path, path: Path) -> None:
 
 def _read_experiment(fold: Fold, root: Path) -> FoldScores:
     read = revision.reader(fold.name, root)
-    return read_scores(fold, read, revision.params(read), revision.sources(read))
-
-
-def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: MadeFrom) -> FoldScores:
-    """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
-    patients = revision.parse_table(read("metrics/per_patient.csv"))
-    slices = revision.parse_table(read("metrics/per_slice.csv"))
-    bins, counts = (csv_tables.read_csv(read(f"metrics/{name}.csv")) for name in ("calibration", "probability_counts"))
-    try:
-        report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
-    except ValueError as error:
-        what = f"is damaged or of another version: {config.reason(error)}"
-        fix = f"dvc exp remove {fold.name}, run again"
-        raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
-    tested, slices = (table[table["subset"] == "test"] for table in (patients, slices))
-    validated = patients[patients["subset"] == "val"]
-    return FoldScores(fold, tested, validated, slices, bins, counts, report, drop_fold(params), made_from)
-
-
-def drop_fold(params: dict, inner_folds: int | None = None) -> dict:
-    """What the folds of one cross-validation share.
-
-    Args:
-        inner_folds: of their parameters, where ``params`` are some of these alone.
-    """
-    split = params["split"]
-    key = config.fold_parameter(split.get("inner_folds", inner_folds))
-    return {**params, "split": {name: value for name, value in split.items() if name != key}}
-
-
-def _check(scored: Sequence[FoldScores], are_all: bool) -> None:
-    tested = pd.concat([s.patients["patient"] for s in scored])
-    twice = sorted(tested[tested.duplicated()])
-    total = {sum(s.report.protocol.patients.values()) for s in scored}
-    problems = [Problem(patient, "is tested in two folds", "report this: it is a bug") for patient in twice]
-    if are_all and total != {len(tested)}:
-        what = f"{len(tested)} patients are tested, there are {', '.join(map(str, sorted(total)))}"
-        problems.append(Problem("folds", what, "run all folds on the same data"))
-    raise_all(problems, IntegrityError)
-
-
-def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
-    """Protocol, folds, parameters, and ``test`` over all patients, with the fields of evaluation.json's ``test``."""
-    fold, first, made_with = scored[0].fold, scored[0].report, scored[0].params
-    params = config.Evaluate.model_validate(made_with["evaluate"])
-    slices = pd.concat([s.slices for s in scored], ignore_index=True)
-    unit = first.test.slice.unit
-    summarised = partial(bootstrap.summarise, resamples=params.bootstrap, seed=params.seed)
-    batches = [math.ceil(len(s.slices) / metrics.KERAS_BATCH) for s in scored]
-    defined = [s.report.test.volume.dice.n for s in scored]
-    patients = scoring.per_patient(slices)
-    protocol = {name: getattr(first.protocol, name) for name in ("source", "unit", "grid", "tta", "empty_rule")}
-    marks = list(dict.fromkeys(mark for s in scored for mark in s.report.protocol.marks))
-    counts = {"patients": len(patients), "slices": len(slices), "folds": len(scored)}
-    numbers = evaluate.round_floats({
-        "protocol": protocol | {"marks": marks} | counts,
-        "test": scoring.score_blocks(slices, unit, summarised) | {
-            "keras": _average_folds([s.report.test.keras.model_dump() for s in scored], batches),
-            "alone": _average_folds([s.report.test.alone.model_dump(exclude_unset=True) for s in scored], defined),
-            "by_institution": scoring.institution_block(patients, slices, summarised),
-            "by_size": scoring.size_block(patients, summarised),
-            "calibration": scoring.calibration_block(_pool_bins([s.bins for s in scored])),
-        },
-        "calibration": _calibrate([tables.read_counts(s.probability_counts) for s in scored], params),
-        "folds": [_summarise_fold(s) for s in scored],
-    })  # fmt: skip
-    overrides = drop_fold(fold.overrides, made_with["split"].get("inner_folds"))
-    made = {"params": made_with, "overrides": overrides, "made_from": scored[0].made_from}
-    return CrossValidationSummary.model_validate(numbers | made)  # parameters are not rounded
-
-
-def _average_folds(parts: list[dict[str, float | None]], weights: list[int]) -> dict[str, float]:
-    """Weighted means over the folds without undefined values. ``weights``: the items that each value averages."""
-    table = pd.DataFrame(parts, dtype=float)
-    weight = table.notna().mul(weights, axis=0)
-    return (table.fillna(0) * weight).sum().div(weight.sum()).to_dict()
-
-
-def _calibrate(joints: Sequence[np.ndarray], params: config.Evaluate) -> dict[str, float] | None:
-    """See ``results.CalibrationOfFolds``; what ``params`` fix stays. None: one fold has no others."""
-    if len(joints) < 2:
-        return None
-    total, given = np.sum(joints, axis=0), (params.temperature, params.bias)
-    before, after = (
-        scoring.calibration_block(scoring.calibration_table(joint))
-        for joint in (total, calibration.cross_fit(joints, *given))
-    )
-    return calibration.fit(total, *given)._asdict() | after | {f"{name}_before": before[name] for name in before}
-
-
-def _pool_bins(bins: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One calibration table for all folds: counts are added, means are weighted by them."""
-    ends = ["", scoring.BEFORE] if all(f"count{scoring.BEFORE}" in table for table in bins) else [""]
-    edges = ["lower", "upper"]
-    table = pd.concat(bins)[[*edges, *(f"{name}{end}" for end in ends for name in ("count", *scoring.MEANS))]]
-    for end in ends:
-        means = [f"{name}{end}" for name in scoring.MEANS]
-        table = table.assign(**table[means].mul(table[f"count{end}"], axis=0))
-    table = table.groupby(edges, as_index=False).sum()
-    for end in ends:
-        means = [f"{name}{end}" for name in scoring.MEANS]
-        table = table.assign(**table[means].div(table[f"count{end}"].where(table[f"count{end}"] > 0), axis=0))
-    return table
-
-
-def _summarise_fold(scored: FoldScores) -> FoldSummary:
-    report = scored.report
-    return FoldSummary(
-        fold=scored.fold.number,
-        experiment=scored.fold.name,
-        institutions=sorted(set(scored.patients["institution"])),
-        patients=report.protocol.patients,
-        temperature=report.protocol.temperature,
-        bias=report.protocol.bias,
-        threshold=report.protocol.threshold,
-        min_component=report.protocol.postprocessing.min_component,
-        volume_dice=report.test.volume.dice,
-        val_volume_dice_mean=report.val.volume.dice.mean,
-    )
+    return fold_scores.read_scores(fold, read, revision.params(read), revision.sources(read))

@@ -71,7 +71,8 @@ def start(
         raise MachineError(name, "this engine is not installed", f"pip install {name}, or set train.engine")
     threads = hardware.cores() if threads == "auto" else int(threads)
     _set_environment(name, device, threads)
-    with _pause_collector(), _hide_modules("matplotlib", "sklearn", *["jax"] * (name == "tensorflow")):
+    unused = "matplotlib", "sklearn", "pandas", "IPython", *["jax"] * (name == "tensorflow")
+    with _pause_collector(), _hide_modules(*unused):
         found = {"tensorflow": _start_tensorflow, "jax": _start_jax}[name](threads)
         import keras
     if device == "gpu" and found != "gpu":
@@ -168,8 +169,8 @@ def _hide_modules(*names: str) -> Iterator[None]:
     """Let imports of modules fail that are not loaded yet, in all threads.
 
     Keras and TensorFlow import them where they can, for what nobody here uses: galleries (matplotlib, which also writes
-    a cache of fonts into the user's home), wrappers (sklearn), conversion to LiteRT (jax). That is a third of the time
-    that an engine takes to start.
+    a cache of fonts into the user's home), wrappers (sklearn), tables (pandas), notebooks (IPython), conversion to
+    LiteRT (jax). That is a third of the time that an engine takes to start.
     """
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # as Python's documentation of sys.modules has it
