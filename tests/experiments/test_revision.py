@@ -313,7 +313,15 @@ def test_a_table_of_validation_patients_that_was_edited(folds, old, new):
         revision.scores(folds.name, folds.parent, validation=True)
 
 
-def test_folds_of_before_have_no_table_of_validation_patients(folds):
+def test_a_table_of_validation_patients_that_was_removed(folds):
     (folds / "validation.csv").unlink()
     with pytest.raises(DataError, match=r"validation\.csv: there is no such file"):
+        revision.scores(folds.name, folds.parent, validation=True)
+
+
+def test_folds_of_before_have_no_table_of_validation_patients(folds):
+    (folds / "validation.csv").unlink()
+    summary = json.loads((folds / "summary.json").read_text()) | {"tables": {}}
+    (folds / "summary.json").write_text(json.dumps(run_files.sealed(summary)))
+    with pytest.raises(DataError, match=rf"^{folds.name} is a cross-validation of an earlier version"):
         revision.scores(folds.name, folds.parent, validation=True)
