@@ -1,6 +1,10 @@
-"""Firefox by its own remote protocol, Marionette: Playwright drives builds of its own alone, not a distribution's."""
+"""Firefox by its own remote protocol, Marionette: Playwright drives builds of its own alone, not a distribution's.
+
+Without a screen Firefox has no WebGL, which draws the images; so it is given one by Xvfb.
+"""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -10,30 +14,45 @@ from pathlib import Path
 from typing import Any
 
 FIREFOX = next(filter(None, map(shutil.which, ("firefox", "firefox-esr"))), None)
+XVFB = shutil.which("Xvfb")
 START_SECONDS = 60.0
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of a reference to an element in WebDriver
 PREFERENCES = {
-    "webgl.force-enabled": True,
     "browser.shell.checkDefaultBrowser": False,
     "datareporting.policy.dataSubmissionEnabled": False,
     "app.update.enabled": False,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
+    "browser.download.folderList": 2,  # the folder that is named
+    "browser.download.always_ask_before_handling_new_types": False,
+    "browser.download.alwaysOpenPanel": False,
 }
 
 
 class Firefox:
-    """A headless Firefox with a new profile in ``folder``."""
+    """A Firefox with a new profile in ``folder``, on a screen that nobody sees."""
 
     def __init__(self, folder: Path):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        told = PREFERENCES | {"marionette.port": port}
+        self.downloads = folder / "downloads"
+        self.downloads.mkdir()
+        told = PREFERENCES | {"marionette.port": port, "browser.download.dir": str(self.downloads)}
         lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in told.items()]
         (folder / "user.js").write_text("".join(lines), encoding="utf-8")
-        command = [str(FIREFOX), "--marionette", "--headless", "--no-remote", "--profile", str(folder)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            str(FIREFOX),
+            "--marionette",
+            "--remote-allow-system-access",
+            "--no-remote",
+            "--profile",
+            str(folder),
+        ]
+        self._screen, display = _start_screen()
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"DISPLAY": display}
+        )
         self._last = 0
         self._socket = self._connect(port)
         self._read()  # its greeting
@@ -45,11 +64,12 @@ class Firefox:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._socket.close()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        for process in (self._process, self._screen):
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def __call__(self, command: str, **parameters: Any) -> Any:
         """Run a command of WebDriver and return its value."""
@@ -69,6 +89,34 @@ class Firefox:
         """Put files into a field."""
         found = self("WebDriver:FindElement", using="css selector", value=selector)
         self("WebDriver:ElementSendKeys", id=found[ELEMENT], text="\n".join(map(str, paths)))
+
+    def click(self, selector: str) -> None:
+        found = self("WebDriver:FindElement", using="css selector", value=selector)
+        self("WebDriver:ElementClick", id=found[ELEMENT])
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        """Press the mouse at the first place of the window, in CSS pixels, and let go of it at the last."""
+        moves = [{"type": "pointerMove", "x": round(x), "y": round(y), "duration": 50} for x, y in places]
+        steps = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
+        self("WebDriver:PerformActions", actions=[mouse])
+
+    def press(self, *keys: str) -> None:
+        """Press keys together, as WebDriver writes them, and let go of them in the opposite order."""
+        steps = [{"type": "keyDown", "value": key} for key in keys]
+        steps += [{"type": "keyUp", "value": key} for key in reversed(keys)]
+        self("WebDriver:PerformActions", actions=[{"type": "key", "id": "keys", "actions": steps}])
+
+    def save(self, selector: str, seconds: float) -> Path:
+        """Click a button that saves a file, and return the file when it is whole."""
+        before, due = set(self.downloads.iterdir()), time.monotonic() + seconds
+        self.click(selector)
+        while True:
+            found = set(self.downloads.iterdir()) - before
+            if len(found) == 1 and (path := found.pop()).suffix != ".part" and path.stat().st_size:
+                return path
+            assert time.monotonic() < due, f"{selector} saved nothing"
+            time.sleep(0.2)
 
     def wait(self, condition: str, seconds: float) -> None:
         """Until an expression is true in the page."""
@@ -95,3 +143,13 @@ class Firefox:
         while len(body) < int(head[:-1]):
             body += self._socket.recv(int(head[:-1]) - len(body))
         return json.loads(body)
+
+
+def _start_screen() -> tuple[subprocess.Popen, str]:
+    """Xvfb on a display of its own choice, and its name."""
+    read, write = os.pipe()
+    command = [str(XVFB), "-displayfd", str(write), "-screen", "0", "1400x900x24", "-nolisten", "tcp"]
+    screen = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(write)
+    with os.fdopen(read) as told:
+        return screen, f":{told.readline().strip()}"

@@ -14,10 +14,8 @@ from PIL import Image
 
 from brainseg.evaluation import metrics
 from brainseg.inference.predictor import Predictor
-from tests.support.firefox import FIREFOX, Firefox
 from tests.support.site import (
     PATH,
-    SECONDS,
     VIOLATIONS,
     agree,
     download,
@@ -471,33 +469,3 @@ def test_nothing_is_cut_in_any_state(opened, files, size):
     page = opened(viewport={"width": size[0], "height": size[1]})
     for state in states(page, files[0]):
         assert page.evaluate(CUT) == [], state
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not FIREFOX, reason="no Firefox")
-def test_firefox_outlines_compares_and_corrects(files, site, tmp_path):
-    folder, asked = files
-    truth = golden.expected(folder, asked["float"])
-    counts = metrics.counts(golden.read_labels(folder / "own_seg.nii.gz") > 0, truth.result.mask > 0)
-    words = "return document.querySelector(arguments[0]).innerText.replaceAll('\\u00a0', ' ')"
-    with Firefox(tmp_path) as firefox:
-        firefox("WebDriver:Navigate", url=site)
-        firefox.wait("document.body.dataset.ready", SECONDS)
-        firefox.wait(
-            "document.querySelector('#model-state').textContent.startsWith('Computed on this computer')", SECONDS
-        )
-        firefox.choose("#files", folder / "float.nii.gz")
-        firefox.wait(
-            "document.body.dataset.state === 'result' && document.querySelector('#verdict').textContent", SECONDS
-        )
-        assert f"{truth.answer['summary']['volume_ml']:.1f} ml" in firefox.run(words, "#numbers")
-        firefox.choose("#reference-files", folder / "own_seg.nii.gz")
-        firefox.wait("document.querySelector('#scores dt')", SECONDS)
-        assert f"{metrics.dice(counts):.3f}" in firefox.run(words, "#scores")
-        before = firefox.run(words, "#numbers dd")
-        slide = "const slider = document.querySelector('#threshold'); slider.value = '0.25';"
-        firefox.run(slide + "slider.dispatchEvent(new Event('input'))")
-        firefox.wait("document.querySelector('#warnings').textContent.includes('hreshold 0.25')", SECONDS)
-        assert firefox.run(words, "#numbers dd") != before
-        firefox.choose("#files", *(folder / path for path in asked["dicom"].parts["file"]))
-        firefox.wait("document.querySelector('#file-name').textContent.startsWith('DICOM series')", SECONDS)
