@@ -621,11 +621,14 @@ def tune(
     No trial sees a patient of the test fold. A search that was stopped goes on with the same command.
     """
     from brainseg.experiments.running.runner import Place
+    from brainseg.tracking import mlflow_runs
     from brainseg.tuning import search
     from brainseg.tuning import tune as command
 
     options, place = search.Options(trials, seed, storage), Place(on, jobs, address, cpus, gpus)
-    print(command.run(space, options, place, inner_folds, name, repeats, verdict=verdict, quiet=quiet))
+    told, folder = command.run(space, options, place, inner_folds, name, repeats, verdict=verdict, quiet=quiet)
+    print(told)
+    mlflow_runs.log_search(folder)
 
 
 @_command("ensemble", folders=("runs",))
@@ -726,6 +729,8 @@ def track(debug: Debug = False) -> None:
         "metrics/report.html": mlflow_runs.log_figures,
         "metrics/cross_validation/summary.json": mlflow_runs.log_cross_validation,
     }
+    for path in sorted(mlflow_runs.SEARCHES.glob("*/summary.json")):
+        logs[str(path)] = functools.partial(mlflow_runs.log_search, path.parent)
     there = [log for path, log in logs.items() if Path(path).exists()]
     if there:
         run_store.check_store(run_store.TRACK_SECONDS)

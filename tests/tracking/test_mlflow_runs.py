@@ -235,6 +235,41 @@ def test_a_cross_validation_with_another_digit_is_not_logged(name, old, new, tre
     assert runs(client, "cross-validation") == []
 
 
+def test_a_search_takes_in_its_trials_and_their_trainings(tree, client, monkeypatch):
+    """Trial 0 came to its end; the training of trial 1 was stopped, and is marked so; that of trial 2 is not here."""
+    monkeypatch.setenv("DVC_EXP_NAME", "tune-x-0a-0")
+    assert mlflow_runs.log_training(tree)
+    monkeypatch.setenv("DVC_EXP_NAME", "tune-x-0b-0")
+    stopped = run_store.RunStore().open(tree, {"stage": "train"})
+    monkeypatch.delenv("DVC_EXP_NAME")
+    folder = tree / "metrics/tune/x"
+    folder.mkdir(parents=True)
+    best = {"train.learning_rate": 0.001, "train.patience": "null"}
+    (folder / "summary.json").write_text(json.dumps({"fixed": {"train.epochs": 8}, "best": best, "dice": 0.7}))
+    (folder / "trials.csv").write_text(
+        "trial,state,dice,epochs,train.learning_rate,train.patience,experiments,reason\n"
+        "0,done,0.7,8,0.001,null,tune-x-0a-0,\n1,stopped,,3,0.1,4,tune-x-0b-0,\n2,done,0.6,8,0.01,4,tune-x-0c-0,\n"
+    )
+    for _ in range(2):
+        assert mlflow_runs.log_search(Path("metrics/tune/x"), tree)
+    (parent,) = runs(client, "tune")
+    assert parent.info.run_name == "tune-x" and parent.data.metrics == {"dice": 0.7, "trials": 3}
+    assert parent.data.params == {
+        "train.epochs": "8",
+        "best.train.learning_rate": "0.001",
+        "best.train.patience": "null",
+    }
+    trials = {run.info.run_name: run for run in runs(client, "trial")}
+    assert set(trials) == {f"x, trial {number}" for number in range(3)}
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {parent.info.run_id}
+    assert trials["x, trial 0"].data.params == {"train.learning_rate": "0.001", "train.patience": "null"}
+    assert trials["x, trial 1"].data.metrics == {"epochs": 3} and trials["x, trial 1"].data.tags["state"] == "stopped"
+    trained = {run.info.run_name: run for run in runs(client, "train")}
+    assert trained["tune-x-0a-0"].data.tags["mlflow.parentRunId"] == trials["x, trial 0"].info.run_id
+    assert trained["tune-x-0b-0"].info.run_id == stopped and trained["tune-x-0b-0"].info.status == "KILLED"
+    assert trained["tune-x-0b-0"].data.tags["mlflow.parentRunId"] == trials["x, trial 1"].info.run_id
+
+
 def test_once_logs_nothing_twice(tree, client):
     for _ in range(2):
         mlflow_runs.log_training(tree, once=True)

@@ -5,7 +5,9 @@ drips or is full costs one warning and at most ``STAGE_SECONDS``; ``brainseg tra
 """
 
 import contextlib
+import csv
 import functools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ from brainseg.models import manifest
 from brainseg.tracking.run_store import STAGE_SECONDS, RunStore, describe_fault, reach_store, store_name
 
 FOLDS = Path("metrics/cross_validation")
+SEARCHES = Path("metrics/tune")
+TOLD = {"trial", "state", "dice", "epochs", "experiments", "reason"}  # columns of its trials.csv that are no parameters
 ATTEMPT = "training.attempt"  # the tag of a training's run by which a training that goes on finds it
 WARNING = "WARNING MLflow ({store}): {fault}. The results are complete; to log them later: brainseg track"
 HEADLINE = tuple(  # of an evaluation, beside the parameters of its training, by which trainings are sorted
@@ -131,6 +135,33 @@ def log_cross_validation(tree: Path = Path()) -> None:
                 with store.run(tree, {"stage": "fold"}, run, fold.experiment) as child:
                     dice = fold.volume_dice.model_dump()
                     store.log_metrics(child, {0: config.flatten({"test": {"volume": {"dice": dice}}})})
+
+
+@_optional
+def log_search(folder: Path, tree: Path = Path()) -> None:
+    """Log a search as a run, with the trainings of its trials in runs of the trials below it.
+
+    Args:
+        folder: metrics/tune/NAME.
+    """
+    tags = {"stage": "tune", "tune.sha256": files.sha256(tree / folder / "trials.csv")}
+    store = RunStore()
+    if store.find(tags):
+        return
+    summary = json.loads((tree / folder / "summary.json").read_text(encoding="utf-8"))
+    with (tree / folder / "trials.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    with store.run(tree, tags, name=f"tune-{folder.name}") as run:
+        store.log_params(run, summary["fixed"] | {f"best.{name}": value for name, value in summary["best"].items()})
+        store.log_metrics(run, {0: {"dice": summary["dice"], "trials": len(table)}})
+        store.log_artifacts(run, tree / folder, *sorted(path.name for path in (tree / folder).iterdir()))
+        for trial in table:
+            own = {"stage": "trial", "state": trial["state"]}
+            with store.run(tree, own, run, f"{folder.name}, trial {trial['trial']}") as child:
+                store.log_params(child, {name: value for name, value in trial.items() if name not in TOLD})
+                store.log_metrics(child, {0: {name: float(trial[name] or "nan") for name in ("dice", "epochs")}})
+                for experiment in trial["experiments"].split():
+                    store.adopt(experiment, child) or store.adopt(experiment, child, stopped=True)
 
 
 def read_cross_validation(folder: Path) -> results.CrossValidationSummary:

@@ -196,12 +196,18 @@ class RunStore:
         """Epoch → loss, of the epochs that the run has."""
         return {metric.step: metric.value for metric in self.client.get_metric_history(run, "loss")}
 
-    def adopt(self, name: str, parent: str) -> bool:
-        """Make the training with this run name a child of ``parent``. Returns whether there is one."""
-        found = self.find({"stage": "train", "mlflow.runName": name})
-        if found:
-            self.client.set_tag(found, "mlflow.parentRunId", parent)
-        return found is not None
+    def adopt(self, name: str, parent: str, *, stopped: bool = False) -> bool:
+        """Make the training with this run name a child of ``parent``. Returns whether there is one.
+
+        Args:
+            stopped: it did not come to its end, and never will: its run is marked as killed.
+        """
+        found = self._search({"stage": "train", "mlflow.runName": name}, not stopped, 1)
+        for run in found:
+            self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
+            if stopped:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        return bool(found)
 
     def open(
         self, tree: Path, tags: dict[str, str], parent: str | None = None, name: str | None = None,

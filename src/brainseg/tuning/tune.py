@@ -24,8 +24,8 @@ NAME = re.compile(r"[a-z0-9_]+")
 def run(
     path: Path, options: Options, place: Place = HERE, inner_folds: int = 1, name: str | None = None,
     repeats: int = 3, *, verdict: bool = True, quiet: bool = False, root: Path = Path(),
-) -> str:  # fmt: skip
-    """Search ``path``, and write ``metrics/tune/NAME/``. Return what was found.
+) -> tuple[str, Path]:  # fmt: skip
+    """Search ``path``, and write ``metrics/tune/NAME/``. Return what was found, and that folder.
 
     Args:
         place: where trials run.
@@ -54,7 +54,7 @@ def run(
 
 def _run(
     study: Study, searched: SearchSpace, options: Options, place: Place, repeats: int, *, verdict: bool, quiet: bool
-) -> str:  # fmt: skip
+) -> tuple[str, Path]:  # fmt: skip
     params = config.merge(search.read_params(study), searched.fixed)
     epochs = params["train"]["epochs"] * study.folds
     board = Board(f"search {study.name}", "trial", epochs, is_quiet=quiet)
@@ -66,7 +66,8 @@ def _run(
     done = outcome.gather(study, searched, found, scores, compared)
     page = report.write(done, watch_all(found))
     settings = " ".join(f"-S {value}" for value in repro.flags(done.best))
-    return "\n".join([*outcome.describe(done), f"{page}; the best at full length: brainseg repro {settings}"])
+    told = "\n".join([*outcome.describe(done), f"{page}; the best at full length: brainseg repro {settings}"])
+    return told, report.FOLDER / study.name
 
 
 def plan(path: Path, folds: int, name: str | None, root: Path) -> Study:
