@@ -74,7 +74,7 @@ class Download(ParamsBlock):
 
 
 class Phantom(ParamsBlock):
-    patients: Annotated[int, Field(ge=1, le=1000)]
+    patients: Annotated[int, Field(ge=1, le=100_000)]
     slices: Annotated[int, Field(ge=1, le=200)]
     size: Annotated[int, Field(ge=64, le=512)]
     seed: Seed

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from brainseg.errors import BrainsegError, DataError
-from brainseg.export import ensemble, onnx_files
+from brainseg.export import ensemble, metadata
 from brainseg.inference.onnx_session import Session
 from brainseg.models.manifest import ExportedManifest
 from tests.support import onnx_toy, run_files
@@ -21,7 +21,7 @@ def model(**changes) -> ExportedManifest:
 def test_the_mean_of_what_the_parts_answer(tmp_path):
     """The toys answer one channel each, divided by 255: the third counts once, the first twice."""
     paths = [onnx_toy.write(tmp_path / f"{n}.onnx", channel=channel) for n, channel in enumerate((0, 2, 0))]
-    onnx_files.write_model(tmp_path / "all.onnx", ensemble.merge(paths), onnx_toy.facts())
+    metadata.write_model(tmp_path / "all.onnx", ensemble.merge(paths), onnx_toy.facts())
     images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
     expected = (2 * images[..., :1] + images[..., 2:]) / 3 / 255
     assert Session(tmp_path / "all.onnx").run(images) == pytest.approx(expected, abs=1e-6)
@@ -30,7 +30,7 @@ def test_the_mean_of_what_the_parts_answer(tmp_path):
 def test_the_same_parts_give_the_same_bytes(tmp_path):
     paths = [onnx_toy.write(tmp_path / f"{n}.onnx", channel=n) for n in range(2)]
     for name in ("one", "two"):
-        onnx_files.write_model(tmp_path / name, ensemble.merge(paths), onnx_toy.facts())
+        metadata.write_model(tmp_path / name, ensemble.merge(paths), onnx_toy.facts())
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 

@@ -16,7 +16,7 @@ from brainseg.config import Export, Network
 from brainseg.data import dataset
 from brainseg.errors import IntegrityError, RunError
 from brainseg.evaluation.results import Evaluation
-from brainseg.export import onnx_files
+from brainseg.export import metadata, onnx_files
 from brainseg.inference import onnx_session
 from brainseg.inference.outlining import Outliner
 from brainseg.models import blocks, networks
@@ -77,7 +77,7 @@ slow = pytest.mark.slow  # five seconds each; of a unet3d the fast tests of infe
 def test_a_file_answers_as_its_network(tmp_path, converted, changes):
     network = built(**changes)
     path = shutil.copy(converted(**changes), tmp_path / "unet.onnx")
-    onnx_files.write_metadata(path, onnx_toy.facts())
+    metadata.write_metadata(path, onnx_toy.facts())
     given = np.concatenate([IMAGES] * (network.input_shape[-1] // 3), axis=-1)
     expected = ops.convert_to_numpy(ops.sigmoid(network.predict_on_batch(given)))
     found = onnx_session.Session(path, threads=2).run(given)
@@ -204,7 +204,7 @@ def measured(cohort) -> float:
     network, _, _, data, out = cohort
     out.mkdir(exist_ok=True)
     onnx_files.convert(onnx_files.rebuild(network, "float32"), out / "first.onnx")
-    onnx_files.write_metadata(out / "first.onnx", onnx_toy.facts())
+    metadata.write_metadata(out / "first.onnx", onnx_toy.facts())
     probe = np.zeros((1, SIDE, SIDE, 3), np.float32)
     found = onnx_files.measure(out / "first.onnx", probe, probe[..., :1], data, Evaluation.model_validate(cohort[2]))
     return found["val_volume_dice"]

@@ -9,7 +9,7 @@ import pytest
 from brainseg.config import Network
 from brainseg.data import dataset
 from brainseg.errors import DataError, RunError
-from brainseg.export import onnx_files
+from brainseg.export import metadata, onnx_files
 from brainseg.inference.outlining import Outliner, windows
 from brainseg.models import networks, prediction
 from tests.support import onnx_toy
@@ -148,7 +148,7 @@ def test_probabilities_are_those_of_the_pipeline(tmp_path, changes):
     onnx_files.convert(onnx_files.rebuild(network, "float32"), tmp_path / "real.onnx")
     data = patients(1, 3, 11)
     for mirror in (False, True):
-        onnx_files.write_metadata(tmp_path / "real.onnx", told | {"rule": told["rule"] | {"mirror": mirror}})
+        metadata.write_metadata(tmp_path / "real.onnx", told | {"rule": told["rule"] | {"mirror": mirror}})
         file = Outliner(tmp_path / "real.onnx", threads=1)
         for rows in (np.arange(1), np.arange(1, 4), np.arange(4, 15)):
             expected = prediction.predict_patients(network, data, rows, mirror=mirror).astype(int)

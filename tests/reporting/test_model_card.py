@@ -10,7 +10,7 @@ import pytest
 from brainseg.data import inputs
 from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation
-from brainseg.export import onnx_files
+from brainseg.export import metadata
 from brainseg.models.manifest import Manifest
 from brainseg.reporting import card_file, model_card
 from tests.support import run_files
@@ -64,7 +64,7 @@ def test_the_committed_card_is_of_the_committed_run(facts):
 
 def test_what_the_exported_model_carries_is_enough_for_the_card(facts):
     """The facts are a part of what the export stage writes."""
-    exported = onnx_files.build_metadata(MANIFEST, Evaluation.model_validate(EVALUATION), "float32")
+    exported = metadata.build_metadata(MANIFEST, Evaluation.model_validate(EVALUATION), "float32")
     assert {name: exported[name] for name in facts} == facts
     assert markdown(facts).startswith("# Model card: brainseg U-Net\n")
     rule = facts["evaluation"]["protocol"]

@@ -37,7 +37,7 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
         DataError: fewer than two runs, or runs that do not belong together.
         IntegrityError: a file is damaged, or the data are not those that the parts were trained on.
     """
-    from brainseg.export import ensemble, onnx_files
+    from brainseg.export import ensemble, metadata
 
     if len(names) < 2:
         raise DataError(", ".join(names), "is one run", "name two or more")
@@ -51,10 +51,10 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
         path = stack.enter_context(files.replacing(out / FILE))
         merged = ensemble.merge(parts)
         protocol = manifest.protocol(model, params.tta)
-        onnx_files.write_model(path, merged, onnx_files.describe_unscored(model, mirror=params.tta))
+        metadata.write_model(path, merged, metadata.describe_unscored(model, mirror=params.tta))
         rows = data.rows("val", "test")
         result = evaluate.evaluate(data.slices.iloc[rows], data.masks[rows], predict(path, data), params, protocol)
-        onnx_files.write_model(path, merged, onnx_files.build_metadata(model, result.report, "float32"))
+        metadata.write_model(path, merged, metadata.build_metadata(model, result.report, "float32"))
         speeds = [measure_speed(each, data) for each in (path, parts[0])]
     table = evaluate.table(result.report)
     evaluate.write(result, out)

@@ -43,7 +43,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         DataError: a run was not trained on all patients, or by another recipe than that of the numbers.
         IntegrityError: a file is damaged.
     """
-    from brainseg.export import ensemble, onnx_files
+    from brainseg.export import ensemble, metadata
 
     if variant == "int8" and len(names) > 1:
         raise DataError(", ".join(names), "are several networks in 8-bit integers", "release one, or leave out --int8")
@@ -59,7 +59,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         graph, model = ensemble.join(names, parts, models)
         told = describe(model, summary, fitted, variant) | {"volume_interval": read_interval(numbers)}
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
-            onnx_files.write_model(path, graph, told)
+            metadata.write_model(path, graph, told)
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
     rule, dice = told["rule"], summary.test.volume.dice
     how = pages.describe_calibration(Calibration(rule["temperature"], rule["bias"])) or "not calibrated"

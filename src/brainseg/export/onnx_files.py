@@ -18,19 +18,19 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from keras import ops
-from onnx import helper
 from onnxruntime import quantization
 
 from brainseg import config, files
 from brainseg.data.dataset import Dataset, stack_channels
 from brainseg.errors import IntegrityError, RunError
-from brainseg.evaluation import metrics, results
+from brainseg.evaluation import metrics
 from brainseg.evaluation.results import Evaluation
-from brainseg.inference import onnx_session, postprocessing, probabilities, sealed
+from brainseg.export import metadata
+from brainseg.inference import onnx_session, postprocessing, probabilities
 from brainseg.inference.onnx_session import MAX_DICE_DIFFERENCE, MAX_DIFFERENCE
 from brainseg.inference.outlining import Outliner
 from brainseg.models import blocks, prediction
-from brainseg.models.manifest import ExportedManifest, Manifest
+from brainseg.models.manifest import Manifest
 
 QUANTISED = ("Conv", "Relu", "MaxPool", "Resize", "Concat")  # the operations that are quantised
 PROBED = 32  # validation slices whose probabilities are compared; few, because double precision is slow
@@ -77,7 +77,7 @@ def run(
     }
     with files.replacing(out / "unet.onnx") as whole, files.replacing(out / "unet.int8.onnx") as small:
         convert(rebuild(network, "float32"), whole)
-        write_metadata(whole, build_metadata(model, report, "float32"))
+        metadata.write_metadata(whole, metadata.build_metadata(model, report, "float32"))
         found["float32"] = measure(whole, probe, exact, data, report)
         _check(found["float32"], whole.name)
         rows = np.linspace(0, len(data.rows("train")) - 1, params.calibration_slices).round().astype(int)
@@ -85,11 +85,11 @@ def run(
         quantise(
             whole, (stack_channels(data.images, part) for part in np.array_split(windows, -(-len(windows) // 8))), small
         )
-        write_metadata(small, build_metadata(model, report, "int8"))
+        metadata.write_metadata(small, metadata.build_metadata(model, report, "int8"))
         found["int8"] = measure(small, probe, exact, data, report)
         if abs(found["int8"]["dice_difference"]) > MAX_DICE_DIFFERENCE["int8"]:
             mark = f"8-bit integers change its validation Dice by {found['int8']['dice_difference']:+.4f}"
-            write_metadata(small, build_metadata(model, report, "int8", mark))
+            metadata.write_metadata(small, metadata.build_metadata(model, report, "int8", mark))
     return found
 
 
@@ -102,39 +102,6 @@ def write(found: dict, path: Path) -> str:
         for name, each in found.items()
         if name in MAX_DICE_DIFFERENCE
     )
-
-
-def build_metadata(model: ExportedManifest, report: Evaluation, variant: str, *marks: str) -> dict:
-    """The metadata of a file, see ``onnx_session``; ``marks`` are added to those of the report."""
-    protocol = report.protocol
-    rule = results.rule_of(protocol)._asdict() | results.calibration_of(protocol)._asdict()
-    return {
-        "format": onnx_session.FORMAT,
-        "variant": variant,
-        "marks": [*protocol.marks, *marks],
-        "model": model.exported(),
-        "rule": rule | {"mirror": protocol.tta != "none"},
-        "evaluation": report.model_dump(exclude_unset=True),
-    }
-
-
-def describe_unscored(model: ExportedManifest, *, mirror: bool) -> dict:
-    """The metadata of a file that has not been evaluated yet: its probabilities are those of the network."""
-    rule = {"threshold": 0.5, "min_component": 0, "mirror": mirror, **probabilities.Calibration()._asdict()}
-    told = {"format": onnx_session.FORMAT, "variant": "float32", "marks": model.protocol.marks}
-    return told | {"model": model.exported(), "rule": rule, "evaluation": {}}
-
-
-def write_metadata(path: Path, facts: dict) -> None:
-    """Replace the metadata of an ONNX file by ``facts``, and seal it."""
-    write_model(path, onnx.load(path), facts)
-
-
-def write_model(path: Path, graph: onnx.ModelProto, facts: dict) -> None:
-    """Write a graph with ``facts`` as its metadata, sealed."""
-    graph.producer_name, graph.producer_version = "brainseg", ""
-    helper.set_model_props(graph, {onnx_session.KEY: json.dumps(facts, sort_keys=True, allow_nan=False)})
-    path.write_bytes(sealed.seal(graph.SerializeToString()))
 
 
 def rebuild(network: keras.Model, dtype: str) -> keras.Model:
