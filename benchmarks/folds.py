@@ -108,14 +108,14 @@ def collect(out: Path, folder: Path) -> str:
 
 
 def _scored(path: Path, made_from: MadeFrom):
-    from brainseg.experiments import fold_scores
+    from brainseg.experiments import cross_validation, fold_scores
 
     raw, read = config.read_yaml(path / "params.yaml"), revision.reader(revision.WORKSPACE, path)
     number = raw["split"]["test_fold"]
     params = config.check(raw, path / "params.yaml").model_dump(mode="json")
     made_with = {block: params[block] for block in revision.BLOCKS}
     fold = fold_scores.Fold(number, path.name, {"split": {"test_fold": number}})
-    return fold_scores.read_scores(fold, read, made_with, made_from)
+    return cross_validation.read_scores(fold, read, made_with, made_from)
 
 
 def overrides(recipe: str | None, given: list[str]) -> dict:

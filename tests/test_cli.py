@@ -9,7 +9,8 @@ import typer.main
 
 from brainseg import __version__, cli
 from brainseg.commands import external
-from brainseg.experiments import comparison, comparison_page, revision, several
+from brainseg.experiments import comparison, revision
+from brainseg.experiments.comparing import comparison_page, several
 from brainseg.tracking import mlflow_runs, run_store
 from tests.support import run_files
 

@@ -501,7 +501,8 @@ def compare(
 
     Of several runs each is compared with A, and p is corrected for their number.
     """
-    from brainseg.experiments import baseline, comparison, comparison_page, revision, several
+    from brainseg.experiments import comparison, revision
+    from brainseg.experiments.comparing import baseline, comparison_page, several
 
     sides = a, *(b or [revision.WORKSPACE])
     first, *others = [revision.scores(side, cross_validation=cross_validation, validation=validation) for side in sides]

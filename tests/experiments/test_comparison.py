@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 from brainseg.errors import DataError
-from brainseg.experiments import comparison, comparison_page
+from brainseg.experiments import comparison
+from brainseg.experiments.comparing import comparison_page
 from tests.support.paired_scores import PARAMS, PROTOCOL, scores
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,8 @@ def test_a_comparison_waits_for_no_library_that_it_does_not_use():
     """To import one of these takes as long as all the rest."""
     heavy = "{'scipy.stats', 'dvc', 'jinja2', 'matplotlib', 'mlflow'}"
     code = (
-        "import sys; from brainseg.experiments import comparison, comparison_page, revision; import numpy, pandas;"
+        "import sys; from brainseg.experiments import comparison, revision; import numpy, pandas;"
+        "from brainseg.experiments.comparing import comparison_page;"
         "values = pandas.Series(numpy.linspace(0.5, 0.9, 22)); comparison.measure_difference(values, values ** 2);"
         f"revision.Reader('HEAD', revision.Path({str(ROOT)!r}))('params.yaml');"
         f"print(sorted({heavy} & set(sys.modules)))"

@@ -270,7 +270,7 @@ def test_walls(wall):
         *("evaluation.metrics", "evaluation.bootstrap", "evaluation.evaluate", "evaluation.scoring"),
         *("io.pictures", "io.scans", "io.intensity", "io.grid"),
         *("reporting.charts", "reporting.report"),
-        *("experiments.comparison", "experiments.comparison_page", "experiments.cross_validation"),
+        *("experiments.comparison", "experiments.comparing.comparison_page", "experiments.cross_validation"),
         *("experiments.revision", "tracking.gate"),
         *("inference.cases", "inference.onnx_session", "inference.outlining", "inference.predictor"),
         *("inference.plausibility", "inference.postprocessing", "predict.batch"),

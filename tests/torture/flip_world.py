@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from brainseg.experiments import fold_scores, revision
+from brainseg.experiments import cross_validation, fold_scores, revision
 from tests.support import dicom_series, nifti_files, tiny_pipeline, toy_pipeline
 from tests.torture import flip_uses, project
 from tests.torture.flip_uses import (
@@ -144,7 +144,7 @@ def write_cross_validation(folder: Path) -> None:
     """One as if its only fold, which is the run itself, had tested all patients; committed, so that it is compared."""
     read = revision.reader(revision.WORKSPACE, folder)
     fold = fold_scores.Fold(0, "cv-alone-0", {"split": {}})
-    scored = fold_scores.read_scores(fold, read, revision.params(read), revision.sources(read))
+    scored = cross_validation.read_scores(fold, read, revision.params(read), revision.sources(read))
     summary = fold_scores.summarise([scored])
     counts = {name: sum(getattr(scored.report.protocol, name).values()) for name in ("patients", "slices")}
     whole = summary.model_copy(update={"protocol": summary.protocol.model_copy(update=counts)})

@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from brainseg import config, files, hardware
-from brainseg.data import splitting
+from brainseg.data import csv_tables, splitting
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, raise_all
+from brainseg.evaluation.results import Evaluation, MadeFrom
 from brainseg.experiments import fold_scores, repro, revision, showing
 from brainseg.experiments.fold_scores import Fold, FoldScores
 from brainseg.experiments.running import local, places
@@ -241,4 +242,20 @@ def _gallery(scored: Sequence[FoldScores], root: Path, path: Path) -> None:
 
 def _read_experiment(fold: Fold, root: Path) -> FoldScores:
     read = revision.reader(fold.name, root)
-    return fold_scores.read_scores(fold, read, revision.params(read), revision.sources(read))
+    return read_scores(fold, read, revision.params(read), revision.sources(read))
+
+
+def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: MadeFrom) -> FoldScores:
+    """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
+    patients = revision.parse_table(read("metrics/per_patient.csv"))
+    slices = revision.parse_table(read("metrics/per_slice.csv"))
+    counts = csv_tables.read_csv(read("metrics/probability_counts.csv"))
+    try:
+        report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
+    except ValueError as error:
+        what = f"is damaged or of another version: {config.reason(error)}"
+        fix = f"dvc exp remove {fold.name}, run again"
+        raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
+    tested, slices = (table[table["subset"] == "test"] for table in (patients, slices))
+    validated = patients[patients["subset"] == "val"]
+    return FoldScores(fold, tested, validated, slices, counts, report, fold_scores.drop_fold(params), made_from)

@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 
 from brainseg import config, files
-from brainseg.data import csv_tables
-from brainseg.errors import DataError, IntegrityError, Problem, raise_all
+from brainseg.errors import IntegrityError, Problem, raise_all
 from brainseg.evaluation import bootstrap, calibration, evaluate, metrics, results, scoring, tables
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
-from brainseg.experiments import revision
 
 
 class Fold(NamedTuple):
@@ -26,7 +24,7 @@ class Fold(NamedTuple):
 
 
 class FoldScores(NamedTuple):
-    """The results of one fold's experiment: of its test patients, ``validation`` apart."""
+    """The results of one fold: of its test patients, ``validation`` apart; the parameters without the fold's number."""
 
     fold: Fold
     patients: pd.DataFrame
@@ -79,22 +77,6 @@ def closing_line(patients: pd.DataFrame, summary: CrossValidationSummary, folder
         f"{len(patients)} patients out of fold: volume Dice {dice.mean:.3f} [{dice.lo:.3f}, {dice.hi:.3f}], "
         f"median {dice.median:.3f}; {folder}"
     )
-
-
-def read_scores(fold: Fold, read: revision.Reader, params: dict, made_from: MadeFrom) -> FoldScores:
-    """Read the numbers of a fold. ``params`` and ``made_from``: what they were made with."""
-    patients = revision.parse_table(read("metrics/per_patient.csv"))
-    slices = revision.parse_table(read("metrics/per_slice.csv"))
-    counts = csv_tables.read_csv(read("metrics/probability_counts.csv"))
-    try:
-        report = Evaluation.model_validate_json(read("metrics/evaluation.json"))
-    except ValueError as error:
-        what = f"is damaged or of another version: {config.reason(error)}"
-        fix = f"dvc exp remove {fold.name}, run again"
-        raise DataError(f"{fold.name}:metrics/evaluation.json", what, fix) from None
-    tested, slices = (table[table["subset"] == "test"] for table in (patients, slices))
-    validated = patients[patients["subset"] == "val"]
-    return FoldScores(fold, tested, validated, slices, counts, report, drop_fold(params), made_from)
 
 
 def drop_fold(params: dict, inner_folds: int | None = None) -> dict:

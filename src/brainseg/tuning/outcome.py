@@ -10,7 +10,8 @@ import optuna
 import pandas as pd
 
 from brainseg import config
-from brainseg.experiments import comparison, comparison_page, revision, variants
+from brainseg.experiments import comparison, revision, variants
+from brainseg.experiments.comparing import comparison_page
 from brainseg.experiments.comparison import Comparison
 from brainseg.experiments.running import runner as running
 from brainseg.experiments.running.progress import DONE, Board

@@ -11,7 +11,7 @@ import pandas as pd
 
 from brainseg import files
 from brainseg.evaluation import tables
-from brainseg.experiments import comparison_page
+from brainseg.experiments.comparing import comparison_page
 from brainseg.reporting import charts, pages
 from brainseg.tuning.outcome import Outcome, describe
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from brainseg.errors import DataError
-from brainseg.experiments import comparison, several
+from brainseg.experiments import comparison
+from brainseg.experiments.comparing import several
 from tests.support.paired_scores import PARAMS, scores
 
 PATIENTS = 22

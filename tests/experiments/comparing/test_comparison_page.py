@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from brainseg.experiments import comparison, comparison_page
+from brainseg.experiments import comparison
+from brainseg.experiments.comparing import comparison_page
 from tests.support.paired_scores import PARAMS, PROTOCOL, scores
 
 

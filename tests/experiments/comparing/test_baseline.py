@@ -7,7 +7,8 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from brainseg import config
 from brainseg.errors import DataError
-from brainseg.experiments import baseline, comparison, revision
+from brainseg.experiments import comparison, revision
+from brainseg.experiments.comparing import baseline
 from tests.support import toy_pipeline
 from tests.support.paired_scores import scores
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from brainseg import files
 from brainseg.errors import DataError, Problem, raise_all
-from brainseg.experiments import comparison, comparison_page
+from brainseg.experiments import comparison
+from brainseg.experiments.comparing import comparison_page
 from brainseg.experiments.comparison import IDENTICAL, Comparison, Difference, Scores
 from brainseg.reporting import pages
 from brainseg.reporting.pages import format_number
