@@ -124,6 +124,6 @@ ui: setup ## browse the runs on http://127.0.0.1:5001
 push: setup ## send the models and the page's examples, nothing else, into weights/
 	$(BIN)/dvc push $(OUTS) $(EXAMPLES) $(wildcard models/released/*.dvc)
 
-pull: setup ## fetch the released model and the page's examples from weights/; no account needed; MODEL=best, MODEL=fast: another one
+pull: setup ## fetch the released model and the page's examples from weights/; no account needed; MODEL=default, MODEL=fast: a network of all patients
 	$(BIN)/python -m brainseg.experiments.run_dvc pull $(if $(MODEL),models/released/$(MODEL).onnx.dvc,$(OUTS))
 	$(BIN)/python -m brainseg.experiments.run_dvc pull $(EXAMPLES)

@@ -12,6 +12,7 @@ from brainseg.commands import external
 from brainseg.experiments import comparison, revision
 from brainseg.experiments.comparing import comparison_page, several
 from brainseg.tracking import mlflow_runs, run_store
+from brainseg.tuning import tune
 from tests.support import run_files
 
 
@@ -155,6 +156,21 @@ def test_track_logs_what_is_there(monkeypatch, project):
     assert done == [("log_training", once), ("log_evaluation", once), ("log_figures", patient)]
     down = True
     assert call(monkeypatch, "track") == 3
+
+
+def test_a_search_is_logged_when_it_ends_and_by_track(monkeypatch, project):
+    done = []
+    folder = Path("metrics/tune/x")
+    monkeypatch.setattr(run_store, "check_store", lambda seconds: None)
+    monkeypatch.setattr(mlflow_runs, "log_search", lambda *given, **options: done.append((*given, options)) or True)
+    monkeypatch.setattr(mlflow_runs, "read_search", lambda given: done.append(given))
+    monkeypatch.setattr(tune, "run", lambda *_, **options: ("what was found", folder))
+    assert call(monkeypatch, "tune", "x.yaml") == 0
+    (project / folder).mkdir(parents=True)
+    (project / folder / "summary.json").touch()
+    assert call(monkeypatch, "track") == 0
+    logged = (folder, {"seconds": run_store.TRACK_SECONDS})
+    assert done == [logged, folder, logged]
 
 
 def test_track_refuses_numbers_that_no_stage_made(monkeypatch, project, capsys):

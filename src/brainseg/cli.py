@@ -622,14 +622,14 @@ def tune(
     No trial sees a patient of the test fold. A search that was stopped goes on with the same command.
     """
     from brainseg.experiments.running.runner import Place
-    from brainseg.tracking import mlflow_runs
+    from brainseg.tracking import mlflow_runs, run_store
     from brainseg.tuning import search
     from brainseg.tuning import tune as command
 
     options, place = search.Options(trials, seed, storage), Place(on, jobs, address, cpus, gpus)
     told, folder = command.run(space, options, place, inner_folds, name, repeats, verdict=verdict, quiet=quiet)
     print(told)
-    mlflow_runs.log_search(folder)
+    mlflow_runs.log_search(folder, seconds=run_store.TRACK_SECONDS)
 
 
 @_command("ensemble", folders=("runs",))
@@ -724,14 +724,16 @@ def track(debug: Debug = False) -> None:
     inputs.verify_results()  # what is logged are the numbers that the stages made
     if (mlflow_runs.FOLDS / "summary.json").exists():  # which no stage makes
         mlflow_runs.read_cross_validation(mlflow_runs.FOLDS)
+    searches = [path.parent for path in sorted(mlflow_runs.SEARCHES.glob("*/summary.json"))]
+    for folder in searches:
+        mlflow_runs.read_search(folder)
     logs: dict[str, Callable[..., bool]] = {
         "metrics/training.csv": functools.partial(mlflow_runs.log_training, once=True),
         "metrics/evaluation.json": functools.partial(mlflow_runs.log_evaluation, once=True),
         "metrics/report.html": mlflow_runs.log_figures,
         "metrics/cross_validation/summary.json": mlflow_runs.log_cross_validation,
     }
-    for path in sorted(mlflow_runs.SEARCHES.glob("*/summary.json")):
-        logs[str(path)] = functools.partial(mlflow_runs.log_search, path.parent)
+    logs |= {str(folder): functools.partial(mlflow_runs.log_search, folder) for folder in searches}
     there = [log for path, log in logs.items() if Path(path).exists()]
     if there:
         run_store.check_store(run_store.TRACK_SECONDS)

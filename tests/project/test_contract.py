@@ -271,7 +271,7 @@ def test_walls(wall):
         *("io.pictures", "io.scans", "io.intensity", "io.grid"),
         *("reporting.charts", "reporting.report"),
         *("experiments.comparison", "experiments.comparing.comparison_page", "experiments.cross_validation"),
-        *("experiments.revision", "tracking.gate"),
+        *("experiments.revision", "tracking.gate", "export.metadata", "export.ensemble"),
         *("inference.cases", "inference.onnx_session", "inference.outlining", "inference.predictor"),
         *("inference.plausibility", "inference.postprocessing", "predict.batch"),
     ],

@@ -5,11 +5,13 @@ Without a screen Firefox has no WebGL, which draws the images; so it is given on
 
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +19,42 @@ FIREFOX = next(filter(None, map(shutil.which, ("firefox", "firefox-esr"))), None
 XVFB = shutil.which("Xvfb")
 START_SECONDS = 60.0
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of a reference to an element in WebDriver
+SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "MOZ_HEADLESS", "MOZ_ENABLE_WAYLAND")  # variables by which a screen is chosen
 PREFERENCES = {
     "browser.shell.checkDefaultBrowser": False,
     "datareporting.policy.dataSubmissionEnabled": False,
     "app.update.enabled": False,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
+    "network.disable-localhost-when-offline": True,
     "browser.download.folderList": 2,  # the folder that is named
     "browser.download.always_ask_before_handling_new_types": False,
     "browser.download.alwaysOpenPanel": False,
 }
 
 
-class Firefox:
+@contextmanager
+def open_browser(folder: Path) -> Iterator["Firefox"]:
     """A Firefox with a new profile in ``folder``, on a screen that nobody sees."""
+    downloads = folder / "downloads"
+    downloads.mkdir()
+    port = write_preferences(folder, downloads)
+    command = [str(FIREFOX), "--marionette", "--remote-allow-system-access", "--no-remote", "--profile", str(folder)]
+    with open_screen() as display:
+        variables = {name: value for name, value in os.environ.items() if name not in SCREENS} | {"DISPLAY": display}
+        with running(command, env=variables) as process, connect(port, process) as connection:
+            browser = Firefox(connection, downloads)
+            browser("WebDriver:NewSession", capabilities={"alwaysMatch": {"acceptInsecureCerts": True}})
+            yield browser
 
-    def __init__(self, folder: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.downloads = folder / "downloads"
-        self.downloads.mkdir()
-        told = PREFERENCES | {"marionette.port": port, "browser.download.dir": str(self.downloads)}
-        lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in told.items()]
-        (folder / "user.js").write_text("".join(lines), encoding="utf-8")
-        command = [
-            str(FIREFOX),
-            "--marionette",
-            "--remote-allow-system-access",
-            "--no-remote",
-            "--profile",
-            str(folder),
-        ]
-        self._screen, display = _start_screen()
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"DISPLAY": display}
-        )
-        self._last = 0
-        self._socket = self._connect(port)
+
+class Firefox:
+    """What is said to a Firefox that runs."""
+
+    def __init__(self, connection: socket.socket, downloads: Path):
+        self.downloads = downloads
+        self._socket, self._last = connection, 0
         self._read()  # its greeting
-        self("WebDriver:NewSession", capabilities={"alwaysMatch": {"acceptInsecureCerts": True}})
-
-    def __enter__(self) -> "Firefox":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._socket.close()
-        for process in (self._process, self._screen):
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
     def __call__(self, command: str, **parameters: Any) -> Any:
         """Run a command of WebDriver and return its value."""
@@ -84,6 +69,17 @@ class Firefox:
     def run(self, script: str, *arguments: Any) -> Any:
         """The value that a function's body returns in the page."""
         return self("WebDriver:ExecuteScript", script=script, args=list(arguments))
+
+    def cut_network(self) -> None:
+        """Let nothing be fetched any more, from this machine either."""
+        self("Marionette:SetContext", value="chrome")
+        self.run("Services.io.manageOfflineStatus = false; Services.io.offline = true")
+        self("Marionette:SetContext", value="content")
+
+    def answers(self, path: str) -> bool:
+        """Whether a fetch of a path beside the page is answered at all."""
+        script = "const [path, done] = arguments; fetch(path).then(() => done(true), () => done(false))"
+        return self("WebDriver:ExecuteAsyncScript", script=script, args=[path])
 
     def choose(self, selector: str, *paths: Path) -> None:
         """Put files into a field."""
@@ -125,31 +121,68 @@ class Firefox:
             assert time.monotonic() < due, f"{condition}: {self.run('return document.body.innerText')[:2000]}"
             time.sleep(0.2)
 
-    def _connect(self, port: int) -> socket.socket:
-        due = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                return socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS)
-            except OSError:
-                if time.monotonic() > due or self._process.poll() is not None:
-                    raise
-                time.sleep(0.2)
-
     def _read(self) -> Any:
         head = b""
         while not head.endswith(b":"):
-            head += self._socket.recv(1)
+            head += self._receive(1)
         body = b""
         while len(body) < int(head[:-1]):
-            body += self._socket.recv(int(head[:-1]) - len(body))
+            body += self._receive(int(head[:-1]) - len(body))
         return json.loads(body)
 
+    def _receive(self, most: int) -> bytes:
+        found = self._socket.recv(most)
+        if not found:
+            raise ConnectionError("Firefox has ended")
+        return found
 
-def _start_screen() -> tuple[subprocess.Popen, str]:
+
+def write_preferences(folder: Path, downloads: Path) -> int:
+    """Write those of a new profile; return the port that Firefox is to listen on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = PREFERENCES | {"marionette.port": port, "browser.download.dir": str(downloads)}
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in told.items()]
+    (folder / "user.js").write_text("".join(lines), encoding="utf-8")
+    return port
+
+
+@contextmanager
+def open_screen() -> Iterator[str]:
     """Xvfb on a display of its own choice, and its name."""
     read, write = os.pipe()
     command = [str(XVFB), "-displayfd", str(write), "-screen", "0", "1400x900x24", "-nolisten", "tcp"]
-    screen = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.close(write)
-    with os.fdopen(read) as told:
-        return screen, f":{told.readline().strip()}"
+    with os.fdopen(read) as told, running(command, pass_fds=[write]):
+        os.close(write)
+        ready, _, _ = select.select([told], [], [], START_SECONDS)
+        number = told.readline().strip() if ready else ""
+        assert number.isdigit(), "Xvfb has not started"
+        yield f":{number}"
+
+
+@contextmanager
+def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
+    """A silent program that is ended with the block."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def connect(port: int, process: subprocess.Popen) -> socket.socket:
+    """Wait until Firefox listens. Raises OSError: it has ended, or does not listen within START_SECONDS."""
+    due = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS)
+        except OSError:
+            if time.monotonic() > due or process.poll() is not None:
+                raise
+            time.sleep(0.2)

@@ -235,39 +235,74 @@ def test_a_cross_validation_with_another_digit_is_not_logged(name, old, new, tre
     assert runs(client, "cross-validation") == []
 
 
-def test_a_search_takes_in_its_trials_and_their_trainings(tree, client, monkeypatch):
-    """Trial 0 came to its end; the training of trial 1 was stopped, and is marked so; that of trial 2 is not here."""
-    monkeypatch.setenv("DVC_EXP_NAME", "tune-x-0a-0")
+SEARCH = Path("metrics/tune/x")
+TRIALS = (
+    "trial,state,dice,epochs,train.learning_rate,train.patience,experiments,reason\n"
+    "0,done,0.7,8,0.001,null,tune-x-0a0a0a0a-0,\n1,stopped,,3,0.1,4,tune-x-0b0b0b0b-0,\n"
+    "2,failed,,1,0.2,4,tune-x-0c0c0c0c-0,no number\n3,done,0.6,8,0.01,4,tune-x-0d0d0d0d-0,\n"
+)
+
+
+@pytest.fixture
+def searched(tree, monkeypatch):
+    """A tree with a search: the trainings of trials 0 to 2 are logged, the last two have not come to their end."""
+    monkeypatch.setenv("DVC_EXP_NAME", "tune-x-0a0a0a0a-0")
     assert mlflow_runs.log_training(tree)
-    monkeypatch.setenv("DVC_EXP_NAME", "tune-x-0b-0")
-    stopped = run_store.RunStore().open(tree, {"stage": "train"})
     monkeypatch.delenv("DVC_EXP_NAME")
-    folder = tree / "metrics/tune/x"
-    folder.mkdir(parents=True)
-    best = {"train.learning_rate": 0.001, "train.patience": "null"}
-    (folder / "summary.json").write_text(json.dumps({"fixed": {"train.epochs": 8}, "best": best, "dice": 0.7}))
-    (folder / "trials.csv").write_text(
-        "trial,state,dice,epochs,train.learning_rate,train.patience,experiments,reason\n"
-        "0,done,0.7,8,0.001,null,tune-x-0a-0,\n1,stopped,,3,0.1,4,tune-x-0b-0,\n2,done,0.6,8,0.01,4,tune-x-0c-0,\n"
-    )
+    for name in ("tune-x-0b0b0b0b-0", "tune-x-0c0c0c0c-0"):
+        store = run_store.RunStore()
+        run = store.open(tree, {"stage": "train"}, name=name, started=1000.0)
+        store.client.log_metric(run, "loss", 0.5, timestamp=1_060_000)
+    (tree / SEARCH).mkdir(parents=True)
+    best = {"train.learning_rate": 0.001, "train.patience": None}
+    told = {"fixed": {"train.epochs": 8}, "best": best, "dice": 0.7, "verdict": None}
+    (tree / SEARCH / "summary.json").write_text(json.dumps(told))
+    (tree / SEARCH / "trials.csv").write_text(TRIALS)
+    return tree
+
+
+def test_a_search_takes_in_its_trials_and_their_trainings(searched, client):
+    """Trained and logged (0), stopped (1), failed (2), not here (3)."""
     for _ in range(2):
-        assert mlflow_runs.log_search(Path("metrics/tune/x"), tree)
+        assert mlflow_runs.log_search(SEARCH, searched)
     (parent,) = runs(client, "tune")
-    assert parent.info.run_name == "tune-x" and parent.data.metrics == {"dice": 0.7, "trials": 3}
-    assert parent.data.params == {
-        "train.epochs": "8",
-        "best.train.learning_rate": "0.001",
-        "best.train.patience": "null",
-    }
+    assert parent.info.run_name == "tune-x" and parent.data.metrics == {"dice": 0.7, "trials": 4}
+    best = {"best.train.learning_rate": "0.001", "best.train.patience": "None"}
+    assert parent.data.params == {"train.epochs": "8"} | best
     trials = {run.info.run_name: run for run in runs(client, "trial")}
-    assert set(trials) == {f"x, trial {number}" for number in range(3)}
+    assert set(trials) == {f"x, trial {number}" for number in range(4)}
     assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {parent.info.run_id}
-    assert trials["x, trial 0"].data.params == {"train.learning_rate": "0.001", "train.patience": "null"}
+    assert trials["x, trial 0"].data.params == {"train.learning_rate": "0.001", "train.patience": "None"}
     assert trials["x, trial 1"].data.metrics == {"epochs": 3} and trials["x, trial 1"].data.tags["state"] == "stopped"
     trained = {run.info.run_name: run for run in runs(client, "train")}
-    assert trained["tune-x-0a-0"].data.tags["mlflow.parentRunId"] == trials["x, trial 0"].info.run_id
-    assert trained["tune-x-0b-0"].info.run_id == stopped and trained["tune-x-0b-0"].info.status == "KILLED"
-    assert trained["tune-x-0b-0"].data.tags["mlflow.parentRunId"] == trials["x, trial 1"].info.run_id
+    above = {name: run.data.tags["mlflow.parentRunId"] for name, run in trained.items()}
+    assert above == {
+        f"tune-x-{4 * key}-0": trials[f"x, trial {n}"].info.run_id for n, key in enumerate(("0a", "0b", "0c"))
+    }
+    stopped, failed = trained["tune-x-0b0b0b0b-0"].info, trained["tune-x-0c0c0c0c-0"].info
+    assert (stopped.status, stopped.end_time, failed.status) == ("KILLED", 1_060_000, "RUNNING")
+
+
+def test_a_search_that_went_on_is_one_run(searched, client):
+    """More trials, or a verdict alone: what was logged before gives way, and the trainings move."""
+    assert mlflow_runs.log_search(SEARCH, searched)
+    first = runs(client, "tune")[0].info.run_id
+    summary = json.loads((searched / SEARCH / "summary.json").read_text())
+    (searched / SEARCH / "summary.json").write_text(json.dumps(summary | {"verdict": {"mean": 0.1}}))
+    assert mlflow_runs.log_search(SEARCH, searched)
+    (again,), trials = runs(client, "tune"), runs(client, "trial")
+    assert again.info.run_id != first and len(trials) == 4
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {again.info.run_id}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs(client, "train")} < {run.info.run_id for run in trials}
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("summary.json", "{"), ("trials.csv", TRIALS.replace("tune-x-0a0a0a0a-0", "x' OR 'a' = 'a")),
+])  # fmt: skip
+def test_a_damaged_search_is_not_logged(name, text, searched, client, capsys):
+    (searched / SEARCH / name).write_text(text)
+    assert not mlflow_runs.log_search(SEARCH, searched)
+    assert "git restore it" in capsys.readouterr().err and runs(client, "tune") == []
 
 
 def test_once_logs_nothing_twice(tree, client):

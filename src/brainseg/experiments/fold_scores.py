@@ -13,6 +13,7 @@ from brainseg import config, files
 from brainseg.errors import IntegrityError, Problem, raise_all
 from brainseg.evaluation import bootstrap, calibration, evaluate, metrics, results, scoring, tables
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
+from brainseg.inference.probabilities import Calibration
 
 
 class Fold(NamedTuple):
@@ -108,6 +109,7 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
     slices = pd.concat([s.slices for s in scored], ignore_index=True)
     unit = first.test.slice.unit
     summarised = partial(bootstrap.summarise, resamples=params.bootstrap, seed=params.seed)
+    joints = [tables.read_counts(s.probability_counts) for s in scored]
     batches = [math.ceil(len(s.slices) / metrics.KERAS_BATCH) for s in scored]
     defined = [s.report.test.volume.dice.n for s in scored]
     patients = scoring.per_patient(slices)
@@ -121,9 +123,9 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
             "alone": _average_folds([s.report.test.alone.model_dump(exclude_unset=True) for s in scored], defined),
             "by_institution": scoring.institution_block(patients, slices, summarised),
             "by_size": scoring.size_block(patients, summarised),
-            "calibration": _pool_calibration(scored),
+            "calibration": _pool_calibration(joints, [results.calibration_of(s.report.protocol) for s in scored]),
         },
-        "calibration": _calibrate([tables.read_counts(s.probability_counts) for s in scored], params),
+        "calibration": _calibrate(joints, params),
         "folds": [_summarise_fold(s) for s in scored],
     })  # fmt: skip
     overrides = drop_fold(fold.overrides, made_with["split"].get("inner_folds"))
@@ -143,31 +145,25 @@ def _calibrate(joints: Sequence[np.ndarray], params: config.Evaluate) -> dict[st
     if len(joints) < 2:
         return None
     total, given = np.sum(joints, axis=0), (params.temperature, params.bias)
-    before, after = (
-        scoring.calibration_block(scoring.calibration_table(joint))
-        for joint in (total, calibration.cross_fit(joints, *given))
-    )
-    return (
-        calibration.fit(total, *given)._asdict()
-        | after
-        | {f"{name}{scoring.BEFORE}": value for name, value in before.items()}
-    )
+    return calibration.fit(total, *given)._asdict() | _measure(calibration.cross_fit(joints, *given), total)
 
 
-def _pool_calibration(scored: Sequence[FoldScores]) -> dict[str, float]:
-    """The errors of all test patients, each by the calibration of its own fold; before it, where a fold has one."""
-    joints = [tables.read_counts(s.probability_counts) for s in scored]
-    chosen = [results.calibration_of(s.report.protocol) for s in scored]
+def _pool_calibration(joints: Sequence[np.ndarray], chosen: Sequence[Calibration]) -> dict[str, float]:
+    """Calibration errors over all test pixels, each fold calibrated as its run was; before, unless none was.
+
+    Args:
+        joints: the joint histogram (2, 256) of each fold, of the network's own probabilities.
+    """
     calibrated = np.sum(list(map(calibration.apply_to_counts, joints, chosen)), axis=0)
-    block = scoring.calibration_block(scoring.calibration_table(calibrated))
-    if all(each == calibration.NONE for each in chosen):
-        return block
-    before = scoring.calibration_block(scoring.calibration_table(np.sum(joints, axis=0)))
-    return block | _named_before(before)
+    is_changed = any(each != calibration.NONE for each in chosen)
+    return _measure(calibrated, np.sum(joints, axis=0) if is_changed else None)
 
 
-def _named_before(block: dict[str, float]) -> dict[str, float]:
-    return {f"{name}{scoring.BEFORE}": value for name, value in block.items()}
+def _measure(joint: np.ndarray, before: np.ndarray | None) -> dict[str, float]:
+    """The calibration errors of a joint histogram, and of the one that it was before."""
+    found = scoring.calibration_block(scoring.calibration_table(joint))
+    own = {} if before is None else scoring.calibration_block(scoring.calibration_table(before))
+    return found | {f"{name}{scoring.BEFORE}": value for name, value in own.items()}
 
 
 def _summarise_fold(scored: FoldScores) -> FoldSummary:

@@ -168,9 +168,9 @@ def _pause_collector() -> Iterator[None]:
 def _hide_modules(*names: str) -> Iterator[None]:
     """Let imports of modules fail that are not loaded yet, in all threads.
 
-    Keras and TensorFlow import them where they can, for what nobody here uses: galleries (matplotlib, which also writes
-    a cache of fonts into the user's home), wrappers (sklearn), tables (pandas), notebooks (IPython), conversion to
-    LiteRT (jax). That is a third of the time that an engine takes to start.
+    Keras and TensorFlow import them where they can, for what nobody here asks of them: galleries (matplotlib, which
+    also writes a cache of fonts into the user's home), wrappers (sklearn), tables as input (pandas), notebooks
+    (IPython), conversion to LiteRT (jax). That is a third of the time that an engine takes to start.
     """
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # as Python's documentation of sys.modules has it

@@ -7,7 +7,9 @@ drips or is full costs one warning and at most ``STAGE_SECONDS``; ``brainseg tra
 import contextlib
 import csv
 import functools
+import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,8 @@ from brainseg.tracking.run_store import STAGE_SECONDS, RunStore, describe_fault,
 
 FOLDS = Path("metrics/cross_validation")
 SEARCHES = Path("metrics/tune")
-TOLD = {"trial", "state", "dice", "epochs", "experiments", "reason"}  # columns of its trials.csv that are no parameters
+NO_PARAMETERS = {"trial", "state", "dice", "epochs", "experiments", "reason"}  # columns of a search's trials.csv
+EXPERIMENT = re.compile(r"tune-[a-z0-9_]+-[0-9a-f]{8}-[0-9]+")  # of a trial
 ATTEMPT = "training.attempt"  # the tag of a training's run by which a training that goes on finds it
 WARNING = "WARNING MLflow ({store}): {fault}. The results are complete; to log them later: brainseg track"
 HEADLINE = tuple(  # of an evaluation, beside the parameters of its training, by which trainings are sorted
@@ -139,29 +142,54 @@ def log_cross_validation(tree: Path = Path()) -> None:
 
 @_optional
 def log_search(folder: Path, tree: Path = Path()) -> None:
-    """Log a search as a run, with the trainings of its trials in runs of the trials below it.
+    """Log a search as a run; its trials are runs below it, their trainings below those.
+
+    The run of an earlier state of the search gives way to it.
 
     Args:
         folder: metrics/tune/NAME.
     """
-    tags = {"stage": "tune", "tune.sha256": files.sha256(tree / folder / "trials.csv")}
+    summary, table, digest = read_search(tree / folder)
+    own, tags = {"search": folder.name}, {"stage": "tune", "search.sha256": digest}
     store = RunStore()
-    if store.find(tags):
+    if store.find(own | tags):
         return
-    summary = json.loads((tree / folder / "summary.json").read_text(encoding="utf-8"))
-    with (tree / folder / "trials.csv").open(newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    with store.run(tree, tags, name=f"tune-{folder.name}") as run:
+    for stage in ("tune", "trial"):
+        store.remove(own | {"stage": stage})
+    with store.run(tree, own | tags, name=f"tune-{folder.name}") as run:
         store.log_params(run, summary["fixed"] | {f"best.{name}": value for name, value in summary["best"].items()})
         store.log_metrics(run, {0: {"dice": summary["dice"], "trials": len(table)}})
         store.log_artifacts(run, tree / folder, *sorted(path.name for path in (tree / folder).iterdir()))
         for trial in table:
-            own = {"stage": "trial", "state": trial["state"]}
-            with store.run(tree, own, run, f"{folder.name}, trial {trial['trial']}") as child:
-                store.log_params(child, {name: value for name, value in trial.items() if name not in TOLD})
-                store.log_metrics(child, {0: {name: float(trial[name] or "nan") for name in ("dice", "epochs")}})
-                for experiment in trial["experiments"].split():
-                    store.adopt(experiment, child) or store.adopt(experiment, child, stopped=True)
+            _log_trial(store, tree, own, run, trial)
+
+
+def _log_trial(store: RunStore, tree: Path, own: dict[str, str], parent: str, trial: dict[str, str]) -> None:
+    tags = own | {"stage": "trial", "state": trial["state"]}
+    with store.run(tree, tags, parent, f"{own['search']}, trial {trial['trial']}") as run:
+        params = {name: value for name, value in trial.items() if name not in NO_PARAMETERS}
+        store.log_params(run, {name: None if value == "null" else value for name, value in params.items()})
+        store.log_metrics(run, {0: {name: float(trial[name] or "nan") for name in ("dice", "epochs")}})
+        for experiment in trial["experiments"].split():
+            training = store.adopt(experiment, run)
+            if training and trial["state"] == "stopped":
+                store.mark_killed(training)
+
+
+def read_search(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]], str]:
+    """The summary of a search, the rows of its table, and one digest of both.
+
+    Raises:
+        DataError: one of them is damaged.
+    """
+    table, summary = folder / "trials.csv", folder / "summary.json"
+    with errors.guard(folder, "git restore it, or search again: brainseg tune"):
+        texts = [path.read_text(encoding="utf-8") for path in (summary, table)]
+        told, rows = json.loads(texts[0]), list(csv.DictReader(texts[1].splitlines()))
+        for row in rows:
+            if not all(map(EXPERIMENT.fullmatch, row["experiments"].split())):
+                raise ValueError(f"trial {row['trial']} names experiments of another kind")
+    return told, rows, hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def read_cross_validation(folder: Path) -> results.CrossValidationSummary:

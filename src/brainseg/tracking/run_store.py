@@ -167,7 +167,7 @@ class RunStore:
 
     def find(self, tags: dict[str, str]) -> str | None:
         """The id of the newest finished run with all these tags, or None."""
-        found = self._search(tags, True, 1)
+        found = self._search(tags, "= 'FINISHED'", 1)
         return found[0].info.run_id if found else None
 
     def find_unfinished(
@@ -178,7 +178,7 @@ class RunStore:
         Args:
             rows: of a training, epoch → its numbers: the run must have epochs, and all of them be of this training.
         """
-        for run in self._search(tags, False, 50):
+        for run in self._search(tags, "!= 'FINISHED'", 50):
             if any(str(params.get(name, value)) != value for name, value in run.data.params.items()):
                 continue
             has = self._losses(run.info.run_id) if rows else {}
@@ -186,9 +186,9 @@ class RunStore:
                 return run.info.run_id
         return None
 
-    def _search(self, tags: dict[str, str], finished: bool, most: int) -> list[Any]:
+    def _search(self, tags: dict[str, str], status: str, most: int) -> list[Any]:
         wanted = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-        wanted.append(f"attributes.status {'=' if finished else '!='} 'FINISHED'")
+        wanted.append(f"attributes.status {status}")
         newest = ["attributes.start_time DESC"]
         return self.client.search_runs([self.experiment], " and ".join(wanted), max_results=most, order_by=newest)
 
@@ -196,18 +196,30 @@ class RunStore:
         """Epoch → loss, of the epochs that the run has."""
         return {metric.step: metric.value for metric in self.client.get_metric_history(run, "loss")}
 
-    def adopt(self, name: str, parent: str, *, stopped: bool = False) -> bool:
-        """Make the training with this run name a child of ``parent``. Returns whether there is one.
+    def adopt(self, name: str, parent: str) -> str | None:
+        """Make the training with this run name a child of ``parent``: the newest that is finished, else the newest.
 
-        Args:
-            stopped: it did not come to its end, and never will: its run is marked as killed.
+        Returns:
+            The id of its run; None: there is none.
         """
-        found = self._search({"stage": "train", "mlflow.runName": name}, not stopped, 1)
+        own = {"stage": "train", "mlflow.runName": name}
+        found = self._search(own, "= 'FINISHED'", 1) or self._search(own, "!= 'FINISHED'", 1)
         for run in found:
             self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
-            if stopped:
-                self.client.set_terminated(run.info.run_id, "KILLED")
-        return bool(found)
+        return found[0].info.run_id if found else None
+
+    def mark_killed(self, run: str) -> None:
+        """Say of a run that nobody goes on with that it was killed, at the time of its last numbers."""
+        info = self.client.get_run(run).info
+        if info.status == "RUNNING":
+            told = self.client.get_metric_history(run, "loss")
+            last = max((metric.timestamp for metric in told), default=info.start_time)
+            self.client.set_terminated(run, "KILLED", last)
+
+    def remove(self, tags: dict[str, str]) -> None:
+        """Delete all runs with these tags; MLflow can restore them."""
+        for run in self._search(tags, "!= ''", 5000):
+            self.client.delete_run(run.info.run_id)
 
     def open(
         self, tree: Path, tags: dict[str, str], parent: str | None = None, name: str | None = None,

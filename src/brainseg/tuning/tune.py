@@ -25,7 +25,7 @@ def run(
     path: Path, options: Options, place: Place = HERE, inner_folds: int = 1, name: str | None = None,
     repeats: int = 3, *, verdict: bool = True, quiet: bool = False, root: Path = Path(),
 ) -> tuple[str, Path]:  # fmt: skip
-    """Search ``path``, and write ``metrics/tune/NAME/``. Return what was found, and that folder.
+    """Search ``path``, and write ``metrics/tune/NAME/``. Return what was found, and that folder below ``root``.
 
     Args:
         place: where trials run.

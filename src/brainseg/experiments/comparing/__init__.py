@@ -1,1 +1,1 @@
-"""Which of two runs is better, patient by patient, and how sure that is."""
+"""How comparisons are shown, made of several runs, and given a baseline that is missing."""
