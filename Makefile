@@ -122,8 +122,10 @@ ui: setup ## browse the runs on http://127.0.0.1:5001
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --port 5001 --workers 1
 
 push: setup ## send the models and the page's examples, nothing else, into weights/
-	$(BIN)/dvc push $(OUTS) $(EXAMPLES) $(wildcard models/released/*.dvc)
+	$(BIN)/dvc push --remote weights $(OUTS)
+	$(BIN)/dvc --cd examples push
+	$(BIN)/dvc --cd models/released push
 
 pull: setup ## fetch the released model and the page's examples from weights/; no account needed; MODEL=default, MODEL=fast: a network of all patients
-	$(BIN)/python -m brainseg.experiments.run_dvc pull $(if $(MODEL),models/released/$(MODEL).onnx.dvc,$(OUTS))
+	$(BIN)/python -m brainseg.experiments.run_dvc pull $(if $(MODEL),models/released/$(MODEL).onnx.dvc,--remote weights $(OUTS))
 	$(BIN)/python -m brainseg.experiments.run_dvc pull $(EXAMPLES)

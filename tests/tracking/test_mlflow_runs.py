@@ -244,7 +244,7 @@ TRIALS = (
 
 
 @pytest.fixture
-def searched(tree, monkeypatch):
+def searched(tree, client, monkeypatch):
     """A tree with a search: the trainings of trials 0 to 2 are logged, the last two have not come to their end."""
     monkeypatch.setenv("DVC_EXP_NAME", "tune-x-0a0a0a0a-0")
     assert mlflow_runs.log_training(tree)

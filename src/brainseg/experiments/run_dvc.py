@@ -7,6 +7,7 @@ an experiment in a folder of its own needs no second copy of the data. Those of 
 what damages one of two copies leaves the other to mend it from.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from brainseg.experiments import integrity
 
 
 def main() -> None:
-    """Check the results that the command names, else all. End with DVC's code if that is not 0.
+    """Check the results or released files (``.dvc``) that the command names, else all results.
+
+    Ends with DVC's code if that is not 0.
 
     Raises:
         DataError: something is to be fetched into a folder that is in no Git repository.
@@ -28,15 +31,28 @@ def main() -> None:
     command = sys.argv[1:]
     if command[0] == "pull":
         integrity.check_git(Path())
-    if code := run_dvc(command):
-        sys.exit(code)
     tracked = [Path(word) for word in command if word.endswith(".dvc")]
-    made = {} if tracked else inputs.read_lock()
+    for each in tracked:  # in a DVC project of its own, which the folder is
+        run(["--cd", str(each.parent), *(each.name if word == str(each) else word for word in command)])
+        check_tracked(each)
+    if tracked:
+        return
+    run(command)
+    made = inputs.read_lock()
     for path in made:
         files.give_own_copy(Path(path))
     inputs.verify([path for path in made if path in command] or made)
-    for each in tracked:
-        check_tracked(each)
+
+
+def run(command: list[str]) -> None:
+    """DVC in this process, whose folder stays. Ends it with DVC's code if that is not 0."""
+    here = Path.cwd()
+    try:
+        code = run_dvc(command)
+    finally:
+        os.chdir(here)
+    if code:
+        sys.exit(code)
 
 
 def check_tracked(path: Path) -> None:
@@ -46,7 +62,7 @@ def check_tracked(path: Path) -> None:
         files.give_own_copy(file)
         if (found := inputs.md5(file)) != out["md5"]:
             what = f"its MD5 is {found}, {path} says {out['md5']}"
-            raise IntegrityError(file, what, f"rm -f {file}, then: dvc pull {path}")
+            raise IntegrityError(file, what, f"rm -f {file}, then: make pull")
 
 
 if __name__ == "__main__":
