@@ -41,7 +41,7 @@ def stage_faults(root: Path, locked: dict, declared: dict, made: dict[str, str])
 def weights_faults(root: Path, outs: dict[str, dict], made: dict[str, str], limit: int) -> list[str]:
     """weights/ holds the objects of the committed run's model, of the released ones and the page's examples, whole."""
     released = [made[path] for path, flags in outs.items() if flags.get("remote") == "weights" and path in made]
-    beside = [*(root / "models/released").glob("*.dvc"), *(root / "examples").glob("*.dvc")]
+    beside = [*(root / "models/released").glob("*.onnx.dvc"), *(root / "examples").glob("*.zip.dvc")]
     tracked = [config.read_yaml(path)["outs"] for path in beside]
     released += [out["md5"] for each in tracked for out in each]
     due = {f"weights/files/md5/{md5[:2]}/{md5[2:]}": md5 for md5 in released}
