@@ -97,7 +97,7 @@ def test_a_queued_sweep_runs_under_its_names(real):
     assert code == 0, output
     assert sorted(real.dvc("exp", "list", "--name-only")[1].split()) == ["bce", "bce-2", "dice"]
     made_with = revision.params(revision.reader("bce", real.folder))
-    assert made_with["train"] == {"epochs": 40, "loss": "bce"}
+    assert made_with["train"] == {"epochs": config.load("train").train.epochs, "loss": "bce"}
 
 
 def test_without_git_nothing_runs(handed_over, real):

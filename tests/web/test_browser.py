@@ -212,7 +212,7 @@ def test_a_mask_that_does_not_fit_is_refused_where_it_was_given(page, files, tmp
 def test_the_threshold_acts_at_once_and_is_pythons(page, files, tmp_path):
     folder, asked = files
     show(page, folder / "float.nii.gz")
-    before = text(page, "#numbers dd")
+    before, own = text(page, "#numbers dd"), page.input_value("#threshold")
     set_value(page, "#threshold", 0.25)
     set_value(page, "#min-component", 30)
     page.eval_on_selector("#min-component", "input => input.dispatchEvent(new Event('change'))")
@@ -222,7 +222,7 @@ def test_the_threshold_acts_at_once_and_is_pythons(page, files, tmp_path):
     assert text(page, "#numbers dd") != before
     page.click("#undo")
     page.wait_for_function("before => document.querySelector('#numbers dd').textContent.startsWith(before)", arg=before)
-    page.wait_for_function("() => document.querySelector('#threshold').value === '0.5'")
+    page.wait_for_function("own => document.querySelector('#threshold').value === own", arg=own)
     assert not page.is_visible("#edited") and page.is_disabled("#undo")
 
 
