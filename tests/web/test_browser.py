@@ -14,6 +14,7 @@ from PIL import Image
 
 from brainseg.evaluation import metrics
 from brainseg.inference.predictor import Predictor
+from brainseg.io.dicom import seg_reader
 from tests.support.site import (
     PATH,
     VIOLATIONS,
@@ -379,29 +380,35 @@ def test_a_folder_of_cases_is_a_list_that_goes_on_after_a_reload(page, files, tm
     for name in ("a", "b"):
         (many / name).mkdir()
         shutil.copy(folder / "float.nii.gz", many / name / "flair.nii.gz")
+    shutil.copytree(folder / "series", many / "series")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(many / "noise.png")
     page.set_input_files("#folder", many)
-    page.wait_for_selector("#batch-title:has-text('4 cases')")
+    page.wait_for_selector("#batch-title:has-text('5 cases')")
     page.wait_for_selector("#batch tbody td:has-text('done')")
     page.reload()  # in the middle of it
     page.wait_for_selector("#batch-state:has-text('All done')")
     rows = [row.split("\t") for row in page.locator("#batch tbody tr").all_inner_texts()]
     by_name = {row[1]: [cell.strip() for cell in row] for row in rows}
-    assert set(by_name) == {"a/flair.nii.gz", "b/flair.nii.gz", "TCGA_XX_1234", "noise.png"}
+    (series,) = set(by_name) - {"a/flair.nii.gz", "b/flair.nii.gz", "TCGA_XX_1234", "noise.png"}
+    assert len(by_name) == 5 and by_name[series][2] == "done"
     truth = golden.expected(folder, asked["float"])
     assert by_name["a/flair.nii.gz"][3] == f"{truth.answer['summary']['volume_ml']:.1f} ml"
     assert by_name["noise.png"][2] == "refused" and "noise" in by_name["noise.png"][5]
-    assert page.locator("#batch tbody img").count() == 3
+    assert page.locator("#batch tbody img").count() == 4
     with download(page, "#batch-table", tmp_path).open(newline="", encoding="utf-8") as file:
         table = {row["case"]: row for row in csv.DictReader(file)}
     assert float(table["b/flair.nii.gz"]["volume_ml"]) == truth.answer["summary"]["volume_ml"]
     assert table["TCGA_XX_1234"]["dice"] != "" and table["noise.png"]["error"]
     with zipfile.ZipFile(download(page, "#batch-zip", tmp_path)) as archive:
         masks = [name for name in archive.namelist() if "flair" in name]
+        (seg,) = [name for name in archive.namelist() if name.endswith("-seg.dcm")]
         assert len(masks) == 2 and "summary.csv" in archive.namelist()
-        archive.extract(masks[0], tmp_path)
+        archive.extractall(tmp_path)
     assert agree(golden.read_labels(tmp_path / masks[0]), truth.result.mask)
+    theirs = golden.expected(folder, asked["dicom"])
+    found = seg_reader.read_labels(tmp_path / seg, seg, theirs.case.volume).voxels
+    assert found.any() and agree(found, theirs.result.mask)
     page.click("text=a/flair.nii.gz")
     page.wait_for_selector("body[data-state=result]")
     page.click("#close")

@@ -8,6 +8,7 @@ import type { Group } from "./core/discover";
 import { writeNifti } from "./core/niftiFile";
 import { CancelledError } from "./core/outliner";
 import { Refusal } from "./core/refusal";
+import { algorithm } from "./downloads";
 import type { Result } from "./engines/engine";
 import type { Step } from "./engines/types";
 import { announce, click, download, element, focus, measured, number, plainName, sentence, words } from "./page";
@@ -100,8 +101,15 @@ async function finish(entry: Entry, result: Result): Promise<void> {
     row: { kind: input.kind, slices: input.slices, slices_with_tumour, largest_slice, area_mm2, area_pixels, volume_ml, mean_probability, dice },
     model: model.weights_sha256,
     mask: await writeNifti(mask, image, place?.geometry ?? null, `brainseg mask; model ${model.weights_sha256.slice(0, 12)}; research use only`),
+    seg: await segOf(result),
     picture: sketch(result, slice, THUMBNAIL).toDataURL(),
   } satisfies Partial<Entry>);
+}
+
+/** The mask of a DICOM series as DICOM SEG; none of an empty one, and none of what a server has read. */
+async function segOf({ where, answer, mask }: Result): Promise<Uint8Array | undefined> {
+  if (where !== "here" || !answer.seg || !answer.summary.slices_with_tumour) return undefined;
+  return state.engine!.seg(mask, { parameters: algorithm(answer), edited: false });
 }
 
 /** Look at one case: it is outlined again, and the list waits. */
@@ -190,8 +198,10 @@ function table(): string {
 /** The masks and the table. The masks are packed already. */
 function zip(): Uint8Array {
   const files: Record<string, [Uint8Array, { level: 0 }]> = { "summary.csv": [new TextEncoder().encode(table()), { level: 0 }] };
-  for (const { id, name, mask } of entries) {
-    if (mask) files[`masks/${String(id).padStart(3, "0")}-${plainName(name)}-mask.nii.gz`] = [mask, { level: 0 }];
+  for (const { id, name, mask, seg } of entries) {
+    const path = `masks/${String(id).padStart(3, "0")}-${plainName(name)}`;
+    if (mask) files[`${path}-mask.nii.gz`] = [mask, { level: 0 }];
+    if (seg) files[`${path}-seg.dcm`] = [seg, { level: 0 }];
   }
   return zipSync(files);
 }

@@ -20,6 +20,7 @@ export interface Entry {
   row?: Row;
   model?: string; // digest of the weights
   mask?: Uint8Array; // .nii.gz
+  seg?: Uint8Array; // .dcm, of a DICOM series with a tumour
   picture?: string; // data URL
 }
 

@@ -6,6 +6,7 @@ import { DISCLAIMER } from "./core/answer";
 import { writeNifti } from "./core/niftiFile";
 import { Refusal } from "./core/refusal";
 import { letters } from "./display";
+import type { Answer } from "./engines/types";
 import { click, download, element, sentence, show } from "./page";
 import { print } from "./report";
 import * as slices from "./slices";
@@ -80,14 +81,18 @@ async function saveSeg(): Promise<void> {
   const { given, result, editor } = state.shown!;
   const note = element("download-note");
   note.textContent = "Making the DICOM SEG…";
-  const { model, rule } = result.answer;
-  const parameters = { weights_sha256: model.weights_sha256, variant: model.variant, threshold: String(rule.threshold), min_component: String(rule.min_component) };
+  const parameters = algorithm(result.answer);
   const make = async () => new Blob([(await state.engine!.seg(editor.mask, { parameters, edited: edited() > 0 })) as BlobPart], { type: "application/dicom" });
   try {
     save(await (result.where === "here" ? make() : api.seg(given, new AbortController().signal)), `${base()}-seg.dcm`, "DICOM SEG");
   } catch (error) {
     if (state.shown?.given === given) note.textContent = error instanceof Refusal ? `${sentence(error.what)} ${sentence(error.fix)}` : String(error);
   }
+}
+
+/** What a DICOM SEG says of how it was made. */
+export function algorithm({ model, rule }: Answer): Record<string, string> {
+  return { weights_sha256: model.weights_sha256, variant: model.variant, threshold: String(rule.threshold), min_component: String(rule.min_component) };
 }
 
 function text(content: string): Blob {
