@@ -29,12 +29,13 @@ class LesionMixer:
         """``rows``: of the training slices."""
         slices = data.slices
         self.data = data
-        self.patient = slices["patient"].to_numpy()
+        self.patient = slices["patient"].factorize()[0]
         numbers = slices.groupby("patient").cumcount().to_numpy()
         self.height = numbers / slices.groupby("patient")["patient"].transform("size").to_numpy()
         least = SMALLEST * (data.images.shape[1] / GRID) ** 2
         self.rows = rows[slices["tumour_pixels"].to_numpy()[rows] >= least]
         self.missing = _find_missing(data, rows)
+        self._alike: dict[tuple[float, bytes], np.ndarray] = {}  # by height and what is missing: thousands at most
 
     def mix(
         self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, probability: float, rng: np.random.Generator
@@ -58,10 +59,12 @@ class LesionMixer:
 
     def find_donors(self, row: int) -> np.ndarray:
         """Rows of other patients' tumours at the height of a slice, with the same sequences missing."""
-        near = np.abs(self.height[self.rows] - self.height[row]) <= HEIGHT
-        other = self.patient[self.rows] != self.patient[row]
-        alike = (self.missing[self.rows] == self.missing[row]).all(axis=1)
-        return self.rows[near & other & alike]
+        kind = float(self.height[row]), self.missing[row].tobytes()
+        if kind not in self._alike:
+            near = np.abs(self.height[self.rows] - self.height[row]) <= HEIGHT
+            self._alike[kind] = self.rows[near & (self.missing[self.rows] == self.missing[row]).all(axis=1)]
+        found = self._alike[kind]
+        return found[self.patient[found] != self.patient[row]]
 
     def _put(self, image: np.ndarray, mask: np.ndarray, row: int, donor: int, draws: np.ndarray) -> None:
         source, tumour = self.data.images[donor], self.data.masks[donor]

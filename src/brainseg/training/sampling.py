@@ -58,7 +58,7 @@ def _take_patients(
     """The same, where a turn has one row of each patient: the next of an endless sequence of its own permutations."""
     if count == 0:
         return rows[:0]
-    own = [rows[patients[rows] == patient] for patient in np.unique(patients[rows])]
+    own = _group(rows, patients[rows])
     first, last = start // len(own), (start + count - 1) // len(own)
     turns = []
     for turn in range(first, last + 1):
@@ -66,3 +66,10 @@ def _take_patients(
         turns += [_take_turns(own[place], turn, 1, (seed[0], OF_PATIENTS + seed[1], int(place))) for place in order]
     offset = start - first * len(own)
     return np.concatenate(turns)[offset : offset + count]
+
+
+def _group(rows: np.ndarray, patients: np.ndarray) -> list[np.ndarray]:
+    """The rows of each patient, in their order, patients sorted."""
+    _, codes = np.unique(patients, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    return np.split(rows[order], np.flatnonzero(np.diff(codes[order])) + 1)
