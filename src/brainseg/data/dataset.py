@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Dataset:
 
     def windows_around(self, rows: np.ndarray, context: int) -> np.ndarray:
         """(n, 2 context + 1) row numbers: each row between its neighbours of the same patient, the ends repeated."""
-        first, last = self._ends()
+        first, last = self._ends
         windows = np.asarray(rows)[:, None] + np.arange(-context, context + 1)
         return np.clip(windows, first[rows][:, None], last[rows][:, None])
 
@@ -56,13 +57,14 @@ class Dataset:
         slice is repeated.
         """
         size = 2 * context + 1
-        first, last = self._ends()
+        first, last = self._ends
         windows = []
         for start, end in sorted({(int(first[row]), int(last[row])) for row in rows}):
             starts = [*range(start, end + 1 - size, stride), max(start, end + 1 - size)]
             windows += [np.minimum(np.arange(begin, begin + size), end) for begin in starts]
         return np.stack(windows)
 
+    @cached_property
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last row of each row's patient; the rows of a patient are consecutive."""
         patients = self.slices["patient"].to_numpy()
