@@ -117,7 +117,7 @@ def test_a_client_that_leaves_is_no_fault_of_the_server(served):
                     assert soon(lambda: served.model.begun == begun + 1)
                     time.sleep(0.1)
                 assert soon(lambda log=log: "POST /v1/segment 499" in log.getvalue()), log.getvalue()
-            assert "503" not in log.getvalue() and "bug" not in log.getvalue()
+            assert " 503 " not in log.getvalue() and "bug" not in log.getvalue()
     finally:
         served.model.hold.set()
     assert metric(served, 'brainseg_requests_total{method="POST",route="/v1/segment",status="499"}') == 2
