@@ -30,10 +30,12 @@ WAIT = 1800  # seconds
 
 def list_ended(folder):
     """Trials that are finished or stopped, by number."""
-    storage = f"sqlite:///{folder}/.brainseg/tune/space/study.db"
+    study = folder / ".brainseg/tune/space/study.db"
+    if not study.exists():
+        return {}
     try:
-        found = optuna.load_study(study_name="space", storage=storage)
-    except (KeyError, optuna.exceptions.StorageInternalError):  # not there yet
+        found = optuna.load_study(study_name="space", storage=f"sqlite:///{study}")
+    except (KeyError, optuna.exceptions.StorageInternalError):  # its tables are being made
         return {}
     ended = found.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
     return {trial.number: trial for trial in ended}
@@ -50,11 +52,13 @@ def test_twelve_trials_two_at_once_go_on_after_a_kill(tmp_path):
     started = time.monotonic()
     with (tmp_path / "first.log").open("w") as said:
         first = subprocess.Popen(command, cwd=folder, env=variables, stdout=said, stderr=said, start_new_session=True)
-        while len(before := list_ended(folder)) < HALF:
-            assert first.poll() is None and time.monotonic() - started < WAIT, (tmp_path / "first.log").read_text()
-            time.sleep(1)
-        first.send_signal(signal.SIGKILL)
-        first.wait(60)
+        try:
+            while len(before := list_ended(folder)) < HALF:
+                assert first.poll() is None and time.monotonic() - started < WAIT, (tmp_path / "first.log").read_text()
+                time.sleep(1)
+        finally:
+            first.send_signal(signal.SIGKILL)
+            first.wait(60)
     logs = {path: path.stat().st_mtime_ns for path in (folder / ".brainseg/tune/space").glob("*.log")}
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=WAIT)
     print(done.stdout, f"{time.monotonic() - started:.0f} s in all")
