@@ -91,7 +91,8 @@ def test_mlflow_is_told_to_report_nothing_wherever_a_user_is_told_to_start_it():
             before = text[: command.start()].rpartition("```bash" if path.suffix == ".md" else "\n")[2]
             started[path.name, command[1]] = "MLFLOW_DISABLE_TELEMETRY=true" in before or "{SILENT} " in before
     assert started == dict.fromkeys(
-        [("Makefile", "ui"), ("experiment.md", "ui"), ("registry.md", "models serve"), ("run_store.py", "experiments restore"),
+        [("Makefile", "ui"), ("experiment.md", "ui"), ("registry.md", "models serve"),
+         ("run_store.py", "experiments restore"),
          ("registry.py", "models serve")], True
     )  # fmt: skip
     assert run_store.SILENT == "MLFLOW_DISABLE_TELEMETRY=true"
