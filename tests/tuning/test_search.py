@@ -94,6 +94,19 @@ def test_the_search_begins_with_the_default_and_finds_better(study):
     assert all(max(t.intermediate_values) == 3 for t in found.trials if t.state == TrialState.PRUNED)  # a third
 
 
+def test_the_default_is_never_stopped(study, monkeypatch):
+    """Also when it was lost and is run again: what is found cannot be worse."""
+    monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda trial: True)
+    go(study, 2)
+    found = go(study, 3)
+    assert [trial.state for trial in found.trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
+    lost = optuna.create_study()
+    lost.enqueue_trial({"x": 1.0}, user_attrs={search.DEFAULT: True})
+    lost.ask().suggest_float("x", 0, 2)
+    search.requeue_lost(lost)
+    assert lost.ask().user_attrs == {search.DEFAULT: True, search.AGAIN: 0}
+
+
 def test_the_same_search_again_gives_the_same_proposals(study, tmp_path):
     (tmp_path / "again").mkdir()
     (tmp_path / "again/params.yaml").write_text((PROJECT / "params.yaml").read_text())

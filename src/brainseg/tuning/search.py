@@ -25,6 +25,7 @@ from brainseg.tuning.space import SearchSpace
 from brainseg.tuning.trials import Study
 
 EXPERIMENTS, AGAIN, REASON, HOST = "experiments", "again", "reason", "host"  # attributes of trials
+DEFAULT = "default"  # of the trial that is params.yaml itself: it is not stopped, so that the best is no worse
 MADE_FROM = "made_from"  # of the study
 STARTUP = 8  # trials drawn at random before the proposals
 RUNGS = 3  # a trial may be stopped after a third of the epochs of its first fold, if it is not among the best third
@@ -59,7 +60,7 @@ class Search:
         """
         requeue_lost(self.found)
         if not self.found.trials and (own := self.space.find_default(read_params(self.study))):
-            self.found.enqueue_trial(own)
+            self.found.enqueue_trial(own, user_attrs={DEFAULT: True})
         running.work(self.runner, [self._work] * self.runner.jobs)
         repro.clean_up(self.study.root)
         if not self.found.get_trials(states=[TrialState.COMPLETE]):
@@ -100,7 +101,8 @@ class Search:
                 return False
             reported.add(seen.epoch)  # one that began again tells its first epochs again
             trial.report(seen.dice, seen.epoch)
-            return seen.epoch < epochs and trial.should_prune()  # at its end it costs nothing more
+            may_stop = seen.epoch < epochs and DEFAULT not in trial.user_attrs  # at its end it costs nothing more
+            return may_stop and trial.should_prune()
 
         try:
             experiments = trials.plan(self.study, overrides)
@@ -177,7 +179,8 @@ def requeue_lost(found: optuna.Study) -> None:
     for trial in found.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         if trial.user_attrs.get(HOST, socket.gethostname()) == socket.gethostname():
             found.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            found.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+            default = {name: value for name, value in trial.user_attrs.items() if name == DEFAULT}
+            found.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number, **default})
 
 
 def replay(found: optuna.Study, trial: Trial) -> set[int]:
