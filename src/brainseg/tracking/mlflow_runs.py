@@ -22,7 +22,6 @@ from brainseg.tracking.run_store import STAGE_SECONDS, RunStore, describe_fault,
 
 FOLDS = Path("metrics/cross_validation")
 SEARCHES = Path("metrics/tune")
-NO_PARAMETERS = {"trial", "state", "dice", "epochs", "experiments", "reason"}  # columns of a search's trials.csv
 EXPERIMENT = re.compile(r"tune-[a-z0-9_]+-[0-9a-f]{8}-[0-9]+")  # of a trial
 ATTEMPT = "training.attempt"  # the tag of a training's run by which a training that goes on finds it
 WARNING = "WARNING MLflow ({store}): {fault}. The results are complete; to log them later: brainseg track"
@@ -165,6 +164,8 @@ def log_search(folder: Path, tree: Path = Path()) -> None:
 
 
 def _log_trial(store: RunStore, tree: Path, own: dict[str, str], parent: str, trial: dict[str, str]) -> None:
+    from brainseg.tuning.trials import NO_PARAMETERS  # with libraries that no stage needs
+
     tags = own | {"stage": "trial", "state": trial["state"]}
     with store.run(tree, tags, parent, f"{own['search']}, trial {trial['trial']}") as run:
         params = {name: value for name, value in trial.items() if name not in NO_PARAMETERS}

@@ -13,11 +13,11 @@ from brainseg import files
 from brainseg.evaluation import tables
 from brainseg.experiments.comparing import comparison_page
 from brainseg.reporting import charts, pages
+from brainseg.tuning import trials
 from brainseg.tuning.outcome import Outcome, describe
 
 FOLDER = Path("metrics/tune")
 DPI = 110
-NO_PARAMETERS = ("trial", "state", "dice", "epochs", "experiments", "reason")  # columns of the table
 PICTURES = {
     "history": "Each trial in its order. The line is the best so far; a trial that was stopped is shown where it was.",
     "parallel": "Each line is a trial that came to its end, from one parameter to the next; the bluer, the better.",
@@ -96,7 +96,7 @@ def draw_history(table: pd.DataFrame, watched: pd.DataFrame, path: Path) -> None
 def draw_parallel(table: pd.DataFrame, path: Path) -> None:
     """A line for each trial that came to its end, over one axis for each parameter, the objective last."""
     ended = table[table["state"] == "done"]
-    names = [name for name in table.columns if name not in NO_PARAMETERS]
+    names = [name for name in table.columns if name not in trials.NO_PARAMETERS]
     axes = [*names, "dice"]
     scaled = np.stack([_scale(ended[name]) for name in axes], axis=1)
     with charts.open_figure(path, DPI, charts.WIDTH, 3.8) as figure:

@@ -15,6 +15,7 @@ from brainseg.experiments.running import local
 from brainseg.experiments.running.runner import Runner, Seen, Training, TrainingError
 
 STATE = Path(".brainseg/tune")
+NO_PARAMETERS = ("trial", "state", "dice", "epochs", "experiments", "reason")  # columns of metrics/tune/NAME/trials.csv
 
 Watch = Callable[[int, Seen], bool]  # told of what the training of an inner fold does; returns True to stop the trial
 
