@@ -122,7 +122,7 @@ def unpack(source: Path, folder: Path) -> list[tuple[str, str]]:
 def repeat(source: Path, times: int) -> Iterator[archive.Pair]:
     """Yield each patient ``times`` times. Copies differ in a pixel, because two patients must not share an image."""
     with zipfile.ZipFile(source) as opened:
-        for patient, rows in archive.read_index(opened).groupby("patient"):
+        for patient, rows in archive.read_index(source).groupby("patient"):
             for copy in range(times):
                 for row in rows.itertuples():
                     image = bytearray(opened.read(row.image))

@@ -4,29 +4,33 @@ The first member is ``index.csv`` (columns ``INDEX``, and those of ``FURTHER`` t
 are sorted by name. They are stored without compression, dated 1980-01-01, mode 0644. A file keeps its bytes and is
 named ``<patient>/<original file name>``; a slice of a volume, which has no file of its own, is in NumPy's format.
 On disk the bytes lie in the index's order (patient, numeric slice, image before mask), so that a volume
-is one sequential read and writing needs the memory of one pair.
+is one sequential read; writing needs the memory of one pair, reading that of one patient's rows of the index.
 """
 
+import csv
 import errno
+import io
+import itertools
+import operator
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import pandas as pd
 
 from brainseg import files
-from brainseg.data import csv_tables
 from brainseg.errors import DataError, IntegrityError, MachineError
-from brainseg.io import untrusted_zip
+from brainseg.io import stored_zip
+from brainseg.io.stored_zip import DAMAGE_ERRORS, Member, SpooledDirectory, StoredZip
 
 INDEX = ("patient", "institution", "slice", "image", "mask")
 SPACING, IMAGE_FILE, MASK_FILE = "spacing", "image_file", "mask_file"
 FURTHER = (SPACING, IMAGE_FILE, MASK_FILE)  # left out where no slice has them, so archives of LGG keep their digest
 _INDEX_NAME = "index.csv"
-_DATE = (1980, 1, 1, 0, 0, 0)
-_REGULAR_0644 = 0o100644 << 16
+_AGAIN = "run: dvc repro -f download"
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -48,6 +52,19 @@ class Pair(NamedTuple):
     mask_file: str = ""
 
 
+class Row(NamedTuple):
+    """A row of the index. ``image`` and ``mask`` are names of members; for the others see :class:`Pair`."""
+
+    patient: str
+    institution: str
+    slice: int
+    image: str
+    mask: str
+    spacing: str = ""
+    image_file: str = ""
+    mask_file: str = ""
+
+
 def write(path: Path, pairs: Iterable[Pair], note: str = "") -> str:
     """Write the canonical archive; an earlier one stays until the last pair is written.
 
@@ -65,56 +82,104 @@ def write(path: Path, pairs: Iterable[Pair], note: str = "") -> str:
         Whatever ``pairs`` raises: then nothing is kept.
     """
     with guard_space(path.parent), files.replacing(path) as temporary:
-        with _create_zip(temporary) as archive:
+        with (
+            tempfile.TemporaryFile(dir=temporary.parent) as spool,
+            tempfile.TemporaryFile("w+", newline="", encoding="utf-8", dir=temporary.parent) as rows,
+            _create_zip(temporary, SpooledDirectory(spool)) as archive,
+        ):
             archive.comment = note.encode()
-            index = pd.DataFrame(_write_pairs(archive, pairs, path.parent), columns=[*INDEX, *FURTHER])
-            if index.empty:
+            counts = _write_pairs(archive, pairs, path.parent, rows)
+            if not counts.slices:
                 raise DataError(path, "there is no pair of image and mask", "check params.yaml: download")
-            index = index[[*INDEX, *(column for column in FURTHER if index[column].any())]]
-            _add_member(archive, _INDEX_NAME, index.to_csv(index=False, lineterminator="\n").encode())
-            # zipfile writes its directory in the order of this list when it closes.
-            archive.infolist().sort(key=lambda member: (member.filename != _INDEX_NAME, member.filename))
+            _add_index(archive, rows, counts.further)
         size = temporary.stat().st_size
-    return f"{path}: {index.patient.nunique():,} patients, {len(index):,} slices, {size / 2**20:,.0f} MiB"
+    return f"{path}: {counts.patients:,} patients, {counts.slices:,} slices, {size / 2**20:,.0f} MiB"
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open an archive to read.
+class Archive:
+    """An archive to read.
 
     Raises:
-        IntegrityError: not a zip archive.
+        IntegrityError: it is not a zip archive; for each method: not an archive that :func:`write` wrote.
     """
-    try:
-        return zipfile.ZipFile(path)
-    except (*untrusted_zip.DAMAGE_ERRORS, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a seek to where damaged bytes point
-            raise
-        raise IntegrityError(path, f"is not a zip archive ({error})", "run: dvc repro -f download") from None
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._zip = StoredZip(path)
+        except DAMAGE_ERRORS as error:
+            raise IntegrityError(path, f"is not a zip archive ({error})", _AGAIN) from None
+        self.note = self._zip.comment.decode(errors="replace")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.__exit__()
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the index, sorted by patient and slice. That they are whole is known after the last."""
+        try:
+            member = self._zip.read_first()
+            if member.name != _INDEX_NAME:
+                raise zipfile.BadZipFile(f"there is no {_INDEX_NAME}")
+            reader = csv.reader(self._zip.read_lines(member), strict=True)
+            header = tuple(next(reader, ()))
+            if header[: len(INDEX)] != INDEX or not set(header[len(INDEX) :]) <= set(FURTHER):
+                raise zipfile.BadZipFile(f"its columns are {', '.join(header)}")
+            for cells in reader:
+                values: dict[str, Any] = dict(zip(header, cells, strict=True))
+                yield Row(**values | {"slice": int(values["slice"])})
+        except (csv.Error, *DAMAGE_ERRORS) as error:
+            raise IntegrityError(self.path, f"has no index of slices ({error})", _AGAIN) from None
+
+    def patients(self) -> Iterator[tuple[list[Row], dict[str, Member]]]:
+        """The rows of each patient, and the members that are there by their names, which may lack some."""
+        folders = itertools.groupby(self._scan(), lambda member: member.name.rpartition("/")[0])
+        folder, members = next(folders, (None, iter(())))
+        for patient, rows in itertools.groupby(self.rows(), operator.attrgetter("patient")):
+            named = list(rows)
+            found = {member.name: member for member in members} if folder == patient else {}
+            if unknown := found.keys() - {name for row in named for name in (row.image, row.mask)}:
+                raise self._error(min(unknown), "is in no row of the archive's index")
+            if folder == patient:
+                folder, members = next(folders, (None, iter(())))
+            yield named, found
+        if folder is not None:
+            raise self._error(folder, "is in no row of the archive's index, or not at its place")
+
+    def read(self, member: Member) -> bytes:
+        """The bytes of a member."""
+        try:
+            return self._zip.read(member)
+        except DAMAGE_ERRORS as error:
+            raise self._error(member.name, f"changed inside the archive ({error})") from None
+
+    def _scan(self) -> Iterator[Member]:
+        try:
+            yield from (member for member in self._zip.scan() if member.name != _INDEX_NAME)
+        except DAMAGE_ERRORS as error:
+            raise self._error(self.path, f"is damaged ({error})") from None
+
+    @staticmethod
+    def _error(what: str | Path, why: str) -> IntegrityError:
+        return IntegrityError(what, why, _AGAIN)
 
 
 def read_note(path: Path) -> str:
-    """The note of an archive. Raises IntegrityError: see :func:`open_zip`."""
-    with open_zip(path) as archive:
-        return archive.comment.decode(errors="replace")
+    """The note of an archive. Raises IntegrityError: not a zip archive."""
+    with Archive(path) as archive:
+        return archive.note
 
 
-def read_index(archive: zipfile.ZipFile | Path) -> pd.DataFrame:
-    """The archive's table of slices: columns ``INDEX`` and ``FURTHER``, ``slice`` int64, the others text.
+def read_index(path: Path) -> pd.DataFrame:
+    """All rows of an archive at once: columns ``INDEX`` and ``FURTHER``, ``slice`` int64, the others text.
 
     Raises:
         IntegrityError: not an archive that :func:`write` wrote.
     """
-    if not isinstance(archive, zipfile.ZipFile):
-        with open_zip(archive) as opened:
-            return read_index(opened)
-    try:
-        with archive.open(_INDEX_NAME) as handle:
-            types = {name: "int64" if name == "slice" else "str" for name in (*INDEX, *FURTHER)}
-            table = csv_tables.read_csv(handle, dtype=types, keep_default_na=False)
-            return table.assign(**{name: table.get(name, "") for name in FURTHER})[[*INDEX, *FURTHER]]
-    except (KeyError, *untrusted_zip.DAMAGE_ERRORS, OSError) as error:
-        what = f"has no index of slices ({error})"
-        raise IntegrityError(archive.filename, what, "run: dvc repro -f download") from None
+    with Archive(path) as archive:
+        return pd.DataFrame(archive.rows(), columns=[*INDEX, *FURTHER])
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -138,10 +203,19 @@ def guard_space(folder: Path, needed: int = 2**20) -> Iterator[None]:
         raise MachineError(place, what, "free some space, check its permissions, and run again") from None
 
 
+class _Counts(NamedTuple):
+    """``further``: which of the columns ``FURTHER`` hold anything."""
+
+    patients: int
+    slices: int
+    further: frozenset[str]
+
+
 @contextmanager
-def _create_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+def _create_zip(path: Path, directory: SpooledDirectory) -> Iterator[zipfile.ZipFile]:
     """A zip to write to. If the block fails, its error is raised, not that of closing a zip on a full disk."""
     archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+    archive.filelist = directory  # type: ignore[assignment]  # it appends to it, and iterates over it when it closes
     try:
         yield archive
     except BaseException:
@@ -151,27 +225,50 @@ def _create_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     archive.close()
 
 
-def _write_pairs(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path) -> Iterator[tuple]:
-    """Store each pair and yield its row of the index."""
-    last = ("", -1)
-    known: set[str] = set()
+def _write_pairs(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path, rows: IO[str]) -> _Counts:
+    """Store each pair, and write its row with all columns to ``rows``."""
+    table, further = csv.writer(rows, lineterminator="\n"), set[str]()
+    patients = slices = 0
+    known: set[str] = set()  # members of the patient
+    last: tuple[str, int] | None = None
     for pair in pairs:
-        image, mask = f"{pair.patient}/{pair.image_name}", f"{pair.patient}/{pair.mask_name}"
-        if (pair.patient, pair.slice) <= last:
-            what = "is out of order or has the number of another slice"
-            raise DataError(image, what, "number the patient's slices")
-        if image == mask or {image, mask} & known:
-            raise DataError(image, f"or {mask} is there twice", "give the patient's files different names")
+        if last is None or pair.patient != last[0]:
+            archive.filelist.end_group(archive)  # type: ignore[attr-defined]
+            known.clear()
+            patients += 1
+        row = _check(pair, last, known)
         with guard_space(folder, len(pair.image) + len(pair.mask)):
-            _add_member(archive, image, pair.image)
-            _add_member(archive, mask, pair.mask)
-        last = (pair.patient, pair.slice)
-        known |= {image, mask}
-        yield pair.patient, pair.institution, pair.slice, image, mask, pair.spacing, pair.image_file, pair.mask_file
+            archive.writestr(stored_zip.describe(row.image), pair.image)
+            archive.writestr(stored_zip.describe(row.mask), pair.mask)
+        table.writerow(row)
+        slices += 1
+        known |= {row.image, row.mask}
+        further |= {column for column in FURTHER if getattr(row, column)}
+        last = pair.patient, pair.slice
+    archive.filelist.end_group(archive)  # type: ignore[attr-defined]
+    return _Counts(patients, slices, frozenset(further))
 
 
-def _add_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    member = zipfile.ZipInfo(name, _DATE)
-    member.create_system = 3  # Unix, also when written on Windows
-    member.external_attr = _REGULAR_0644
-    archive.writestr(member, data)
+def _check(pair: Pair, last: tuple[str, int] | None, known: set[str]) -> Row:
+    """The row of a pair. Raises DataError: it does not follow ``last``, or its names are ``known``."""
+    image, mask = f"{pair.patient}/{pair.image_name}", f"{pair.patient}/{pair.mask_name}"
+    if last is not None and (pair.patient, pair.slice) <= last:
+        what = "is out of order or has the number of another slice"
+        raise DataError(image, what, "number the patient's slices")
+    if image == mask or {image, mask} & known:
+        raise DataError(image, f"or {mask} is there twice", "give the patient's files different names")
+    facts = pair.spacing, pair.image_file, pair.mask_file
+    return Row(pair.patient, pair.institution, pair.slice, image, mask, *facts)
+
+
+def _add_index(archive: zipfile.ZipFile, rows: IO[str], further: frozenset[str]) -> None:
+    """Add the index of the ``rows`` that were written, without the columns that hold nothing."""
+    columns = [number for number, name in enumerate(Row._fields) if name in INDEX or name in further]
+    rows.seek(0)
+    with (
+        archive.open(stored_zip.describe(_INDEX_NAME), "w") as member,
+        io.TextIOWrapper(member, "utf-8", newline="") as text,
+    ):
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(Row._fields[number] for number in columns)
+        table.writerows([cells[number] for number in columns] for cells in csv.reader(rows))
