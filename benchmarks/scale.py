@@ -4,7 +4,7 @@ Phantoms on a grid of 64 pixels, a small network for one epoch, the committed dv
 a copy of the project. A stage's seconds are those of its own process and of what that starts; what DVC adds (digests,
 and the way into its cache) is told apart. Memory is the peak of what no file backs (RssAnon in /proc, so on Linux
 alone): pages of memory maps count as resident too, but the system takes them away when it needs them.
-`make bench SCALE=1`: hours for 100 times. `python benchmarks/scale.py --times 1 4`: less of it.
+`make bench SCALE=1`: an hour, 16 GB of the disk. `python benchmarks/scale.py --times 1 4`: less of it.
 """
 
 import argparse
@@ -18,17 +18,18 @@ from typing import NamedTuple
 
 import psutil
 import results
+import scale_table
 from preprocess import workspace
+from scale_table import SLICES
 
 from brainseg import hardware
 from brainseg.experiments import demo
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("download", "preprocess", "brains", "split", "train", "evaluate", "render", "export")
-SLICES, OF_EACH = 3929, 20  # of LGG; about so many of a phantom
+OF_EACH = 36  # slices of a patient, as LGG has them
 SIZE = 64
 PAUSE = 0.05  # seconds between two looks at the memory
-OUT = Path(__file__).with_name("scale.json")
 SMALL = {
     "download": {"source": "phantom"},
     "preprocess": {"size": SIZE},
@@ -52,12 +53,15 @@ def main() -> None:
     options.add_argument("--times", type=float, nargs="+", default=[1, 10, 100])
     options.add_argument("--keep", action="store_true", help="write benchmarks/scale.json")
     given = options.parse_args()
-    found = {times: measure(times) for times in given.times}
-    show(found)
-    if given.keep:
-        told = {str(times): {name: cost._asdict() for name, cost in costs.items()} for times, costs in found.items()}
-        here = {"commit": results.commit(), "instruction_sets": list(hardware.instruction_sets()), "slices": SLICES}
-        OUT.write_text(json.dumps(here | {"size": SIZE, "costs": told}, indent=2) + "\n", encoding="utf-8")
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for times in given.times:
+        found[f"{times:g}"] = {name: cost._asdict() for name, cost in measure(times).items()}
+        if given.keep:  # what is measured stays if the next is stopped
+            here = {"commit": results.commit(), "instruction_sets": list(hardware.instruction_sets()), "slices": SLICES}
+            scale_table.KEPT.write_text(
+                json.dumps(here | {"size": SIZE, "costs": found}, indent=2) + "\n", encoding="utf-8"
+            )
+    print(scale_table.show(found))
 
 
 def measure(times: float) -> dict[str, Cost]:
@@ -119,21 +123,6 @@ def memory(process: psutil.Process) -> tuple[float, float]:
         if "Rss" in name
     }
     return sizes.get("RssAnon", 0.0), sum(sizes.values())
-
-
-def show(found: dict[float, dict[str, Cost]]) -> None:
-    """A table: for each number of slices, milliseconds a slice, of that DVC's, and MiB."""
-    print(f"\n{'stage':<12}" + "".join(f"{f'{times:g} times':>34}" for times in found))
-    print(f"{'':<12}" + f"{'ms a slice':>12}{'DVC adds':>10}{'MiB':>12}" * len(found))
-    for stage in STAGES:
-        cells = (describe(costs[stage], times * SLICES) for times, costs in found.items())
-        print(f"{stage:<12}{''.join(cells)}")
-
-
-def describe(cost: Cost, slices: float) -> str:
-    milliseconds = 1000 / slices
-    added = cost.with_dvc - cost.seconds
-    return f"{milliseconds * cost.seconds:>12.2f}{milliseconds * added:>10.2f}{cost.anonymous:>12.0f}"
 
 
 if __name__ == "__main__":

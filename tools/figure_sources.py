@@ -138,4 +138,9 @@ def list_examples(root: Path) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"speeds": list_speeds, "examples": list_examples}
+def list_scale(root: Path) -> str:
+    """The table of benchmarks/scale.json, which the benchmark itself prints."""
+    return runpy.run_path(str(root / "benchmarks/scale_table.py"))["kept"]()
+
+
+BLOCKS = {"speeds": list_speeds, "scale": list_scale, "examples": list_examples}

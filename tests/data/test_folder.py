@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from brainseg import config
-from brainseg.data import archive, folder, pairing
-from brainseg.data.layouts import recognition
+from brainseg.data import archive, folder
+from brainseg.data.layouts import pairing, recognition
 from brainseg.errors import DataError
 from brainseg.io import pictures
 from tests.support.fake_lgg import tif, write_folder

@@ -11,7 +11,7 @@ from brainseg.commands.expected_data import ARCHIVE, ExpectedData, describe
 from brainseg.commands.findings import show_bytes
 from brainseg.data import archive, download, kaggle
 from brainseg.data.layouts import recognition
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import BrainsegError, raise_all
 from brainseg.experiments.planning import Plan
 from brainseg.io import nifti, scans, volumes

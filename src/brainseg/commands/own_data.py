@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from brainseg import config
-from brainseg.data import folder, pairing
-from brainseg.data.layouts import finding, recognition
+from brainseg.data import folder
+from brainseg.data.layouts import finding, pairing, recognition
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.data.layouts.recognition import Recognised
-from brainseg.data.pairing import PairedFiles
 from brainseg.errors import DataError, Problem, guard, printable, raise_all
 from brainseg.io import nifti, pictures, scans, volumes
 from brainseg.io.sequences import CHANNELS, FLAIR

@@ -22,9 +22,9 @@ from typing import IO, Any, NamedTuple, Self
 import pandas as pd
 
 from brainseg import files
+from brainseg.data import stored_zip
+from brainseg.data.stored_zip import DAMAGE_ERRORS, Member, SpooledDirectory, StoredZip
 from brainseg.errors import DataError, IntegrityError, MachineError
-from brainseg.io import stored_zip
-from brainseg.io.stored_zip import DAMAGE_ERRORS, Member, SpooledDirectory, StoredZip
 
 INDEX = ("patient", "institution", "slice", "image", "mask")
 SPACING, IMAGE_FILE, MASK_FILE = "spacing", "image_file", "mask_file"

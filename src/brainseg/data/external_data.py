@@ -12,7 +12,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from brainseg import config
-from brainseg.data import archive, dataset, folder, pairing, preprocessing
+from brainseg.data import archive, dataset, folder, preprocessing
+from brainseg.data.layouts import pairing
 from brainseg.errors import BrainsegError, DataError, Problem
 
 NAMES = {"download.images": "IMAGES", "download.masks": "MASKS", "download.path": "their folder",

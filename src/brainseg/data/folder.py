@@ -13,10 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from brainseg import config
-from brainseg.data import csv_tables, pairing
+from brainseg.data import csv_tables
 from brainseg.data.archive import Pair
-from brainseg.data.layouts import finding, recognition
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts import finding, pairing, recognition
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import DataError, Problem, guard, printable, raise_all, show_some
 from brainseg.io import nifti, pictures, scans
 

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from brainseg import config, files, hardware
 from brainseg.data.archive import Archive, Row
 from brainseg.data.findings import ANY_LABEL, USUAL, VOLUME_MEMBER, Findings, SliceFacts, name_own_files, show
+from brainseg.data.stored_zip import Member
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
 from brainseg.io import grid, intensity, pictures, spacing
 from brainseg.io.grid import SQUARE, PixelSize
-from brainseg.io.stored_zip import Member
 
 _NAME_LABELS = "name the labels that are tumour: preprocess.foreground; threshold a grey picture"
 _MIXED = "_classes.npy"  # and of one with labels of which it knows that some are not

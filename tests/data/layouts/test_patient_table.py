@@ -9,7 +9,7 @@ from brainseg.data import archive, folder, sources
 from brainseg.data.archive import Pair
 from brainseg.data.layouts import patient_table, recognition
 from brainseg.data.layouts.finding import Found
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import DataError
 from tests.support import own_layouts
 from tests.support.own_layouts import SLICES

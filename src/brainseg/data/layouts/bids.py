@@ -8,10 +8,9 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from brainseg import config
-from brainseg.data import pairing
-from brainseg.data.layouts import finding
+from brainseg.data.layouts import finding, pairing
 from brainseg.data.layouts.finding import FLAIR, POST, PRE, T2, Found, Listing
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import Problem
 
 _NAME = re.compile(r"(?P<patient>sub-[A-Za-z0-9+]+)(?P<rest>(?:_[a-z]+-[A-Za-z0-9+]+)*)_(?P<suffix>[A-Za-z0-9]+)")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from brainseg.data import pairing
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts import pairing
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
 from brainseg.io import nifti, scans
 from brainseg.io.folders import Walk

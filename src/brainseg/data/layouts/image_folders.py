@@ -5,10 +5,9 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 
 from brainseg import config
-from brainseg.data import pairing, patient_rules
-from brainseg.data.layouts import finding
+from brainseg.data.layouts import finding, pairing, patient_rules
 from brainseg.data.layouts.finding import Found, Listing
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
 
 IMAGES = ("images", "image", "imgs", "img", "scans", "volumes")

@@ -6,10 +6,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from brainseg import config
-from brainseg.data import pairing
-from brainseg.data.layouts import finding
+from brainseg.data.layouts import finding, pairing
 from brainseg.data.layouts.finding import FLAIR, POST, PRE, Found, Listing
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
 from brainseg.io.sequences import CHANNELS
 

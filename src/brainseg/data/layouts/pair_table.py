@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from brainseg import config
-from brainseg.data import pairing, patient_rules
-from brainseg.data.layouts import finding
+from brainseg.data.layouts import finding, pairing, patient_rules
 from brainseg.data.layouts.finding import POST, PRE, Found, Listing
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import DataError, Problem
 
 _IMAGE, _MASK, _PATIENT, _INSTITUTION = "image", "mask", "patient", "institution"

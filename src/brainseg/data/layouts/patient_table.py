@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from brainseg.data import pairing
-from brainseg.data.layouts import finding, pair_table
+from brainseg.data.layouts import finding, pair_table, pairing
 from brainseg.data.layouts.finding import Found
-from brainseg.data.pairing import PairedFiles
+from brainseg.data.layouts.pairing import PairedFiles
 from brainseg.errors import DataError, Problem, raise_all
 
 COLUMNS = ("case", "patient", "institution")  # the last one may be left out

@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brainseg import config, files
-from brainseg.data import pairing, patient_rules
-from brainseg.data.layouts import bids, brats, finding, image_folders, image_labels, pair_table, patient_table
+from brainseg.data.layouts import (
+    bids,
+    brats,
+    finding,
+    image_folders,
+    image_labels,
+    pair_table,
+    pairing,
+    patient_rules,
+    patient_table,
+)
 from brainseg.data.layouts.finding import Found, Listing
-from brainseg.data.pairing import PairedFiles, Scope
+from brainseg.data.layouts.pairing import PairedFiles, Scope
 from brainseg.errors import DataError, Problem, show_some
 
 PATTERNS = "patterns"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from brainseg.io import stored_zip
-from brainseg.io.stored_zip import DAMAGE_ERRORS, SpooledDirectory, StoredZip
+from brainseg.data import stored_zip
+from brainseg.data.stored_zip import DAMAGE_ERRORS, SpooledDirectory, StoredZip
 
 FOLDERS = {"A": {"A_2.tif": b"two", "A_10.tif": b"ten"}, "A-1": {"1.tif": b""}, "B é": {"ä.tif": b"ae", "a.tif": b"a"}}
 INDEX = b'name,text\nA,"a line\nand another"\nB,last'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainseg.data import patient_rules
+from brainseg.data.layouts import patient_rules
 
 SUBJECTS = ["sub-01/anat/sub-01_FLAIR.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz"]
 VISITS = ["sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"]

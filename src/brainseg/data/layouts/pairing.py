@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
 from brainseg import config
-from brainseg.data import patient_rules
-from brainseg.data.patient_rules import Key
+from brainseg.data.layouts import patient_rules
+from brainseg.data.layouts.patient_rules import Key
 from brainseg.errors import Problem, printable, raise_all
 from brainseg.io import nifti, pictures, scans
 from brainseg.io.folders import Walk
