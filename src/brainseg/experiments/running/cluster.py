@@ -57,7 +57,7 @@ class RayRunner:
     def __init__(self, root: Path, place: Place, train: config.Train):
         self.root, self.place, self.train = root, place, train
         self.jobs, self.is_over = 1, threading.Event()
-        self._lock, self._tasks = threading.RLock(), set[Any]()
+        self._lock, self._tasks, self._cancelled = threading.RLock(), set[Any](), set[Any]()
         self._lending, self._force = threading.Lock(), threading.Timer(FORCE, self._force_all)
         self._force.daemon = True
         self._lent: dict[str, list[Any]] = {}  # data in Ray's object store
@@ -123,6 +123,13 @@ class RayRunner:
                 self._force.start()
             self.is_over.set()
             for task in self._tasks:
+                self._cancel(task)
+
+    def _cancel(self, task: Any) -> None:
+        """Cancel a task, once: a second time may meet its end, and Ray aborts this process then (its issue 54846)."""
+        with self._lock:
+            if task not in self._cancelled:
+                self._cancelled.add(task)
                 self._ray.cancel(task)
 
     def _force_all(self) -> None:
@@ -137,12 +144,11 @@ class RayRunner:
         Raises:
             LostError: with its node, or alone. TrainingError, MachineError, IntegrityError: see ``Runner.run``.
         """
-        with tempfile.TemporaryDirectory(dir=training.state) as folder, self._task(training, prefer) as task:
+        with tempfile.TemporaryDirectory(dir=training.state) as folder, self._submit(training, prefer) as task:
             heard = _Heard(training, watch, self._warn, log, Path(folder))
             try:
                 for reference in task:
-                    if heard.take(self._ray.get(reference)):
-                        self._ray.cancel(task)
+                    self._hear(heard, self._ray.get(reference), task)
             except self._ray.exceptions.RayError as error:
                 if not heard.is_stopped:  # else it has ended, however it did
                     raise self._explain(error, training, heard) from None
@@ -155,6 +161,15 @@ class RayRunner:
                 raise LostError(heard.node, heard.host, "it ended without a word")
             return Attempt(heard.node, heard.missing, heard.is_stopped)
 
+    def _hear(self, heard: "_Heard", told: Mapping[str, Any], task: Any) -> None:
+        try:
+            is_to_stop = heard.take(told)
+        except BaseException:  # nobody hears it any more
+            self._cancel(task)
+            raise
+        if is_to_stop:
+            self._cancel(task)
+
     def _explain(self, error: Exception, training: Training, heard: "_Heard") -> LostError | MachineError:
         """Why a task that was not stopped has ended."""
         kinds = self._ray.exceptions
@@ -166,8 +181,7 @@ class RayRunner:
         with_node = isinstance(error, kinds.NodeDiedError)
         return LostError(heard.node, heard.host, _shorten(error), with_node=with_node)
 
-    @contextlib.contextmanager
-    def _task(self, training: Training, prefer: str) -> Iterator[Any]:
+    def _submit(self, training: Training, prefer: str) -> contextlib.AbstractContextManager[Any]:
         """Submit a task; ``prefer``: the node on which it is to run if there is room."""
         settings = {name: os.environ.get(name) for name in THREADS}
         settings |= {name: value for name in SETTINGS if (value := os.environ.get(name)) is not None}
@@ -181,12 +195,7 @@ class RayRunner:
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, num_returns="streaming", max_retries=0,
             name=training.name, scheduling_strategy=self._stay(prefer, soft=True) if prefer else "SPREAD",
         )  # fmt: skip
-        with self._known(call.remote(order._asdict(), self._code)) as task:
-            try:
-                yield task
-            except BaseException:  # nobody hears it any more
-                self._ray.cancel(task)
-                raise
+        return self._known(call.remote(order._asdict(), self._code))
 
     @contextlib.contextmanager
     def _known(self, task: Any) -> Iterator[Any]:
@@ -194,12 +203,13 @@ class RayRunner:
         with self._lock:
             self._tasks.add(task)
             if self.is_over.is_set():
-                self._ray.cancel(task)
+                self._cancel(task)
         try:
             yield task
         finally:
             with self._lock:
                 self._tasks.discard(task)
+                self._cancelled.discard(task)
 
     def _take_over(self, training: Training, heard: "_Heard") -> None:
         """Make the results of a finished training those of this repository."""
