@@ -27,13 +27,11 @@ class LesionMixer:
 
     def __init__(self, data: Dataset, rows: np.ndarray):
         """``rows``: of the training slices."""
-        slices = data.slices
-        self.data = data
-        self.patient = slices["patient"].factorize()[0]
-        numbers = slices.groupby("patient").cumcount().to_numpy()
-        self.height = numbers / slices.groupby("patient")["patient"].transform("size").to_numpy()
+        self.data, self.patient = data, data.patient
+        first, last = data.ends
+        self.height = (np.arange(len(first)) - first) / (last - first + 1)
         least = SMALLEST * (data.images.shape[1] / GRID) ** 2
-        self.rows = rows[slices["tumour_pixels"].to_numpy()[rows] >= least]
+        self.rows = rows[data.slices["tumour_pixels"].to_numpy()[rows] >= least]
         self.missing = _find_missing(data, rows)
         self._alike: dict[tuple[float, bytes], np.ndarray] = {}  # by height and what is missing: thousands at most
 
@@ -105,7 +103,7 @@ def measure_levels(pixels: np.ndarray) -> np.ndarray:
 def _find_missing(data: Dataset, rows: np.ndarray) -> np.ndarray:
     """(N, C) bool: channels that are copies of FLAIR in a patient's middle slice; of ``rows`` alone."""
     found = np.zeros((len(data.images), data.images.shape[-1]), bool)
-    for places in data.slices.iloc[rows].groupby("patient", sort=False).indices.values():
-        image = data.images[rows[places[len(places) // 2]]]
-        found[rows[places]] = (image == image[..., FLAIR : FLAIR + 1]).all(axis=(0, 1))
+    for own in data.split_by_patient(rows):
+        image = data.images[own[len(own) // 2]]
+        found[own] = (image == image[..., FLAIR : FLAIR + 1]).all(axis=(0, 1))
     return found
