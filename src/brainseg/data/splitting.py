@@ -58,9 +58,10 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
         else _assign_inner(_assign(_select_units(slices, params), params), params)
     )
     found = _find_units(slices, assigned, params)
+    subset = pd.Categorical([*assigned["subset"], *["unused"] * bool((found < 0).any())])
     table = slices[["row", "patient"]].assign(
-        fold=np.array([*assigned["fold"], -1], np.int32)[found],
-        subset=pd.Categorical([*assigned["subset"], "unused"]).take(found).remove_unused_categories(),
+        fold=np.array([*assigned["fold"], -1], np.int16)[found],
+        subset=pd.Categorical.from_codes(subset.codes[found], dtype=subset.dtype),
     )
     _check_tumour(slices, table["subset"])
     return table
@@ -112,8 +113,8 @@ def check_ids(patients: pd.Series) -> None:
 def _select_units(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     """The units to assign, sorted: columns patient, institution, tumour_pixels and, if units are slices, slice."""
     facts = {"institution": "min", "tumour_pixels": "sum"}
-    patients = _sum_runs(slices).groupby("patient", as_index=False, observed=True).agg(facts)
-    patients = _sort_units(patients.astype({"patient": str, "institution": str}))
+    patients = _sort_units(_sum_runs(slices).groupby("patient", as_index=False, observed=True).agg(facts))
+    patients = patients.astype({"patient": str, "institution": str})
     if params.patients is not None:
         if params.patients > len(patients):
             what = f"split.patients is {params.patients}, there are {len(patients)}"
@@ -270,10 +271,10 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _check_tumour(slices: pd.DataFrame, subsets: pd.Series) -> None:
     """Refuse a subset without tumour: there is nothing to learn from or to score."""
-    problems = []
+    problems, with_tumour = [], set(subsets[slices["tumour_pixels"] > 0].unique())
     for subset in SUBSETS:
-        mine = slices.loc[(subsets == subset).to_numpy(), ["patient", "tumour_pixels"]]
-        if not (mine["tumour_pixels"] > 0).any():
-            what = f"the {subset} subset has {mine['patient'].nunique()} patients, {len(mine)} slices, none with tumour"
+        if subset not in with_tumour:
+            mine = slices.loc[subsets == subset, "patient"]
+            what = f"the {subset} subset has {mine.nunique()} patients, {len(mine)} slices, none with tumour"
             problems.append(Problem("split", what, "add patients with tumour to it"))
     raise_all(problems)

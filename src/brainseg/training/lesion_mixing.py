@@ -33,7 +33,7 @@ class LesionMixer:
         least = SMALLEST * (data.images.shape[1] / GRID) ** 2
         self.rows = rows[data.slices["tumour_pixels"].to_numpy()[rows] >= least]
         self.missing = _find_missing(data, rows)
-        self._alike: dict[tuple[float, bytes], np.ndarray] = {}  # by height and what is missing: thousands at most
+        self._alike: dict[tuple[float, bytes], np.ndarray] = {}  # by height and what is missing: a bit for each of rows
 
     def mix(
         self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, probability: float, rng: np.random.Generator
@@ -60,8 +60,8 @@ class LesionMixer:
         kind = float(self.height[row]), self.missing[row].tobytes()
         if kind not in self._alike:
             near = np.abs(self.height[self.rows] - self.height[row]) <= HEIGHT
-            self._alike[kind] = self.rows[near & (self.missing[self.rows] == self.missing[row]).all(axis=1)]
-        found = self._alike[kind]
+            self._alike[kind] = np.packbits(near & (self.missing[self.rows] == self.missing[row]).all(axis=1))
+        found = self.rows[np.unpackbits(self._alike[kind], count=len(self.rows)).view(bool)]
         return found[self.patient[found] != self.patient[row]]
 
     def _put(self, image: np.ndarray, mask: np.ndarray, row: int, donor: int, draws: np.ndarray) -> None:
