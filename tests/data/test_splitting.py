@@ -1,10 +1,12 @@
 """No patient in two subsets, similar folds, and the same split for any order of rows."""
 
+import tracemalloc
+
 import pandas as pd
 import pytest
 
 from brainseg import config
-from brainseg.data import splitting
+from brainseg.data import dataset, splitting
 from brainseg.errors import DataError, IntegrityError
 
 PARAMS = config.Split(unit="patient", folds=5, test_fold=0, val_fraction=0.125, patients=None, file=None, seed=2019)
@@ -233,3 +235,46 @@ def test_inner_folds_leave_out_the_patients_of_the_test_fold():
     tested = [patient for part in parts for patient in part["test"]]
     assert sorted(tested) == sorted(outer["train"] | outer["val"])
     assert all(part["train"] and part["val"] and not part["val"] & part["test"] for part in parts)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A table of 40,000 slices as preprocess writes it, 3.2 MB."""
+    path = tmp_path_factory.mktemp("large") / "slices.csv"
+    table = cohort(1000, slices=40)
+    named = table.assign(
+        source=[f"{name}/{name}_{n}.tif" for name, n in zip(table["patient"], table["slice"], strict=True)]
+    )
+    columns = ["row", "patient", "institution", "slice", "tumour_pixels", "source", "spacing"]
+    named.assign(spacing="0.9 x 0.9 x 5")[columns].to_csv(path, index=False)
+    return path
+
+
+def peak_of(use) -> float:
+    """The most bytes that a call takes, the second time."""
+    use()
+    tracemalloc.start()
+    use()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_the_table_of_slices_takes_twenty_bytes_a_slice(large):
+    table = dataset.read_slices(large)
+    assert table.memory_usage(deep=True).sum() < 40_000 * 21
+    assert peak_of(lambda: dataset.read_slices(large)) < 40_000 * 100
+
+
+@pytest.mark.parametrize("unit", ["patient", "institution"])
+def test_splitting_takes_little_memory(large, tmp_path, unit):
+    table = dataset.read_slices(large)
+    assert peak_of(lambda: splitting.split(table, params(unit=unit))) < 40_000 * 60
+    assert peak_of(lambda: splitting.run(large, params(unit=unit), tmp_path / "split.csv")) < 40_000 * 100
+
+
+@pytest.mark.parametrize("unit", ["patient", "slice", "institution"])
+def test_the_split_of_a_table_that_was_read_is_that_of_its_text(large, unit):
+    text = pd.read_csv(large)
+    compact, plain = (splitting.split(each, params(unit=unit)) for each in (dataset.read_slices(large), text))
+    assert compact.to_csv() == plain.to_csv()

@@ -30,10 +30,10 @@ MISTAKES = [
     Mistake(
         "slices of one patient in train and test",
         f"{SRC}data/splitting.py",
-        'keys = ["patient", "slice"] if params.unit == "slice" else ["patient"]\n    table = slices.merge(assigned',
-        'keys = ["patient", "slice"]\n    assigned = _assign(_select_units(slices, '
-        'params.model_copy(update={"unit": "slice"})), params.model_copy(update={"unit": "slice"}))\n'
-        "    table = slices.merge(assigned",
+        "    found = _find_units(slices, assigned, params)\n",
+        '    params = params.model_copy(update={"unit": "slice"})\n'
+        "    assigned = _assign(_select_units(slices, params), params)\n"
+        "    found = _find_units(slices, assigned, params)\n",
         "data/test_splitting.py::test_subsets_are_disjoint_and_complete",
     ),
     Mistake(

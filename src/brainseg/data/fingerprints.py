@@ -24,7 +24,9 @@ def compute(images: np.ndarray, patients: pd.Series) -> list[str]:
         images: (N, H, W, C) uint8.
         patients: patient of some of the images, indexed by row.
     """
-    return sorted({_digest(_brightest(images, rows)) for rows in patients.groupby(patients).groups.values()})
+    return sorted(
+        {_digest(_brightest(images, rows)) for rows in patients.groupby(patients, observed=True).groups.values()}
+    )
 
 
 def recognise(seen: Sequence[str], images: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -22,10 +22,15 @@ def run(slices_csv: Path, params: config.Split, out: Path) -> str:
     """Write the split of the slices in ``slices_csv``: columns row, patient, fold, subset. See :func:`split`."""
     table = split(dataset.read_slices(slices_csv), params)
     with files.replacing(out) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    parts = {name: table[table["subset"] == name] for name in (*SUBSETS, "unused")}
-    counts = [f"{name} {p['patient'].nunique():,} patients, {len(p):,} slices" for name, p in parts.items() if len(p)]
+        table.to_csv(temporary, index=False, lineterminator="\n", chunksize=csv_tables.LINES)
+    found = table["subset"].cat.categories
+    counts = [_describe_part(table, name) for name in (*SUBSETS, "unused") if name in found]
     return f"{out}: " + "; ".join(counts)
+
+
+def _describe_part(table: pd.DataFrame, subset: str) -> str:
+    patients = table.loc[table["subset"] == subset, "patient"]
+    return f"{subset} {patients.nunique():,} patients, {len(patients):,} slices"
 
 
 def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
@@ -52,11 +57,24 @@ def split(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
         if params.file
         else _assign_inner(_assign(_select_units(slices, params), params), params)
     )
-    keys = ["patient", "slice"] if params.unit == "slice" else ["patient"]
-    table = slices.merge(assigned[[*keys, "fold", "subset"]], on=keys, how="left", validate="many_to_one")
-    table = table.fillna({"fold": -1, "subset": "unused"}).astype({"fold": int})
-    _check_tumour(table)
-    return table[["row", "patient", "fold", "subset"]]
+    found = _find_units(slices, assigned, params)
+    subset = pd.Categorical([*assigned["subset"], *["unused"] * bool((found < 0).any())])
+    table = slices[["row", "patient"]].assign(
+        fold=np.array([*assigned["fold"], -1], np.int16)[found],
+        subset=pd.Categorical.from_codes(subset.codes[found], dtype=subset.dtype),
+    )
+    _check_tumour(slices, table["subset"])
+    return table
+
+
+def _find_units(slices: pd.DataFrame, assigned: pd.DataFrame, params: config.Split) -> np.ndarray:
+    """The row of ``assigned`` that each slice belongs to; -1: it is unused."""
+    patients = slices["patient"].astype(csv_tables.CATEGORY).cat
+    if params.unit == "slice":
+        keys = [patients.categories.get_indexer(assigned["patient"]), assigned["slice"]]
+        units = pd.MultiIndex.from_arrays([patients.codes, slices["slice"]])
+        return pd.MultiIndex.from_arrays(keys).get_indexer(units)
+    return pd.Index(assigned["patient"]).get_indexer(patients.categories).astype(np.int32)[patients.codes]
 
 
 def count_folds(slices_csv: Path, params: config.Split) -> int:
@@ -80,13 +98,13 @@ def check_ids(patients: pd.Series) -> None:
     Raises:
         IntegrityError: naming all of them.
     """
-    ids = pd.Series(sorted(set(patients)), dtype=str)
-    groups = ids.groupby(dataset.normalise_ids(ids)).agg(list)
+    ids = pd.Series(sorted(patients.unique()), dtype=str)
+    normal = dataset.normalise_ids(ids)
+    shared = ids[normal.duplicated(keep=False)]
     raise_all(
         [
             Problem(" and ".join(group), "are ids of one patient written in different ways", "use one of them")
-            for group in groups
-            if len(group) > 1
+            for group in shared.groupby(normal[shared.index]).agg(list)
         ],
         IntegrityError,
     )
@@ -94,9 +112,9 @@ def check_ids(patients: pd.Series) -> None:
 
 def _select_units(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     """The units to assign, sorted: columns patient, institution, tumour_pixels and, if units are slices, slice."""
-    patients = _sort_units(
-        slices.groupby("patient", as_index=False).agg({"institution": "min", "tumour_pixels": "sum"})
-    )
+    facts = {"institution": "min", "tumour_pixels": "sum"}
+    patients = _sort_units(_sum_runs(slices).groupby("patient", as_index=False, observed=True).agg(facts))
+    patients = patients.astype({"patient": str, "institution": str})
     if params.patients is not None:
         if params.patients > len(patients):
             what = f"split.patients is {params.patients}, there are {len(patients)}"
@@ -105,6 +123,19 @@ def _select_units(slices: pd.DataFrame, params: config.Split) -> pd.DataFrame:
     if params.unit == "slice":
         return _sort_units(slices[slices["patient"].isin(patients["patient"])])
     return patients
+
+
+def _sum_runs(slices: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run of slices of a patient, nearly always one a patient: columns as those of ``_select_units``."""
+    names = "patient", "institution"
+    patients, institutions = (slices[name].astype(csv_tables.CATEGORY).cat.as_ordered().array for name in names)
+    if not len(slices):
+        return pd.DataFrame({"patient": patients, "institution": institutions, "tumour_pixels": 0})
+    starts = np.flatnonzero(np.r_[True, patients.codes[1:] != patients.codes[:-1]])
+    first = np.minimum.reduceat(institutions.codes, starts)
+    tumour = np.add.reduceat(slices["tumour_pixels"].to_numpy(), starts, dtype=np.int64)
+    named = pd.Categorical.from_codes(first, institutions.categories, ordered=True)
+    return pd.DataFrame({"patient": patients[starts], "institution": named, "tumour_pixels": tumour})
 
 
 def _name_unit(params: config.Split) -> str:
@@ -211,8 +242,8 @@ def _read_own_split(slices: pd.DataFrame, file: str, params: config.Split) -> pd
         what = "split.file can be used only with split.unit: patient and split.patients: null"
         raise DataError("params.yaml", what, "set split.unit: patient and split.patients: null")
     table = _read_table(path)
-    check_ids(pd.concat([slices["patient"], table["patient"]]))
-    known, allowed = set(slices["patient"]), (*SUBSETS, "unused")
+    known, allowed = set(slices["patient"].unique()), (*SUBSETS, "unused")
+    check_ids(pd.Series([*known, *table["patient"]]))
     problems, doubled = [], []
     for patient, subsets in table.groupby("patient")["subset"].unique().items():
         place = f"{path}: {patient}"
@@ -238,12 +269,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _check_tumour(table: pd.DataFrame) -> None:
+def _check_tumour(slices: pd.DataFrame, subsets: pd.Series) -> None:
     """Refuse a subset without tumour: there is nothing to learn from or to score."""
-    problems = []
+    problems, with_tumour = [], set(subsets[slices["tumour_pixels"] > 0].unique())
     for subset in SUBSETS:
-        mine = table[table["subset"] == subset]
-        if not (mine["tumour_pixels"] > 0).any():
-            what = f"the {subset} subset has {mine['patient'].nunique()} patients, {len(mine)} slices, none with tumour"
+        if subset not in with_tumour:
+            mine = slices.loc[subsets == subset, "patient"]
+            what = f"the {subset} subset has {mine.nunique()} patients, {len(mine)} slices, none with tumour"
             problems.append(Problem("split", what, "add patients with tumour to it"))
     raise_all(problems)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
@@ -31,7 +32,8 @@ def summarise(values: ArrayLike, patients: ArrayLike, *, resamples: int, seed: i
     numbers = np.asarray(values, float)
     defined = ~np.isnan(numbers)
     kept = numbers[defined]
-    lo, hi = interval(kept, np.asarray(patients, str)[defined], resamples=resamples, seed=seed)
+    owners = patients if isinstance(patients, pd.Series) else np.asarray(patients)
+    lo, hi = interval(kept, owners[defined], resamples=resamples, seed=seed)
     mean, median = (float(np.mean(kept)), float(np.median(kept))) if kept.size else (float("nan"), float("nan"))
     return {"mean": mean, "median": median, "lo": lo, "hi": hi, "n": int(kept.size), "undefined": int((~defined).sum())}
 
@@ -41,7 +43,7 @@ def interval(values: np.ndarray, patients: ArrayLike, *, resamples: int, seed: i
 
     NaN for fewer than two patients: one patient does not show how much patients vary.
     """
-    _, member = np.unique(np.asarray(patients, str), return_inverse=True)
+    _, member = np.unique(_sort_keys(patients), return_inverse=True)
     sums, sizes = np.bincount(member, weights=values), np.bincount(member)
     if len(sizes) < 2:
         return float("nan"), float("nan")
@@ -50,6 +52,13 @@ def interval(values: np.ndarray, patients: ArrayLike, *, resamples: int, seed: i
     levels = _bca_levels(means, sums.sum() / sizes.sum(), left_out)
     lo, hi = np.quantile(means, levels)
     return float(lo), float(hi)
+
+
+def _sort_keys(patients: ArrayLike) -> np.ndarray:
+    """Of each patient the id as text, or what sorts as it does: its number, if ids are categories in their order."""
+    if isinstance(patients, pd.Series) and isinstance(patients.dtype, pd.CategoricalDtype) and patients.cat.ordered:
+        return patients.cat.codes.to_numpy()
+    return np.asarray(patients, str)
 
 
 def _draw(patients: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -142,8 +142,7 @@ def write(result: Result, metrics_dir: Path) -> str:
     for name, content in (("evaluation", result.report), ("summary", result.summary)):
         files.write_text(metrics_dir / f"{name}.json", results.text(content))
     for name in ("per_patient", "per_slice", "threshold_curve", "calibration", "probability_counts"):
-        text = tables.to_text(getattr(result, name))
-        files.write_text(metrics_dir / f"{name}.csv", text)
+        tables.write(getattr(result, name), metrics_dir / f"{name}.csv")
     dice = result.report.test.volume.dice
     flair = result.report.baselines.flair_threshold.volume.dice
     marks = "".join(f"; {mark}" for mark in result.report.protocol.marks)

@@ -46,7 +46,7 @@ class Cohort(NamedTuple):
 
     def patients(self, probability: Array, title: str) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
         """For each patient: rows in slice order, reference (S, H, W) bool, probability (S, H, W) uint8."""
-        groups = self.cases.sort_values(["patient", "slice"]).groupby("patient")
+        groups = self.cases.sort_values(["patient", "slice"]).groupby("patient", observed=True)
         for _, rows in tqdm(groups, desc=title, unit="patient", leave=False, disable=None):
             yield rows, self.masks[rows.index] > 0, probability[rows.index]
 
@@ -65,20 +65,21 @@ def per_slice(
 
     In mm there is one more column, ``voxel_mm3``, the volume of a voxel.
     """
-    tables = []
+    places, found, lengths, voxels = [], [], [], []  # arrays of each patient: a table of each would be far larger
     for rows, reference, values in cohort.patients(probability, title):
         prediction = postprocessing.binarise(values, rule)
-        table = rows[["row", "patient", "institution", "subset", "slice"]].copy()
-        _add_counts(table, metrics.counts(reference, prediction, axis=(1, 2)))
+        found.append(np.stack(metrics.counts(reference, prediction, axis=(1, 2))))
         sides = spacing.parse_cell(rows.spacing.iloc[0]) if unit == "mm" else None
         pixel = sides[:2] if sides else (1.0, 1.0)
         borders = [metrics.surface_distances(*masks, pixel) for masks in zip(reference, prediction, strict=True)]
-        table["hd95"] = [metrics.hd95(distances) for distances in borders]
-        table["surface_dice"] = [metrics.surface_dice(distances, tolerance) for distances in borders]
-        if sides:
-            table["voxel_mm3"] = math.prod(sides)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+        lengths.append(np.array([(metrics.hd95(each), metrics.surface_dice(each, tolerance)) for each in borders]))
+        places.append(rows.index.to_numpy())
+        voxels.append(np.full(len(rows), math.prod(sides) if sides else np.nan))
+    named = ["row", "patient", "institution", "subset", "slice"]
+    table = cohort.cases.loc[np.concatenate(places), named].reset_index(drop=True)
+    _add_counts(table, Counts(*np.concatenate(found, axis=1)))
+    table["hd95"], table["surface_dice"] = np.concatenate(lengths).T
+    return table if unit != "mm" else table.assign(voxel_mm3=np.concatenate(voxels))
 
 
 def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
@@ -86,8 +87,8 @@ def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
 
     If the slices have ``voxel_mm3``, also the volumes of tumour and prediction, in mm³.
     """
-    groups = slices.assign(tumour=slices.tumour_pixels > 0).groupby("patient")
-    table = groups[["institution", "subset"]].first()
+    groups = slices.assign(tumour=slices.tumour_pixels > 0).groupby("patient", observed=True)
+    table = groups[["institution", "subset"]].first().astype(str)
     table["slices"], table["tumour_slices"] = groups.size(), groups.tumour.sum()
     sums = groups[list(Counts._fields)].sum()
     c = Counts(*(sums[kind] for kind in Counts._fields))
@@ -96,7 +97,7 @@ def per_patient(slices: pd.DataFrame) -> pd.DataFrame:
     if "voxel_mm3" in slices:
         voxel = groups["voxel_mm3"].first()
         table["tumour_mm3"], table["predicted_mm3"] = table.tumour_pixels * voxel, table.predicted_pixels * voxel
-    return table.reset_index()
+    return table.reset_index().astype({"patient": str})
 
 
 def add_less_input(

@@ -2,16 +2,28 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from brainseg import files
+
+FORM: dict[str, Any] = {"lineterminator": "\n", "float_format": "%.6g"}
+ROWS = 2**12  # whose text is in memory at a time
 KINDS = ("other_pixels", "tumour_pixels")
 
 
 def to_text(table: pd.DataFrame) -> str:
     """The text of a table's CSV file, numbers with six digits."""
-    return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return table.to_csv(index=False, **FORM)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write what ``to_text`` returns, a part at a time, through a temporary file."""
+    with files.replacing(path) as temporary:
+        table.to_csv(temporary, index=False, chunksize=ROWS, **FORM)
 
 
 def count_probabilities(joint: np.ndarray) -> pd.DataFrame:

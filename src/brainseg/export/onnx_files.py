@@ -165,7 +165,7 @@ def measure(path: Path, probe: np.ndarray, exact: np.ndarray, data: Dataset, rep
     outliner = Outliner(path)
     given = outliner.session.run(probe)
     scores = []
-    for patient, rows in data.slices[data.slices["subset"] == "val"].groupby("patient", sort=False):
+    for patient, rows in data.slices[data.slices["subset"] == "val"].groupby("patient", sort=False, observed=True):
         probability = outliner.on_grid(np.asarray(data.images[rows.index]), name=f"patient {patient}")
         mask = postprocessing.binarise(probability, outliner.rule)
         scores.append(metrics.dice(metrics.counts(data.masks[rows.index] > 0, mask)))

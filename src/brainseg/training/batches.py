@@ -31,7 +31,7 @@ class Batches(keras.utils.PyDataset):
         self.context, self.volumetric = params.network.context, networks.is_volumetric(params.network)
         self.rows = data.rows(*TRAINED_ON[params.train.subset])
         self.mixer = LesionMixer(data, self.rows) if self.lesion_mix else None
-        self.patients = data.slices["patient"].to_numpy()[self.rows] if self.params.sampling == "patient" else None
+        self.patients = data.patient[self.rows] if self.params.sampling == "patient" else None
         self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0
         self.order = self._order()
 

@@ -27,15 +27,13 @@ class LesionMixer:
 
     def __init__(self, data: Dataset, rows: np.ndarray):
         """``rows``: of the training slices."""
-        slices = data.slices
-        self.data = data
-        self.patient = slices["patient"].factorize()[0]
-        numbers = slices.groupby("patient").cumcount().to_numpy()
-        self.height = numbers / slices.groupby("patient")["patient"].transform("size").to_numpy()
+        self.data, self.patient = data, data.patient
+        first, last = data.ends
+        self.height = (np.arange(len(first)) - first) / (last - first + 1)
         least = SMALLEST * (data.images.shape[1] / GRID) ** 2
-        self.rows = rows[slices["tumour_pixels"].to_numpy()[rows] >= least]
+        self.rows = rows[data.slices["tumour_pixels"].to_numpy()[rows] >= least]
         self.missing = _find_missing(data, rows)
-        self._alike: dict[tuple[float, bytes], np.ndarray] = {}  # by height and what is missing: thousands at most
+        self._alike: dict[tuple[float, bytes], np.ndarray] = {}  # by height and what is missing: a bit for each of rows
 
     def mix(
         self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, probability: float, rng: np.random.Generator
@@ -62,8 +60,8 @@ class LesionMixer:
         kind = float(self.height[row]), self.missing[row].tobytes()
         if kind not in self._alike:
             near = np.abs(self.height[self.rows] - self.height[row]) <= HEIGHT
-            self._alike[kind] = self.rows[near & (self.missing[self.rows] == self.missing[row]).all(axis=1)]
-        found = self._alike[kind]
+            self._alike[kind] = np.packbits(near & (self.missing[self.rows] == self.missing[row]).all(axis=1))
+        found = self.rows[np.unpackbits(self._alike[kind], count=len(self.rows)).view(bool)]
         return found[self.patient[found] != self.patient[row]]
 
     def _put(self, image: np.ndarray, mask: np.ndarray, row: int, donor: int, draws: np.ndarray) -> None:
@@ -105,7 +103,7 @@ def measure_levels(pixels: np.ndarray) -> np.ndarray:
 def _find_missing(data: Dataset, rows: np.ndarray) -> np.ndarray:
     """(N, C) bool: channels that are copies of FLAIR in a patient's middle slice; of ``rows`` alone."""
     found = np.zeros((len(data.images), data.images.shape[-1]), bool)
-    for places in data.slices.iloc[rows].groupby("patient", sort=False).indices.values():
-        image = data.images[rows[places[len(places) // 2]]]
-        found[rows[places]] = (image == image[..., FLAIR : FLAIR + 1]).all(axis=(0, 1))
+    for own in data.split_by_patient(rows):
+        image = data.images[own[len(own) // 2]]
+        found[own] = (image == image[..., FLAIR : FLAIR + 1]).all(axis=(0, 1))
     return found

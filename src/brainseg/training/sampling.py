@@ -60,12 +60,12 @@ def _take_patients(
         return rows[:0]
     own = _group(rows, patients[rows])
     first, last = start // len(own), (start + count - 1) // len(own)
-    turns = []
-    for turn in range(first, last + 1):
-        order = np.random.default_rng((*seed, turn)).permutation(len(own))
-        turns += [_take_turns(own[place], turn, 1, (seed[0], OF_PATIENTS + seed[1], int(place))) for place in order]
+    turns = np.empty((last - first + 1, len(own)), rows.dtype)
+    for turn, taken in enumerate(turns, first):
+        for position, place in enumerate(np.random.default_rng((*seed, turn)).permutation(len(own))):
+            taken[position] = _take_turns(own[place], turn, 1, (seed[0], OF_PATIENTS + seed[1], int(place)))[0]
     offset = start - first * len(own)
-    return np.concatenate(turns)[offset : offset + count]
+    return turns.ravel()[offset : offset + count]
 
 
 def _group(rows: np.ndarray, patients: np.ndarray) -> list[np.ndarray]:

@@ -324,7 +324,7 @@ def validate(model: TrainingModel, data: Dataset, batch_size: int) -> dict[str, 
         loss += batch_loss * len(part)
     table = pd.DataFrame(np.concatenate(counts), np.concatenate(rows), metrics.Counts._fields)
     pooled = metrics.Counts(*table.sum().to_numpy())
-    volumes = metrics.Counts(*table.groupby(data.slices["patient"]).sum().to_numpy().T)
+    volumes = metrics.Counts(*table.groupby(data.patient[table.index]).sum().to_numpy().T)
     return {
         "val_loss": loss / len(table),
         "val_dice": float(metrics.dice(pooled)),

@@ -41,13 +41,13 @@ def run(processed: Path, params: config.Brains, source: str) -> str:
     Raises:
         IntegrityError: the slices are not those of LGG although ``source`` says so, or a file is damaged.
     """
-    slices, (images, _) = dataset.read_slices(processed / "slices.csv"), dataset.open_arrays(processed)
+    images, _ = dataset.open_arrays(processed)
     known, kept = 0, 0
     shape = (len(images), images.shape[1], -(-images.shape[2] // 8))
     with files.replacing(processed / FILE) as temporary, open(temporary, "wb") as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(out, header)
-        for masks in _make(slices, images, params, source):
+        for masks in _make(processed, images.shape[:3], params, source):
             out.write(np.packbits(masks, axis=-1).tobytes())
             known += int((~masks.all(axis=(1, 2))).sum())
             kept += int(masks.sum())
@@ -57,14 +57,16 @@ def run(processed: Path, params: config.Brains, source: str) -> str:
     return f"{processed / FILE}: brain masks of {known:,} of {len(images):,} slices, {100 * share:.0f} % of the pixels"
 
 
-def _make(slices: pd.DataFrame, images: np.ndarray, params: config.Brains, source: str) -> Iterator[np.ndarray]:
-    """The masks (n, H, W) bool, some slices at a time."""
+def _make(
+    processed: Path, shape: tuple[int, int, int], params: config.Brains, source: str
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """The masks (n, H, W) bool, some slices at a time; ``shape``: (N, H, W) of all."""
+    count, height, width = shape
     if params.method == "shipped" and source == "kaggle":
-        yield from _read_shipped(slices, images.shape[1])
+        yield from _read_shipped(dataset.read_slices(processed / "slices.csv"), height)
         return
-    for start in range(0, len(images), AT_ONCE):
-        part = images[start : start + AT_ONCE]
-        yield np.ones(part.shape[:3], bool)
+    for start in range(0, count, AT_ONCE):
+        yield np.ones((min(AT_ONCE, count - start), height, width), bool)
 
 
 def _read_shipped(slices: pd.DataFrame, side: int) -> Iterator[np.ndarray]:

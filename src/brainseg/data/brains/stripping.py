@@ -37,7 +37,7 @@ class StrippedImages:
 def find_strippable(data: Dataset) -> np.ndarray:
     """(N,) bool: slices of patients whose brain is known and holds the tumour, up to MOST_CUT of it."""
     strippable = np.zeros(len(data.images), bool)
-    for rows in data.slices.groupby("patient", sort=False).indices.values():
+    for rows in data.split_by_patient(np.arange(len(data.images))):
         brain = data.brain(rows)
         tumour = data.masks[rows] > 0
         cut = (tumour & (brain == 0)).sum() / max(1, tumour.sum())
