@@ -3,6 +3,7 @@
 import io
 import tracemalloc
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def write_by_zipfile(path: Path) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, bytes], list[str]]:
-    with StoredZip(path) as archive:
+    with closing(StoredZip(path)) as archive:
         members = {member.name: archive.read(member) for member in archive.scan()}
         return members, list(archive.read_lines(archive.read_first()))
 
@@ -60,7 +61,7 @@ def test_the_bytes_are_those_of_zipfile_and_come_back(tmp_path, monkeypatch, lim
 
 def test_the_comment_comes_back(tmp_path):
     write(tmp_path / "a.zip", comment="a note: é".encode())
-    with StoredZip(tmp_path / "a.zip") as archive:
+    with closing(StoredZip(tmp_path / "a.zip")) as archive:
         assert archive.comment.decode() == "a note: é"
 
 
@@ -72,9 +73,9 @@ def test_no_flipped_bit_gives_other_bytes_in_silence(tmp_path, monkeypatch, limi
     whole = read(tmp_path / "a.zip")
     data = (tmp_path / "a.zip").read_bytes()
     refused = 0
-    for at in range(len(data)):
+    for place in range(8 * len(data)):
         flipped = bytearray(data)
-        flipped[at] ^= 1 << at % 8
+        flipped[place // 8] ^= 1 << place % 8
         (tmp_path / "b.zip").write_bytes(flipped)
         try:
             found = read(tmp_path / "b.zip")
@@ -82,7 +83,7 @@ def test_no_flipped_bit_gives_other_bytes_in_silence(tmp_path, monkeypatch, limi
             refused += 1
         else:  # a date, or an entry that is not read; a name that is another is one of no row of the index
             assert list(found[0].values()) == list(whole[0].values()) and found[1] == whole[1]
-    assert refused > len(data) / 4
+    assert refused > 2 * len(data)
 
 
 def test_a_shorter_file_is_refused(tmp_path):
@@ -117,7 +118,7 @@ def test_memory_does_not_grow_with_the_members(tmp_path):
         write_peaks.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    with StoredZip(tmp_path / "a.zip") as archive:
+    with closing(StoredZip(tmp_path / "a.zip")) as archive:
         assert sum(1 for _ in archive.scan()) == 20_000
     read_peak = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()

@@ -17,6 +17,18 @@ class TaskCancelledError(RayError):
     pass
 
 
+class WorkerCrashedError(RayError):
+    pass
+
+
+class OutOfMemoryError(RayError):
+    pass
+
+
+class OutOfDiskError(RayError):
+    pass
+
+
 class RayTaskError(RayError):
     def __init__(self, cause: Exception):
         self.cause = cause
@@ -37,14 +49,19 @@ class FakeRay:
     """
 
     exceptions = SimpleNamespace(
-        RayError=RayError, NodeDiedError=NodeDiedError, TaskCancelledError=TaskCancelledError, RayTaskError=RayTaskError
+        RayError=RayError,
+        NodeDiedError=NodeDiedError,
+        TaskCancelledError=TaskCancelledError,
+        RayTaskError=RayTaskError,
+        WorkerCrashedError=WorkerCrashedError,
+        OutOfMemoryError=OutOfMemoryError,
     )
     util = SimpleNamespace(
         scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
     )
 
     def __init__(self, *script: list[Any]):
-        self.script, self.calls, self.cancelled = list(script), [], []
+        self.script, self.calls, self.cancelled, self.waited = list(script), [], [], []
         self.alive, self.is_shut_down = {"node1": True}, False
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -60,6 +77,10 @@ class FakeRay:
 
     def cancel(self, task: Any, *, force: bool = False) -> None:
         self.cancelled.append(task)
+
+    def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.waited += references
+        return references, []
 
     def shutdown(self) -> None:
         self.is_shut_down = True
@@ -91,6 +112,9 @@ class Task:
 
     def __init__(self, ray: FakeRay, told: Any):
         self.ray, self.told = ray, told
+
+    def completed(self) -> Any:
+        return self
 
     def __iter__(self) -> Iterator[Any]:
         for each in self.told:

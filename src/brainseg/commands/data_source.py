@@ -30,7 +30,8 @@ def look(params: config.Params, plan: Plan, root: Path) -> ExpectedData:
         BrainsegError: the source cannot be read, with all that is wrong with it.
     """
     if not plan.runs("download") and (root / ARCHIVE).is_file():
-        patients = list(archive.read_index(root / ARCHIVE)["patient"])
+        with archive.Archive(root / ARCHIVE) as opened:
+            patients = [row.patient for row in opened.rows()]
         return describe(f"{ARCHIVE} is there ({show_bytes((root / ARCHIVE).stat().st_size)})", patients)
     source = params.download.source
     if source == "folder" and not plan.runs("download"):  # which need not be on this machine

@@ -180,7 +180,7 @@ def _read_evaluation(path: Path, model: Manifest, mirror: bool) -> Evaluation:
 
 def _look_at(data: dataset.Dataset) -> dict[str, Any]:
     """The fields of results.InputFacts."""
-    scans = [data.images[rows.index] for _, rows in data.slices.sort_values("slice").groupby("patient")]
+    scans = [data.images[rows.index] for _, rows in data.slices.sort_values("slice").groupby("patient", observed=True)]
     stripped = sum(plausibility.NO_SCALP in plausibility.assess(scan).marks for scan in scans)
     return {"patients": len(scans), "no_scalp": stripped, "flair_alone": _is_flair_alone(data)}
 

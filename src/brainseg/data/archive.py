@@ -24,7 +24,7 @@ import pandas as pd
 from brainseg import files
 from brainseg.data import stored_zip
 from brainseg.data.stored_zip import DAMAGE_ERRORS, Member, SpooledDirectory, StoredZip
-from brainseg.errors import DataError, IntegrityError, MachineError
+from brainseg.errors import DataError, IntegrityError, MachineError, printable
 
 INDEX = ("patient", "institution", "slice", "image", "mask")
 SPACING, IMAGE_FILE, MASK_FILE = "spacing", "image_file", "mask_file"
@@ -85,10 +85,10 @@ def write(path: Path, pairs: Iterable[Pair], note: str = "") -> str:
         with (
             tempfile.TemporaryFile(dir=temporary.parent) as spool,
             tempfile.TemporaryFile("w+", newline="", encoding="utf-8", dir=temporary.parent) as rows,
-            _create_zip(temporary, SpooledDirectory(spool)) as archive,
+            _create_zip(temporary, directory := SpooledDirectory(spool)) as archive,
         ):
             archive.comment = note.encode()
-            counts = _write_pairs(archive, pairs, path.parent, rows)
+            counts = _write_pairs(archive, directory, pairs, path.parent, rows)
             if not counts.slices:
                 raise DataError(path, "there is no pair of image and mask", "check params.yaml: download")
             _add_index(archive, rows, counts.further)
@@ -115,7 +115,7 @@ class Archive:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._zip.__exit__()
+        self._zip.close()
 
     def rows(self) -> Iterator[Row]:
         """The rows of the index, sorted by patient and slice. That they are whole is known after the last."""
@@ -219,13 +219,16 @@ def _create_zip(path: Path, directory: SpooledDirectory) -> Iterator[zipfile.Zip
     try:
         yield archive
     except BaseException:
+        archive.filelist = []  # it closes without a directory, which may have failed itself
         with suppress(OSError):
             archive.close()
         raise
     archive.close()
 
 
-def _write_pairs(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path, rows: IO[str]) -> _Counts:
+def _write_pairs(
+    archive: zipfile.ZipFile, directory: SpooledDirectory, pairs: Iterable[Pair], folder: Path, rows: IO[str]
+) -> _Counts:
     """Store each pair, and write its row with all columns to ``rows``."""
     table, further = csv.writer(rows, lineterminator="\n"), set[str]()
     patients = slices = 0
@@ -233,7 +236,7 @@ def _write_pairs(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path, 
     last: tuple[str, int] | None = None
     for pair in pairs:
         if last is None or pair.patient != last[0]:
-            archive.filelist.end_group(archive)  # type: ignore[attr-defined]
+            directory.end_group(archive)
             known.clear()
             patients += 1
         row = _check(pair, last, known)
@@ -245,7 +248,7 @@ def _write_pairs(archive: zipfile.ZipFile, pairs: Iterable[Pair], folder: Path, 
         known |= {row.image, row.mask}
         further |= {column for column in FURTHER if getattr(row, column)}
         last = pair.patient, pair.slice
-    archive.filelist.end_group(archive)  # type: ignore[attr-defined]
+    directory.end_group(archive)
     return _Counts(patients, slices, frozenset(further))
 
 
@@ -257,13 +260,19 @@ def _check(pair: Pair, last: tuple[str, int] | None, known: set[str]) -> Row:
         raise DataError(image, what, "number the patient's slices")
     if image == mask or {image, mask} & known:
         raise DataError(image, f"or {mask} is there twice", "give the patient's files different names")
-    facts = pair.spacing, pair.image_file, pair.mask_file
-    return Row(pair.patient, pair.institution, pair.slice, image, mask, *facts)
+    row = Row(pair.patient, pair.institution, pair.slice, image, mask, pair.spacing, pair.image_file, pair.mask_file)
+    if any("\r" in cell for cell in row if isinstance(cell, str)):  # which csv does not quote before Python 3.13
+        what = "or its patient or institution has a carriage return in its name"
+        raise DataError(printable(image), what, "take it out of the name")
+    return row
 
 
 def _add_index(archive: zipfile.ZipFile, rows: IO[str], further: frozenset[str]) -> None:
     """Add the index of the ``rows`` that were written, without the columns that hold nothing."""
     columns = [number for number, name in enumerate(Row._fields) if name in INDEX or name in further]
+    if rows.tell() > zipfile.ZIP64_LIMIT:  # some millions of slices
+        what = f"would have an index of {rows.tell() / 2**30:.1f} GiB, at most 2 are possible"
+        raise DataError(archive.filename or "", what, "divide the data")
     rows.seek(0)
     with (
         archive.open(stored_zip.describe(_INDEX_NAME), "w") as member,

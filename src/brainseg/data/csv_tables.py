@@ -11,23 +11,21 @@ import numpy as np
 import pandas as pd
 
 CATEGORY = "category"
-LINES = 2**14  # that are parsed at a time: pandas would take 131,072, with ten times their memory for the cells
+LINES = 2**14  # parsed or written at a time: pandas would take 131,072, with ten times their memory for the cells
 
 
-def read_csv(source: Path | IO[bytes] | str, **options: Any) -> pd.DataFrame:
+def read_csv(source: Path | str, **options: Any) -> pd.DataFrame:
     """``pandas.read_csv`` that refuses a line of more cells than the header; pandas may move all columns for it.
 
     The text is read in parts, so that only the table is in memory.
 
     Args:
-        source: a file, an open one that can be read again from its start, or the text of a table.
+        source: a file, or the text of a table.
 
     Raises:
         ValueError: it holds such a line, or is no table.
     """
     with _open(source) as text:
-        _check_width(text)
-        text.seek(0)
         return pd.read_csv(text, index_col=False, **options)
 
 
@@ -46,8 +44,6 @@ def read_columns(source: Path, types: Mapping[str, str]) -> pd.DataFrame:
     empty = {name: [""] for name, kind in types.items() if kind.startswith("float")}
     settings = {"dtype": types, "usecols": lambda name: name in types, "na_values": empty, "keep_default_na": False}
     with _open(source) as text:
-        _check_width(text)
-        text.seek(0)
         most = sum(1 for _ in text)  # rows: a line is at most one
         text.seek(0)
         with pd.read_csv(text, index_col=False, chunksize=LINES, **settings) as parts:
@@ -87,18 +83,16 @@ def _sort(found: np.ndarray, known: Mapping[str, int]) -> pd.Categorical:
 
 
 @contextmanager
-def _open(source: Path | IO[bytes] | str) -> Iterator[IO[str]]:
-    if isinstance(source, str):
-        yield io.StringIO(source, newline="")
-    elif isinstance(source, Path):
-        with open(source, encoding="utf-8-sig", newline="") as text:
-            yield text
-    else:
-        wrapped = io.TextIOWrapper(source, "utf-8-sig", newline="")
-        try:
-            yield wrapped
-        finally:
-            wrapped.detach()  # else it would close a file that is not its own
+def _open(source: Path | str) -> Iterator[IO[str]]:
+    """The text of a table, at its start. Raises ValueError: see ``_check_width``."""
+    with (
+        io.StringIO(source, newline="")
+        if isinstance(source, str)
+        else source.open(encoding="utf-8-sig", newline="") as text
+    ):
+        _check_width(text)
+        text.seek(0)
+        yield text
 
 
 def _check_width(text: IO[str]) -> None:

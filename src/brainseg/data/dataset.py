@@ -20,7 +20,11 @@ TRAINED_ON = {"train": ("train",), "train_and_val": ("train", "val"), "all": SUB
 SMALL_INSTITUTION = 10  # institutions with fewer patients are grouped: a mean over three patients says nothing
 OTHER = "other"  # the name of that group
 NAMES = ("patient", "institution", "spacing")  # columns of text that repeats
-COMPACT = dict.fromkeys(NAMES, csv_tables.CATEGORY) | dict.fromkeys(("row", "slice", "tumour_pixels"), "int32")
+COMPACT = dict.fromkeys(NAMES, csv_tables.CATEGORY) | {
+    "row": "int32",
+    "slice": "int64",
+    "tumour_pixels": "int32",
+}  # a slice may be numbered by a date
 REMEDY = "run: dvc repro"  # of a file that cannot be read
 
 
@@ -192,6 +196,7 @@ def load(processed: Path, split: Path, unit: str) -> Dataset:
 
 def group_institutions(slices: pd.DataFrame) -> pd.Series:
     """Institution of each patient of ``slices``, indexed by patient; all small institutions become OTHER."""
+    # as text: the index of categories would stay one, and neither map nor where takes another value then
     of = slices.groupby("patient", observed=True)["institution"].min().astype(str).rename(str)
     return of.where(of.map(of.value_counts()) >= SMALL_INSTITUTION, OTHER)
 

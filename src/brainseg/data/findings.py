@@ -1,6 +1,6 @@
 """What preprocess finds in all slices together: what is unusual, and images that patients share.
 
-Of each slice ten bytes are kept, so that memory hardly grows with their number.
+Of each slice nine bytes are kept, so that memory hardly grows with their number; of those that are unusual, the names.
 """
 
 import bisect
@@ -18,8 +18,8 @@ from brainseg.errors import Problem
 
 USUAL = ({1}, {255}, {65535})  # labels of tumour in masks that have no other
 ANY_LABEL = "_labels.npy"  # end of a mask of which ``folder`` knows that each label above 0 is tumour
-# a member that ``folder`` made of a volume
-VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask|_labels|_classes)?\.npy")
+MIXED = "_classes.npy"  # and of one with labels of which it knows that some are not
+VOLUME_MEMBER = re.compile(r"(.+)_[0-9]{4,}(_mask|_labels|_classes)?\.npy")  # that ``folder`` made of a volume
 _SHOWN = 8  # values that a message names
 
 
@@ -47,9 +47,8 @@ class Findings:
     def __init__(self, foreground: Iterable[int]):
         self.patients = self.slices = self.tumour = 0
         self._foreground = frozenset(foreground)
-        self._digests = array(
-            "Q"
-        )  # their first eight bytes: two of 400,000 images are alike by chance once in 10^8 times
+        # the first eight bytes of each: two of 400,000 images share them by chance once in 10^8 times
+        self._digests = array("Q")
         self._is_telling = bytearray()  # read, and not constant
         self._ends = array("Q")  # of each patient
         self._labels: set[int] = set()

@@ -1,4 +1,4 @@
-"""The user's own images and masks, slices or volumes, as ``layouts`` or ``pairing`` find them, for the archive.
+"""The user's own images and masks, slices or volumes, as ``layouts`` find them, for the archive.
 
 ``patients.csv`` at the top of the folder (columns patient, institution) may name the institution of each patient whom
 no other table gives one.

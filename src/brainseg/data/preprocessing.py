@@ -22,14 +22,13 @@ from tqdm import tqdm
 
 from brainseg import config, files, hardware
 from brainseg.data.archive import Archive, Row
-from brainseg.data.findings import ANY_LABEL, USUAL, VOLUME_MEMBER, Findings, SliceFacts, name_own_files, show
+from brainseg.data.findings import ANY_LABEL, MIXED, USUAL, VOLUME_MEMBER, Findings, SliceFacts, name_own_files, show
 from brainseg.data.stored_zip import Member
 from brainseg.errors import BrainsegError, DataError, IntegrityError, Problem, raise_all
 from brainseg.io import grid, intensity, pictures, spacing
 from brainseg.io.grid import SQUARE, PixelSize
 
 _NAME_LABELS = "name the labels that are tumour: preprocess.foreground; threshold a grey picture"
-_MIXED = "_classes.npy"  # and of one with labels of which it knows that some are not
 _MOST_LABELS = 8  # parts that a tumour may have; a parcellation of the brain has dozens
 
 
@@ -103,7 +102,7 @@ def _convert(source: Archive, params: config.Preprocess, outs: Outs, count: int)
         tqdm(total=count, desc="preprocess", unit="slices", mininterval=0.5, disable=None) as bar,
     ):
         prepare = partial(_prepare_patient, source, params=params)
-        for rows, outcomes in _map_in_order(pool, prepare, source.patients(), ahead=2 * workers):
+        for rows, outcomes in _map_in_order(pool, prepare, _until_damaged(source, faults), ahead=2 * workers):
             first = found.slices
             found.add_patient(rows, [None if isinstance(each, BrainsegError) else each.facts for each in outcomes])
             wrong = [each for each in outcomes if isinstance(each, BrainsegError)]
@@ -112,9 +111,18 @@ def _convert(source: Archive, params: config.Preprocess, outs: Outs, count: int)
             if not faults:
                 _write_patient(outs, table, first, rows, outcomes, params.size)
             bar.update(len(rows))
-    problems, rows = found.find_shared(source)
-    _raise_faults([*faults, *([DataError("", problems=problems)] if problems else [])], {**own, **name_own_files(rows)})
+    problems, sharing = found.find_shared(source)
+    shared = [DataError("", problems=problems)] if problems else []
+    _raise_faults([*faults, *shared], {**own, **name_own_files(sharing)})
     return found
+
+
+def _until_damaged(source: Archive, faults: list[BrainsegError]) -> Iterator[tuple[list[Row], dict[str, Member]]]:
+    """The patients of an archive; what keeps it from being read on becomes a fault, and they end."""
+    try:
+        yield from source.patients()
+    except IntegrityError as error:
+        faults.append(error)
 
 
 def _write_patient(
@@ -242,7 +250,7 @@ def check_pair(image: np.ndarray, mask: np.ndarray, name: str, foreground: list[
         return [Problem(name, what, "pair each image with the mask drawn on it")]
     labels = _find_labels(mask)
     has_background = bool(np.count_nonzero(mask) < mask.size)
-    is_mixed = bool(labels) and name.endswith(_MIXED)
+    is_mixed = bool(labels) and name.endswith(MIXED)
     if foreground is not None or (not is_mixed and ((has_background and len(labels) <= 1) or set(labels) in USUAL)):
         return []
     values = ([0] if has_background else []) + labels

@@ -133,7 +133,10 @@ class RayRunner:
                 self._ray.cancel(task)
 
     def _force_all(self) -> None:
-        """Kill what did not end; on its node the training ends with it, and its checkpoints stay."""
+        """Kill what did not end; on its node the training ends with it, and its checkpoints stay.
+
+        That is a second time, but of a task that hangs.
+        """
         with self._lock:
             for task in self._tasks:
                 self._ray.cancel(task, force=True)
@@ -148,10 +151,16 @@ class RayRunner:
             heard = _Heard(training, watch, self._warn, log, Path(folder))
             try:
                 for reference in task:
-                    self._hear(heard, self._ray.get(reference), task)
+                    if heard.take(self._ray.get(reference)):
+                        self._cancel(task)
             except self._ray.exceptions.RayError as error:
+                if not self._is_end(error):  # a piece that was lost: nobody hears the rest
+                    self._cancel(task)
                 if not heard.is_stopped:  # else it has ended, however it did
                     raise self._explain(error, training, heard) from None
+            except BaseException:  # nobody hears it any more
+                self._cancel(task)
+                raise
             if heard.is_stopped:
                 with contextlib.suppress(LostError, MachineError):  # what stays of it does no harm
                     self._call_on(heard.node, node_task.forget, training.name)
@@ -161,14 +170,11 @@ class RayRunner:
                 raise LostError(heard.node, heard.host, "it ended without a word")
             return Attempt(heard.node, heard.missing, heard.is_stopped)
 
-    def _hear(self, heard: "_Heard", told: Mapping[str, Any], task: Any) -> None:
-        try:
-            is_to_stop = heard.take(told)
-        except BaseException:  # nobody hears it any more
-            self._cancel(task)
-            raise
-        if is_to_stop:
-            self._cancel(task)
+    def _is_end(self, error: Exception) -> bool:
+        """Whether an error of Ray's says that the task itself has ended."""
+        kinds = self._ray.exceptions
+        ends = kinds.RayTaskError, kinds.TaskCancelledError, kinds.NodeDiedError, kinds.WorkerCrashedError
+        return isinstance(error, (*ends, kinds.OutOfMemoryError))
 
     def _explain(self, error: Exception, training: Training, heard: "_Heard") -> LostError | MachineError:
         """Why a task that was not stopped has ended."""
@@ -195,7 +201,20 @@ class RayRunner:
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, num_returns="streaming", max_retries=0,
             name=training.name, scheduling_strategy=self._stay(prefer, soft=True) if prefer else "SPREAD",
         )  # fmt: skip
-        return self._known(call.remote(order._asdict(), self._code))
+        return self._heard_to_its_end(call.remote(order._asdict(), self._code))
+
+    @contextlib.contextmanager
+    def _heard_to_its_end(self, task: Any) -> Iterator[Any]:
+        """Within the block ``end_all`` ends a task too; one that was cancelled has ended after it.
+
+        Ray aborts this process if it shuts down while the end of a task is on its way.
+        """
+        with self._known(task):
+            try:
+                yield task
+            finally:
+                if task in self._cancelled:
+                    self._ray.wait([task.completed()], timeout=FORCE)
 
     @contextlib.contextmanager
     def _known(self, task: Any) -> Iterator[Any]:
