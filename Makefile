@@ -86,7 +86,7 @@ endif
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
 	@echo "build/docs/index.html"
 
-bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=0: without the trainings to a Dice of 0.80; SCALE=1: each stage with 1, 10 and 100 times the slices, an hour
+bench: setup ## speed and memory beside what one would use instead; QUICK=1: minutes, on phantoms, not recorded; DICE=0: without the trainings to a Dice of 0.80; SCALE=1: each stage with 1, 10 and 100 times the slices, half an hour
 ifneq ($(filter-out 0,$(SCALE)),)
 	$(BIN)/python benchmarks/scale.py --keep
 else

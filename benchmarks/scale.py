@@ -4,7 +4,7 @@ Phantoms on a grid of 64 pixels, a small network for one epoch, the committed dv
 a copy of the project. A stage's seconds are those of its own process and of what that starts; what DVC adds (digests,
 and the way into its cache) is told apart. Memory is the peak of what no file backs (RssAnon in /proc, so on Linux
 alone): pages of memory maps count as resident too, but the system takes them away when it needs them.
-`make bench SCALE=1`: an hour, 16 GB of the disk. `python benchmarks/scale.py --times 1 4`: less of it.
+`make bench SCALE=1`: half an hour, 25 GiB of the disk. `python benchmarks/scale.py --times 1 4`: less of it.
 """
 
 import argparse

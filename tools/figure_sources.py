@@ -3,6 +3,7 @@
 | source | where a path of it leads |
 | --- | --- |
 | ``evaluation``, ``folds``, ``export`` | the report of the committed run, of its folds, of its exported files |
+| ``search`` | what the search of recipes/tune/default.yaml found |
 | a folder of metrics/experiments, as ``scalp25`` | the report that is kept there |
 | ``tried`` | metrics/experiments/summary.csv: run, column |
 | ``patients RUN`` | each patient of a run, as CS_5395, and a column |
@@ -35,6 +36,7 @@ REPORTS = {
     "evaluation": "metrics/evaluation.json",
     "folds": "metrics/cross_validation/summary.json",
     "export": "metrics/export.json",
+    "search": "metrics/tune/default/summary.json",
 }
 FOLDERS = {"evaluation": "metrics", "folds": "metrics/cross_validation"}
 KEPT = "metrics/experiments"

@@ -138,7 +138,7 @@ def test_a_trial_that_fails_is_no_end_of_the_search(study, trainings):
     found = go(study, 6)
     assert found.trials[1].state == TrialState.FAIL and "not finite" in found.trials[1].user_attrs[search.REASON]
     assert search.count_begun(found) == 6
-    table = outcome.tabulate(found)
+    table = outcome.tabulate(found, SPACE)
     assert (table["state"] == "failed").sum() == 1 and table["dice"].iloc[0] == table["dice"].max()
 
 
@@ -151,7 +151,7 @@ def test_what_hits_every_trial_ends_the_search_and_is_run_again(study, trainings
     trainings.broken = None
     found = go(study, 6)
     assert trainings.names[3] == asked and len(search.list_kept(found)) == 6
-    assert "failed" not in set(outcome.tabulate(found)["state"])
+    assert "failed" not in set(outcome.tabulate(found, SPACE)["state"])
 
 
 def test_ctrl_c_ends_what_runs_and_asks_for_no_more(study, trainings, monkeypatch):

@@ -51,6 +51,18 @@ def test_each_kind_of_range_is_asked_for_as_optuna_has_it(tmp_path):
     assert trial.asked["train.patience"] == ("choice", None, 5)
 
 
+def test_numbers_are_proposed_with_six_digits_within_the_range(tmp_path):
+    found = read(
+        tmp_path, RATE.replace("0.001,", "0.00123456789,") + "  train.batch_size: {low: 8, high: 32, step: 8}\n"
+    )
+    assert found.shorten({"train.learning_rate": 0.00818053287547967, "train.batch_size": 16}) == {
+        "train.learning_rate": 0.00818053, "train.batch_size": 16,
+    }  # fmt: skip
+    assert found.shorten({"train.learning_rate": 0.0012345679}) == {"train.learning_rate": 0.00123457}
+    assert found.shorten({"train.learning_rate": 0.00123456789}) == {"train.learning_rate": 0.00123457}
+    assert found.shorten({"train.learning_rate": 0.00123456001}) == {"train.learning_rate": 0.00123456789}
+
+
 def test_the_default_is_the_first_trial_if_the_space_holds_it(tmp_path):
     params = config.read_yaml(PROJECT / "params.yaml")
     assert read(tmp_path, RATE).find_default(params) == {"train.learning_rate": 0.002}

@@ -88,12 +88,12 @@ def gather(
 ) -> Outcome:  # fmt: skip
     best = search.list_ended(found)[0]
     return Outcome(
-        study, config.flatten(space.fixed), tabulate(found), dict(best.params), float(best.value or 0), list(repeats),
-        measure_importance(found), verdict,
+        study, config.flatten(space.fixed), tabulate(found, space), space.shorten(best.params), float(best.value or 0),
+        list(repeats), measure_importance(found), verdict,
     )  # fmt: skip
 
 
-def tabulate(found: optuna.Study) -> pd.DataFrame:
+def tabulate(found: optuna.Study, space: SearchSpace) -> pd.DataFrame:
     """trial, state, dice, epochs, a column for each parameter, experiments, reason; the best trial first."""
     rows = []
     for trial in search.list_kept(found):
@@ -103,7 +103,7 @@ def tabulate(found: optuna.Study) -> pd.DataFrame:
             "state": STATES[trial.state.name],
             "dice": trial.value if trial.state.name == "COMPLETE" else math.nan,
             "epochs": max(told, default=0),
-            **{name: "null" if value is None else value for name, value in trial.params.items()},
+            **{name: "null" if value is None else value for name, value in space.shorten(trial.params).items()},
             "experiments": " ".join(trial.user_attrs.get(search.EXPERIMENTS, [])),
             "reason": trial.user_attrs.get(search.REASON, ""),
         })  # fmt: skip

@@ -12,6 +12,7 @@ from brainseg.config import ParamsBlock
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.experiments import variants
 
+DIGITS = 6  # of a number that is proposed: of long ones DVC writes another last digit into its lock
 Choice = str | bool | int | float | None
 # Trials are compared on one data set and split, by one measure, and none is trained on whom it is scored by.
 UNCHANGEABLE = {"download", "phantom", "preprocess", "brains", "split", "evaluate", "render", "export"}
@@ -49,6 +50,10 @@ class Range(ParamsBlock):
         on_step = abs(steps - round(steps)) < 1e-9
         return is_number and self.low <= value <= self.high and on_step
 
+    def shorten(self, value: float) -> float:
+        """A proposed value as it is trained with: of ``DIGITS`` digits, within the range."""
+        return value if self.is_whole else min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+
     def suggest(self, trial: Any, name: str) -> Any:
         if self.is_whole:
             return trial.suggest_int(name, self.low, self.high, log=self.log, step=int(self.step or 1))
@@ -67,6 +72,9 @@ class Choices(ParamsBlock):
     def holds(self, value: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in self.choices)
 
+    def shorten(self, value: Choice) -> Choice:
+        return value
+
     def suggest(self, trial: Any, name: str) -> Any:
         return trial.suggest_categorical(name, self.choices)
 
@@ -80,7 +88,11 @@ class SearchSpace(ParamsBlock):
     def suggest(self, trial: Any) -> dict[str, dict[str, Any]]:
         """The values that Optuna proposes for a trial, nested, with the fixed ones."""
         asked = {name: each.suggest(trial, name) for name, each in self.parameters.items()}
-        return config.merge(self.fixed, variants.nest(asked))
+        return config.merge(self.fixed, variants.nest(self.shorten(asked)))
+
+    def shorten(self, proposed: Mapping[str, Any]) -> dict[str, Any]:
+        """Proposed values by dotted name as they are trained with."""
+        return {name: self.parameters[name].shorten(value) for name, value in proposed.items()}
 
     def find_default(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """The values of params.yaml by dotted name; None where one lies outside of its range."""

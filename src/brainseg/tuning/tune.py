@@ -61,7 +61,7 @@ def _run(
     with running.stoppable(study.name), places.create(place, study.root, params) as runner, board:
         found = Search(study, searched, options, board, runner).run()
         scores = outcome.repeat_default(study, searched, repeats, board, runner) if repeats else []
-        best = search.list_ended(found)[0].params
+        best = searched.shorten(search.list_ended(found)[0].params)
         compared = outcome.compare_on_unseen(study, searched, best, board, runner) if verdict else None
     done = outcome.gather(study, searched, found, scores, compared)
     page = report.write(done, watch_all(found))
