@@ -1,6 +1,7 @@
 """The canonical archive: its bytes are fixed, and any error keeps the old one."""
 
 import errno
+import io
 import tracemalloc
 import zipfile
 
@@ -9,7 +10,8 @@ import pytest
 
 from brainseg import files
 from brainseg.data import archive
-from brainseg.data.archive import Pair
+from brainseg.data.archive import Archive, Pair
+from brainseg.data.stored_zip import SpooledDirectory
 from brainseg.errors import DataError, IntegrityError, MachineError
 
 
@@ -139,3 +141,70 @@ def test_memory_is_that_of_one_pair(raw):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 2**20
+
+
+@pytest.mark.parametrize("change", [{"patient": "A\rB"}, {"institution": "X\r"}], ids=["patient", "institution"])
+def test_a_carriage_return_in_a_name_is_refused(raw, change):
+    with pytest.raises(DataError, match="has a carriage return in its name"):
+        archive.write(raw / "slices.zip", [pair("A", 1)._replace(**change)])
+    assert list(raw.iterdir()) == []
+
+
+def test_d6_disk_full_of_the_directory_that_waits(raw, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive, "SpooledDirectory", lambda _: SpooledDirectory(Full()))
+    with pytest.raises(MachineError, match="No space left on device"):
+        archive.write(raw / "slices.zip", PAIRS)
+    assert list(raw.iterdir()) == []
+
+
+@pytest.fixture
+def patients(raw):
+    """Write PAIRS, then by zipfile what is made of their members; read it: the members' names of each patient."""
+
+    def read(change):
+        archive.write(raw / "slices.zip", PAIRS)
+        with zipfile.ZipFile(raw / "slices.zip") as opened:
+            lying = sorted(opened.infolist(), key=lambda member: member.header_offset)
+            members = {member.filename: opened.read(member) for member in lying}
+        index = members.pop("index.csv")
+        with zipfile.ZipFile(raw / "other.zip", "w") as other:
+            for name, data in {"index.csv": index, **change(members)}.items():
+                other.writestr(name, data)
+        with Archive(raw / "other.zip") as found:
+            return {rows[0].patient: list(members) for rows, members in found.patients()}
+
+    return read
+
+
+def test_each_patient_has_its_members_as_they_lie(patients):
+    assert patients(lambda members: members) == {
+        "A": ["A/A_2.tif", "A/A_2_mask.tif", "A/A_10.tif", "A/A_10_mask.tif"],
+        "A-1": ["A-1/A-1_1.tif", "A-1/A-1_1_mask.tif"],
+        "B é": ["B é/B é_1.tif", "B é/B é_1_mask.tif"],
+    }
+
+
+def test_a_patient_of_whom_no_member_is_there_has_none(patients):
+    whole = patients(lambda members: members)
+    lacking = patients(lambda members: {name: members[name] for name in members if not name.startswith("A-1/")})
+    assert lacking == whole | {"A-1": []}
+
+
+@pytest.mark.parametrize(("name", "named"), [("A/more.tif", "A/more.tif"), ("Z/1.tif", "Z"), ("more.txt", "more.txt")])
+def test_a_member_that_is_in_no_row_of_the_index_is_named(patients, name, named):
+    def add(members):
+        first = {each: members[each] for each in members if each.startswith("A/")}
+        return {**first, name: b"", **members}
+
+    with pytest.raises(IntegrityError, match="is in no row of the archive's index") as error:
+        patients(add)
+    assert error.value.problems[0].path == named
+
+
+def test_members_in_another_order_than_the_index_are_refused(patients):
+    with pytest.raises(IntegrityError, match=r"^A-1: is in no row of the archive's index, or not at its place"):
+        patients(lambda members: dict(reversed(members.items())))

@@ -112,6 +112,27 @@ def test_neighbours_are_the_patients_own_and_the_ends_are_repeated():
     assert data.windows_around(np.array([2]), 0).tolist() == [[2]]
 
 
+def of_patients(names, **kind):
+    slices = pd.DataFrame({"patient": pd.Series(list(names), **kind)})
+    return dataset.Dataset(np.zeros((len(slices), 1, 1, 3), np.uint8), np.zeros((len(slices), 1, 1), np.uint8), slices)
+
+
+@pytest.mark.parametrize("kind", [{}, {"dtype": "category"}], ids=["text", "categories"])
+def test_patients_are_numbered_by_id_whatever_their_order(kind):
+    data = of_patients("BBACCC", **kind)
+    assert data.patient.tolist() == [1, 1, 0, 2, 2, 2]
+    first, last = data.ends
+    assert (first.tolist(), last.tolist()) == ([0, 0, 2, 3, 3, 3], [1, 1, 2, 5, 5, 5])
+
+
+def test_rows_are_split_by_patient():
+    data = of_patients("BBACCCDD")
+    split = data.split_by_patient(np.array([0, 1, 3, 5, 6]))
+    assert [rows.tolist() for rows in split] == [[0, 1], [3, 5], [6]]
+    assert [rows.tolist() for rows in data.split_by_patient(np.arange(8))] == [[0, 1], [2], [3, 4, 5], [6, 7]]
+    assert data.split_by_patient(np.array([], int)) == []
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
 @pytest.mark.parametrize("lengths", [(5,), (6,), (11, 1, 4), (3, 20, 5)])
 def test_tiles_cover_every_slice_within_its_patient(lengths, stride):

@@ -1,6 +1,7 @@
 """From the archive to arrays: the right pixels in the right order, and every fault in one list."""
 
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -8,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainseg import config
-from brainseg.data import archive, preprocessing
+from brainseg import config, hardware
+from brainseg.data import archive, dataset, preprocessing, splitting
 from brainseg.errors import DataError, IntegrityError
 from brainseg.io import intensity, pictures
 
@@ -357,6 +358,24 @@ def test_changed_bytes_bad_data_and_shared_images_are_one_list(preprocess, tmp_p
     assert [f"{problem.path}: {problem.what}" for problem in error.value.problems][1:] == [binary, shared]
 
 
+def test_a_damaged_header_and_a_bad_mask_before_it_are_one_list(preprocess, tmp_path):
+    """What follows the header cannot be found, and the patient just before it (B) is not known to be whole."""
+    grey, path = square(value=7) + np.eye(32, dtype=np.uint8), tmp_path / "slices.zip"
+    faults(preprocess, pair("A", mask=grey), pair("B"), pair("C"), pair("D", mask=grey))
+    with zipfile.ZipFile(path) as whole:
+        place = whole.getinfo("C/1.png").header_offset
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError) as error:
+        preprocessing.run(path, params(), tmp_path / "out")
+    assert {f"{problem.path}: {problem.what}" for problem in error.value.problems} == {
+        f"{path}: is damaged (no stored member starts at byte {place:,})",
+        "A/1_mask.png: the mask holds 4 values (0, 1, 7, 8), of which one may be tumour",
+    }
+    assert error.value.code == 4 and not (tmp_path / "out/images.npy").exists()
+
+
 def test_p1_missing_members_are_all_listed(preprocess, tmp_path):
     whole, lacking = tmp_path / "slices.zip", tmp_path / "lacking.zip"
     preprocess(*(pair(number=n) for n in range(1, 5)))
@@ -444,3 +463,32 @@ def test_p7_one_slice_gaps_and_numeric_order(preprocess):
     _, _, table = preprocess(*pairs)
     assert table["slice"].tolist() == [7, 1, 2, 10, 30]
     assert table["row"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("unit", ["patient", "slice"])
+def test_slices_numbered_by_date_and_time_are_split_as_others(preprocess, tmp_path, unit):
+    """14 digits, from the archive to the split."""
+    settings = {"unit": unit, "folds": 3, "test_fold": 0, "val_fraction": 0.3, "patients": None, "file": None}
+    cohort = [pair(f"P{n // 3}", n % 3) for n in range(18)]
+    found = []
+    for first in (1, 20190314235958):
+        _, _, written = preprocess(*(each._replace(slice=each.slice + first) for each in cohort))
+        read = dataset.read_slices(tmp_path / "out/slices.csv")
+        assert read["slice"].tolist() == written["slice"].tolist() == [first, first + 1, first + 2] * 6
+        found.append(splitting.split(read, config.Split(**settings, seed=1)))
+    pd.testing.assert_frame_equal(*found)
+    assert set(found[0]["subset"]) == {"train", "val", "test"}
+
+
+def test_memory_hardly_grows_with_the_slices(tmp_path, monkeypatch):
+    """3,600 slices more: a list of their rows would take 1.1 MB, and zipfile's of their files takes 3.3 MB."""
+    monkeypatch.setattr(hardware, "processors", lambda: 1)  # as many patients at a time on every machine
+    mask, peaks = png(np.eye(8) * 255), []
+    for patients in (20, 20, 200):  # the first time brings what stays
+        pairs = (pair(f"P{n // 20:03}", n % 20, noise(8, 8), mask) for n in range(20 * patients))
+        archive.write(tmp_path / "slices.zip", pairs)
+        tracemalloc.start()
+        preprocessing.run(tmp_path / "slices.zip", params(), tmp_path / "out")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 700_000

@@ -208,6 +208,17 @@ def test_s3_row_numbers_do_not_matter(unit):
     assert splitting.split(turned, params(unit=unit))["subset"].tolist()[::-1] == split["subset"].tolist()
 
 
+@pytest.mark.parametrize("unit", ["patient", "slice", "institution"])
+def test_s3_slices_of_a_patient_that_lie_apart_are_added_up(unit):
+    """Each patient's tumour is in both parts: of one alone the burden, and so the order, would be another."""
+    slices = cohort(54)
+    slices["tumour_pixels"] += slices["slice"] % 2 * (slices["row"] * 53 % 97)
+    apart = pd.concat([slices[slices["slice"] < 3], slices[slices["slice"] == 3]])
+    found = splitting.split(apart, params(unit=unit, folds=3))
+    assert found["row"].tolist() == apart["row"].tolist() != slices["row"].tolist()
+    pd.testing.assert_frame_equal(found.sort_index(), splitting.split(slices, params(unit=unit, folds=3)))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_s3_restratified_until_every_part_has_tumour(seed):
     slices = cohort(30, tumour_patients=8)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -83,6 +84,19 @@ def test_seeded_and_blind_to_the_order_of_rows():
     assert bootstrap.interval(values, names(20), **SETTINGS) == first
     assert bootstrap.interval(values[::-1], names(20)[::-1], **SETTINGS) == pytest.approx(first)
     assert bootstrap.interval(values, names(20), resamples=2000, seed=4) != first
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_ids_that_are_categories_are_drawn_as_text_is(is_ordered):
+    """Also if values are missing, or categories that occur nowhere are between them."""
+    values = np.repeat(skewed_dice(np.random.default_rng(6), 20), 3)
+    values[[5, 30, 31, 32]] = np.nan
+    patients = np.repeat(names(20), 3)
+    known = names(30) if is_ordered else names(30)[::-1]
+    categories = pd.Series(pd.Categorical(patients, known, ordered=is_ordered))
+    expected = bootstrap.summarise(values, patients, **SETTINGS)
+    assert bootstrap.summarise(values, categories, **SETTINGS) == expected
+    assert bootstrap.summarise(values, pd.Series(patients), **SETTINGS) == expected
 
 
 def published_coverage() -> dict[int, int]:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from brainseg.data.dataset import Dataset
+from brainseg.io.sequences import FLAIR
 from brainseg.training import lesion_mixing
 from brainseg.training.lesion_mixing import LesionMixer
 
@@ -56,6 +57,52 @@ def test_donors_lack_the_same_sequences(data):
     images[4:, ..., 0] = images[4:, ..., 1]  # C has no pre-contrast
     changed = Dataset(images, data.masks, data.slices)
     assert LesionMixer(changed, np.arange(6)).find_donors(1).tolist() == [3]
+
+
+def draw(lengths, lacking, *, side=64):
+    """Noise of patients of so many slices; ``lacking``: the rows whose first channel is a copy of FLAIR."""
+    rng = np.random.default_rng(4)
+    patients = [f"P{number}" for number, length in enumerate(lengths) for _ in range(length)]
+    images = rng.integers(0, 256, (len(patients), side, side, 3), np.uint8)
+    images[lacking, ..., 0] = images[lacking, ..., FLAIR]
+    pixels = rng.choice([0, 2, 3, 20], len(patients))  # at least 2.5 are needed
+    masks = np.zeros((len(patients), side, side), np.uint8)
+    for mask, count in zip(masks, pixels, strict=True):
+        mask[0, :count] = 1
+    return Dataset(images, masks, pd.DataFrame({"patient": patients, "tumour_pixels": pixels}))
+
+
+def find_by_definition(data, rows, row):
+    """The donors of a slice, one after the other."""
+    patients = data.slices["patient"].tolist()
+
+    def find_height(each):
+        return (each - patients.index(patients[each])) / patients.count(patients[each])
+
+    def find_missing(each):
+        own = [other for other in rows if patients[other] == patients[each]]
+        image = data.images[own[len(own) // 2]]
+        return [np.array_equal(image[..., channel], image[..., FLAIR]) for channel in range(3)]
+
+    least = lesion_mixing.SMALLEST * (data.images.shape[1] / lesion_mixing.GRID) ** 2
+    return [
+        other
+        for other in rows
+        if patients[other] != patients[row]
+        and abs(find_height(other) - find_height(row)) <= lesion_mixing.HEIGHT
+        and find_missing(other) == find_missing(row)
+        and data.masks[other].sum() >= least
+    ]
+
+
+def test_donors_are_those_of_the_definition_for_every_slice():
+    """P1 and P4 lack a sequence, P2 does in its middle slice, which decides, P3 in another; P5 is not trained on."""
+    data = draw([19, 28, 12, 22, 26, 16], [*range(19, 47), 53, 61, *range(81, 107)])
+    rows = np.setdiff1d(np.arange(107), [0, 24, 59, 90])
+    mixer = LesionMixer(data, rows)
+    expected = [find_by_definition(data, rows.tolist(), row) for row in rows]
+    assert [mixer.find_donors(row).tolist() for row in rows] == expected
+    assert np.ptp([len(donors) for donors in expected]) > 3 and mixer.missing[rows, 0].sum() == 27 + 12 + 25
 
 
 def test_a_tumour_comes_with_its_mask_at_its_place_and_at_the_level_of_the_slice(data):

@@ -146,7 +146,8 @@ class Archive:
                 folder, members = next(folders, (None, iter(())))
             yield named, found
         if folder is not None:
-            raise self._error(folder, "is in no row of the archive's index, or not at its place")
+            what = folder or next(members).name  # of a member in no folder
+            raise self._error(what, "is in no row of the archive's index, or not at its place")
 
     def read(self, member: Member) -> bytes:
         """The bytes of a member."""

@@ -323,6 +323,60 @@ def test_ctrl_c_cancels_tasks_and_begins_none(project, tmp_path, monkeypatch):
         assert ray.names() == ["run"]
 
 
+def test_a_task_of_which_a_piece_is_lost_is_cancelled_once_and_its_end_awaited(scripted):
+    """It still has things to tell, which nobody hears; it runs on where its checkpoint is."""
+    lost = fake_ray.OutOfDiskError("the object store is full. And more")
+    is_stopped, ray = scripted([BEGIN, EPOCH, lost, EPOCH, ENDED], [BEGIN, EPOCH, ENDED])
+    assert is_stopped is False and ray.names() == ["run", "run"]
+    assert ray.calls[1][1]["scheduling_strategy"] == ("node1", True)
+    assert len(ray.cancelled) == 1 and ray.waited == ray.cancelled
+
+
+def test_a_task_that_has_ended_is_not_cancelled(scripted):
+    _, ray = scripted([BEGIN, EPOCH, fake_ray.WorkerCrashedError("it was killed")], [BEGIN, EPOCH, ENDED])
+    assert ray.names() == ["run", "run"] and not ray.cancelled and not ray.waited
+
+
+def test_a_training_that_fails_cancels_nothing(project, tmp_path, monkeypatch):
+    ray = connect(monkeypatch, [BEGIN, EPOCH, {"end": 1}])
+    with RayRunner(project.folder, Place("ray"), TRAIN) as runner:
+        with pytest.raises(TrainingError, match="the training ended with code 1"):
+            runner.run(Training("x-0", {}, tmp_path / "state"), ignore)
+        assert not ray.cancelled and not ray.waited and not runner._tasks
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_task_that_nobody_hears_any_more_is_cancelled_once_and_its_end_awaited(project, tmp_path, monkeypatch, error):
+    def watch(seen):
+        if seen.epoch:
+            raise error
+        return False
+
+    ray = connect(monkeypatch, [BEGIN, EPOCH, EPOCH, ENDED])
+    with RayRunner(project.folder, Place("ray"), TRAIN) as runner:
+        with pytest.raises(error):
+            runner.run(Training("x-0", {}, tmp_path / "state"), watch)
+        assert len(ray.cancelled) == 1 and ray.waited == ray.cancelled and not runner._tasks
+
+
+def test_the_end_of_all_while_a_task_is_stopped_cancels_it_once_in_all(project, tmp_path, monkeypatch):
+    """Before the stop, while that is on its way to Ray, and while the task's end is waited for."""
+    ray = connect(monkeypatch, [BEGIN, EPOCH, EPOCH, ENDED])
+    cancel, wait = ray.cancel, ray.wait
+    with RayRunner(project.folder, Place("ray"), TRAIN) as runner:
+
+        def watch(seen):
+            if seen.epoch:
+                runner.end_all()
+            return bool(seen.epoch)
+
+        monkeypatch.setattr(ray, "cancel", lambda task: (cancel(task), runner.end_all()))
+        monkeypatch.setattr(ray, "wait", lambda tasks, timeout: (runner.end_all(), wait(tasks, timeout)))
+        assert runner.run(Training("x-0", {}, tmp_path / "state"), watch) is True
+    (task,) = ray.waited
+    assert ray.cancelled.count(task) == 1
+
+
 def test_a_result_with_a_strange_name_is_no_file_here(scripted, tmp_path):
     with pytest.raises(IntegrityError, match="was sent, and is no result"):
         scripted([BEGIN, {"file": "../../x", "piece": b"x"}, ENDED])
