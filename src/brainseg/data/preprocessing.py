@@ -64,7 +64,7 @@ def run(path: Path, params: config.Preprocess, out: Path) -> str:
     Raises:
         DataError: every fault of every slice: missing, unreadable, sizes that differ, masks of several labels where
             none are named, patients that share an image.
-        IntegrityError: ``path`` is not what download wrote; all other faults are listed with it.
+        IntegrityError: ``path`` is not what download wrote; faults that were found before are listed with it.
     """
     with Archive(path) as source, _open_outs(out) as outs:
         shape = (sum(1 for _ in source.rows()), params.size, params.size)
