@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,11 +86,8 @@ def _sort(found: np.ndarray, known: Mapping[str, int]) -> pd.Categorical:
 @contextmanager
 def _open(source: Path | str) -> Iterator[IO[str]]:
     """The text of a table, at its start. Raises ValueError: see ``_check_width``."""
-    with (
-        io.StringIO(source, newline="")
-        if isinstance(source, str)
-        else source.open(encoding="utf-8-sig", newline="") as text
-    ):
+    opened = partial(io.StringIO, source) if isinstance(source, str) else partial(source.open, encoding="utf-8-sig")
+    with opened(newline="") as text:
         _check_width(text)
         text.seek(0)
         yield text

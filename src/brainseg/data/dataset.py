@@ -20,11 +20,8 @@ TRAINED_ON = {"train": ("train",), "train_and_val": ("train", "val"), "all": SUB
 SMALL_INSTITUTION = 10  # institutions with fewer patients are grouped: a mean over three patients says nothing
 OTHER = "other"  # the name of that group
 NAMES = ("patient", "institution", "spacing")  # columns of text that repeats
-COMPACT = dict.fromkeys(NAMES, csv_tables.CATEGORY) | {
-    "row": "int32",
-    "slice": "int64",
-    "tumour_pixels": "int32",
-}  # a slice may be numbered by a date
+# The number of a slice may be a date and a time.
+COMPACT = dict.fromkeys(NAMES, csv_tables.CATEGORY) | {"row": "int32", "slice": "int64", "tumour_pixels": "int32"}
 REMEDY = "run: dvc repro"  # of a file that cannot be read
 
 
