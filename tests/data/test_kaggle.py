@@ -213,7 +213,7 @@ def real_tumours(path) -> Counter:
     """Slices with tumour of each patient in an archive."""
     tumours = Counter()
     with zipfile.ZipFile(path) as opened:
-        for row in archive.read_index(opened).itertuples():
+        for row in archive.read_index(path).itertuples():
             tumours[row.patient] += bool(np.any(pictures.decode(opened.read(row.mask), row.mask)))
     return tumours
 
