@@ -137,6 +137,28 @@ def test_it_does_not_leave_the_brain():
     assert (images[0, :105] == data.images[2, :105]).all()
 
 
+def put_in(rows, columns, seed):
+    """Pixels of A's tumour (20 x 20 at 100, 100, carved at random) in B's slice, whose brain is this rectangle."""
+    brains = np.zeros((6, SIDE, SIDE), np.uint8)
+    brains[0, 40:216, 40:216] = brains[2, rows, columns] = 1
+    data = make(PATIENTS, PLACES, [100] * 6, np.packbits(brains, axis=-1))
+    return mixed(data, [2], seed=seed)[1].sum()
+
+
+@pytest.mark.parametrize("side", [10, 25, 30])
+def test_what_would_fill_most_of_the_brain_is_not_put_in(side):
+    """The crown of the head is a few hundred pixels of brain, which a tumour carved from below covers altogether."""
+    found = [put_in(slice(98, 98 + side), slice(98, 98 + side), seed) for seed in range(20)]
+    assert max(found) <= side**2 / 2
+    assert (max(found) > 0) == (side > 10) and min(found) == 0
+
+
+@pytest.mark.parametrize(("first", "some"), [(105, True), (118, False)])
+def test_what_would_lie_mostly_outside_the_brain_is_not_put_in(first, some):
+    found = [put_in(slice(40, 216), slice(first, 216), seed) for seed in range(20)]
+    assert (max(found) > 0) == some
+
+
 @pytest.mark.parametrize(("side", "size", "width"), [(0.2, 0.0, 20), (0.2, 1.0, 12), (0.7, 0.0, 20), (0.7, 0.5, 30)])
 def test_the_part_is_smaller_or_larger_than_the_tumour(side, size, width):
     """A square of 20 pixels is 10 deep: 5 pixels less on each side at most, 10 more."""

@@ -2,8 +2,9 @@
 
 The part that is carved is the tumour a little smaller or larger, by its distance from the border. Here it is of a slice
 at about the same height of the head, each sequence is brought to the level that the brain has in the slice that it is
-put into, because scanners differ in gain, and it does not leave the brain. Where no brain is known the whole slice is
-taken for it.
+put into, because scanners differ in gain, and it does not leave the brain. What would mostly lie outside the brain, or
+fill most of it, is not put in: a network that has seen such slices marks the crown of the head whole. Where no brain is
+known the whole slice is taken for it.
 """
 
 import cv2
@@ -15,6 +16,8 @@ from brainseg.io.sequences import FLAIR
 from brainseg.models.blocks import LOWEST_LEVEL
 
 HEIGHT = 0.08  # of the head, up to which two slices count as of the same height
+MOST_CUT = 0.5  # share of the carved part that may lie outside the brain
+MOST_FILLED = 0.5  # share of the brain in a slice that it may fill; LGG's tumours fill up to 0.6, hardly any above 0.3
 SMALLEST = 40  # pixels of a tumour on a grid of 256 x 256 that is put into another slice
 
 
@@ -67,8 +70,9 @@ class LesionMixer:
     def _put(self, image: np.ndarray, mask: np.ndarray, row: int, donor: int, draws: np.ndarray) -> None:
         source, tumour = self.data.images[donor], self.data.masks[donor]
         here, there = (self.data.brain(np.array(each)) > 0 for each in (row, donor))
-        part = carve(tumour, *draws) & here
-        if part.any():
+        carved = carve(tumour, *draws)
+        part = carved & here
+        if (1 - MOST_CUT) * carved.sum() <= part.sum() <= MOST_FILLED * here.sum():
             ratio = measure_levels(image[here]) / measure_levels(source[there])
             image[part] = np.clip(np.rint(source[part] * ratio), 0, 255)
             mask[part] = tumour[part]
