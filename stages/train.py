@@ -19,14 +19,15 @@ def main() -> None:
     from brainseg.data import dataset  # after start: Keras reads its engine once, when imported
     from brainseg.models import manifest
     from brainseg.tracking.live_run import LiveRun
-    from brainseg.training import checkpoints, description, finetuning, history, trainer
+    from brainseg.training import checkpoints, description, finetuning, history, soft_masks, trainer
 
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
     initial = finetuning.load(params, WEIGHTS)
-    facts = trainer.identity(params, digests, running, initial)
+    soft = soft_masks.load(t.soft_masks, data, digests)
+    facts = trainer.identity(params, digests, running, initial, soft)
     live = LiveRun(checkpoints.folder(checkpoints.key(facts)), digests, params.download.source)
-    trained = trainer.run(data, params, facts, initial, [history.LiveTable(HISTORY), live])
+    trained = trainer.run(data, params, facts, initial, [history.LiveTable(HISTORY), live], soft)
     trainer.save(trained, WEIGHTS)
     history.write(trained.history, HISTORY)
     manifest.write(MANIFEST, description.describe(trained, WEIGHTS, data, digests, running, params))

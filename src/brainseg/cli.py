@@ -659,6 +659,25 @@ def ensemble(
     print(command.run(runs, output or Path("models/ensemble")))
 
 
+@_command("teach")
+def teach(
+    runs: Annotated[
+        list[str], Argument(metavar="cv-KEY...", help="Cross-validations; dvc exp list names their folds.")
+    ],
+    output: Annotated[Path, Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
+        "soft_masks"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Write what networks answer together, for one network to learn.
+
+    For each fold, of its training and validation patients alone: train.soft_masks takes the files.
+    """
+    from brainseg.commands import teaching as command
+
+    print(command.run(runs, output))
+
+
 @_command("release", folders=("runs", "numbers"))
 def release(
     name: Annotated[str, Argument(metavar="NAME", help="What it is called: fast, default or best.")],

@@ -125,6 +125,8 @@ class Train(ParamsBlock):
     sampling: Literal["slice", "patient"] = "slice"
     subset: Literal["train", "train_and_val", "all"] = "train"
     initial_weights: str | None
+    soft_masks: str | None = None
+    soft_weight: Probability = 0.5
     keep: Literal["best", "last"]
     patience: Annotated[int, Field(ge=1)] | None
 

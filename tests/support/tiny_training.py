@@ -34,11 +34,11 @@ def params(augment=True, **changes):
     })  # fmt: skip
 
 
-def train(data, settings, facts=IDENTITY, initial=None, watchers=()):
+def train(data, settings, facts=IDENTITY, initial=None, watchers=(), soft=None):
     """Run a training to its end; each kind of network is compiled once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "build", compiled_once(trainer.build))
-        trained = trainer.run(data, settings, facts, initial, watchers)
+        trained = trainer.run(data, settings, facts, initial, watchers, soft)
     trainer.finish(trained)
     return trained
 

@@ -18,7 +18,8 @@ MEASURED = config.Network(
 )
 MEASURED_SIDE = 192
 WITHOUT_EFFECT = {"seed", "epochs", "learning_rate", "weight_decay", "schedule", "warmup", "tumour_share", "keep"}
-WITHOUT_EFFECT |= {"patience", "initial_weights", "loss_smooth", "subset"}  # on the time of a step
+# on the time of a step
+WITHOUT_EFFECT |= {"patience", "initial_weights", "loss_smooth", "subset", "soft_masks", "soft_weight"}
 
 
 class Speed(NamedTuple):

@@ -407,6 +407,9 @@ def key(read: Reader, overrides: dict) -> str:
     if initial := params["train"]["initial_weights"]:
         path = files.project_root() / Path(initial).expanduser()
         facts["initial"] = files.sha256(path) if path.is_file() else None
+    if soft := params["train"]["soft_masks"]:
+        named = files.project_root() / Path(soft.replace("{fold}", "*")).expanduser()
+        facts["soft_masks"] = [files.sha256(path) for path in sorted(named.parent.glob(named.name))]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -31,6 +31,7 @@ WORDS = {
     "train.device": ALONE,
     "train.engine": ALONE,
     "train.initial_weights": "weights",
+    "train.soft_masks": "soft",
     "train.learning_rate": "lr",
     "train.loss": ALONE,
     "train.loss_reduction": "reduction",

@@ -61,6 +61,7 @@ class Training(ParamsBlock):
     epochs: int
     kept_epoch: int
     initial_weights_sha256: str | None
+    soft_masks_sha256: str | None = None
     parameters: TrainingParameters
 
 

@@ -24,22 +24,24 @@ OUTSIDE_THE_STEP = ("lesion_mix", "scalp_dropout")  # done by batches.Batches
 
 
 class Augmenter(keras.layers.Layer):
-    """(images (B, H, W, K C) 0..255, masks (B, H, W, M) {0, 1}) → the same as float32, each sample augmented at random.
+    """(images (B, H, W, K C) 0..255, masks (B, H, W, M)) → the same as float32, each sample augmented at random.
 
     The K slices of a sample change in the same way, their ``channels`` (C) independently. With ``training=False`` only
-    the type changes. In training H and W may become smaller (``window``).
+    the type changes. In training H and W may become smaller (``window``). Masks are in {0, ``full``} and become 0 or 1;
+    those with ``full`` above 1 are soft and become 0..1.
     """
 
-    def __init__(self, params: Augmentation, seed: int, channels: int = 3, **kwargs):
+    def __init__(self, params: Augmentation, seed: int, channels: int = 3, full: int = 1, **kwargs):
         super().__init__(dtype="float32", **kwargs)
-        self.params, self.channels, self.seed = params, channels, seed
+        self.params, self.channels, self.seed, self.full = params, channels, seed, full
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, masks, training=False):
         if training and any(value for name, value in self.params if name not in OUTSIDE_THE_STEP):
             images, masks = self._render(images, masks)
             images = self._drop_context(images)
-        return ops.cast(images, "float32"), ops.cast(masks, "float32")
+        masks = ops.cast(masks, "float32")
+        return ops.cast(images, "float32"), masks / self.full if self.full > 1 else masks
 
     def _uniform(self, shape, low, high):
         return keras.random.uniform(shape, low, high, seed=self.generator)
@@ -99,7 +101,8 @@ class Augmenter(keras.layers.Layer):
         """Do the same as ``warping.render`` with Keras' operations; the noise is drawn for each call."""
         images, masks = ops.cast(images, "float32"), ops.cast(masks, "float32")  # uint8 would be truncated, not rounded
         images = backend.warp_affine(images, drawn.transforms, window)
-        masks = backend.warp_affine(masks, drawn.transforms, window) >= 0.5
+        masks = backend.warp_affine(masks, drawn.transforms, window)
+        masks = masks if self.full > 1 else masks >= 0.5
         slices = images.shape[-1] // self.channels
         exponents, gains, shifts, missing = (
             ops.tile(values[:, None, None], (1, 1, 1, slices))

@@ -10,6 +10,7 @@ from brainseg.errors import show_some
 from brainseg.models import networks
 from brainseg.training import sampling
 from brainseg.training.lesion_mixing import LesionMixer
+from brainseg.training.soft_masks import BlendedMasks, SoftMasks
 
 NAMED = 5  # patients in a message
 STRIPPING, MIXING = 3, 6  # the second number of the seeds of these; sampling has 0 to 2, 4 and 5
@@ -20,17 +21,18 @@ class Batches(keras.utils.PyDataset):
 
     Images (B, H, W, K C): each slice between its neighbours. Masks (B, H, W, M): of the slice in the middle, or of all
     slices if the network's output has all. Some of the images have another patient's tumour
-    (``augmentation.lesion_mix``) or no scalp (``augmentation.scalp_dropout``).
+    (``augmentation.lesion_mix``) or no scalp (``augmentation.scalp_dropout``). With soft masks the masks are in 255ths.
     """
 
-    def __init__(self, data: Dataset, params: Params):
+    def __init__(self, data: Dataset, params: Params, soft: SoftMasks | None = None):
         super().__init__()
         self.data, self.params, self.epoch = data, params.train, 0
         self.scalp_dropout, self.lesion_mix = params.augmentation.scalp_dropout, params.augmentation.lesion_mix
         self.strippable = stripping.find_strippable(data) if self.scalp_dropout else np.zeros(len(data.images), bool)
         self.context, self.volumetric = params.network.context, networks.is_volumetric(params.network)
         self.rows = data.rows(*TRAINED_ON[params.train.subset])
-        self.mixer = LesionMixer(data, self.rows) if self.lesion_mix else None
+        self.targets = BlendedMasks(data.masks, soft.array, params.train.soft_weight) if soft else data.masks
+        self.mixer = LesionMixer(data, self.rows, self.targets) if self.lesion_mix else None
         self.patients = data.patient[self.rows] if self.params.sampling == "patient" else None
         self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0
         self.order = self._order()
@@ -65,7 +67,7 @@ class Batches(keras.utils.PyDataset):
         windows = self.data.windows_around(rows, self.context)
         targets = windows if self.volumetric else rows[:, None]
         images = stack_channels(self.data.images, windows)
-        masks = stack_channels(self.data.masks[..., None], targets)
+        masks = np.stack([self.targets[column] for column in targets.T], axis=-1)
         if self.mixer:
             images, masks = self.mixer.mix(images, masks, rows, self.lesion_mix, self._random(MIXING, index))
         if self.strippable[rows].any():

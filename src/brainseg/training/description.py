@@ -46,6 +46,7 @@ def describe(
             epochs=len(trained.history),
             kept_epoch=trained.kept_epoch,
             initial_weights_sha256=initial.weights_sha256 if initial else None,
+            **({"soft_masks_sha256": trained.soft_masks} if trained.soft_masks else {}),
             parameters=TrainingParameters(train=params.train, augmentation=params.augmentation),
         ),
         data=digests,

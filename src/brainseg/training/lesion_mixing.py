@@ -7,6 +7,8 @@ fill most of it, is not put in: a network that has seen such slices marks the cr
 known the whole slice is taken for it.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -28,9 +30,10 @@ class LesionMixer:
         rows: (T,) rows of the data set with a tumour that is large enough.
     """
 
-    def __init__(self, data: Dataset, rows: np.ndarray):
-        """``rows``: of the training slices."""
+    def __init__(self, data: Dataset, rows: np.ndarray, targets: Any = None):
+        """``rows``: of the training slices. ``targets``: what a mask becomes in training, by row; None: the masks."""
         self.data, self.patient = data, data.patient
+        self.targets = data.masks if targets is None else targets
         first, last = data.ends
         self.height = (np.arange(len(first)) - first) / (last - first + 1)
         least = SMALLEST * (data.images.shape[1] / GRID) ** 2
@@ -44,7 +47,7 @@ class LesionMixer:
         """Put a tumour into some samples.
 
         Args:
-            images: (B, H, W, C) uint8. masks: (B, H, W, 1) uint8 in {0, 1}. Both are changed in place.
+            images: (B, H, W, C) uint8. masks: (B, H, W, 1) uint8, of the targets. Both are changed in place.
             rows: (B,) of the data set.
 
         Returns:
@@ -75,7 +78,7 @@ class LesionMixer:
         if (1 - MOST_CUT) * carved.sum() <= part.sum() <= MOST_FILLED * here.sum():
             ratio = measure_levels(image[here]) / measure_levels(source[there])
             image[part] = np.clip(np.rint(source[part] * ratio), 0, 255)
-            mask[part] = tumour[part]
+            mask[part] = self.targets[donor][part]
 
 
 def carve(tumour: np.ndarray, side: float, size: float) -> np.ndarray:

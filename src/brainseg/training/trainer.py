@@ -26,6 +26,7 @@ from brainseg.training import checkpoints, finetuning, losses
 from brainseg.training.augmentation import Augmenter
 from brainseg.training.batches import Batches
 from brainseg.training.progress import Progress
+from brainseg.training.soft_masks import CERTAIN, SoftMasks
 from brainseg.training.training_model import LossScaleOptimizer, TrainingModel
 
 
@@ -39,7 +40,7 @@ class Watcher(AbstractContextManager, Protocol):
 class TrainingResult(NamedTuple):
     """The network with the kept weights, a history with one row for each epoch, and the folder of its checkpoints.
 
-    ``initial``: the manifest of the initial weights; None if they were random.
+    ``initial``: the manifest of the initial weights; None if they were random. ``soft_masks``: the sha256 of the file.
     """
 
     network: keras.Model
@@ -47,16 +48,19 @@ class TrainingResult(NamedTuple):
     kept_epoch: int
     checkpoints: Path
     initial: Manifest | None = None
+    soft_masks: str | None = None
 
 
 def identity(
-    params: Params, digests: dict[str, str], running: backend.Runtime, initial: finetuning.InitialModel | None = None
-) -> dict:
+    params: Params, digests: dict[str, str], running: backend.Runtime, initial: finetuning.InitialModel | None = None,
+    soft: SoftMasks | None = None,
+) -> dict:  # fmt: skip
     """What determines a training: parameters, data, device, versions, and the code of this module and its imports."""
     return {
         **{name: getattr(params, name).model_dump() for name in ("train", "network", "augmentation")},
         "data": digests,
         "initial": initial.manifest.weights_sha256 if initial else None,
+        "soft_masks": soft.sha256 if soft else None,
         "running": running._asdict(),
         "versions": {"keras": keras.__version__, "numpy": np.__version__, **backend.versions()},
         "code": checkpoints.digest_code(Path(__file__)),
@@ -65,13 +69,14 @@ def identity(
 
 def run(
     data: Dataset, params: Params, facts: dict, initial: finetuning.InitialModel | None = None,
-    watchers: Sequence[Watcher] = (),
+    watchers: Sequence[Watcher] = (), soft: SoftMasks | None = None,
 ) -> TrainingResult:  # fmt: skip
     """Train as ``params`` (blocks train, network, augmentation) say. Resume from the last checkpoint if there is one.
 
     Args:
         facts: everything that determines the result, see ``identity``.
         initial: the model whose weights replace the random initial weights.
+        soft: what is learned beside the masks.
         watchers: entered while nobody else can run this training; told all rows of the history after each epoch, and
             once when a training goes on.
 
@@ -82,7 +87,7 @@ def run(
     """
     key = checkpoints.key(facts)
     directory = checkpoints.folder(key)
-    batches = Batches(data, params)
+    batches = Batches(data, params, soft)
     batches.report_scalps()
     model = build(params, data.images.shape[1], data.images.shape[3], len(batches))
     if initial:
@@ -97,7 +102,8 @@ def run(
     model.network.set_weights(recorder.kept)
     network = networks.fix_size(model.network, params.network, *data.images.shape[2:])
     source = initial.manifest if initial else None
-    return TrainingResult(network, pd.DataFrame(recorder.history), recorder.kept_epoch, directory, source)
+    history = pd.DataFrame(recorder.history)
+    return TrainingResult(network, history, recorder.kept_epoch, directory, source, soft.sha256 if soft else None)
 
 
 def _fit(model: TrainingModel, batches: Batches, recorder: "EpochRecorder", params: Train) -> None:
@@ -130,7 +136,8 @@ def build(params: Params, size: int, channels: int, steps: int) -> TrainingModel
     keras.utils.set_random_seed(params.train.seed)
     network = networks.build_supervised(params.network, None, channels)
     plain = networks.remove_auxiliary_outputs(network)
-    augmenter = Augmenter(params.augmentation, seed=params.train.seed, channels=channels)
+    full = 1 if params.train.soft_masks is None else CERTAIN
+    augmenter = Augmenter(params.augmentation, seed=params.train.seed, channels=channels, full=full)
     model = TrainingModel(network, plain, augmenter, losses.build(params.train))
     optimizer = build_optimizer(params.train, steps)
     if keras.config.dtype_policy().name == backend.POLICIES["float16"]:

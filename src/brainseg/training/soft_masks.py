@@ -1,0 +1,88 @@
+"""Soft masks: what is learned beside the marked masks, such as the probabilities of an ensemble.
+
+So one network learns what several answer together (Hinton, Vinyals, Dean, 2015, arXiv:1503.02531). The file is an array
+of one value a pixel, in the order of the prepared slices; the JSON file beside it, of the same name, says for which
+data and split it was made. Whoever made it must not have learned from the test patients: another split is refused.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainseg import files
+from brainseg.data.dataset import Dataset
+from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
+
+CERTAIN = 255  # the value of a pixel that is surely tumour
+KEY = "train.soft_masks"
+REMEDY = "make it again: brainseg teach cv-KEY..."
+
+
+class SoftMasks(NamedTuple):
+    """The array (N, H, W) uint8 in 255ths, a memory map, and its sha256."""
+
+    array: np.ndarray
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BlendedMasks:
+    """Hard masks (N, H, W) in {0, 1} and soft ones in 255ths as one target: uint8 in 255ths; indexed by rows."""
+
+    hard: np.ndarray
+    soft: np.ndarray
+    weight: float
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        hard, soft = self.hard[rows].astype(np.float32), self.soft[rows]
+        return np.rint((1 - self.weight) * CERTAIN * hard + self.weight * soft).astype(np.uint8)
+
+
+def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks | None:
+    """Open the soft masks; None where there are none.
+
+    Args:
+        named: the file, relative to the project's root; ``{fold}`` in it stands for the number of the test fold.
+        digests: of the data and the split, see ``dataset.digests``.
+
+    Raises:
+        DataError: there is no such file, or it does not fit the masks.
+        IntegrityError: it is damaged, or was made for other data or another split.
+    """
+    if named is None:
+        return None
+    fold = data.slices["fold"].iloc[data.rows("test")[0]]
+    path = files.project_root() / Path(named.replace("{fold}", str(fold))).expanduser()
+    if not path.is_file():
+        raise DataError(path, f"{KEY}: there is no such file", f"{REMEDY}; or set {KEY}: null")
+    with guard(path, REMEDY, IntegrityError):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        made_for = json.loads(path.with_suffix(".json").read_text())
+        problems = [
+            Problem(str(path), f"was made for another {name.removesuffix('_sha256')}", REMEDY)
+            for name, digest in digests.items()
+            if made_for["data"].get(name) != digest
+        ]
+        sha256, expected = files.sha256(path), made_for["sha256"]
+    raise_all(problems, IntegrityError)
+    if sha256 != expected:
+        raise IntegrityError(path, f"is not the file that {path.stem}.json describes", REMEDY)
+    if array.dtype != np.uint8 or array.shape != data.masks.shape:
+        what = f"holds {array.dtype} {array.shape}, the masks are uint8 {data.masks.shape}"
+        raise DataError(path, what, REMEDY)
+    return SoftMasks(array, sha256)
+
+
+def write(path: Path, array: np.ndarray, digests: dict[str, str], made_by: list[str]) -> None:
+    """Write soft masks (N, H, W) uint8 in 255ths, and beside them what they were made for and of.
+
+    Args:
+        digests: of the data and the split. made_by: sha256 of the weights of each network.
+    """
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
+    told = {"sha256": files.sha256(path), "data": digests, "made_by": made_by}
+    files.write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
