@@ -100,16 +100,13 @@ def upsample(x, filters: int, params: Network, name: str):
 def output_logits(x, params: Network):
     """One float32 logit for each pixel of the full grid.
 
-    After a stem of 4 each position predicts a 4x4 block of logits (sub-pixel convolution, Shi et al., 2016,
-    arXiv:1609.05158). Resizing from a quarter of the resolution would lose the border of the mask.
+    After a stem each position predicts a block of 2x2 or 4x4 logits (sub-pixel convolution, Shi et al., 2016,
+    arXiv:1609.05158). Resizing from a part of the resolution would lose the border of the mask.
     """
     last = {"bias_initializer": keras.initializers.Constant(INITIAL_LOGIT), "dtype": "float32"}
     if not params.stem:
         return layers.Conv2D(1, 1, name="logits", **last)(x)
-    if params.upsampling == "transpose" or params.stem == 4:
-        return layers.Conv2DTranspose(1, params.stem, strides=params.stem, name="logits", **last)(x)
-    x = layers.Conv2D(1, 1, name="logits_half", **last)(x)
-    return layers.UpSampling2D(interpolation="bilinear", dtype="float32", name="logits")(x)
+    return layers.Conv2DTranspose(1, params.stem, strides=params.stem, name="logits", **last)(x)
 
 
 def auxiliary_logits(x, scale: int, name: str):
