@@ -126,7 +126,7 @@ def test_t1_every_fault_at_once(tmp_path):
 LATER = {
     "download": {"layout", "patients"},
     "split": {"inner_folds", "inner_fold"},
-    "train": {"devices", "sampling", "subset"},
+    "train": {"devices", "sampling", "subset", "soft_masks", "soft_weight"},
     "augmentation": {"lesion_mix", "scalp_dropout"},
     "evaluate": {"temperature", "bias"},
 }

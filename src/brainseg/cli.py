@@ -650,11 +650,11 @@ def ensemble(
     predict, serve and the page take the file like any other.
     """
     if out_of_fold:
-        from brainseg.commands import ensemble_folds
+        from brainseg.commands.several import ensemble_folds
 
         print(ensemble_folds.run(runs, output or Path("metrics/ensemble")))
         return
-    from brainseg.commands import ensemble as command
+    from brainseg.commands.several import ensemble as command
 
     print(command.run(runs, output or Path("models/ensemble")))
 
@@ -673,7 +673,7 @@ def teach(
 
     For each fold, of its training and validation patients alone: train.soft_masks takes the files.
     """
-    from brainseg.commands import teaching as command
+    from brainseg.commands.several import teaching as command
 
     print(command.run(runs, output))
 
@@ -692,7 +692,7 @@ def release(
 
     models/released/NAME.onnx has the rule and numbers of their recipe out of fold; make push puts it into weights/.
     """
-    from brainseg.commands import release as command
+    from brainseg.commands.several import release as command
 
     print(command.run(name, runs, numbers, "int8" if int8 else "float32"))
     command.keep(name)

@@ -28,7 +28,7 @@ def params(augment=True, **changes):
     off = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
     return PARAMS.model_copy(update={
         "train": PARAMS.train.model_copy(update={**quick, **changes}),
-        "network": PARAMS.network.model_copy(update={"filters": 4, "depth": 1, "stem": 0}),
+        "network": PARAMS.network.model_copy(update={"name": "unet", "filters": 4, "depth": 1, "stem": 0}),
         "augmentation": PARAMS.augmentation if augment else off,
         "preprocess": PARAMS.preprocess.model_copy(update={"size": 32}),
     })  # fmt: skip

@@ -77,15 +77,11 @@ class _Sum:
             self.convolve(pixels // 4, 2 * channels, channels, 1)
             self.add(pixels, channels)
 
-    def answer(self, whole: int, pixels: int, channels: int) -> None:
-        """The logits at the full resolution, of ``whole`` pixels."""
-        stem = self.network.stem
-        if not stem or self.network.name == "unet3d" or self.network.upsampling == "transpose" or stem == 4:
-            self.convolve(whole, channels, 1, max(1, stem) ** 2)
-            self.products -= whole * channels * (max(1, stem) ** 2 - 1) * self.slices
-        else:
-            self.convolve(pixels, channels, 1, 1)
-            self.add(whole, 1)
+    def answer(self, whole: int, channels: int) -> None:
+        """The logits at the full resolution, of ``whole`` pixels: blocks as large as the stem's."""
+        block = max(1, self.network.stem) ** 2
+        self.convolve(whole, channels, 1, block)
+        self.products -= whole * channels * (block - 1) * self.slices  # each pixel has one of its block
 
 
 def find_side(params: Params) -> int:
@@ -129,7 +125,7 @@ def measure(network: Network, side: int, channels: int = len(CHANNELS)) -> Netwo
             total.convolve(pixels, filters, 1, 1)
             total.add(whole, 1)
             early += 1
-    total.answer(whole, pixels, network.filters)
+    total.answer(whole, network.filters)
     if network.name == "unet3d":
         total.add(whole, 1)  # its slices as channels
     if early:

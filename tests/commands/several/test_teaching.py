@@ -6,14 +6,14 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from brainseg.commands import teaching
+from brainseg.commands.several import teaching
 from brainseg.data import dataset, splitting
 from brainseg.errors import DataError, IntegrityError
 from brainseg.experiments import revision
 from brainseg.inference.outlining import Outliner
 from brainseg.models import manifest
 from brainseg.training import soft_masks
-from tests.commands.test_ensemble import project  # noqa: F401  # a fixture
+from tests.commands.several.test_ensemble import project  # noqa: F401  # a fixture
 from tests.support import onnx_toy
 
 SPLIT = {"split": {"folds": 2, "test_fold": 0, "unit": "patient", "val_fraction": 0.1, "patients": None,

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from brainseg import config, files
-from brainseg.commands import ensemble as runs
+from brainseg.commands.several import ensemble as runs
 from brainseg.data import dataset, splitting
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError

@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pytest
 
-from brainseg.commands import release
+from brainseg.commands.several import release
 from brainseg.errors import DataError
 from brainseg.evaluation import calibration
 from brainseg.inference import postprocessing

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainseg.commands import ensemble, ensemble_folds
+from brainseg.commands.several import ensemble, ensemble_folds
 from brainseg.data import dataset
 from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation.results import CrossValidationSummary

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg import config, files
-from brainseg.commands import ensemble as runs
+from brainseg.commands.several import ensemble as runs
 from brainseg.data import csv_tables
 from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import calibration, evaluate, results
