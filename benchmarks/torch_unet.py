@@ -59,9 +59,7 @@ class UNet(nn.Module):
         self.dropout = nn.Dropout(p.dropout)
         self.reduce = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in range(p.depth))
         self.up = nn.ModuleList(Block(2 * widths[level], widths[level]) for level in range(p.depth))
-        sub_pixel = p.stem == 4
-        self.answer = nn.ConvTranspose2d(p.filters, 1, 4, 4) if sub_pixel else nn.Conv2d(p.filters, 1, 1)
-        self.scale = 1 if sub_pixel else side
+        self.answer = nn.ConvTranspose2d(p.filters, 1, p.stem, p.stem) if p.stem else nn.Conv2d(p.filters, 1, 1)
         nn.init.constant_(self.answer.bias, INITIAL_LOGIT)
 
     def forward(self, x):
@@ -75,8 +73,7 @@ class UNet(nn.Module):
         for reduce, block, skip in reversed(list(zip(self.reduce, self.up, skips, strict=True))):
             x = F.interpolate(reduce(x), scale_factor=2, mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skip], 1))
-        x = self.answer(x)
-        return F.interpolate(x, scale_factor=self.scale, mode="bilinear") if self.scale > 1 else x
+        return self.answer(x)
 
 
 def fold(network: nn.Module) -> nn.Module:

@@ -21,6 +21,7 @@ import results
 from alone import alone, peak_mebibytes
 
 from brainseg import config, errors
+from brainseg.commands.speed import MEASURED
 from brainseg.data import archive, dataset, preprocessing, splitting
 from brainseg.data.phantom import cohort
 from brainseg.models import backend
@@ -94,9 +95,14 @@ def _our_precision() -> str:
     return backend.native_precision("tensorflow", "cpu") if precision == "auto" else precision
 
 
+def load_params() -> config.Params:
+    """The parameters of the pipeline with the plain U-Net, which the peers implement too."""
+    return config.load().model_copy(update={"network": MEASURED})
+
+
 def throughput(side: Callable, where: Where, steps: int) -> tuple[float, float]:
     """Images a second over ``steps`` steps after the warm-up, and the process's peak of memory in MiB."""
-    data, params = dataset.load(*where, "patient"), config.load()
+    data, params = dataset.load(*where, "patient"), load_params()
     marks: list[float] = []
     side(data, params, lambda: marks.append(time.perf_counter()), WARM_UP + steps)
     timed = min(steps, len(marks) - WARM_UP)
@@ -185,7 +191,7 @@ def fixed_split(where: Where) -> dataset.Dataset:
 
 def our_seconds(where: Where) -> float:
     """Seconds of the pipeline; infinite if the Dice is never reached."""
-    data, params = fixed_split(where), config.load()
+    data, params = fixed_split(where), load_params()
     _start(params)
     import keras
 
@@ -219,7 +225,7 @@ def pytorch_seconds(where: Where, way: str, precision: str) -> float:
     """Seconds of the peer; infinite if the Dice is never reached."""
     import torch_unet
 
-    data, params = fixed_split(where), config.load()
+    data, params = fixed_split(where), load_params()
     start = time.perf_counter()
     trainer = torch_unet.Trainer(data, params, way, precision)
     rows = data.rows("val")
@@ -246,7 +252,7 @@ def volume_dice(data: dataset.Dataset, rows: np.ndarray, predicted: np.ndarray) 
 
 def phantoms(folder: Path) -> Where:
     """Draw phantoms, preprocess and split them as in the pipeline."""
-    params = config.load()
+    params = load_params()
     archive.write(folder / "slices.zip", cohort.pairs(params.phantom))
     preprocessing.run(folder / "slices.zip", params.preprocess, folder / "processed")
     splitting.run(folder / "processed/slices.csv", params.split, folder / "split.csv")

@@ -325,6 +325,10 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
             train.subset != "train" and (train.keep == "best" or train.patience is not None),
             "set train.keep: last and train.patience: null; patients who are trained on choose no epoch",
         ),
+        f"train.subset is {train.subset}, train.soft_masks {train.soft_masks}": (
+            train.subset == "all" and train.soft_masks is not None,
+            "set train.soft_masks: null; they have no answers for the test patients",
+        ),
         f"train.batch_size is {train.batch_size}, which train.devices {train.devices} cannot share equally": (
             train.batch_size % shared != 0,
             suggest_equal_parts(train.batch_size, shared),

@@ -190,6 +190,11 @@ def test_the_time_is_told_where_it_was_measured(project):
     assert "measured here" not in project.check("-S", "train.batch_size=8")[1]["time"]
 
 
+def test_soft_masks_that_are_not_there(project):
+    code, _, faults = project.check("-S", "train.soft_masks=soft/fold-0.npy")
+    assert code == 2 and "soft/fold-0.npy: train.soft_masks: there is no such file" in faults[0]
+
+
 def test_minutes_of_a_training(project):
     params = check.config.load()
     assert speed.count_minutes(params, {"train": 1600, "val": 100}, 40, 50) == pytest.approx(28 * (40 + 2) / 60)

@@ -140,3 +140,12 @@ def test_a_model_that_is_not_there_is_changed_or_of_another_network(model, tmp_p
     (tmp_path / "unet.weights.h5").write_bytes(weights.read_bytes() + b"x")
     with pytest.raises(IntegrityError, match="the manifest says"):
         finetuning.load(params(initial_weights=str(tmp_path / "unet.weights.h5")), OUT)
+
+
+def test_weights_of_a_network_that_resized_its_answer_are_refused(model, tmp_path):
+    weights, path, _ = model
+    former = manifest.read(path)
+    former.layers[-1] = former.layers[-1].model_copy(update={"name": networks.FORMER_OUTPUT})
+    with pytest.raises(IntegrityError, match="is of an earlier version") as error:
+        networks.restore(former, weights)
+    assert error.value.problems[0].fix == "use its exported .onnx file, or train it again"

@@ -90,3 +90,29 @@ def gradient_of(loss_of, y, logits):
     model.compile(optimizer=optimizer, jit_compile=False, run_eagerly=True)
     model.train_on_batch(np.zeros((1, 1), "float32"))
     return before - ops.convert_to_numpy(variable)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reduction", ["batch", "image"])
+def test_the_best_answer_to_a_soft_mask_is_the_mask(name, reduction):
+    """However each probability moves, the loss rises. A product of mask and probability would want 0 or 1."""
+    changes = {"loss": name, "loss_reduction": reduction, "soft_masks": "x"}
+    soft = losses.build(PARAMS.train.model_copy(update=changes))
+    y = masks([0.0, 0.3, 0.5, 0.7, 1.0, 0.0], [0.9, 0.1, 0.0, 0.0, 0.2, 0.0])
+    clipped = np.clip(y, 1e-6, 1 - 1e-6)
+    best = np.log(clipped / (1 - clipped))
+    least = float(soft(y, best))
+    for place in zip(*np.nonzero((y > 0) & (y < 1)), strict=True):
+        for step in (-0.5, 0.5):
+            moved = best.copy()
+            moved[place] += step
+            assert float(soft(y, moved)) > least + 1e-5
+    moved = np.sign(best) * SURE * (best != 0)
+    assert float(soft(y, moved)) > least + 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hard_mask_costs_the_same_as_a_soft_one(name):
+    y, logits = masks([1, 0, 0, 1], [0, 0, 1, 0]), masks([1, -2, 0.5, 0], [0.1, 3, -1, 2])
+    soft = losses.build(PARAMS.train.model_copy(update={"loss": name, "loss_reduction": "image", "soft_masks": "x"}))
+    assert float(soft(y, logits)) == pytest.approx(float(loss(name, "image")(y, logits)), abs=1e-6)

@@ -49,6 +49,20 @@ def test_the_file_of_the_test_fold_is_taken(written, data):
     assert soft_masks.load(None, data, DIGESTS) is None
 
 
+def test_a_file_that_is_named_without_its_fold_is_told_to_have_one(written, data):
+    path, _ = written
+    for named, expected in ((path.name, "write {fold}"), ("soft-{fold}.npy", "make it again")):
+        with pytest.raises(IntegrityError, match="was made for another split") as error:
+            soft_masks.load(named, data, DIGESTS | {"split_sha256": "3"})
+        assert error.value.problems[0].fix.startswith(expected)
+
+
+def test_a_split_from_a_file_has_no_folds():
+    with pytest.raises(DataError, match="the split comes from a file") as error:
+        soft_masks.require("soft-{fold}.npy", -1)
+    assert error.value.problems[0].fix == "name the file"
+
+
 def test_what_is_no_soft_mask_of_these_data(written, data):
     path, array = written
     with pytest.raises(DataError, match=r"train\.soft_masks: there is no such file"):
@@ -76,15 +90,18 @@ def test_it_says_what_it_was_made_of(written):
 
 @pytest.mark.parametrize("mix", [0.0, 1.0])
 def test_batches_hold_the_targets_of_their_slices_and_of_the_tumours_that_are_put_in(data, mix):
-    settings = params(batch_size=8, soft_weight=1.0)
+    settings = params(batch_size=8, soft_masks="x", soft_weight=1.0)
     changed = settings.augmentation.model_copy(update={"lesion_mix": mix, "scalp_dropout": 0.0})
     settings = settings.model_copy(update={"augmentation": changed})
     soft = np.where(data.masks > 0, 200, 50).astype(np.uint8)
-    hard, softened = Batches(data, settings), Batches(data, settings, SoftMasks(soft, ""))
+    plain = settings.model_copy(update={"train": settings.train.model_copy(update={"soft_masks": None})})
+    hard, softened = Batches(data, plain), Batches(data, settings, SoftMasks(soft, ""))
+    untaught = Batches(data, settings)  # for timing: the masks alone, in 255ths as the step expects
     put_in = 0
     for place in range(len(hard)):
         here, there = hard[place], softened[place]
         assert np.array_equal(here["image"], there["image"])
+        assert np.array_equal(untaught[place]["mask"], 255 * here["mask"])
         assert np.array_equal(np.where(here["mask"] > 0, 200, 50), there["mask"])
         own = data.masks[hard.order[place * 8 : place * 8 + 8]]
         put_in += (here["mask"][..., 0] != own).sum()

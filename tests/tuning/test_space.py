@@ -68,7 +68,7 @@ def test_the_default_is_the_first_trial_if_the_space_holds_it(tmp_path):
     assert read(tmp_path, RATE).find_default(params) == {"train.learning_rate": 0.002}
     assert read(tmp_path, RATE.replace("0.001", "0.003")).find_default(params) is None
     steps = "parameters:\n  network.filters: {low: 16, high: 48, step: 16}\n"
-    assert read(tmp_path, steps).find_default(params) == {"network.filters": 32}
+    assert read(tmp_path, steps).find_default(params) == {"network.filters": 16}
     assert read(tmp_path, steps.replace("low: 16", "low: 8")).find_default(params) is None  # 8, 24, 40
     tenths = "parameters:\n  network.dropout: {low: 0.0, high: 0.4, step: 0.1}\n"  # 0.3 / 0.1 is not quite 3
     params["network"]["dropout"] = 0.3
@@ -90,6 +90,7 @@ def test_the_default_is_the_first_trial_if_the_space_holds_it(tmp_path):
     (RATE + "trials: 3\n", "trials"),
     (RATE + "fixed:\n  train: {subset: all}\n", "train.subset may not be searched or fixed"),
     (RATE + "fixed:\n  train: {initial_weights: x.h5}\n", "train.initial_weights may not"),
+    (RATE + "  train.soft_weight: {low: 0.1, high: 0.9}\n", "train.soft_weight may not"),
 ])  # fmt: skip
 def test_faults_are_named_before_any_trial(tmp_path, text, message):
     with pytest.raises(DataError, match=message):

@@ -34,7 +34,8 @@ def test_a_split_without_inner_folds_or_with_patients_who_are_trained_on_is_refu
     text = (PROJECT / "params.yaml").read_text()
     for change, message in (
         (("  unit: patient ", "  unit: institution "), "has no inner folds"),
-        (("  subset: train ", "  subset: all "), "would train on patients whom trials are scored by"),
+        (("  subset: train ", "  subset: all "), "would learn of patients whom trials are scored by"),
+        (("  soft_masks: null ", "  soft_masks: a.npy "), "would learn of patients whom trials are scored by"),
     ):
         assert change[0] in text
         (tmp_path / "params.yaml").write_text(text.replace(*change))

@@ -203,6 +203,10 @@ def check_training(params: config.Params) -> Answer:
     if train.initial_weights and not (files.project_root() / Path(train.initial_weights).expanduser()).is_file():
         what, fix = "train.initial_weights: there is no such file", "set it to a model's weights, or to null"
         raise DataError(train.initial_weights, what, fix)
+    if train.soft_masks:
+        from brainseg.training import soft_masks  # imports pandas
+
+        soft_masks.require(train.soft_masks, -1 if params.split.file else params.split.test_fold)
     return None, lines
 
 

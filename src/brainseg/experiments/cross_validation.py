@@ -24,6 +24,7 @@ from brainseg.experiments.running import runner as running
 from brainseg.experiments.running.progress import DONE, Board
 from brainseg.experiments.running.runner import HERE, Place, Runner, Seen, Training
 from brainseg.reporting import charts, gallery
+from brainseg.training import soft_masks
 
 FOLDER = Path("metrics/cross_validation")
 PICTURED = 14  # patients in the gallery
@@ -66,7 +67,11 @@ def run(
         local.end_leftovers(root.resolve(), NAMES)
         repro.clean_up(root)
         prepare(root)
-        return _run(choose(plan(overrides, root), only), params, place, root, folder, only is None, quiet)
+        folds = choose(plan(overrides, root), only)
+        if soft := params["train"].get("soft_masks"):
+            for fold in folds:
+                soft_masks.require(soft, fold.number)
+        return _run(folds, params, place, root, folder, only is None, quiet)
 
 
 def _run(

@@ -21,6 +21,7 @@ from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments import integrity
 from brainseg.experiments.comparison import LATER_METRICS, METRICS, ComparedProtocol, Scores, diff_params
+from brainseg.training import soft_masks
 
 WORKSPACE = "workspace"
 MAX_COLUMNS = 100  # of a table of scores
@@ -408,8 +409,8 @@ def key(read: Reader, overrides: dict) -> str:
         path = files.project_root() / Path(initial).expanduser()
         facts["initial"] = files.sha256(path) if path.is_file() else None
     if soft := params["train"]["soft_masks"]:
-        named = files.project_root() / Path(soft.replace("{fold}", "*")).expanduser()
-        facts["soft_masks"] = [files.sha256(path) for path in sorted(named.parent.glob(named.name))]
+        told = (soft_masks.locate(soft, fold).with_suffix(".json") for fold in range(params["split"]["folds"]))
+        facts["soft_masks"] = [path.read_text() for path in told if path.is_file()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from brainseg.config import Network
+from brainseg.errors import IntegrityError
 from brainseg.models import backend, manifest
 from brainseg.models.attention_unet import attention_unet
 from brainseg.models.manifest import Manifest
@@ -16,6 +17,7 @@ from brainseg.models.residual_unet import residual_unet
 from brainseg.models.unet import unet
 from brainseg.models.unet3d import unet3d
 
+FORMER_OUTPUT = "logits_half"  # the layer of logits before they were resized
 KNOWN = {"unet": unet, "attention_unet": attention_unet, "residual_unet": residual_unet, "unet3d": unet3d}
 
 
@@ -67,9 +69,12 @@ def restore(model: Manifest, weights: Path, size: tuple[int, int] | None = None)
     """Build the network of a manifest from code and load its weights, after checking digest and grid.
 
     Raises:
-        IntegrityError: see manifest.check.
+        IntegrityError: see manifest.check; or the weights are of a network that this version does not build.
     """
     manifest.check(model, weights, size)
+    if any(layer.name == FORMER_OUTPUT for layer in model.layers):
+        what = "is of an earlier version, whose network with a stem of 2 resized its answer"
+        raise IntegrityError(weights, what, "use its exported .onnx file, or train it again")
     network = build(model.network, model.contract.size[0], len(model.contract.channels))
     network.load_weights(weights)
     manifest.check(model, weights)  # what was loaded is what was checked

@@ -380,6 +380,9 @@ def _describe_scalp(model: ExportedManifest) -> list[str]:
 
 def _describe_training(training: Training) -> str:
     began = " It started with the weights of another model." if training.initial_weights_sha256 else ""
+    if training.soft_masks_sha256:
+        share = round(100 * training.parameters.train.soft_weight)
+        began += f" It learned the answers of other networks beside the masks, with a share of {share} %."
     count = f" ({training.devices} of them)" if training.devices > 1 else ""
     return (
         f"{_format_quantity(training.epochs, 'epoch')}, weights of epoch {training.kept_epoch}; "

@@ -3,8 +3,8 @@
 The random parameters of a sample are drawn in one place. One of two renderers applies them, and their results agree:
 Keras' operations, or OpenCV where the step runs on a processor (``warping``), in a tenth of the time. Rotation,
 translation, zoom, shear and flips are combined into one affine transform, so images are resampled once. The mask goes
-through the same transform and is thresholded again, so it stays in {0, 1}. Intensities change independently for each
-sequence. A sequence that is made missing is an exact copy of FLAIR, as in the data set.
+through the same transform and is thresholded again, so it stays in {0, 1}; a soft one stays soft. Intensities change
+independently for each sequence. A sequence that is made missing is an exact copy of FLAIR, as in the data set.
 """
 
 import math

@@ -8,9 +8,9 @@ from brainseg.data.brains import stripping
 from brainseg.data.dataset import TRAINED_ON, Dataset, stack_channels
 from brainseg.errors import show_some
 from brainseg.models import networks
-from brainseg.training import sampling
+from brainseg.training import sampling, soft_masks
 from brainseg.training.lesion_mixing import LesionMixer
-from brainseg.training.soft_masks import BlendedMasks, SoftMasks
+from brainseg.training.soft_masks import SoftMasks
 
 NAMED = 5  # patients in a message
 STRIPPING, MIXING = 3, 6  # the second number of the seeds of these; sampling has 0 to 2, 4 and 5
@@ -31,7 +31,7 @@ class Batches(keras.utils.PyDataset):
         self.strippable = stripping.find_strippable(data) if self.scalp_dropout else np.zeros(len(data.images), bool)
         self.context, self.volumetric = params.network.context, networks.is_volumetric(params.network)
         self.rows = data.rows(*TRAINED_ON[params.train.subset])
-        self.targets = BlendedMasks(data.masks, soft.array, params.train.soft_weight) if soft else data.masks
+        self.targets = soft_masks.blend(data.masks, soft, params.train)
         self.mixer = LesionMixer(data, self.rows, self.targets) if self.lesion_mix else None
         self.patients = data.patient[self.rows] if self.params.sampling == "patient" else None
         self.has_tumour = data.slices["tumour_pixels"].to_numpy()[self.rows] > 0

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainseg import files
+from brainseg.config import Train
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 CERTAIN = 255  # the value of a pixel that is surely tumour
 KEY = "train.soft_masks"
+FOLD = "{fold}"
 REMEDY = "make it again: brainseg teach cv-KEY..."
+OF_A_FOLD = f"write {FOLD} where the file's name has the number of the fold: each fold has a file of its own"
 
 
 class SoftMasks(NamedTuple):
@@ -41,6 +44,33 @@ class BlendedMasks:
         return np.rint((1 - self.weight) * CERTAIN * hard + self.weight * soft).astype(np.uint8)
 
 
+def blend(hard: np.ndarray, soft: SoftMasks | None, params: Train) -> Any:
+    """What is learned: the masks (N, H, W) in {0, 1}, or with ``train.soft_masks`` the blended ones in 255ths.
+
+    Without the array, as for timing, the masks alone in 255ths.
+    """
+    if params.soft_masks is None:
+        return hard
+    return BlendedMasks(hard, soft.array, params.soft_weight) if soft else BlendedMasks(hard, hard, 0.0)
+
+
+def locate(named: str, fold: int) -> Path:
+    """The file that ``train.soft_masks`` names, relative to the project's root.
+
+    Raises:
+        DataError: ``{fold}`` stands in it, and the split has no folds.
+    """
+    if FOLD in named and fold < 0:
+        raise DataError(named, f"{KEY} has {FOLD}, and the split comes from a file, without folds", "name the file")
+    return files.project_root() / Path(named.replace(FOLD, str(fold))).expanduser()
+
+
+def require(named: str, fold: int) -> None:
+    """Raise DataError unless the file is there."""
+    if not (path := locate(named, fold)).is_file():
+        raise DataError(path, f"{KEY}: there is no such file", f"{REMEDY}; or set {KEY}: null")
+
+
 def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks | None:
     """Open the soft masks; None where there are none.
 
@@ -54,15 +84,18 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
     """
     if named is None:
         return None
-    fold = data.slices["fold"].iloc[data.rows("test")[0]]
-    path = files.project_root() / Path(named.replace("{fold}", str(fold))).expanduser()
-    if not path.is_file():
-        raise DataError(path, f"{KEY}: there is no such file", f"{REMEDY}; or set {KEY}: null")
+    fold = int(data.slices["fold"].iloc[data.rows("test")[0]])
+    require(named, fold)
+    path = locate(named, fold)
     with guard(path, REMEDY, IntegrityError):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         made_for = json.loads(path.with_suffix(".json").read_text())
         problems = [
-            Problem(str(path), f"was made for another {name.removesuffix('_sha256')}", REMEDY)
+            Problem(
+                str(path),
+                f"was made for another {name.removesuffix('_sha256')}",
+                REMEDY if FOLD in named else OF_A_FOLD,
+            )
             for name, digest in digests.items()
             if made_for["data"].get(name) != digest
         ]

@@ -57,7 +57,8 @@ class TrainingModel(keras.Model):
         return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / parts
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        self.overlap.update_state(y_pred["mask"], y_pred["logits"])
+        hard = y_pred["mask"] if self.augmenter.full == 1 else ops.cast(y_pred["mask"] >= 0.5, "float32")
+        self.overlap.update_state(hard, y_pred["logits"])
         return self.get_metrics_result()
 
 

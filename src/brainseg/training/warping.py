@@ -61,13 +61,14 @@ def render(
 
     Args:
         images: (B, H, W, K C) uint8.
-        masks: (B, H, W, M) uint8 in {0, 1}: one for all K slices, or one for each.
+        masks: (B, H, W, M) uint8 in {0, 1}, or soft in 255ths: one for all K slices, or one for each.
         drawn: arrays.
         window: side of the result in pixels.
         noise: see ``noise_field``; wider than the window.
 
     Returns:
-        images (B, window, window, K C) float32 in 0..255, masks (B, window, window, M) float32 in {0, 1}.
+        images (B, window, window, K C) float32 in 0..255, masks (B, window, window, M) float32 with
+        values as those of ``masks``.
     """
     channels = noise.shape[-1] - 1
     new_images, new_masks = (

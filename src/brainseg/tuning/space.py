@@ -16,7 +16,7 @@ DIGITS = 6  # of a number that is proposed: of long ones DVC writes another last
 Choice = str | bool | int | float | None
 # Trials are compared on one data set and split, by one measure, and none is trained on whom it is scored by.
 UNCHANGEABLE = {"download", "phantom", "preprocess", "brains", "split", "evaluate", "render", "export"}
-UNCHANGEABLE |= {"train.subset", "train.initial_weights", "train.soft_masks", "train.seed"}
+UNCHANGEABLE |= {"train.subset", "train.initial_weights", "train.soft_masks", "train.soft_weight", "train.seed"}
 
 
 class Range(ParamsBlock):

@@ -78,9 +78,11 @@ def plan(path: Path, folds: int, name: str | None, root: Path) -> Study:
     """
     params = config.load("split", "train", path=root / "params.yaml")
     split = params.split
-    if params.train.subset == "all" or params.train.initial_weights is not None:
-        what = "would train on patients whom trials are scored by: train.subset is all, or there are initial weights"
-        raise DataError("params.yaml", what, "set train.subset: train and train.initial_weights: null")
+    told = params.train.initial_weights, params.train.soft_masks
+    if params.train.subset == "all" or told != (None, None):
+        what = "would learn of patients whom trials are scored by: from train.subset, initial weights or soft masks"
+        fix = "set train.subset: train, train.initial_weights: null and train.soft_masks: null"
+        raise DataError("params.yaml", what, fix)
     if split.unit != "patient" or split.file is not None or split.inner_folds is not None:
         what = "has no inner folds: it needs split.unit patient, and no file or inner folds of its own"
         raise DataError("params.yaml", what, "set split.unit: patient, split.file: null, split.inner_folds: null")

@@ -181,6 +181,7 @@ def test_what_only_ray_takes_is_refused_elsewhere(tmp_path):
             {"initial_weights": "/pretrained/unet.weights.h5"},
             "initial_weights: names a file that nodes do not have",
         ),
+        ({}, {"soft_masks": "soft_masks/a.npy"}, "soft_masks: names a file that nodes do not have"),
     ],
 )
 def test_what_ray_cannot_do_is_refused(asked, train, what):

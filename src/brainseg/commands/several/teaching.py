@@ -14,20 +14,25 @@ from tqdm import tqdm
 
 from brainseg import config, files
 from brainseg.commands.several import ensemble as runs
-from brainseg.data import dataset, splitting
+from brainseg.data import dataset, fingerprints, splitting
 from brainseg.data.dataset import Dataset
-from brainseg.errors import DataError
+from brainseg.errors import DataError, Problem, raise_all
 from brainseg.experiments import revision
 from brainseg.inference.outlining import Outliner
 from brainseg.models import manifest
 from brainseg.models.manifest import ExportedManifest
 from brainseg.training import soft_masks
 
+# Marks of a teacher that may have learned from the test patients, or from those by whom the learner's rule is chosen.
+TOLD_TOO_MUCH = {manifest.TRAINED_ON_ALL, manifest.VALIDATION_SEEN, fingerprints.SEEN, fingerprints.UNKNOWN}
 LEARNED = ("train", "val")  # subsets; test patients are not answered
 
 
 def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
-    """Write ``out/fold-K.npy`` for each fold of cross-validations.
+    """Write ``out/KEYS/fold-K.npy`` for each fold of cross-validations.
+
+    KEYS are those of their names, which say all that determines the networks. So the parameter that names the files
+    changes with what they hold, and DVC trains again.
 
     Args:
         names: of cross-validations of one split, ``cv-KEY``: the names of their folds without the last number.
@@ -41,10 +46,13 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     """
     split = revision.params(revision.reader(f"{names[0]}-0", root))["split"]
     count = splitting.count_folds(root / runs.PROCESSED / "slices.csv", config.Split.model_validate(split))
+    folder = out / "-".join(name.removeprefix("cv-") for name in names)
     for number in range(count):
-        _teach([f"{name}-{number}" for name in names], split["unit"], out / f"fold-{number}.npy", root)
-    learned = f"train.soft_masks: {out}/fold-{{fold}}.npy"
-    return f"{out}: what {len(names)} network{'s' * (len(names) > 1)} of each of {count} folds answered; set {learned}"
+        _teach([f"{name}-{number}" for name in names], split["unit"], folder / f"fold-{number}.npy", root)
+    learned = f"train.soft_masks: {folder}/fold-{soft_masks.FOLD}.npy"
+    return (
+        f"{folder}: what {len(names)} network{'s' * (len(names) > 1)} of each of {count} folds answered; set {learned}"
+    )
 
 
 def _teach(names: Sequence[str], unit: str, path: Path, root: Path) -> None:
@@ -55,7 +63,7 @@ def _teach(names: Sequence[str], unit: str, path: Path, root: Path) -> None:
         parts = [stack.enter_context(runs.find(name, root)) for name in names]
         split = stack.enter_context(revision.fetched(str(runs.SPLIT), names[0], root))
         models = [ensemble.read_facts(name, part)[0] for name, part in zip(names, parts, strict=True)]
-        _check_test_is_unseen(names, models)
+        check_what_they_saw(names, models)
         digests = dataset.digests(root / runs.PROCESSED, split)
         for model in models:
             manifest.check_data(model, digests, split)
@@ -67,10 +75,18 @@ def _teach(names: Sequence[str], unit: str, path: Path, root: Path) -> None:
             soft_masks.write(path, array, digests, [each.weights_sha256 for each in models])
 
 
-def _check_test_is_unseen(names: Sequence[str], models: Sequence[ExportedManifest]) -> None:
-    for name, model in zip(names, models, strict=True):
-        if manifest.TRAINED_ON_ALL in model.protocol.marks:
-            raise DataError(name, "was trained on the test patients too", "name cross-validations: dvc exp list")
+def check_what_they_saw(names: Sequence[str], models: Sequence[ExportedManifest]) -> None:
+    """Raise DataError for teachers that have, or may have, seen whom the learner is scored or chosen by."""
+    fix = "name cross-validations of networks that were trained on their training patients alone"
+    raise_all(
+        [
+            Problem(name, f"would tell more than the training patients: {mark}", fix)
+            for name, model in zip(names, models, strict=True)
+            for mark in model.protocol.marks
+            if mark in TOLD_TOO_MUCH
+        ],
+        DataError,
+    )
 
 
 def answer(outliner: Outliner, data: Dataset, title: str = "soft masks") -> np.ndarray:
