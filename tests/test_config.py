@@ -129,7 +129,7 @@ LATER = {
     "split": {"inner_folds", "inner_fold"},
     "train": {"devices", "sampling", "subset", "soft_masks", "soft_weight"},
     "augmentation": {"lesion_mix", "scalp_dropout"},
-    "evaluate": {"temperature", "bias"},
+    "evaluate": {"temperature", "bias", "min_share"},
 }
 
 

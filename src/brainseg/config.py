@@ -166,6 +166,7 @@ class Evaluate(ParamsBlock):
     bias: Annotated[float, Field(ge=-4, le=4)] | Literal["auto"] = 0.0
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
     min_component: Annotated[int, Field(ge=0)] | Literal["auto"]
+    min_share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 0.0
     tta: bool
     surface_tolerance: Annotated[float, Field(ge=0)]
     bootstrap: Annotated[int, Field(ge=100, le=100_000)]

@@ -221,7 +221,7 @@ def test_baselines_are_scored_by_the_same_code():
     test = result_of([VAL, A, B, C]).report.test
     shared = {"volume", "slice", "pooled", "detection"}
     assert baselines.flair_threshold.model_dump() == test.model_dump(include=shared) | {
-        "threshold": 0.5, "postprocessing": {"min_component": 0},
+        "threshold": 0.5, "postprocessing": {"min_component": 0, "min_share": 0.0},
     }  # fmt: skip
     assert set(baselines.empty.model_dump()) == shared
     assert baselines.empty.volume.dice.mean == 0

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from brainseg import config
 from brainseg.evaluation import metrics, threshold_search
-from brainseg.evaluation.threshold_search import THRESHOLDS, Search
+from brainseg.evaluation.threshold_search import THRESHOLDS, Search, Smallest
 from brainseg.inference import postprocessing
 from brainseg.inference.postprocessing import Rule
 
@@ -18,7 +19,9 @@ def random_volumes(number: int = 4):
 def found(dice: list[list[float]], thresholds: tuple, sizes: tuple) -> Search:
     """A search over one patient whose Dice under each rule is ``dice`` (of 2,000 predicted and true pixels)."""
     tp = np.round(np.array([dice]) * 1000).astype(int)
-    return Search(thresholds, sizes, metrics.Counts(tp, 1000 - tp, 1000 - tp, tp * 0))
+    return Search(
+        thresholds, tuple(Smallest(*each) for each in sizes), metrics.Counts(tp, 1000 - tp, 1000 - tp, tp * 0)
+    )
 
 
 def test_sizes_scale_with_the_area_of_the_grid():
@@ -27,23 +30,27 @@ def test_sizes_scale_with_the_area_of_the_grid():
     assert threshold_search.min_components((512, 512)) == (0, 80, 200, 400, 800)
 
 
-@pytest.mark.parametrize("sizes", [(0,), (0, 2, 5), (3,)])
+@pytest.mark.parametrize(
+    "sizes",
+    [[(0, 0.0)], [(0, 0.0), (2, 0.0), (5, 0.0)], [(3, 0.0)], [(0, 0.3), (0, 1.0)], [(0, 0.0), (4, 0.1), (2, 0.6)]],
+)
 def test_search_equals_making_every_mask(sizes):
+    sizes = [Smallest(*each) for each in sizes]
     volumes = [*random_volumes(), (np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4), np.uint8))]
     counts = threshold_search.search(volumes, THRESHOLDS, sizes).counts
     assert counts.tp.shape == (5, 19, len(sizes))
     for patient, (reference, probability) in enumerate(volumes):
         for t, threshold in enumerate(THRESHOLDS):
             for m, size in enumerate(sizes):
-                mask = postprocessing.binarise(probability, Rule(threshold, size))
+                mask = postprocessing.binarise(probability, Rule(threshold, *size))
                 assert tuple(kind[patient, t, m] for kind in counts) == metrics.counts(reference, mask)
 
 
 def test_mean_dice_leaves_out_undefined_patients():
     counts = metrics.Counts(*(np.array(kind).reshape(3, 1, 1) for kind in ([4, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 9])))
-    assert Search((0.5,), (0,), counts).mean_dice().tolist() == [[0.5]]
+    assert Search((0.5,), (Smallest(0),), counts).mean_dice().tolist() == [[0.5]]
     nobody = metrics.Counts(*(np.zeros((1, 1, 1), int) for _ in range(4)))
-    assert np.isnan(Search((0.5,), (0,), nobody).mean_dice()).all()
+    assert np.isnan(Search((0.5,), (Smallest(0),), nobody).mean_dice()).all()
 
 
 @pytest.mark.parametrize(
@@ -57,14 +64,14 @@ def test_mean_dice_leaves_out_undefined_patients():
     ],
 )
 def test_choice_of_the_best_rule_and_of_the_simpler_one(dice, rule):
-    search = found(dice, (0.4, 0.5, 0.6), (0, 20))
+    search = found(dice, (0.4, 0.5, 0.6), ((0,), (20,)))
     assert threshold_search.choose(search, threshold_search.best_threshold(search)) == rule
 
 
 def several(*dice: list[float]) -> Search:
     """A search over patients by threshold 0.5, 0.6, 0.9, one size."""
     tp = np.round(np.array(dice)[..., None] * 1000).astype(int)
-    return Search((0.5, 0.6, 0.9), (0,), metrics.Counts(tp, 1000 - tp, 1000 - tp, tp * 0))
+    return Search((0.5, 0.6, 0.9), (Smallest(0),), metrics.Counts(tp, 1000 - tp, 1000 - tp, tp * 0))
 
 
 def test_a_best_threshold_that_one_patient_makes_is_not_taken():
@@ -82,15 +89,36 @@ def test_a_best_threshold_that_one_patient_makes_is_not_taken():
 
 def test_patients_without_a_dice_have_no_say_in_the_threshold():
     counts = metrics.Counts(*(np.zeros((2, 3, 1), int) for _ in range(4)))
-    assert threshold_search.best_threshold(Search((0.4, 0.5, 0.6), (0,), counts), errors=1) == 0.5
+    assert threshold_search.best_threshold(Search((0.4, 0.5, 0.6), (Smallest(0),), counts), errors=1) == 0.5
 
 
 def test_gains_below_a_thousandth_do_not_count():
     tp = np.array([[[99_950], [99_900]]])  # Dice 0.9995 at threshold 0.1, 0.9990 at 0.5
     counts = metrics.Counts(tp, 100_000 - tp, 100_000 - tp, tp * 0)
-    assert threshold_search.best_threshold(Search((0.1, 0.5), (0,), counts)) == 0.5
+    assert threshold_search.best_threshold(Search((0.1, 0.5), (Smallest(0),), counts)) == 0.5
 
 
 def test_a_given_threshold_is_kept_and_the_size_still_chosen():
-    search = found([[0.9, 0.9], [0.5, 0.6]], (0.4, 0.37), (0, 20))
+    search = found([[0.9, 0.9], [0.5, 0.6]], (0.4, 0.37), ((0,), (20,)))
     assert threshold_search.choose(search, 0.37) == Rule(0.37, 20)
+
+
+def test_of_rules_as_good_the_one_with_the_lowest_share_is_chosen_then_the_fewest_voxels():
+    smallest = ((0, 0.0), (50, 0.0), (0, 0.1), (50, 0.1), (0, 0.2))
+    for dice, expected in (
+        ([0.80, 0.80, 0.85, 0.85, 0.85], (0, 0.1)),
+        ([0.80, 0.80, 0.84, 0.85, 0.85], (50, 0.1)),
+        ([0.80, 0.85, 0.85, 0.85, 0.85], (50, 0.0)),
+        ([0.80, 0.80, 0.80, 0.80, 0.85], (0, 0.2)),
+    ):
+        assert threshold_search.choose(found([dice], (0.5,), smallest), 0.5) == Rule(0.5, *expected)
+
+
+def test_what_is_fixed_is_not_searched():
+    params = config.load("evaluate").evaluate
+    every = threshold_search.list_smallest((256, 256))
+    assert len(every) == 20 and every == threshold_search.list_smallest((256, 256), params)
+    fixed = params.model_copy(update={"min_component": 7, "min_share": 0.3})
+    assert threshold_search.list_smallest((256, 256), fixed) == [Smallest(7, 0.3)]
+    share = params.model_copy(update={"min_share": 0.3})
+    assert [each.min_component for each in threshold_search.list_smallest((256, 256), share)] == [0, 20, 50, 100, 200]

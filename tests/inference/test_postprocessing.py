@@ -75,3 +75,44 @@ def test_slices_with_consecutive_numbers_are_binarised_as_in_the_pipeline():
 def test_binarise_takes_the_level_itself():
     probability = np.array([[[127, 128, 255]]], np.uint8)
     assert postprocessing.binarise(probability, Rule(0.5, 0)).tolist() == [[[False, True, True]]]
+
+
+def test_components_are_compared_with_the_largest_which_always_stays():
+    mask = np.zeros((1, 8, 30), bool)
+    for column, voxels in ((0, 8), (3, 4), (6, 2), (9, 1)):
+        mask[0, :voxels, column] = True
+    for share, left in (
+        (0.0, 15),
+        (0.1, 15),
+        (0.125, 15),
+        (0.2, 14),
+        (0.25, 14),
+        (0.26, 12),
+        (0.5, 12),
+        (0.6, 8),
+        (1.0, 8),
+    ):
+        assert postprocessing.remove_small(mask, 0, share).sum() == left
+    assert postprocessing.remove_small(mask, 3, 0.2).sum() == 12  # both hold
+    assert postprocessing.remove_small(mask, 9, 0.2).sum() == 0  # a whole volume may have too few voxels
+    assert not postprocessing.remove_small(mask & False, 0, 0.5).any()
+
+
+def test_each_run_of_slices_has_a_largest_component_of_its_own():
+    probability = np.zeros((5, 8, 8), np.uint8)
+    probability[0, :4, :4] = probability[3, 0, :3] = probability[3, 2, 0] = 255  # 16, and after a gap 3 and 1
+    mask = postprocessing.binarise_numbered(probability, Rule(0.5, 0, 0.4), [1, 2, 5, 6, 7])
+    assert mask.sum() == 19
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (Rule(0.5, 1), ""),
+        (Rule(0.5, 20), "components under 20 voxels"),
+        (Rule(0.5, 0, 0.1), "components under 10 % of the largest"),
+        (Rule(0.5, 20, 0.05), "components under 20 voxels or 5 % of the largest"),
+    ],
+)
+def test_what_is_removed_is_said(rule, told):
+    assert postprocessing.describe_removed(rule) == told

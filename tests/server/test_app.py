@@ -117,9 +117,12 @@ def test_lesions_are_in_the_numbers(served):
 
 def test_a_chosen_rule_is_applied_and_told(served):
     own = served.segment(PICTURE).json()
-    assert own["rule"] == {"threshold": 0.5, "min_component": 20, "of_the_model": True} and not own["warnings"]
+    assert (
+        own["rule"] == {"threshold": 0.5, "min_component": 20, "min_share": 0.0, "of_the_model": True}
+        and not own["warnings"]
+    )
     body = served.segment(PICTURE, query="?threshold=0.9&min_component=0").json()
-    assert body["rule"] == {"threshold": 0.9, "min_component": 0, "of_the_model": False}
+    assert body["rule"] == {"threshold": 0.9, "min_component": 0, "min_share": 0.0, "of_the_model": False}
     assert body["summary"]["tumour_pixels"] == 0 and "threshold 0.9" in " ".join(body["warnings"])
     assert served.segment(PICTURE).json()["summary"] | {"seconds": 0} == own["summary"] | {"seconds": 0}
 

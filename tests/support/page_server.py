@@ -242,7 +242,7 @@ def answer(name: str, threshold: float = 0.55, min_component: float = 20) -> dic
             "mean_probability": float(probability[mask > 0].mean()) / 255 if any(counts) else None, "seconds": 0.42,
         },
         "slices": rows,
-        "rule": {"threshold": threshold, "min_component": int(min_component), "of_the_model": own},
+        "rule": {"threshold": threshold, "min_component": int(min_component), "min_share": 0.0, "of_the_model": own},
         "lesions": lesions(mask, probability, spacing),
         "volumes": volumes,
     }  # fmt: skip

@@ -21,8 +21,18 @@ from tests.support import dicom_study  # noqa: E402
 
 pytestmark = needs_libraries
 STORED = np.random.default_rng(0).integers(0, 4000, (9, 21, 23)).astype(np.uint16)  # bits that end within a byte
-FACTS = {"model": {"weights_sha256": "ab" * 32}, "variant": "float32", "rule": {"threshold": 0.55, "min_component": 4}}
-PARAMETERS = {"weights_sha256": "ab" * 32, "variant": "float32", "threshold": "0.55", "min_component": "4"}
+FACTS = {
+    "model": {"weights_sha256": "ab" * 32},
+    "variant": "float32",
+    "rule": {"threshold": 0.55, "min_component": 4, "min_share": 0.2},
+}
+PARAMETERS = {
+    "weights_sha256": "ab" * 32,
+    "variant": "float32",
+    "threshold": "0.55",
+    "min_component": "4",
+    "min_share": "0.2",
+}
 SERIES = {
     **dicom_study.PLACES,
     "alone": {},

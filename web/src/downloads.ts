@@ -92,7 +92,14 @@ async function saveSeg(): Promise<void> {
 
 /** What a DICOM SEG says of how it was made. */
 export function algorithm({ model, rule }: Answer): Record<string, string> {
-  return { weights_sha256: model.weights_sha256, variant: model.variant, threshold: String(rule.threshold), min_component: String(rule.min_component) };
+  const { threshold, min_component, min_share } = rule;
+  return {
+    weights_sha256: model.weights_sha256,
+    variant: model.variant,
+    threshold: String(threshold),
+    min_component: String(min_component),
+    min_share: String(min_share),
+  };
 }
 
 function text(content: string): Blob {

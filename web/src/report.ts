@@ -82,8 +82,9 @@ function cautions(): HTMLElement {
   const list = words("ul", "", "cautions");
   const changed = edited();
   const rule = answer.rule.of_the_model ? "the model's own rule" : "not the model's own rule, so its test results do not hold";
+  const share = answer.rule.min_share ? ` or ${Number((100 * answer.rule.min_share).toPrecision(3))} % of the largest` : "";
   const told = [
-    `Model ${answer.model.weights_sha256} (${answer.model.variant}); threshold ${answer.rule.threshold}, parts under ${answer.rule.min_component} voxels removed: ${rule}.`,
+    `Model ${answer.model.weights_sha256} (${answer.model.variant}); threshold ${answer.rule.threshold}, parts under ${answer.rule.min_component} voxels${share} removed: ${rule}.`,
     changed ? `The mask was edited by hand: ${number(changed)} voxels differ from the model's.` : "The mask is as the model made it.",
     ...answer.warnings,
     ...answer.model.marks,

@@ -137,8 +137,8 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
         raise DataError(home, "is no folder", "--model DIR: the folder of unet.json and unet.weights.h5, or: make pull")
     place, own = home.resolve(), home / EVALUATION.name
     rule = None
-    if params.threshold != "auto" and params.min_component != "auto":
-        rule = Rule(evaluate.round_threshold(params.threshold), params.min_component)
+    if params.threshold != "auto" and params.min_component != "auto" and params.min_share != "auto":
+        rule = Rule(evaluate.round_threshold(params.threshold), params.min_component, params.min_share)
     given = None
     if rule and params.temperature != "auto" and params.bias != "auto":
         given = Calibration(params.temperature, params.bias)
@@ -162,7 +162,7 @@ def _read_evaluation(path: Path, model: Manifest, mirror: bool) -> Evaluation:
     """The model's evaluation.json, which has what was chosen on validation."""
     fix = (
         f"put the model's own beside its weights ({path.name}), or set evaluate.temperature, evaluate.bias, "
-        "evaluate.threshold and evaluate.min_component in params.yaml"
+        "evaluate.threshold, evaluate.min_component and evaluate.min_share in params.yaml"
     )
     try:
         found = Evaluation.model_validate_json(path.read_text(encoding="utf-8"))

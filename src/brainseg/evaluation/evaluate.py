@@ -6,6 +6,7 @@ are scored.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 from brainseg.evaluation import bootstrap, calibration, metrics, results, scoring, tables, threshold_search
 from brainseg.evaluation.results import Evaluation, ExternalEvaluation, Mean, Summary
 from brainseg.evaluation.scoring import Array, Cohort
-from brainseg.evaluation.threshold_search import THRESHOLDS, Search
+from brainseg.evaluation.threshold_search import THRESHOLDS, Search, Smallest
 from brainseg.inference import postprocessing
 from brainseg.inference.postprocessing import Rule
 from brainseg.inference.probabilities import Calibration
@@ -86,7 +87,7 @@ def evaluate(
         patients[subset] = scoring.add_less_input(scoring.per_patient(slices[subset]), cohort, probabilities, rule)
         both = slices[subset], patients[subset]
         parts[subset] = scoring.score(cohort, *both, probabilities, model, rule, measure, bins[subset], cases)
-    found = _search(cohorts["val"], probabilities["flair"], None, None)
+    found = _search(cohorts["val"], probabilities["flair"], None, threshold_search.list_smallest(_grid(cohorts["val"])))
     bright = threshold_search.choose(found, threshold_search.best_threshold(found))
     report = {
         "protocol": describe_protocol({**protocol, **chosen._asdict()}, rule),
@@ -116,13 +117,12 @@ def _choose_rule(val: Cohort, model: Array, params: Evaluate, calibrated: Calibr
     fixed = None
     if params.threshold != "auto":
         fixed = round_threshold(calibration.move(params.threshold, calibrated, calibration.NONE))
-    size = None if params.min_component == "auto" else params.min_component
-    searched = _search(val, model, fixed, size)
+    searched = _search(val, model, fixed, threshold_search.list_smallest(_grid(val), params))
     best = float(np.nan_to_num(searched.mean_dice()).max())
     half = 0.5 if calibrated == calibration.NONE else calibration.move(max(best, 0.1) / 2, calibrated, calibration.NONE)
     own = threshold_search.choose(searched, fixed or threshold_search.best_threshold(searched, errors=1, middle=half))
     threshold = params.threshold if params.threshold != "auto" else _move(own.threshold, calibrated)
-    return Rule(round_threshold(threshold), own.min_component), searched
+    return own._replace(threshold=round_threshold(threshold)), searched
 
 
 def _move(threshold: float, calibrated: Calibration) -> float:
@@ -156,8 +156,7 @@ def write(result: Result, metrics_dir: Path) -> str:
 def table(report: ExternalEvaluation) -> str:
     """The test numbers for a terminal: mean with 95 % interval over patients, median, baselines, marks."""
     protocol, test, flair = report.protocol, report.test, report.baselines.flair_threshold
-    size = protocol.postprocessing.min_component
-    removed = f"components under {size} voxels" if size else "nothing"
+    removed = postprocessing.describe_removed(results.rule_of(protocol)) or "nothing"
     rows: list[tuple[str, Mean]] = [
         ("volume Dice", test.volume.dice),
         ("volume IoU", test.volume.iou),
@@ -191,11 +190,15 @@ def _check(cases: pd.DataFrame, masks: Array, probabilities: dict[str, Array]) -
     raise_all([Problem("split.csv", f"no {subset} images to evaluate on", fix) for subset in empty], DataError)
 
 
-def _search(cohort: Cohort, probability: Array, fixed_threshold: float | None, fixed_size: int | None) -> Search:
-    """Counts on a cohort for every threshold, including a fixed one, and for every size, or for the fixed size."""
-    sizes = threshold_search.min_components(cohort.masks.shape[1:]) if fixed_size is None else (fixed_size,)
+def _grid(cohort: Cohort) -> tuple[int, int]:
+    height, width = cohort.masks.shape[1:]
+    return height, width
+
+
+def _search(cohort: Cohort, probability: Array, fixed_threshold: float | None, smallest: Sequence[Smallest]) -> Search:
+    """Counts on a cohort for every threshold, including a fixed one, and for every smallest component."""
     thresholds = sorted({*THRESHOLDS} if fixed_threshold is None else {*THRESHOLDS, fixed_threshold})
-    return cohort.search(probability, thresholds, sizes, "threshold")
+    return cohort.search(probability, thresholds, smallest, "threshold")
 
 
 def round_threshold(threshold: float) -> float:
@@ -205,12 +208,14 @@ def round_threshold(threshold: float) -> float:
 
 
 def _curve(found: Search, rule: Rule, test: Cohort, model: Array, calibrated: Calibration) -> pd.DataFrame:
-    """Validation scores by threshold at the chosen size: Dice and IoU are means over volumes, the others pooled.
+    """Validation scores by threshold with the chosen smallest component.
+
+    Dice and IoU are means over volumes, the others pooled.
 
     Scored are the network's own probabilities; ``threshold`` is that of calibrated ones, as the rule's.
     ``test_dice`` shows the reader how much the choice matters; it is not used to make it.
     """
-    c = metrics.Counts(*(kind[:, :, found.min_components.index(rule.min_component)] for kind in found.counts))
+    c = metrics.Counts(*(kind[:, :, found.smallest.index(Smallest(*rule[1:]))] for kind in found.counts))
     pooled = metrics.Counts(*(kind.sum(axis=0) for kind in c))
     return pd.DataFrame(
         {
@@ -219,7 +224,7 @@ def _curve(found: Search, rule: Rule, test: Cohort, model: Array, calibrated: Ca
             "iou": pd.DataFrame(metrics.iou(c)).mean(),
             "precision": metrics.precision(pooled),
             "recall": metrics.recall(pooled),
-            "test_dice": test.search(model, found.thresholds, [rule.min_component], "test").mean_dice()[:, 0],
+            "test_dice": test.search(model, found.thresholds, [Smallest(*rule[1:])], "test").mean_dice()[:, 0],
         }
     )
 

@@ -19,6 +19,7 @@ from brainseg.inference.probabilities import Calibration
 Count = Annotated[int, Field(ge=0)]
 Least = Annotated[float, Field(ge=0)] | None  # 0 or more; None: undefined
 Share = Annotated[float, Field(ge=0, le=1)] | None
+UnitShare = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Temperature = Annotated[float, Field(gt=0)]  # of the probabilities to which the threshold is applied
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -163,9 +164,10 @@ class Baseline(ParamsBlock):
 
 
 class Postprocessing(ParamsBlock):
-    """Voxels of the smallest 3D component that is kept."""
+    """The smallest 3D component that is kept: its voxels, and its share of the largest one's in the volume."""
 
     min_component: Count
+    min_share: UnitShare = 0.0
 
 
 class FlairBaseline(ParamsBlock):
@@ -287,6 +289,7 @@ class FoldSummary(ParamsBlock):
     bias: float = 0.0
     threshold: Threshold
     min_component: Count
+    min_share: UnitShare = 0.0
     volume_dice: MeanShare
     val_volume_dice_mean: Share
 
@@ -333,7 +336,7 @@ class CrossValidationSummary(ParamsBlock):
 
 def rule_of(block: EvaluationProtocol | FlairBaseline) -> Rule:
     """The rule that turned probabilities into the masks that were scored."""
-    return Rule(block.threshold, block.postprocessing.min_component)
+    return Rule(block.threshold, block.postprocessing.min_component, block.postprocessing.min_share)
 
 
 class Calibrated(Protocol):

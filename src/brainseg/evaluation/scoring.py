@@ -15,6 +15,7 @@ from tqdm import tqdm
 from brainseg.data import dataset
 from brainseg.evaluation import calibration, metrics, threshold_search
 from brainseg.evaluation.metrics import Counts
+from brainseg.evaluation.threshold_search import Smallest
 from brainseg.inference import postprocessing
 from brainseg.inference.probabilities import Calibration
 from brainseg.io import spacing
@@ -51,11 +52,11 @@ class Cohort(NamedTuple):
             yield rows, self.masks[rows.index] > 0, probability[rows.index]
 
     def search(
-        self, probability: Array, thresholds: Sequence[float], sizes: Sequence[int], title: str
+        self, probability: Array, thresholds: Sequence[float], smallest: Sequence[Smallest], title: str
     ) -> threshold_search.Search:
-        """Counts of each patient under each threshold and minimum component size."""
+        """Counts of each patient under each threshold and smallest component."""
         volumes = ((reference, values) for _, reference, values in self.patients(probability, title))
-        return threshold_search.search(volumes, thresholds, sizes)
+        return threshold_search.search(volumes, thresholds, smallest)
 
 
 def per_slice(
@@ -106,7 +107,7 @@ def add_less_input(
     """``patients`` with the volume Dice of the same model given FLAIR in all channels, or images without scalp."""
     for name in LESS_INPUT:
         if name in probabilities:
-            found = cohort.search(probabilities[name], [rule.threshold], [rule.min_component], name)
+            found = cohort.search(probabilities[name], [rule.threshold], [Smallest(*rule[1:])], name)
             patients = patients.assign(**{f"{name}_dice": metrics.dice(found.counts)[:, 0, 0]})
     return patients
 
@@ -260,7 +261,7 @@ def _alone(
     cohort: Cohort, patients: pd.DataFrame, one_slice: Array, rule: postprocessing.Rule
 ) -> dict[str, float]:  # fmt: skip
     """Mean volume Dice of the same model given less: each slice alone; FLAIR in all channels; images without scalp."""
-    alone = cohort.search(one_slice, [rule.threshold], [0], "one slice")
+    alone = cohort.search(one_slice, [rule.threshold], [Smallest(0)], "one slice")
     names = [f"{name}_dice" for name in LESS_INPUT]
     return {"one_slice_dice": alone.mean_dice()[0, 0], **patients.filter(names).mean().to_dict()}
 

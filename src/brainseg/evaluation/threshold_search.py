@@ -1,28 +1,38 @@
-"""Choose the rule of ``postprocessing``: score every threshold and minimum component size on every patient."""
+"""Choose the rule of ``postprocessing``: score every threshold and smallest component on every patient."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from brainseg.config import Evaluate
 from brainseg.evaluation import metrics
 from brainseg.inference.postprocessing import Rule, components, level
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MIN_COMPONENTS = (0, 20, 50, 100, 200)  # voxels on a grid of 256 x 256
+MIN_SHARES = (0.0, 0.05, 0.1, 0.2)  # of the largest component of a volume
 INDIFFERENT = 0.001  # a smaller gain in mean volume Dice does not justify another rule
 
 
+class Smallest(NamedTuple):
+    """The smallest component that is kept, as in ``postprocessing.Rule``."""
+
+    min_component: int
+    min_share: float = 0.0
+
+
 class Search(NamedTuple):
-    """Counts of every rule on every patient: arrays (patients, thresholds, min_components)."""
+    """Counts of every rule on every patient: arrays (patients, thresholds, smallest)."""
 
     thresholds: tuple[float, ...]
-    min_components: tuple[int, ...]
+    smallest: tuple[Smallest, ...]
     counts: metrics.Counts
 
     def mean_dice(self) -> np.ndarray:
-        """Mean volume Dice (thresholds, min_components) over the patients where it is defined, else NaN."""
+        """Mean volume Dice (thresholds, smallest) over the patients where it is defined, else NaN."""
         scores = metrics.dice(self.counts)
         defined = ~np.isnan(scores)
         with np.errstate(invalid="ignore"):
@@ -34,24 +44,38 @@ def min_components(shape: tuple[int, int]) -> tuple[int, ...]:
     return tuple(sorted({round(voxels * shape[0] * shape[1] / 256**2) for voxels in MIN_COMPONENTS}))
 
 
+def list_smallest(shape: tuple[int, int], params: Evaluate | None = None) -> list[Smallest]:
+    """The smallest components to try on a grid (H, W): all, or what ``params`` fix."""
+    fixed = {name: getattr(params, name, "auto") for name in Smallest._fields}
+    sizes = min_components(shape) if fixed["min_component"] == "auto" else (fixed["min_component"],)
+    shares = MIN_SHARES if fixed["min_share"] == "auto" else (fixed["min_share"],)
+    return [Smallest(*each) for each in itertools.product(sizes, shares)]
+
+
 def search(
-    volumes: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: Sequence[float], sizes: Sequence[int]
+    volumes: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: Sequence[float], smallest: Sequence[Smallest]
 ) -> Search:
-    """Count every threshold and minimum size on every (reference, probability) volume, one at a time."""
-    found = [_count(reference, probability, thresholds, sizes) for reference, probability in volumes]
+    """Count every threshold and smallest component on every (reference, probability) volume, one at a time."""
+    found = [_count(reference, probability, thresholds, smallest) for reference, probability in volumes]
     stacked = metrics.Counts(*(np.stack(kind) for kind in zip(*found, strict=True)))
-    return Search(tuple(thresholds), tuple(sizes), stacked)
+    return Search(tuple(thresholds), tuple(smallest), stacked)
 
 
 def choose(found: Search, threshold: float) -> Rule:
-    """The rule with this threshold and the smallest size whose mean volume Dice is within 0.001 of the best."""
+    """The rule with this threshold that removes least of those whose mean volume Dice is within 0.001 of the best.
+
+    Least: the lowest share, and with it the lowest number of voxels.
+    """
     tried = np.nan_to_num(found.mean_dice(), nan=0.0)[found.thresholds.index(threshold)]
     good = np.flatnonzero(tried.max() - tried < INDIFFERENT)
-    return Rule(threshold, min(found.min_components[m] for m in good))
+    chosen = min((found.smallest[m] for m in good), key=lambda kept: (kept.min_share, kept.min_component))
+    return Rule(threshold, *chosen)
 
 
 def best_threshold(found: Search, errors: float = 0, middle: float = 0.5) -> float:
-    """The threshold nearest to ``middle`` that is as good as the best, each with its best size; of two the lower one.
+    """The threshold nearest to ``middle`` that is as good as the best, of two the lower one.
+
+    Each is scored with its best smallest component.
 
     As good: its mean volume Dice is below the best by less than 0.001, or by less than ``errors`` standard errors of
     the difference over patients. ``errors=1`` is the one-standard-error rule (Breiman et al., Classification and
@@ -69,16 +93,17 @@ def best_threshold(found: Search, errors: float = 0, middle: float = 0.5) -> flo
 
 
 def _count(
-    reference: np.ndarray, probability: np.ndarray, thresholds: Sequence[float], sizes: Sequence[int]
+    reference: np.ndarray, probability: np.ndarray, thresholds: Sequence[float], smallest: Sequence[Smallest]
 ) -> metrics.Counts:
-    """Counts (thresholds, sizes) of one volume: from its histogram if nothing is removed, else by component."""
+    """Counts (thresholds, smallest) of one volume: from its histogram if nothing is removed, else by component."""
     levels = [level(threshold) for threshold in thresholds]
     joint = metrics.histogram(reference, probability)
     plain = metrics.counts_at(joint, levels)
-    tp, fp = (np.repeat(kind[:, None], len(sizes), axis=1) for kind in plain[:2])
-    if max(sizes) > 1:
+    tp, fp = (np.repeat(kind[:, None], len(smallest), axis=1) for kind in plain[:2])
+    sizes, shares = (np.array(kind)[:, None] for kind in zip(*smallest, strict=True))
+    if sizes.max() > 1 or shares.any():
         for row, (hits, voxels) in enumerate(_components(reference, probability, levels)):
-            kept = voxels >= np.asarray(sizes)[:, None]
+            kept = voxels >= np.maximum(sizes, shares * voxels.max(initial=0))
             tp[row], fp[row] = kept @ hits, kept @ (voxels - hits)
     negative, positive = joint.sum(axis=1)
     return metrics.Counts(tp, fp, positive - tp, negative - fp)

@@ -177,6 +177,7 @@ def _summarise_fold(scored: FoldScores) -> FoldSummary:
         bias=report.protocol.bias,
         threshold=report.protocol.threshold,
         min_component=report.protocol.postprocessing.min_component,
+        min_share=report.protocol.postprocessing.min_share,
         volume_dice=report.test.volume.dice,
         val_volume_dice_mean=report.val.volume.dice.mean,
     )

@@ -41,10 +41,11 @@ def apply(model: M, choice: RuleChoice) -> M:
     if choice.min_component is not None:
         ours = f"the model's: {own['min_component']}, in volumes alone"
         told.append(f"smallest component {choice.min_component} voxels, in single slices too ({ours})")
+        rule["min_share"] = 0.0  # the chosen size stands in the place of both
         rule["single_slices"] = True  # names another rule than the model's, even where the numbers are the same
     changed: Any = copy.copy(model)
     changed.facts = {**facts, "rule": rule, _REMARKS: told}
-    changed.rule = Rule(max(rule["threshold"], _LOWEST), rule["min_component"])
+    changed.rule = Rule(max(rule["threshold"], _LOWEST), rule["min_component"], rule.get("min_share", 0.0))
     changed.cleans_single_slices = choice.min_component is not None
     return changed
 
@@ -55,6 +56,7 @@ def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "threshold": rule["threshold"],
         "min_component": rule["min_component"],
+        "min_share": rule.get("min_share", 0.0),
         "of_the_model": not remarks(facts),
     }
 

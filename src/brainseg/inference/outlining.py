@@ -39,7 +39,7 @@ class Outliner:
         self.session = Session(Path(path), threads, spin=spin)
         self.facts, self.digest = self.session.facts, self.session.digest
         rule = self.facts["rule"]
-        self.rule, self.mirror = Rule(rule["threshold"], rule["min_component"]), rule["mirror"]
+        self.rule, self.mirror = Rule(*(rule.get(name, 0.0) for name in Rule._fields)), rule["mirror"]
         self.calibration = Calibration(rule.get("temperature", 1.0), rule.get("bias", 0.0))
         self._prepare = self.facts["model"]["preprocess"]
 

@@ -15,15 +15,27 @@ FACES: Literal[6] = 6  # neighbours of a voxel: those that share a face with it
 
 
 class Rule(NamedTuple):
-    """Tumour is ``p >= threshold`` in 3D components of at least ``min_component`` voxels."""
+    """Tumour is ``p >= threshold`` in 3D components of at least ``min_component`` voxels.
+
+    They also have at least ``min_share`` of the voxels of the volume's largest component, which always stays.
+    """
 
     threshold: float
     min_component: int
+    min_share: float = 0.0
 
 
 def to_report(rule: Rule) -> dict[str, Any]:
     """The rule as a part of a report."""
-    return {"threshold": rule.threshold, "postprocessing": {"min_component": rule.min_component}}
+    removed = {"min_component": rule.min_component, "min_share": rule.min_share}
+    return {"threshold": rule.threshold, "postprocessing": removed}
+
+
+def describe_removed(rule: Rule) -> str:
+    """What is removed from a volume, in words; empty if nothing is."""
+    limits = [f"{rule.min_component} voxels"] if rule.min_component > 1 else []
+    limits += [f"{100 * rule.min_share:g} % of the largest"] if rule.min_share else []
+    return f"components under {' or '.join(limits)}" if limits else ""
 
 
 def level(threshold: float) -> int:
@@ -36,20 +48,26 @@ def components(mask: np.ndarray) -> np.ndarray:
     return cc3d.connected_components(np.ascontiguousarray(mask, bool), connectivity=FACES)
 
 
-def remove_small(mask: np.ndarray, min_voxels: int) -> np.ndarray:
-    """Remove the components of ``mask`` (S, H, W), joined by faces, with fewer than ``min_voxels`` voxels."""
+def remove_small(mask: np.ndarray, min_voxels: int, min_share: float = 0.0) -> np.ndarray:
+    """Remove the small components of ``mask`` (S, H, W), joined by faces.
+
+    Args:
+        min_voxels: of a component that is kept.
+        min_share: of the voxels of the largest component.
+    """
     mask = np.asarray(mask, bool)
-    if min_voxels <= 1 or not mask.any():
+    if (min_voxels <= 1 and not min_share) or not mask.any():
         return mask.copy()
     labels = components(mask)
-    keep = np.bincount(labels.ravel()) >= min_voxels
-    keep[0] = False
+    voxels = np.bincount(labels.ravel())
+    voxels[0] = 0
+    keep = voxels >= max(1, min_voxels, min_share * voxels.max())
     return keep[labels]
 
 
 def binarise(probability: np.ndarray, rule: Rule) -> np.ndarray:
     """The mask (S, H, W) that ``rule`` makes of uint8 probabilities."""
-    return remove_small(probability >= level(rule.threshold), rule.min_component)
+    return remove_small(probability >= level(rule.threshold), rule.min_component, rule.min_share)
 
 
 def binarise_numbered(probability: np.ndarray, rule: Rule, numbers: Sequence[int]) -> np.ndarray:
@@ -67,5 +85,5 @@ def binarise_numbered(probability: np.ndarray, rule: Rule, numbers: Sequence[int
     mask = probability >= level(rule.threshold)
     for run in np.split(np.arange(len(mask)), starts):
         if len(run) > 1:
-            mask[run] = remove_small(mask[run], rule.min_component)
+            mask[run] = remove_small(mask[run], rule.min_component, rule.min_share)
     return mask

@@ -25,6 +25,8 @@ from brainseg.evaluation.results import (
     calibration_of,
     rule_of,
 )
+from brainseg.inference import postprocessing
+from brainseg.inference.postprocessing import Rule
 from brainseg.models.manifest import ExportedManifest, Manifest, Training
 from brainseg.reporting import card_words as words
 from brainseg.reporting import pages
@@ -46,6 +48,7 @@ class ModelRule(ParamsBlock):
 
     threshold: float
     min_component: int
+    min_share: float = 0.0
     mirror: bool
     temperature: float = 1.0
     bias: float = 0.0
@@ -183,9 +186,8 @@ def _model(facts: ModelFacts) -> list[list[str]]:
     missing = "; a missing contrast is replaced by FLAIR" if "FLAIR" in channels and len(channels) > 1 else ""
     slices = f", with {contract.slices - 1} neighbours of each" if contract.slices > 1 else ""
     stem = f", {('', 'half', 'a quarter')[network.stem // 2]} of the resolution inside" if network.stem else ""
-    size = rule.min_component
-    parts = f"connected parts under {size} voxels are removed from a volume, none from a slice alone"
-    removed = parts if size > 1 else "nothing is removed"
+    small = postprocessing.describe_removed(Rule(rule.threshold, rule.min_component, rule.min_share))
+    removed = f"{small} are removed from a volume, none from a slice alone" if small else "nothing is removed"
     mirrored = "averaged with its mirror image, " if rule.mirror else ""
     calibrated = f"calibrated ({how}), " if (how := pages.describe_calibration(calibration_of(rule))) else ""
     joined = f"the mean of {len(model.parts)} networks, of which the first is: " if model.parts else ""

@@ -103,7 +103,7 @@ def test_it_refers_to_the_series_and_says_what_made_it(tmp_path):
     assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "108369006"  # SNOMED CT: Neoplasm
     assert "research use only" in seg.ContentDescription.lower()
     (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
-    assert algorithm.AlgorithmParameters == f"weights_sha256={'ab' * 32},variant=float32,threshold=0.5"
+    assert algorithm.AlgorithmParameters == f"weights_sha256={'ab' * 32},variant=float32,threshold=0.5,min_share=0"
 
 
 def test_the_same_outline_gives_the_same_bytes_also_through_the_decoding_process(tmp_path):

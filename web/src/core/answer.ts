@@ -29,7 +29,7 @@ export interface Answer {
   warnings: string[];
   summary: Summary & { seconds: number };
   slices: SliceFacts[];
-  rule: { threshold: number; min_component: number; of_the_model: boolean };
+  rule: { threshold: number; min_component: number; min_share: number; of_the_model: boolean };
   lesions: Lesion[];
 }
 
@@ -57,6 +57,6 @@ export function answerFor(given: Case, numbers: Numbers, facts: Facts, rule: Rul
     warnings: [...rule.remarks, ...warnings, ...cut],
     ...numbers,
     summary: { ...numbers.summary, seconds },
-    rule: { threshold: rule.threshold, min_component: rule.min_component, of_the_model: rule.ofTheModel },
+    rule: { threshold: rule.threshold, min_component: rule.min_component, min_share: rule.min_share, of_the_model: rule.ofTheModel },
   }; // prettier-ignore
 }

@@ -45,10 +45,18 @@ function numbered(labels: Int32Array, root: (label: number) => number): Componen
   return { labels, counts };
 }
 
-/** The mask without parts of fewer voxels. */
-export function removeSmall(mask: Uint8Array, slices: number, height: number, width: number, fewest: number): Uint8Array {
-  if (fewest <= 1 || !mask.includes(1)) return mask.slice();
+export interface Volume {
+  slices: number;
+  height: number;
+  width: number;
+}
+
+/** The mask without parts of fewer voxels, or of a smaller share of the largest part's voxels. */
+export function removeSmall(mask: Uint8Array, { slices, height, width }: Volume, min_component: number, share = 0): Uint8Array {
+  if ((min_component <= 1 && !share) || !mask.includes(1)) return mask.slice();
   const { labels, counts } = components(mask, slices, height, width);
+  const largest = counts.reduce((most, count) => Math.max(most, count));
+  const fewest = Math.max(1, min_component, share * largest);
   const kept = new Uint8Array(mask.length);
   for (let at = 0; at < kept.length; at++) kept[at] = labels[at] && counts[labels[at]!]! >= fewest ? 1 : 0;
   return kept;

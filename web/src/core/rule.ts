@@ -17,6 +17,7 @@ export interface Choice {
 export interface Rule {
   threshold: number;
   min_component: number;
+  min_share: number;
   ofTheModel: boolean;
   cleansSingleSlices: boolean; // small parts go from slices without neighbours too
   remarks: string[];
@@ -25,13 +26,14 @@ export interface Rule {
 export function chooseRule({ rule: own }: Facts, choice: Choice): Rule {
   const threshold = choice.threshold ?? own.threshold;
   const smallest = choice.min_component ?? own.min_component;
+  const min_share = choice.min_component === undefined ? (own.min_share ?? 0) : 0; // the chosen size stands in the place of both
   const remarks: string[] = [];
   if (threshold !== own.threshold) remarks.push(`threshold ${short(threshold)} (the model's: ${short(own.threshold)})`);
   if (choice.min_component !== undefined) {
     remarks.push(`smallest component ${smallest} voxels, in single slices too (the model's: ${own.min_component}, in volumes alone)`);
   }
   const cleansSingleSlices = choice.min_component !== undefined;
-  return { threshold, min_component: smallest, ofTheModel: !remarks.length, cleansSingleSlices, remarks };
+  return { threshold, min_component: smallest, min_share, ofTheModel: !remarks.length, cleansSingleSlices, remarks };
 }
 
 /** The smallest probability in 255ths that counts as tumour. */
@@ -54,7 +56,8 @@ export function binarise(given: OnGrid, rule: Rule, size: { width: number; heigh
   for (const [first, end] of runs(given.numbers)) {
     if (end - first < 2 && !rule.cleansSingleSlices) continue;
     const mask = Uint8Array.from(given.levels.subarray(first * area, end * area), (value) => Number(value >= least));
-    const clean = removeSmall(mask, end - first, given.side, given.side, rule.min_component);
+    const volume = { slices: end - first, height: given.side, width: given.side };
+    const clean = removeSmall(mask, volume, rule.min_component, rule.min_share);
     for (let at = 0; at < mask.length; at++) if (mask[at] && !clean[at]) kept[first * area + at] = 0;
   }
   const result = new Uint8Array(given.numbers.length * size.width * size.height);

@@ -20,6 +20,8 @@ from brainseg.evaluation import calibration, evaluate, results
 from brainseg.evaluation.results import CalibrationError, CalibrationOfFolds, CrossValidationSummary
 from brainseg.experiments import repro
 from brainseg.export import volume_interval
+from brainseg.inference import postprocessing
+from brainseg.inference.postprocessing import Rule
 from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from brainseg.reporting import pages
@@ -60,12 +62,14 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         told = describe(model, summary, fitted, variant) | {"volume_interval": read_interval(numbers)}
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
             metadata.write_model(path, graph, told)
+    kept = Rule(*(told["rule"][name] for name in Rule._fields))
+    removed = postprocessing.describe_removed(kept) or "nothing"
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
     rule, dice = told["rule"], summary.test.volume.dice
     how = pages.describe_calibration(Calibration(rule["temperature"], rule["bias"])) or "not calibrated"
     return (
         f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; {how}, "
-        f"threshold {rule['threshold']:g}, smallest component {rule['min_component']} voxels; its recipe out of fold: "
+        f"threshold {rule['threshold']:g}, {removed} removed; its recipe out of fold: "
         f"volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
     )
 
@@ -180,6 +184,7 @@ def describe(
     rule = {
         "threshold": evaluate.round_threshold(statistics.median(thresholds)),
         "min_component": round(statistics.median(fold.min_component for fold in folds)),
+        "min_share": statistics.median(fold.min_share for fold in folds),
         "mirror": summary.protocol.tta != "none",
         **found._asdict(),
     }

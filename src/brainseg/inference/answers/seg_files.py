@@ -22,6 +22,7 @@ def encode_mask(mask: np.ndarray, case: Case, facts: Mapping[str, Any]) -> bytes
     in_order = volumes.to_file_order(mask, case.volume.geometry).transpose(2, 1, 0)  # slices, rows, columns
     weights, rule = facts["model"]["weights_sha256"], facts.get("rule") or {}
     model = json.dumps([weights, facts["variant"], facts.get("rule")])
-    chosen = {key: str(rule[key]) for key in ("threshold", "min_component") if key in rule}
+    numbers = {"min_share": 0.0, **rule} if rule else {}
+    chosen = {key: f"{numbers[key]:.12g}" for key in ("threshold", "min_component", "min_share") if key in numbers}
     parameters = {"weights_sha256": weights, "variant": facts["variant"], **chosen}
     return seg_writer.encode(in_order, case.origin, model, parameters)

@@ -61,6 +61,7 @@ class Rule(BaseModel):
 
     threshold: float
     min_component: int
+    min_share: float = Field(description="of the volume's largest component, below which one is removed")
     of_the_model: bool = Field(description="false: the request chose another rule")
 
 
