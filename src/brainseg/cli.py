@@ -669,7 +669,7 @@ def teach(
     ),
     debug: Debug = False,
 ) -> None:
-    """Write what networks answer together, for one network to learn.
+    """Write what networks answer together, to teach another.
 
     For each fold, of its training and validation patients alone: train.soft_masks takes the files.
     """

@@ -477,13 +477,12 @@ def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_pat
     demo.override(project / "params.yaml", {"evaluate": {"tta": False}})
     with pytest.raises(IntegrityError, match="chosen with averaging: mirrored left to right"):
         external.run(*arguments)
-    demo.override(
-        project / "params.yaml", {"evaluate": {"temperature": 2, "bias": -0.5, "threshold": 0.25, "min_component": 3}}
-    )
+    fixed = {"temperature": 2, "bias": -0.5, "threshold": 0.25, "min_component": 3, "min_share": 0.1}
+    demo.override(project / "params.yaml", {"evaluate": fixed})
     external.run(*arguments)
     found = read(project / "out")
     assert [found["protocol"][name] for name in ("temperature", "bias", "threshold")] == [2, -0.5, 0.25]
-    assert found["protocol"]["postprocessing"] == {"min_component": 3}
+    assert found["protocol"]["postprocessing"] == {"min_component": 3, "min_share": 0.1}
     demo.override(project / "params.yaml", {"evaluate": EVALUATE | {"tta": True}})
     (project / "models/evaluation.json").write_text(json.dumps(read(folder / "metrics")))
     (project / "metrics/evaluation.json").unlink()

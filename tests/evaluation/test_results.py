@@ -47,7 +47,8 @@ def test_masks_have_no_validation_no_calibration_and_no_rule_for_flair():
 
 def test_the_rule_of_a_model_and_of_a_baseline():
     found = Evaluation.model_validate(run_files.evaluation(protocol={"threshold": 0.4}))
-    assert results.rule_of(found.protocol) == Rule(0.4, found.protocol.postprocessing.min_component)
+    removed = found.protocol.postprocessing
+    assert results.rule_of(found.protocol) == Rule(0.4, removed.min_component, removed.min_share)
     assert results.rule_of(found.baselines.flair_threshold).threshold == found.baselines.flair_threshold.threshold
 
 
