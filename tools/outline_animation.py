@@ -24,8 +24,8 @@ MODEL, READERS = (255, 92, 51), (86, 214, 255)  # as on the page: TUMOUR and REF
 CARD, INK, SOFT, DIM = (23, 27, 32), (230, 233, 236), (154, 165, 176), (42, 49, 56)
 ZOOM, MARGIN, HEAD, FOOT = 1.5, 16, 40, 92  # pixels of the picture
 NOISE = 14  # below which value air is black: what is equal is small in a GIF
-GREYS = (48, 40, 34, 28, 24, 20, 16)  # levels of grey, tried until the file is small enough
-MOST_BYTES, MOST_SLICES = 980_000, 30
+GREYS = (48, 40, 34, 28, 24, 20, 16, 12, 10)  # levels of grey, tried until the file is small enough
+MOST_BYTES, MOST_SLICES = 980_000, 26
 SLOW, HOLD = 320, 1600  # milliseconds of a slice, and of the one with the largest area
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 
@@ -129,13 +129,17 @@ def paint_bars(paint: ImageDraw.ImageDraw, box: tuple[int, int, int, int], at: i
     most, step = max(1, *(int(each.max()) for each in areas)), (right - left) / len(areas[0])
     for k in range(len(areas[0])):
         start, wide = left + k * step + 1, step - 2
+        edge = min(2, wide / 4)  # of many slices each has a few pixels
         paint.rectangle((round(start), top, round(start + wide), bottom), SOFT if k == at else DIM)
         if k == at:
             paint.rectangle((round(start), bottom + 3, round(start + wide), bottom + 5), INK)
         for place, (colour, area) in enumerate(zip((MODEL, READERS), areas, strict=True)):
             if area[k]:
-                x, high = start + 2 + place * (wide - 4) / 2, max(2, round((bottom - top) * area[k] / most))
-                paint.rectangle((round(x), bottom - high, round(x + (wide - 4) / 2) - 1, bottom), colour)
+                half = wide / 2 - edge
+                x, high = round(start + edge + place * half), max(2, round((bottom - top) * area[k] / most))
+                paint.rectangle(
+                    (x, bottom - high, max(x, round(start + edge + (place + 1) * half) - 1), bottom), colour
+                )
 
 
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
