@@ -46,7 +46,7 @@ def test_operations_of_convolutions_as_by_hand(scripts):
     """A stem of 4 x 4 pixels, two blocks, a 1 x 1 and a transposed convolution, for windows of 32 x 32 pixels."""
     _, step_profile = scripts
     params = config.load()
-    network = params.network.model_copy(update={"filters": 4, "depth": 1, "stem": 4})
+    network = params.network.model_copy(update={"name": "unet", "filters": 4, "depth": 1, "stem": 4})
     params = params.model_copy(update={"network": network})
     built = networks.build(network, None, 3)
     stem, down, bottom = 64 * 16 * 3 * 4, 64 * 9 * (4 * 4 + 4 * 4), 16 * 9 * (4 * 8 + 8 * 8)

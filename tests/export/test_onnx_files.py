@@ -229,7 +229,8 @@ def test_export_writes_both_files_and_says_how_near_they_are(cohort):
     for name, variant in (("unet", "float32"), ("unet.int8", "int8")):
         told = Outliner(out / f"{name}.onnx").facts
         assert told["variant"] == variant and told["evaluation"] == report and "a mark" in told["marks"]
-        assert told["rule"] == {"threshold": 0.5, "min_component": 0, "mirror": False, "temperature": 1, "bias": 0}
+        kept = report["protocol"]["postprocessing"]
+        assert told["rule"] == {"threshold": 0.5, **kept, "mirror": False, "temperature": 1, "bias": 0}
         assert "layers" not in told["model"] and "seen" not in told["model"]
     kinds = [node.op_type for node in onnx.load(out / "unet.int8.onnx").graph.node]
     assert "QuantizeLinear" in kinds

@@ -100,7 +100,16 @@ TRIED = "docs/explanation/experiments.md"
 LADDER = re.findall(r"^\| `(\w+)` \|.*$", (ROOT / TRIED).read_text(encoding="utf-8"), re.M)
 FOLDS = {
     *("residual_fold0", "residual_fold1", "residual_folds"),
-    *("scalp25", "best_folds", "default_fold1", "epochs28", "epochs28_folds", "epochs40", "epochs40_folds", "mixed_folds"),
+    *(
+        "scalp25",
+        "best_folds",
+        "default_fold1",
+        "epochs28",
+        "epochs28_folds",
+        "epochs40",
+        "epochs40_folds",
+        "mixed_folds",
+    ),
 }
 
 

@@ -66,10 +66,10 @@ def test_what_the_exported_model_carries_is_enough_for_the_card(facts):
     """The facts are a part of what the export stage writes."""
     exported = metadata.build_metadata(MANIFEST, Evaluation.model_validate(EVALUATION), "float32")
     assert {name: exported[name] for name in facts} == facts
-    assert markdown(facts).startswith("# Model card: brainseg U-Net\n")
+    assert markdown(facts).startswith("# Model card: brainseg residual U-Net\n")
     rule = facts["evaluation"]["protocol"]
     assert facts["rule"]["threshold"] == rule["threshold"]
-    assert facts["rule"]["min_component"] == rule["postprocessing"]["min_component"]
+    assert {name: facts["rule"][name] for name in rule["postprocessing"]} == rule["postprocessing"]
     assert facts["rule"]["mirror"] == (rule["tta"] != "none")
 
 
@@ -124,7 +124,7 @@ def test_where_it_fails_is_taken_from_most_patients(facts, out_of_fold):
 
 
 @pytest.mark.parametrize("change", [
-    ("network", "filters", 16), ("train", "epochs", 3), ("augmentation", "noise", 0.5), ("preprocess", "size", 128),
+    ("network", "filters", 24), ("train", "epochs", 3), ("augmentation", "noise", 0.5), ("preprocess", "size", 128),
 ])  # fmt: skip
 def test_folds_of_another_recipe_are_left_out(change, facts, out_of_fold):
     assert "Out of fold" in markdown(facts, out_of_fold)
@@ -165,9 +165,10 @@ def test_a_card_of_own_images_claims_nothing_of_the_public_ones(facts):
 
 
 def test_what_is_removed_is_told_of_volumes_and_of_single_slices(facts):
+    facts["rule"] |= {"min_component": 200, "min_share": 0.1}
     told = cells(facts, "The model")["from probability to outline"][0]
-    assert "under 200 voxels are removed from a volume, none from a slice alone" in told
-    facts["rule"]["min_component"] = 0
+    assert "under 200 voxels or 10 % of the largest are removed from a volume, none from a slice alone" in told
+    facts["rule"] |= {"min_component": 0, "min_share": 0.0}
     assert cells(facts, "The model")["from probability to outline"][0].endswith("; nothing is removed")
 
 

@@ -104,7 +104,7 @@ def test_several_with_the_numbers_of_their_mean(project):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"protocol": {"marks": []}}, "was not trained on all patients"),
-    ({"network": {"filters": 16}}, r"is of another recipe than \S+numbers: network.filters 16, there 32"),
+    ({"network": {"filters": 32}}, r"is of another recipe than \S+numbers: network.filters 32, there 16"),
     ({"training": {"parameters": {"train": {"epochs": 3}}}}, "train.epochs 3, there 28"),
     ({"protocol": {"patients": {"train": 5}}}, "has 38 patients of kaggle"),
     ({"protocol": {"source": "folder"}}, "patients of folder"),
