@@ -76,7 +76,7 @@ RELEASED = (
 SMALL_INSTITUTIONS = "Institutions with few patients are grouped as “other”. The group can differ between the columns."
 TRIED = 110, 22  # patients, and test patients, of the trials in RECIPE
 RECIPE = (
-    "The recipe was chosen in trials that scored these patients too; those of the network's last changes did not score the "
-    "test patients. "
+    "The recipe was chosen in trials that scored these patients too; those of the network's last changes did "
+    "not score the test patients. "
     "The numbers out of fold are of all patients, each scored by a model that never saw it."
 )
