@@ -40,7 +40,7 @@ def test_this_computer_and_the_server_say_the_same(browser, files, served):
 
 def test_it_tells_how_far_the_server_is(browser, served, tmp_path):
     """Slice by slice, as the server says it, of a volume that takes it some seconds."""
-    path = nifti_files.nifti(tmp_path / "long.nii.gz", np.concatenate([golden.phantom()[..., 1]] * 6))
+    path = nifti_files.nifti(tmp_path / "long.nii.gz", np.concatenate([golden.phantom()[..., 1]] * 24))
     page = browser.new_page()
     page.set_default_timeout(SECONDS * 1000)
     page.goto(served)
@@ -54,7 +54,7 @@ def test_it_tells_how_far_the_server_is(browser, served, tmp_path):
     show(page, path)
     slices = [words for words in page.evaluate("window.told") if words.startswith("Slice ")]
     done = [int(words.split()[1]) for words in slices]
-    assert len(set(done)) > 1 and done == sorted(done) and all(" of 36" in words for words in slices), slices
+    assert len(set(done)) > 1 and done == sorted(done) and all(" of 144" in words for words in slices), slices
     page.close()
 
 
