@@ -252,7 +252,7 @@ def volume_dice(data: dataset.Dataset, rows: np.ndarray, predicted: np.ndarray) 
 
 def phantoms(folder: Path) -> Where:
     """Draw phantoms, preprocess and split them as in the pipeline."""
-    params = load_params()
+    params = config.load()
     archive.write(folder / "slices.zip", cohort.pairs(params.phantom))
     preprocessing.run(folder / "slices.zip", params.preprocess, folder / "processed")
     splitting.run(folder / "processed/slices.csv", params.split, folder / "split.csv")

@@ -18,8 +18,8 @@ from brainseg.inference.probabilities import Calibration
 
 Count = Annotated[int, Field(ge=0)]
 Least = Annotated[float, Field(ge=0)] | None  # 0 or more; None: undefined
-Share = Annotated[float, Field(ge=0, le=1)] | None
 UnitShare = Annotated[float, Field(ge=0, le=1)]
+Share = UnitShare | None
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Temperature = Annotated[float, Field(gt=0)]  # of the probabilities to which the threshold is applied
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

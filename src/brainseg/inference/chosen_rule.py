@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from brainseg.inference.postprocessing import Rule
+from brainseg.inference import postprocessing
 from brainseg.io.volumes import MAX_VOXELS
 
 MAX_COMPONENT = MAX_VOXELS  # voxels
@@ -45,7 +45,7 @@ def apply(model: M, choice: RuleChoice) -> M:
         rule["single_slices"] = True  # names another rule than the model's, even where the numbers are the same
     changed: Any = copy.copy(model)
     changed.facts = {**facts, "rule": rule, _REMARKS: told}
-    changed.rule = Rule(max(rule["threshold"], _LOWEST), rule["min_component"], rule.get("min_share", 0.0))
+    changed.rule = postprocessing.read_rule({**rule, "threshold": max(rule["threshold"], _LOWEST)})
     changed.cleans_single_slices = choice.min_component is not None
     return changed
 

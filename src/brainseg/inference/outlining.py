@@ -9,7 +9,6 @@ import numpy as np
 from brainseg.errors import DataError, RunError
 from brainseg.inference import postprocessing, probabilities
 from brainseg.inference.onnx_session import Session
-from brainseg.inference.postprocessing import Rule
 from brainseg.inference.probabilities import Calibration
 from brainseg.io import grid, intensity
 from brainseg.io.grid import SQUARE, PixelSize
@@ -39,7 +38,7 @@ class Outliner:
         self.session = Session(Path(path), threads, spin=spin)
         self.facts, self.digest = self.session.facts, self.session.digest
         rule = self.facts["rule"]
-        self.rule, self.mirror = Rule(*(rule.get(name, 0.0) for name in Rule._fields)), rule["mirror"]
+        self.rule, self.mirror = postprocessing.read_rule(rule), rule["mirror"]
         self.calibration = Calibration(rule.get("temperature", 1.0), rule.get("bias", 0.0))
         self._prepare = self.facts["model"]["preprocess"]
 

@@ -5,7 +5,7 @@ the array are neighbours; ``binarise_numbered`` looks at their numbers, for what
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import cc3d
@@ -23,6 +23,11 @@ class Rule(NamedTuple):
     threshold: float
     min_component: int
     min_share: float = 0.0
+
+
+def read_rule(told: Mapping[str, Any]) -> Rule:
+    """The rule that the metadata of an exported model hold; early ones have no ``min_share``."""
+    return Rule(told["threshold"], told["min_component"], told.get("min_share", 0.0))
 
 
 def to_report(rule: Rule) -> dict[str, Any]:

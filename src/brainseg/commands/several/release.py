@@ -21,7 +21,6 @@ from brainseg.evaluation.results import CalibrationError, CalibrationOfFolds, Cr
 from brainseg.experiments import repro
 from brainseg.export import volume_interval
 from brainseg.inference import postprocessing
-from brainseg.inference.postprocessing import Rule
 from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from brainseg.reporting import pages
@@ -62,8 +61,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         told = describe(model, summary, fitted, variant) | {"volume_interval": read_interval(numbers)}
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
             metadata.write_model(path, graph, told)
-    kept = Rule(*(told["rule"][name] for name in Rule._fields))
-    removed = postprocessing.describe_removed(kept) or "nothing"
+    removed = postprocessing.describe_removed(postprocessing.read_rule(told["rule"])) or "nothing"
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
     rule, dice = told["rule"], summary.test.volume.dice
     how = pages.describe_calibration(Calibration(rule["temperature"], rule["bias"])) or "not calibrated"
