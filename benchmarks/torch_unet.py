@@ -185,6 +185,7 @@ def refuse_others(params: Params) -> None:
     """Raise DataError for parameters that the peer does not implement, instead of ignoring them."""
     wanted = {
         "network": {"name": "unet", "norm": "batch", "upsampling": "resize", "context": 0},
+        "augmentation": {"flair_only": 0.0},
         "train": {"loss": "bce_dice", "loss_reduction": "batch", "optimizer": "adamw", "schedule": "cosine"},
     }
     problems = [

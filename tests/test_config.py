@@ -128,7 +128,7 @@ LATER = {
     "download": {"layout", "patients"},
     "split": {"inner_folds", "inner_fold"},
     "train": {"devices", "sampling", "subset", "soft_masks", "soft_weight"},
-    "augmentation": {"lesion_mix", "scalp_dropout"},
+    "augmentation": {"lesion_mix", "scalp_dropout", "flair_only"},
     "evaluate": {"temperature", "bias", "min_share"},
 }
 

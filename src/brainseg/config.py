@@ -159,6 +159,7 @@ class Augmentation(ParamsBlock):
     context_dropout: Probability
     lesion_mix: Probability = 0.0
     scalp_dropout: Probability = 0.0
+    flair_only: Probability = 0.0
 
 
 class Evaluate(ParamsBlock):

@@ -215,6 +215,35 @@ def test_test_set_used_to_pick_the_threshold():
     assert protocols[0].threshold == 0.35
 
 
+def test_a_rule_fitted_to_patients_is_the_one_that_they_choose_as_validation_patients():
+    """Gathered in two parts. A far smaller component is a false alarm in each; tumour is underestimated."""
+    big, alarm = [(y, x) for y in range(2, 6) for x in range(2, 6)], [(9, 9)]
+    cases, masks, model = arrays([Patient(name, "val", [Slice(big, [*big, *alarm])]) for name in "VWX"] + [A])
+    noise = np.random.default_rng(0).integers(-15, 15, model.shape)
+    model = (np.where(model > 100, np.where(masks > 0, 110, 120), 20) + noise).astype(np.uint8)
+    given, auto = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), model), "auto"
+    asked = params(temperature=auto, bias=auto, min_share=auto)
+    own = evaluate.evaluate(cases, masks, given, asked, protocol()).report
+    parts = [cases["patient"].isin(part).to_numpy() for part in (["V"], ["W", "X"])]
+    evidence = [evaluate.gather(cases[part], masks[part], model[part], asked) for part in parts]
+    fitted = evaluate.fit_rule(evidence, asked)
+    assert (fitted.temperature, fitted.bias) != calibration.NONE and fitted.min_share > 0
+    assert results.rule_of(own.protocol) == postprocessing.Rule(
+        fitted.threshold, fitted.min_component, fitted.min_share
+    )
+    assert results.calibration_of(own.protocol) == (fitted.temperature, fitted.bias)
+    again = evaluate.evaluate(cases, masks, given, fitted, protocol()).report
+    assert again.protocol == own.protocol and again.test == own.test
+
+
+def test_with_a_given_threshold_patients_choose_the_smallest_component_alone():
+    cases, masks, model = arrays([VAL, A])
+    asked = params(temperature="auto", bias="auto", threshold=0.4)
+    val = (cases.subset == "val").to_numpy()
+    fitted = evaluate.fit_rule([evaluate.gather(cases[val], masks[val], model[val], asked)], asked)
+    assert fitted.threshold == 0.4 and fitted.min_component == 0
+
+
 def test_baselines_are_scored_by_the_same_code():
     _, _, model = arrays([VAL, A, B, C])
     baselines = result_of([VAL, A, B, C], flair=model).report.baselines

@@ -147,6 +147,8 @@ def test_the_figures_of_a_rung_are_its_own(rung):
         ("inner_scalp inner_patient", "dice", comparison.BETTER),
         ("inner_scalp inner_mix", "dice", comparison.BETTER),
         ("inner_scalp inner_image", "dice", comparison.WORSE),
+        ("inner_half inner_base", "dice", comparison.NOT_SIGNIFICANT),
+        ("inner_base inner_alone", "dice", comparison.NOT_SIGNIFICANT),
         ("epochs40 scalp25", "dice", comparison.NOT_SIGNIFICANT),
         ("epochs40 scalp25", "stripped_dice", comparison.BETTER),
         ("epochs28_folds epochs40_folds", "dice", comparison.NOT_SIGNIFICANT),
@@ -155,6 +157,12 @@ def test_the_figures_of_a_rung_are_its_own(rung):
 )
 def test_verdicts_in_sentences_about_what_was_tried(compared, metric, verdict):
     assert figure_sources.read(f"compare {compared}", ROOT)[metric]["verdict"] == verdict
+
+
+def test_every_run_that_is_kept_has_its_row_in_the_summary():
+    kept = {folder.name for folder in (ROOT / "metrics/experiments").iterdir() if folder.is_dir()}
+    rows = (ROOT / "metrics/experiments/summary.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert sorted(kept) == [row.split(",")[0] for row in rows]
 
 
 def test_the_recipe_best_is_the_one_that_was_measured():

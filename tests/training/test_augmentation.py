@@ -126,6 +126,16 @@ def test_a_missing_sequence_is_an_exact_copy_of_flair():
     np.testing.assert_allclose(only[..., 1], images[..., 1], atol=1e-3)
 
 
+def test_both_sequences_are_missing_together_as_often_as_asked():
+    images, masks = sample(count=64)
+    changed, _ = augment(params(flair_only=0.25), images, masks)
+    kept, alone = ((changed == old).all(axis=(1, 2, 3)) for old in (images, images[..., [1, 1, 1]]))
+    assert (kept ^ alone).all()  # never one of the two alone
+    assert 0.1 < alone.mean() < 0.4
+    changed, _ = augment(params(flair_only=1.0, sequence_dropout=0.5), images, masks)
+    np.testing.assert_array_equal(changed, images[..., [1, 1, 1]])
+
+
 def test_intensities_stay_in_range():
     images, masks = sample()
     new_images, _ = augment(params(**STRONG), images, masks)

@@ -2,7 +2,7 @@
 
 The rule that turns probabilities into masks is chosen on validation patients only: the threshold of the model by the
 one-standard-error rule, that of the FLAIR baseline as the best on validation. Then validation, test and the baselines
-are scored.
+are scored. Only where folds are cross-fitted (``fit_rule``) the test patients of the other folds choose.
 """
 
 import math
@@ -74,7 +74,8 @@ def evaluate(
     measure = choose_measure(cases, params)
     joints = {subset: scoring.histogram(cohort, model, "calibration") for subset, cohort in cohorts.items()}
     chosen = calibration.fit(joints["val"], params.temperature, params.bias)
-    rule, searched = _choose_rule(cohorts["val"], model, params, chosen)
+    searched = _search_rules(cohorts["val"], model, params, chosen)
+    rule = _choose_rule(searched, params, chosen)
     curve = _curve(searched, rule, cohorts["test"], model, chosen)
     probabilities = calibration.apply(probabilities, chosen)
 
@@ -108,21 +109,50 @@ def evaluate(
     )
 
 
-def _choose_rule(val: Cohort, model: Array, params: Evaluate, calibrated: Calibration) -> tuple[Rule, Search]:
-    """The rule for calibrated probabilities, and the search among those that the network itself gives.
+class Evidence(NamedTuple):
+    """What some patients say for each rule: the joint histogram of the network's own probabilities, the search."""
 
-    Of thresholds that are as good as each other the one nearest to half the best Dice is taken, which is the best there
-    is for probabilities that are right (Lipton et al., 2014, arXiv:1402.1892); where nothing calibrates them, 0.5.
-    """
+    joint: np.ndarray
+    searched: Search
+
+
+def gather(cases: pd.DataFrame, masks: Array, model: Array, params: Evaluate) -> Evidence:
+    """What these patients, of any subset, say for a rule. Arguments as of ``evaluate``."""
+    cohort = Cohort(cases.reset_index(drop=True), masks)
+    joint = scoring.histogram(cohort, model, "calibration")
+    return Evidence(joint, _search_rules(cohort, model, params, calibration.NONE))
+
+
+def fit_rule(evidence: Sequence[Evidence], params: Evaluate) -> Evaluate:
+    """``params`` with calibration and rule as all these patients together choose them."""
+    chosen = calibration.fit(np.sum([each.joint for each in evidence], axis=0), params.temperature, params.bias)
+    rule = _choose_rule(threshold_search.join([each.searched for each in evidence]), params, chosen)
+    return params.model_copy(update=rule._asdict() | chosen._asdict())
+
+
+def _search_rules(cohort: Cohort, model: Array, params: Evaluate, calibrated: Calibration) -> Search:
+    """The search among thresholds of the network's own probabilities, with the one that ``params`` give."""
     fixed = None
     if params.threshold != "auto":
         fixed = round_threshold(calibration.move(params.threshold, calibrated, calibration.NONE))
-    searched = _search(val, model, fixed, threshold_search.list_smallest(_grid(val), params))
+    return _search(cohort, model, fixed, threshold_search.list_smallest(_grid(cohort), params))
+
+
+def _choose_rule(searched: Search, params: Evaluate, calibrated: Calibration) -> Rule:
+    """The rule for calibrated probabilities.
+
+    Of thresholds that are as good as each other the one nearest to half the best Dice is taken, which is the best there
+    is for probabilities that are right (Lipton et al., 2014, arXiv:1402.1892); where nothing calibrates them, 0.5. With
+    a given threshold the smallest component is chosen at the nearest one that was tried.
+    """
+    if params.threshold != "auto":
+        own = calibration.move(params.threshold, calibrated, calibration.NONE)
+        nearest = min(searched.thresholds, key=lambda tried: abs(tried - own))
+        return threshold_search.choose(searched, nearest)._replace(threshold=round_threshold(params.threshold))
     best = float(np.nan_to_num(searched.mean_dice()).max())
     half = 0.5 if calibrated == calibration.NONE else calibration.move(max(best, 0.1) / 2, calibrated, calibration.NONE)
-    own = threshold_search.choose(searched, fixed or threshold_search.best_threshold(searched, errors=1, middle=half))
-    threshold = params.threshold if params.threshold != "auto" else _move(own.threshold, calibrated)
-    return own._replace(threshold=round_threshold(threshold)), searched
+    rule = threshold_search.choose(searched, threshold_search.best_threshold(searched, errors=1, middle=half))
+    return rule._replace(threshold=_move(rule.threshold, calibrated))
 
 
 def _move(threshold: float, calibrated: Calibration) -> float:

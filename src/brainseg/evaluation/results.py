@@ -258,7 +258,10 @@ class Summary(ParamsBlock):
 
 
 class CrossValidationProtocol(ParamsBlock):
-    """The protocol that the folds share; patients and slices: all of them, each tested once."""
+    """The protocol that the folds share; patients and slices: all of them, each tested once.
+
+    cross_fitted: calibration and rule of each fold were chosen on the test patients of the others.
+    """
 
     source: Text
     unit: Unit
@@ -269,6 +272,7 @@ class CrossValidationProtocol(ParamsBlock):
     patients: Count
     slices: Count
     folds: Count
+    cross_fitted: bool = False
 
 
 class ReleasedEvaluation(ParamsBlock):
@@ -279,7 +283,7 @@ class ReleasedEvaluation(ParamsBlock):
 
 
 class FoldSummary(ParamsBlock):
-    """One fold, and the rule that was chosen on its own validation patients."""
+    """One fold, and its rule: chosen on its own validation patients, or cross-fitted, who then are not scored."""
 
     fold: Count
     experiment: Text

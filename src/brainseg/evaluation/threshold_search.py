@@ -61,6 +61,12 @@ def search(
     return Search(tuple(thresholds), tuple(smallest), stacked)
 
 
+def join(found: Sequence[Search]) -> Search:
+    """The search among the patients of all, who were searched for the same rules."""
+    counts = metrics.Counts(*(np.concatenate(kind) for kind in zip(*(each.counts for each in found), strict=True)))
+    return found[0]._replace(counts=counts)
+
+
 def choose(found: Search, threshold: float) -> Rule:
     """The rule with this threshold that removes least of those whose mean volume Dice is within 0.001 of the best.
 

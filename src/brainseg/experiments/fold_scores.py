@@ -15,6 +15,8 @@ from brainseg.evaluation import bootstrap, calibration, evaluate, metrics, resul
 from brainseg.evaluation.results import CrossValidationSummary, Evaluation, FoldSummary, MadeFrom
 from brainseg.inference.probabilities import Calibration
 
+VALIDATION = "validation.csv"
+
 
 class Fold(NamedTuple):
     """An experiment and the parameters that it changes."""
@@ -38,14 +40,17 @@ class FoldScores(NamedTuple):
 
 
 class PooledFolds(NamedTuple):
-    """The scores of all test patients, and of all validation patients, each with its ``fold``; the summary."""
+    """The scores of all test patients, and of all validation patients, each with its ``fold``; the summary.
+
+    validation: None if the rule is cross-fitted: each of them is a test patient of another fold, and chose.
+    """
 
     patients: pd.DataFrame
-    validation: pd.DataFrame
+    validation: pd.DataFrame | None
     summary: CrossValidationSummary
 
 
-def pool_folds(scored: Sequence[FoldScores], *, are_all: bool = True) -> PooledFolds:
+def pool_folds(scored: Sequence[FoldScores], *, are_all: bool = True, cross_fitted: bool = False) -> PooledFolds:
     """One row per patient, and the numbers of ``summarise``.
 
     Raises:
@@ -56,15 +61,17 @@ def pool_folds(scored: Sequence[FoldScores], *, are_all: bool = True) -> PooledF
         pd.concat([getattr(s, name).assign(fold=s.fold.number) for s in scored], ignore_index=True)
         for name in ("patients", "validation")
     )
-    return PooledFolds(tested.sort_values("patient", ignore_index=True), validated, summarise(scored))
+    summary = summarise(scored, cross_fitted=cross_fitted)
+    return PooledFolds(tested.sort_values("patient", ignore_index=True), None if cross_fitted else validated, summary)
 
 
 def write(pooled: PooledFolds, folder: Path) -> None:
-    """Write two tables, and ``summary.json``, which has the digests of the tables and of its own content."""
-    texts = {
-        "per_patient.csv": tables.to_text(pooled.patients),
-        "validation.csv": tables.to_text(pooled.validation),
-    }
+    """Write one or two tables, and ``summary.json``, which has the digests of the tables and of its own content."""
+    texts = {"per_patient.csv": tables.to_text(pooled.patients)}
+    if pooled.validation is None:
+        (folder / VALIDATION).unlink(missing_ok=True)  # of an earlier cross-validation
+    else:
+        texts[VALIDATION] = tables.to_text(pooled.validation)
     for name, text in texts.items():
         files.write_text(folder / name, text)
     told = pooled.summary.model_copy(update={"tables": tables.digests(texts)})
@@ -102,7 +109,7 @@ def _check(scored: Sequence[FoldScores], are_all: bool) -> None:
     raise_all(problems, IntegrityError)
 
 
-def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
+def summarise(scored: Sequence[FoldScores], *, cross_fitted: bool = False) -> CrossValidationSummary:
     """Protocol, folds, parameters, and ``test`` over all patients, with the fields of evaluation.json's ``test``."""
     fold, first, made_with = scored[0].fold, scored[0].report, scored[0].params
     params = config.Evaluate.model_validate(made_with["evaluate"])
@@ -117,7 +124,7 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
     marks = list(dict.fromkeys(mark for s in scored for mark in s.report.protocol.marks))
     counts = {"patients": len(patients), "slices": len(slices), "folds": len(scored)}
     numbers = evaluate.round_floats({
-        "protocol": protocol | {"marks": marks} | counts,
+        "protocol": protocol | {"marks": marks} | counts | ({"cross_fitted": True} if cross_fitted else {}),
         "test": scoring.score_blocks(slices, unit, summarised) | {
             "keras": _average_folds([s.report.test.keras.model_dump() for s in scored], batches),
             "alone": _average_folds([s.report.test.alone.model_dump(exclude_unset=True) for s in scored], defined),
@@ -126,7 +133,7 @@ def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
             "calibration": _pool_calibration(joints, [results.calibration_of(s.report.protocol) for s in scored]),
         },
         "calibration": _calibrate(joints, params),
-        "folds": [_summarise_fold(s) for s in scored],
+        "folds": [_summarise_fold(s, cross_fitted=cross_fitted) for s in scored],
     })  # fmt: skip
     overrides = drop_fold(fold.overrides, made_with["split"].get("inner_folds"))
     made = {"params": made_with, "overrides": overrides, "made_from": scored[0].made_from}
@@ -166,7 +173,7 @@ def _measure(joint: np.ndarray, before: np.ndarray | None) -> dict[str, float]:
     return found | {f"{name}{scoring.BEFORE}": value for name, value in own.items()}
 
 
-def _summarise_fold(scored: FoldScores) -> FoldSummary:
+def _summarise_fold(scored: FoldScores, *, cross_fitted: bool) -> FoldSummary:
     report = scored.report
     return FoldSummary(
         fold=scored.fold.number,
@@ -179,5 +186,5 @@ def _summarise_fold(scored: FoldScores) -> FoldSummary:
         min_component=report.protocol.postprocessing.min_component,
         min_share=report.protocol.postprocessing.min_share,
         volume_dice=report.test.volume.dice,
-        val_volume_dice_mean=report.val.volume.dice.mean,
+        val_volume_dice_mean=None if cross_fitted else report.val.volume.dice.mean,
     )

@@ -198,7 +198,7 @@ def _read_folder(folder: str, root: Path, validation: bool) -> Scores:
 def _read_validation(read: Reader, name: str, table: str, facts: Report) -> pd.DataFrame:
     """The validation patients of folds; one who is in several has a row for each."""
     if PurePosixPath(table).name not in facts.tables:
-        what = "is a cross-validation of an earlier version, which kept no scores of validation patients"
+        what = "has no scores of validation patients: its rule is cross-fitted, or an earlier version made it"
         raise DataError(name, what, "compare test patients, without --validation; or run its folds again")
     text = read(table)
     _require_table(text, name, table, "summary.json", facts)

@@ -33,6 +33,7 @@ from brainseg.models import blocks, prediction
 from brainseg.models.manifest import Manifest
 
 QUANTISED = ("Conv", "Relu", "MaxPool", "Resize", "Concat")  # the operations that are quantised
+RANGED = 8  # slices of a batch whose ranges are averaged; of more the ranges would be wider
 PROBED = 32  # validation slices whose probabilities are compared; few, because double precision is slow
 
 
@@ -83,7 +84,9 @@ def run(
         rows = np.linspace(0, len(data.rows("train")) - 1, params.calibration_slices).round().astype(int)
         windows = data.windows_around(data.rows("train")[np.unique(rows)], context)
         quantise(
-            whole, (stack_channels(data.images, part) for part in np.array_split(windows, -(-len(windows) // 8))), small
+            whole,
+            (stack_channels(data.images, part) for part in np.array_split(windows, -(-len(windows) // RANGED))),
+            small,
         )
         metadata.write_metadata(small, metadata.build_metadata(model, report, "int8"))
         found["int8"] = measure(small, probe, exact, data, report)
@@ -131,8 +134,10 @@ def convert(network: keras.Model, path: Path) -> None:
 def quantise(whole: Path, batches: Iterable[np.ndarray], path: Path) -> None:
     """Write the float32 file ``whole`` with its ``QUANTISED`` operations in 8 bits to ``path``.
 
-    Weights are scaled for each channel, activations by their range on ``batches``. The scaling of intensities stays
-    float32, because its values are unbounded, and so does the last layer, because it is the output.
+    Weights are scaled for each channel, activations by the least and the greatest value of a batch, each the mean
+    over ``batches``; what lies outside is clipped. The extremes of a few slices would make the steps coarse for all
+    others. The scaling of intensities stays float32, because its values are unbounded, and so does the last layer,
+    because it is the output.
     """
     nodes = [node.name for node in onnx.load(whole).graph.node if node.op_type in QUANTISED]
     try:
@@ -140,7 +145,7 @@ def quantise(whole: Path, batches: Iterable[np.ndarray], path: Path) -> None:
             quantization.quantize_static(
                 whole, path, _Reader(batches), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
                 activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-                nodes_to_quantize=nodes,
+                nodes_to_quantize=nodes, extra_options={"CalibMovingAverage": True},
             )  # fmt: skip
     except DecodeError as error:  # it reads a file that ONNX wrote beside, which on a full disk says nothing
         raise RuntimeError(f"{whole.name}: what ONNX wrote of it cannot be read: {error}") from error

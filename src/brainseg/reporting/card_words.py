@@ -70,9 +70,10 @@ CITATIONS = (
 RELEASED = (
     "This network was trained on all patients, so that none is left to score it. Its numbers are those of its recipe "
     "in {folds} folds: each patient is scored by a network that never saw it. Threshold and smallest part are the "
-    "medians of those that the folds chose on their validation patients; probabilities are calibrated by the patients "
+    "medians of those that the folds chose on {choosers}; probabilities are calibrated by the patients "
     "of all folds, and the calibration error is that of folds that the others calibrate."
 )
+CHOOSERS = {False: "their validation patients", True: "the test patients of the other folds"}  # by cross_fitted
 SMALL_INSTITUTIONS = "Institutions with few patients are grouped as “other”. The group can differ between the columns."
 TRIED = 110, 22  # patients, and test patients, of the trials in RECIPE
 RECIPE = (

@@ -209,7 +209,9 @@ def _model(facts: ModelFacts) -> list[list[str]]:
 def _protocol(facts: ModelFacts, folds: CrossValidationSummary | None) -> list[str]:
     protocol = facts.model.protocol
     if isinstance(facts.evaluation, ReleasedEvaluation):
-        return [f"{words.DATA[protocol.source]}. {words.RELEASED.format(folds=facts.evaluation.protocol.folds)}"]
+        folds_of = facts.evaluation.protocol
+        told = words.RELEASED.format(folds=folds_of.folds, choosers=words.CHOOSERS[folds_of.cross_fitted])
+        return [f"{words.DATA[protocol.source]}. {told}"]
     apart = {
         "patient": "No patient is in more than one of training, validation and test.",
         "institution": "Whole institutions are left out for the test.",

@@ -51,7 +51,6 @@ class Augmenter(keras.layers.Layer):
 
     def _draw(self, images, window: int) -> AugmentationDraw:
         p, side, slices = self.params, images.shape[1], images.shape[-1] // self.channels
-        chance = p.sequence_dropout if self.channels == 3 else 0.0
 
         def draw(count):
             each = (count, self.channels)
@@ -60,11 +59,19 @@ class Augmenter(keras.layers.Layer):
                 exponents=ops.exp(self._uniform(each, -1.0, 1.0) * math.log1p(p.gamma)),
                 gains=1 + self._uniform(each, -1.0, 1.0) * p.contrast,
                 shifts=self._uniform(each, -1.0, 1.0) * (p.brightness * FULL_SCALE),
-                missing=self._happens(each, chance),
+                missing=self._draw_missing(count),
                 places=self._uniform((count, slices, 2), 0.0, 1.0),
             )
 
         return devices.draw(draw, ops.shape(images)[0])
+
+    def _draw_missing(self, count):
+        """(B, C), 1 where FLAIR replaces the channel: each alone, or all of a sample at once."""
+        p = self.params
+        missing = self._happens((count, self.channels), p.sequence_dropout if self.channels == 3 else 0.0)
+        if not p.flair_only or self.channels != 3:
+            return missing  # without a further draw: what is drawn after it stays what it was
+        return ops.maximum(missing, self._happens((count, 1), p.flair_only))
 
     def _transforms(self, count, side: int, window: int):
         """(B, 8) transforms from pixels of the window to pixels of the image. The window's centre is random too."""
@@ -158,7 +165,7 @@ def augment_examples(params: Augmentation, image: np.ndarray, mask: np.ndarray, 
 def _one_at_a_time(params: Augmentation) -> Iterator[tuple[str, Augmentation]]:
     """Yield parameters with one augmentation each. Rare ones get a probability of 0.5, so that examples show them."""
     off = dict.fromkeys(Augmentation.model_fields, 0.0)
-    rare = ("flip_horizontal", "flip_vertical", "sequence_dropout")
+    rare = ("flip_horizontal", "flip_vertical", "sequence_dropout", "flair_only")
     for name, value in params:
         if value and name not in ("context_dropout", *OUTSIDE_THE_STEP):  # one slice has no neighbours
             yield name, Augmentation(**{**off, name: 0.5 if name in rare else value})

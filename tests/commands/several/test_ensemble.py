@@ -10,6 +10,7 @@ import pytest
 from brainseg.commands.several import ensemble, ensemble_folds
 from brainseg.data import dataset
 from brainseg.errors import DataError, IntegrityError
+from brainseg.evaluation import evaluate
 from brainseg.evaluation.results import CrossValidationSummary
 from brainseg.experiments import demo, revision
 from brainseg.inference.outlining import Outliner
@@ -66,10 +67,9 @@ def test_a_folder_stands_for_its_exported_model(project):
 
 
 def test_one_run_is_no_ensemble(project):
-    for command in (ensemble, ensemble_folds):
-        with pytest.raises(DataError, match=r"flair\.onnx: is one") as error:
-            command.run(["flair.onnx"], project / "out")
-        assert error.value.problems[0].fix.startswith("name two or more")
+    with pytest.raises(DataError, match=r"flair\.onnx: is one") as error:
+        ensemble.run(["flair.onnx"], project / "out")
+    assert error.value.problems[0].fix.startswith("name two or more")
 
 
 def test_parts_that_were_trained_on_other_data_than_those_here(project):
@@ -112,6 +112,49 @@ def test_the_mean_of_equal_folds_scores_what_they_score(folds):
     assert table["dice"].to_dict() == {"A": 0.5, "B": 1, "C": 0} and table["fold"].tolist() == [0, 1, 1]
     summary = CrossValidationSummary.model_validate_json((folds / "out/summary.json").read_text())
     assert summary.params["ensemble"]["members"] and summary.folds[1].experiment == "cv-abcdef01-1 + cv-abcdef01-1"
+
+
+def test_the_rule_of_a_fold_is_chosen_on_the_test_patients_of_the_others(folds, monkeypatch):
+    asked = []
+
+    def gather(cases, masks, model, params):
+        assert set(cases["subset"]) == {"test"}
+        assert masks.sum((1, 2)).tolist() == cases["tumour_pixels"].tolist()
+        marked = [
+            0 if patient == "C" else count for patient, count in zip(cases.patient, cases.tumour_pixels, strict=True)
+        ]
+        assert (model > 100).sum((1, 2)).tolist() == marked
+        return list(cases["patient"].unique())
+
+    def fit_rule(evidence, params):
+        asked.append(evidence)
+        return params.model_copy(update={"threshold": 0.9 if ["A"] in evidence else 0.5})
+
+    monkeypatch.setattr(evaluate, "gather", gather)
+    monkeypatch.setattr(evaluate, "fit_rule", fit_rule)
+    ensemble_folds.run(["cv-abcdef01"], folds / "out", folds)  # of one cross-validation alone
+    assert asked == [[["B", "C"]], [["A"]]]
+    assert pd.read_csv(folds / "out/per_patient.csv")["predicted_pixels"].tolist() == [4, 0, 0]  # A, B, C
+    summary = CrossValidationSummary.model_validate_json((folds / "out/summary.json").read_text())
+    assert [fold.threshold for fold in summary.folds] == [0.5, 0.9]
+    assert summary.protocol.cross_fitted and "ensemble" not in summary.params
+
+
+def test_validation_patients_who_chose_the_rule_of_another_fold_are_not_scored(folds):
+    (folds / "out").mkdir()
+    (folds / "out/validation.csv").write_text("of an earlier one")
+    ensemble_folds.run(["cv-abcdef01"], folds / "out", folds)
+    assert not (folds / "out/validation.csv").exists()
+    summary = CrossValidationSummary.model_validate_json((folds / "out/summary.json").read_text())
+    assert {fold.val_volume_dice_mean for fold in summary.folds} == {None}
+    with pytest.raises(DataError, match="its rule is cross-fitted"):
+        revision.scores("out", folds, validation=True)
+
+
+def test_the_name_of_a_fold_is_not_that_of_its_cross_validation(folds):
+    with pytest.raises(DataError, match="cv-abcdef01-1: is one fold") as error:
+        ensemble_folds.run(["cv-abcdef01-1"], folds / "out", folds)
+    assert error.value.problems[0].fix == "name the cross-validation, without the number of the fold"
 
 
 def test_half_of_a_probability_is_below_the_threshold(folds):

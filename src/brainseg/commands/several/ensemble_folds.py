@@ -9,12 +9,13 @@ import pandas as pd
 
 from brainseg import config
 from brainseg.data import dataset, inputs, splitting
-from brainseg.errors import DataError, IntegrityError, guard
+from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 from brainseg.evaluation import evaluate
 from brainseg.evaluation.results import Evaluation
-from brainseg.experiments import fold_scores, revision, showing
+from brainseg.experiments import cross_validation, fold_scores, revision, showing
 from brainseg.experiments.fold_scores import Fold, FoldScores
 from brainseg.io.sequences import FLAIR
+from brainseg.models.manifest import VALIDATION_SEEN
 
 PROCESSED = Path("data/processed")
 LESS = ("one_slice", "flair_only", "stripped")  # arrays that are stored beside those of the whole input
@@ -30,66 +31,95 @@ class Prepared(NamedTuple):
     masks: np.ndarray
 
 
+class AveragedFold(NamedTuple):
+    """One fold of all members, and the mean of their probabilities.
+
+    ``cases``, ``masks`` and ``arrays``: validation and test slices, as ``evaluate.evaluate`` takes them.
+    """
+
+    members: Sequence[str]
+    readers: Sequence[revision.Reader]
+    cases: pd.DataFrame
+    masks: np.ndarray
+    arrays: dict[str, np.ndarray]
+
+
 def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     """Write per_patient.csv and summary.json of the mean of several cross-validations into ``out``.
 
-    In each fold the probabilities of all are averaged, and calibration, threshold and smallest component are chosen on
-    its validation patients.
+    In each fold the probabilities of all are averaged. Calibration, threshold and smallest component are cross-fitted:
+    chosen on the test patients of the other folds, who are many, and whom no network has seen that answers for them,
+    even where networks have learned from their validation patients. The scores of a fold's test patients choose
+    nothing for them; that the networks of the other folds have learned from them remains, as in any cross-fitting.
 
     Args:
-        names: of cross-validations, ``cv-KEY``: the names of their folds without the last number.
+        names: of cross-validations, ``cv-KEY``: the names of their folds without the last number. Of one alone: its own
+            numbers by a cross-fitted rule.
 
     Returns:
         The closing line.
 
     Raises:
-        DataError: fewer than two, or a fold is missing.
+        DataError: a fold is missing, or a name is that of a fold.
         IntegrityError: they are of other data than the workspace, or of several splits.
     """
-    if len(names) < 2:
-        raise DataError(", ".join(names), "is one cross-validation", "name two or more; dvc exp list names their folds")
+    fix = "name the cross-validation, without the number of the fold"
+    problems = [Problem(name, "is one fold", fix) for name in names if cross_validation.NAMES.fullmatch(name)]
+    raise_all(problems, DataError)
     inputs.verify([str(PROCESSED / name) for name in ("images.npy", "masks.npy", "slices.csv")], root)
     here = revision.sources(revision.reader(revision.WORKSPACE, root)).data
     arrays = dataset.open_arrays(root / PROCESSED)
     data = Prepared(here, dataset.read_slices(root / PROCESSED / "slices.csv"), *arrays)
-    split = revision.params(revision.reader(f"{names[0]}-0", root))["split"]
-    count = splitting.count_folds(root / PROCESSED / "slices.csv", config.Split.model_validate(split))
-    scored = [_score(number, [f"{name}-{number}" for name in names], data, root) for number in range(count)]
-    pooled = fold_scores.pool_folds(scored)
+    first = revision.params(revision.reader(f"{names[0]}-0", root))
+    params = config.Evaluate.model_validate(first["evaluate"])
+    count = splitting.count_folds(root / PROCESSED / "slices.csv", config.Split.model_validate(first["split"]))
+    members = [[f"{name}-{number}" for name in names] for number in range(count)]
+    evidence = [_gather(_read_fold(each, data, root), params) for each in members]  # a fold in memory at a time
+    scored = []
+    for number, each in enumerate(members):
+        fitted = evaluate.fit_rule([other for k, other in enumerate(evidence) if k != number], params)
+        scored.append(_score(number, _read_fold(each, data, root), fitted))
+    pooled = fold_scores.pool_folds(scored, cross_fitted=True)
     fold_scores.write(pooled, root / out)
     return fold_scores.closing_line(pooled.patients, pooled.summary, out)
 
 
-def _score(number: int, members: Sequence[str], data: Prepared, root: Path) -> FoldScores:
-    """One fold of the ensemble, with the protocol and the parameters of the first member."""
+def _read_fold(members: Sequence[str], data: Prepared, root: Path) -> AveragedFold:
     readers = [revision.reader(name, root) for name in members]
     for name, read in zip(members, readers, strict=True):
         if revision.sources(read).data != data.digests:
             raise IntegrityError(
                 name, "was made from other data than data/processed", "brainseg repro, or run it again"
             )
-    first, params = readers[0], revision.params(readers[0])
     rows, arrays = _average(members, root)
-    subsets = revision.parse_table(first("metrics/per_slice.csv")).set_index("row")["subset"]
+    subsets = revision.parse_table(readers[0]("metrics/per_slice.csv")).set_index("row")["subset"]
     cases = data.slices.iloc[rows].assign(subset=subsets.reindex(rows).to_numpy())
-    protocol = Evaluation.model_validate_json(first("metrics/evaluation.json")).protocol
-    result = evaluate.evaluate(
-        cases, data.masks[rows], arrays | {"flair": data.images[rows][..., FLAIR]},
-        config.Evaluate.model_validate(params["evaluate"]), protocol.model_dump(exclude_unset=True, exclude=CHOSEN),
-    )  # fmt: skip
+    return AveragedFold(members, readers, cases, data.masks[rows], arrays | {"flair": data.images[..., FLAIR][rows]})
+
+
+def _gather(fold: AveragedFold, params: config.Evaluate) -> evaluate.Evidence:
+    """What the test patients of a fold say for a rule."""
+    tested = (fold.cases["subset"] == "test").to_numpy()
+    return evaluate.gather(fold.cases[tested], fold.masks[tested], fold.arrays["model"][tested], params)
+
+
+def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScores:
+    """The test patients of a fold by a given rule, with the protocol of its first member."""
+    first, recipes = fold.readers[0], [fold_scores.drop_fold(revision.params(read)) for read in fold.readers]
+    given = Evaluation.model_validate_json(first("metrics/evaluation.json")).protocol
+    protocol = given.model_dump(exclude_unset=True, exclude=CHOSEN)
+    protocol["marks"] = [mark for mark in given.marks if mark != VALIDATION_SEEN]  # it neither chooses nor is scored
+    result = evaluate.evaluate(fold.cases, fold.masks, fold.arrays, params, protocol)
     patients, validated = (result.per_patient[result.per_patient["subset"] == name] for name in ("test", "val"))
-    slices = result.per_slice[result.per_slice["subset"] == "test"]
-    recipes = [fold_scores.drop_fold(revision.params(read)) for read in readers]
-    told = {**recipes[0], "ensemble": {"members": list(members), "params": recipes}}
-    fold = Fold(number, " + ".join(members), {"split": {}})
+    joined = {"ensemble": {"members": list(fold.members), "params": recipes}} if len(recipes) > 1 else {}
     return FoldScores(
-        fold,
+        Fold(number, " + ".join(fold.members), {"split": {}}),
         patients,
         validated,
-        slices,
+        result.per_slice[result.per_slice["subset"] == "test"],
         result.probability_counts,
         result.report,
-        told,
+        recipes[0] | joined,
         revision.sources(first),
     )
 
