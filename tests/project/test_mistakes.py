@@ -88,8 +88,8 @@ MISTAKES = [
     Mistake(
         "the test set used to pick the threshold",
         f"{SRC}evaluation/evaluate.py",
-        '_choose_rule(cohorts["val"], model, params, chosen)',
-        '_choose_rule(cohorts["test"], model, params, chosen)',
+        '_search_rules(cohorts["val"], model, params, chosen)',
+        '_search_rules(cohorts["test"], model, params, chosen)',
         "evaluation/test_evaluate.py::test_test_set_used_to_pick_the_threshold",
     ),
     Mistake(
