@@ -129,7 +129,7 @@ LATER = {
     "split": {"inner_folds", "inner_fold"},
     "train": {"devices", "sampling", "subset", "soft_masks", "soft_weight"},
     "augmentation": {"lesion_mix", "scalp_dropout", "flair_only"},
-    "evaluate": {"temperature", "bias", "min_share"},
+    "evaluate": {"temperature", "bias", "skew", "min_share"},
 }
 
 

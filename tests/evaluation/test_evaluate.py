@@ -222,16 +222,16 @@ def test_a_rule_fitted_to_patients_is_the_one_that_they_choose_as_validation_pat
     noise = np.random.default_rng(0).integers(-15, 15, model.shape)
     model = (np.where(model > 100, np.where(masks > 0, 110, 120), 20) + noise).astype(np.uint8)
     given, auto = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), model), "auto"
-    asked = params(temperature=auto, bias=auto, min_share=auto)
+    asked = params(temperature=auto, bias=auto, skew=auto, min_share=auto)
     own = evaluate.evaluate(cases, masks, given, asked, protocol()).report
     parts = [cases["patient"].isin(part).to_numpy() for part in (["V"], ["W", "X"])]
     evidence = [evaluate.gather(cases[part], masks[part], model[part], asked) for part in parts]
     fitted = evaluate.fit_rule(evidence, asked)
-    assert (fitted.temperature, fitted.bias) != calibration.NONE and fitted.min_share > 0
+    assert fitted.temperature != 1 and fitted.bias and fitted.skew and fitted.min_share > 0
     assert results.rule_of(own.protocol) == postprocessing.Rule(
         fitted.threshold, fitted.min_component, fitted.min_share
     )
-    assert results.calibration_of(own.protocol) == (fitted.temperature, fitted.bias)
+    assert results.calibration_of(own.protocol) == (fitted.temperature, fitted.bias, fitted.skew)
     again = evaluate.evaluate(cases, masks, given, fitted, protocol()).report
     assert again.protocol == own.protocol and again.test == own.test
 
@@ -342,7 +342,7 @@ def test_a_calibration_that_is_chosen_on_validation_calibrates_all_but_flair():
     assert error.ece_before is not None and error.ece != error.ece_before
     plain = result_of([val, A, B])
     assert (
-        results.calibration_of(plain.report.protocol) == (1, 0)
+        results.calibration_of(plain.report.protocol) == (1, 0, 0)
         and plain.report.test.calibration.ece == error.ece_before
     )
     assert plain.report.test.calibration.ece_before is None and "count_before" not in plain.calibration

@@ -60,6 +60,7 @@ def released(folder: Path) -> Path:
 def toy(folder: Path) -> Path:
     """A model whose answer is FLAIR's intensity, with every part of a rule, as ``folder/model.onnx``."""
     rule = {"threshold": 0.55, "min_component": 4, "min_share": 0.1, "mirror": True, "temperature": 1.4, "bias": -0.3}
+    rule["skew"] = -0.4
     return onnx_toy.write(folder / "model.onnx", onnx_toy.facts(rule=rule, evaluation={"test": SCORES}))
 
 

@@ -85,7 +85,7 @@ def _run(inputs: ExternalInputs, model: Path, out: Path, params: config.Params) 
             arrays = {"model": np.uint8(255) * ready.masks, "flair": data.images[..., FLAIR]}
             rule, facts = MASK_RULE, None
         protocol = _describe_protocol(inputs, data, facts, params.evaluate.tta)
-        protocol |= ours.calibration._asdict() if ours else {}
+        protocol |= ours.calibration.describe() if ours else {}
         scored = score(data, arrays, rule, ours.bright if ours else None, params.evaluate, protocol)
         (out / "report.html").unlink(missing_ok=True)  # written last: if it exists, all files are of one run
         _write(scored, out)
@@ -103,9 +103,12 @@ def score(
 
     Args:
         arrays: as for evaluate.evaluate; for given masks (0 and 255) only ``model`` and ``flair``.
-        protocol: see evaluate.describe_protocol; its temperature and bias calibrate the probabilities.
+        protocol: see evaluate.describe_protocol; its temperature, bias and skew calibrate the probabilities.
     """
-    before, chosen = arrays["model"], Calibration(protocol.get("temperature", 1.0), protocol.get("bias", 0.0))
+    before, chosen = (
+        arrays["model"],
+        Calibration.read(protocol),
+    )
     arrays = calibration.apply(arrays, chosen)
     cohort, measure = scoring.Cohort(data.slices, data.masks), evaluate.choose_measure(data.slices, params)
     table = scoring.per_slice(cohort, arrays["model"], rule, measure.tolerance, measure.unit, "score")
@@ -140,8 +143,9 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     if params.threshold != "auto" and params.min_component != "auto" and params.min_share != "auto":
         rule = Rule(evaluate.round_threshold(params.threshold), params.min_component, params.min_share)
     given = None
-    if rule and params.temperature != "auto" and params.bias != "auto":
-        given = Calibration(params.temperature, params.bias)
+    asked = calibration.Asked.read(params)
+    if rule and "auto" not in asked:
+        given = Calibration.read(asked._asdict())
     used = [] if given or own.exists() else [str(EVALUATION)]
     # Of a project; a folder of another kind has no dvc.lock beside it.
     verify([f"{place.name}/unet.json", f"{place.name}/unet.weights.h5", *used], place.parent)
@@ -162,7 +166,7 @@ def _read_evaluation(path: Path, model: Manifest, mirror: bool) -> Evaluation:
     """The model's evaluation.json, which has what was chosen on validation."""
     fix = (
         f"put the model's own beside its weights ({path.name}), or set evaluate.temperature, evaluate.bias, "
-        "evaluate.threshold, evaluate.min_component and evaluate.min_share in params.yaml"
+        "evaluate.skew, evaluate.threshold, evaluate.min_component and evaluate.min_share in params.yaml"
     )
     try:
         found = Evaluation.model_validate_json(path.read_text(encoding="utf-8"))

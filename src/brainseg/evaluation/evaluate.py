@@ -73,7 +73,7 @@ def evaluate(
     cohorts = {subset: Cohort(cases[cases.subset == subset], masks) for subset in ("val", "test")}
     measure = choose_measure(cases, params)
     joints = {subset: scoring.histogram(cohort, model, "calibration") for subset, cohort in cohorts.items()}
-    chosen = calibration.fit(joints["val"], params.temperature, params.bias)
+    chosen = calibration.fit(joints["val"], calibration.Asked.read(params))
     searched = _search_rules(cohorts["val"], model, params, chosen)
     rule = _choose_rule(searched, params, chosen)
     curve = _curve(searched, rule, cohorts["test"], model, chosen)
@@ -91,7 +91,7 @@ def evaluate(
     found = _search(cohorts["val"], probabilities["flair"], None, threshold_search.list_smallest(_grid(cohorts["val"])))
     bright = threshold_search.choose(found, threshold_search.best_threshold(found))
     report = {
-        "protocol": describe_protocol({**protocol, **chosen._asdict()}, rule),
+        "protocol": describe_protocol({**protocol, **chosen.describe()}, rule),
         **parts,
         "baselines": scoring.score_baselines(cohorts["test"], probabilities["flair"], bright, measure),
     }
@@ -125,7 +125,7 @@ def gather(cases: pd.DataFrame, masks: Array, model: Array, params: Evaluate) ->
 
 def fit_rule(evidence: Sequence[Evidence], params: Evaluate) -> Evaluate:
     """``params`` with calibration and rule as all these patients together choose them."""
-    chosen = calibration.fit(np.sum([each.joint for each in evidence], axis=0), params.temperature, params.bias)
+    chosen = calibration.fit(np.sum([each.joint for each in evidence], axis=0), calibration.Asked.read(params))
     rule = _choose_rule(threshold_search.join([each.searched for each in evidence]), params, chosen)
     return params.model_copy(update=rule._asdict() | chosen._asdict())
 

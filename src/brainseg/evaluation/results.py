@@ -22,6 +22,7 @@ UnitShare = Annotated[float, Field(ge=0, le=1)]
 Share = UnitShare | None
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Temperature = Annotated[float, Field(gt=0)]  # of the probabilities to which the threshold is applied
+Skew = Annotated[float, Field(gt=-1, lt=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1)]
 Unit = Literal["patient", "slice", "institution"]
@@ -205,6 +206,7 @@ class EvaluationProtocol(ParamsBlock):
     weights_sha256: Digest | None = None
     temperature: Temperature = 1.0
     bias: float = 0.0
+    skew: Skew = 0.0
     threshold: Threshold
     postprocessing: Postprocessing
     tta: Mirroring
@@ -291,6 +293,7 @@ class FoldSummary(ParamsBlock):
     patients: dict[str, Count]
     temperature: Temperature = 1.0
     bias: float = 0.0
+    skew: Skew = 0.0
     threshold: Threshold
     min_component: Count
     min_share: UnitShare = 0.0
@@ -299,13 +302,14 @@ class FoldSummary(ParamsBlock):
 
 
 class CalibrationOfFolds(ParamsBlock):
-    """Platt scaling fitted to the patients of all folds; the errors that remain if each fold has that of the others.
+    """A calibration fitted to the patients of all folds; the errors that remain if each fold has that of the others.
 
     For a network of all patients, which has none left to be calibrated by.
     """
 
     temperature: Temperature
     bias: float
+    skew: Skew = 0.0
     ece: Share
     ece_from_tenth: Share
     ece_before: Share
@@ -348,11 +352,12 @@ class Calibrated(Protocol):
 
     temperature: float
     bias: float
+    skew: float
 
 
 def calibration_of(block: Calibrated) -> Calibration:
     """What calibrated the probabilities to which the threshold was applied."""
-    return Calibration(block.temperature, block.bias)
+    return Calibration(block.temperature, block.bias, block.skew)
 
 
 def text(content: ParamsBlock) -> str:

@@ -151,8 +151,8 @@ def _calibrate(joints: Sequence[np.ndarray], params: config.Evaluate) -> dict[st
     """See ``results.CalibrationOfFolds``; what ``params`` fix stays. None: one fold has no others."""
     if len(joints) < 2:
         return None
-    total, given = np.sum(joints, axis=0), (params.temperature, params.bias)
-    return calibration.fit(total, *given)._asdict() | _measure(calibration.cross_fit(joints, *given), total)
+    total, asked = np.sum(joints, axis=0), calibration.Asked.read(params)
+    return calibration.fit(total, asked).describe() | _measure(calibration.cross_fit(joints, asked), total)
 
 
 def _pool_calibration(joints: Sequence[np.ndarray], chosen: Sequence[Calibration]) -> dict[str, float]:
@@ -180,8 +180,7 @@ def _summarise_fold(scored: FoldScores, *, cross_fitted: bool) -> FoldSummary:
         experiment=scored.fold.name,
         institutions=sorted(set(scored.patients["institution"])),
         patients=report.protocol.patients,
-        temperature=report.protocol.temperature,
-        bias=report.protocol.bias,
+        **results.calibration_of(report.protocol).describe(),
         threshold=report.protocol.threshold,
         min_component=report.protocol.postprocessing.min_component,
         min_share=report.protocol.postprocessing.min_share,

@@ -15,7 +15,7 @@ from brainseg.models.manifest import ExportedManifest
 def build_metadata(model: ExportedManifest, report: Evaluation, variant: str, *marks: str) -> dict:
     """The metadata of a file, see ``onnx_session``; ``marks`` are added to those of the report."""
     protocol = report.protocol
-    rule = results.rule_of(protocol)._asdict() | results.calibration_of(protocol)._asdict()
+    rule = results.rule_of(protocol)._asdict() | results.calibration_of(protocol).describe()
     return {
         "format": onnx_session.FORMAT,
         "variant": variant,
@@ -28,7 +28,7 @@ def build_metadata(model: ExportedManifest, report: Evaluation, variant: str, *m
 
 def describe_unscored(model: ExportedManifest, *, mirror: bool) -> dict:
     """The metadata of a file that has not been evaluated yet: its probabilities are those of the network."""
-    rule = {"threshold": 0.5, "min_component": 0, "mirror": mirror, **probabilities.Calibration()._asdict()}
+    rule = {"threshold": 0.5, "min_component": 0, "mirror": mirror, **probabilities.Calibration().describe()}
     told = {"format": onnx_session.FORMAT, "variant": "float32", "marks": model.protocol.marks}
     return told | {"model": model.exported(), "rule": rule, "evaluation": {}}
 

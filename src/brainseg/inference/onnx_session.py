@@ -3,8 +3,8 @@
 Input ``image`` (N, H, W, K C) float32 intensities 0..255: a slice in the middle of its K - 1 neighbours. Output
 ``probability`` (N, H, W, M) float32: of the slice (M = 1) or of all K slices (M = K). The metadata key ``brainseg``
 holds JSON: ``format``, ``variant`` (float32 | int8), ``marks``, ``model`` (the manifest), ``rule`` (threshold,
-min_component, min_share, mirror; temperature and bias, see ``Calibration``, of the probabilities averaged with the
-mirrored slice's) and ``evaluation`` (metrics/evaluation.json).
+min_component, min_share, mirror; temperature, bias and skew, see ``Calibration``, of the probabilities averaged with
+the mirrored slice's) and ``evaluation`` (metrics/evaluation.json).
 """
 
 import json

@@ -39,7 +39,7 @@ class Outliner:
         self.facts, self.digest = self.session.facts, self.session.digest
         rule = self.facts["rule"]
         self.rule, self.mirror = postprocessing.read_rule(rule), rule["mirror"]
-        self.calibration = Calibration(rule.get("temperature", 1.0), rule.get("bias", 0.0))
+        self.calibration = Calibration.read(rule)
         self._prepare = self.facts["model"]["preprocess"]
 
     def segment(

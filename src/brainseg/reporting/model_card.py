@@ -52,6 +52,7 @@ class ModelRule(ParamsBlock):
     mirror: bool
     temperature: float = 1.0
     bias: float = 0.0
+    skew: float = 0.0
 
 
 class ModelFacts(ParamsBlock):

@@ -34,4 +34,5 @@ def describe_calibration(calibration: Calibration) -> str:
     """What is done to the network's probabilities; empty: nothing."""
     parts = [f"temperature {calibration.temperature:g}"] if calibration.temperature != 1 else []
     parts += [f"bias {calibration.bias:+g}"] if calibration.bias else []
+    parts += [f"skew {calibration.skew:+g}"] if calibration.skew else []
     return ", ".join(parts)

@@ -27,7 +27,7 @@ export interface Facts {
     preprocess: { channels: string; window: [number, number] };
     protocol: Record<string, unknown> & { source?: string; marks?: string[] };
   };
-  rule: { threshold: number; min_component: number; min_share?: number; mirror: boolean; temperature?: number; bias?: number };
+  rule: { threshold: number; min_component: number; min_share?: number; mirror: boolean; temperature?: number; bias?: number; skew?: number };
   evaluation: { test?: Scores } & Record<string, unknown>;
 }
 

@@ -60,7 +60,7 @@ export async function predict(images: Uint8Array[], network: Network, facts: Fac
     });
     watch.progress?.(Math.min(images.length, Math.max(...window) + 1), images.length);
   }
-  const scaled = calibration(facts.rule.temperature ?? 1, facts.rule.bias ?? 0);
+  const scaled = calibration(facts.rule.temperature ?? 1, facts.rule.bias ?? 0, facts.rule.skew ?? 0);
   const mean = (total: number, at: number) => rint(total / answered[Math.floor(at / area)]!);
   return {
     levels: Uint8Array.from(sum, (total, at) => scaled[mean(total, at)]!),
@@ -81,12 +81,13 @@ export function windows(slices: number, size: number, answers: number): number[]
   return starts.map((start) => reach.map((n) => Math.min(start + n, slices - 1)));
 }
 
-/** Platt scaling of probabilities in 255ths; 0 stays 0. */
-export function calibration(temperature: number, bias: number): Uint8Array {
-  if (temperature === 1 && bias === 0) return Uint8Array.from({ length: 256 }, (_, n) => n);
+/** Beta calibration of probabilities in 255ths (without a skew Platt scaling), as inference/probabilities.py; 0 stays 0. */
+export function calibration(temperature: number, bias: number, skew: number): Uint8Array {
+  if (temperature === 1 && bias === 0 && skew === 0) return Uint8Array.from({ length: 256 }, (_, n) => n);
   return Uint8Array.from({ length: 256 }, (_, n) => {
-    const odds = Math.min(n, 254.5) / 255;
-    return n && rint(255 / (1 + (1 / odds - 1) ** (1 / temperature) * Math.exp(-bias)));
+    const p = Math.min(n, 254.5) / 255;
+    const odds = (1 / p - 1) ** (1 / temperature) * (4 * p * (1 - p)) ** (-skew / temperature); // of no tumour
+    return n && rint(255 / (1 + odds * Math.exp(-bias)));
   });
 }
 

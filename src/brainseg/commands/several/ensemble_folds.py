@@ -14,12 +14,13 @@ from brainseg.evaluation import evaluate
 from brainseg.evaluation.results import Evaluation
 from brainseg.experiments import cross_validation, fold_scores, revision, showing
 from brainseg.experiments.fold_scores import Fold, FoldScores
+from brainseg.inference.probabilities import Calibration
 from brainseg.io.sequences import FLAIR
 from brainseg.models.manifest import VALIDATION_SEEN
 
 PROCESSED = Path("data/processed")
 LESS = ("one_slice", "flair_only", "stripped")  # arrays that are stored beside those of the whole input
-CHOSEN = {"weights_sha256", "temperature", "bias", "threshold", "postprocessing", "empty_rule"}  # not those of a member
+CHOSEN = {"weights_sha256", *Calibration._fields, "threshold", "postprocessing", "empty_rule"}  # not those of a member
 
 
 class Prepared(NamedTuple):

@@ -64,7 +64,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     removed = postprocessing.describe_removed(postprocessing.read_rule(told["rule"])) or "nothing"
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
     rule, dice = told["rule"], summary.test.volume.dice
-    how = pages.describe_calibration(Calibration(rule["temperature"], rule["bias"])) or "not calibrated"
+    how = pages.describe_calibration(Calibration.read(rule)) or "not calibrated"
     return (
         f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; {how}, "
         f"threshold {rule['threshold']:g}, {removed} removed; its recipe out of fold: "
@@ -184,7 +184,7 @@ def describe(
         "min_component": round(statistics.median(fold.min_component for fold in folds)),
         "min_share": statistics.median(fold.min_share for fold in folds),
         "mirror": summary.protocol.tta != "none",
-        **found._asdict(),
+        **found.describe(),
     }
     return {
         "format": onnx_session.FORMAT,
