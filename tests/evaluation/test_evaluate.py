@@ -236,6 +236,20 @@ def test_a_rule_fitted_to_patients_is_the_one_that_they_choose_as_validation_pat
     assert again.protocol == own.protocol and again.test == own.test
 
 
+def test_a_skew_changes_probabilities_not_masks():
+    cases, masks, model = arrays([VAL, A, B])
+    noise = np.random.default_rng(0).integers(-60, 50, model.shape)
+    model = np.clip(np.where(masks > 0, 160, model) + noise, 0, 255).astype(np.uint8)
+    given = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), model)
+    straight, skewed = (
+        evaluate.evaluate(cases, masks, given, params(temperature="auto", bias="auto", skew=skew), protocol())
+        for skew in (0, "auto")
+    )
+    assert skewed.report.protocol.skew != 0 and skewed.report.protocol.threshold != straight.report.protocol.threshold
+    assert skewed.report.test.calibration != straight.report.test.calibration
+    assert skewed.report.test.volume == straight.report.test.volume
+
+
 def test_with_a_given_threshold_patients_choose_the_smallest_component_alone():
     cases, masks, model = arrays([VAL, A])
     asked = params(temperature="auto", bias="auto", threshold=0.4)

@@ -323,5 +323,5 @@ def test_folds_of_before_have_no_table_of_validation_patients(folds):
     (folds / "validation.csv").unlink()
     summary = json.loads((folds / "summary.json").read_text()) | {"tables": {}}
     (folds / "summary.json").write_text(json.dumps(run_files.sealed(summary)))
-    with pytest.raises(DataError, match="is a cross-validation of an earlier version"):
+    with pytest.raises(DataError, match="or an earlier version made it"):
         revision.scores(folds.name, folds.parent, validation=True)

@@ -75,7 +75,7 @@ def evaluate(
     joints = {subset: scoring.histogram(cohort, model, "calibration") for subset, cohort in cohorts.items()}
     chosen = calibration.fit(joints["val"], calibration.Asked.read(params))
     searched = _search_rules(cohorts["val"], model, params, chosen)
-    rule = _choose_rule(searched, params, chosen)
+    rule = _choose_rule(Evidence(joints["val"], searched), params, chosen)
     curve = _curve(searched, rule, cohorts["test"], model, chosen)
     probabilities = calibration.apply(probabilities, chosen)
 
@@ -125,8 +125,10 @@ def gather(cases: pd.DataFrame, masks: Array, model: Array, params: Evaluate) ->
 
 def fit_rule(evidence: Sequence[Evidence], params: Evaluate) -> Evaluate:
     """``params`` with calibration and rule as all these patients together choose them."""
-    chosen = calibration.fit(np.sum([each.joint for each in evidence], axis=0), calibration.Asked.read(params))
-    rule = _choose_rule(threshold_search.join([each.searched for each in evidence]), params, chosen)
+    joint = np.sum([each.joint for each in evidence], axis=0)
+    together = Evidence(joint, threshold_search.join([each.searched for each in evidence]))
+    chosen = calibration.fit(joint, calibration.Asked.read(params))
+    rule = _choose_rule(together, params, chosen)
     return params.model_copy(update=rule._asdict() | chosen._asdict())
 
 
@@ -138,19 +140,25 @@ def _search_rules(cohort: Cohort, model: Array, params: Evaluate, calibrated: Ca
     return _search(cohort, model, fixed, threshold_search.list_smallest(_grid(cohort), params))
 
 
-def _choose_rule(searched: Search, params: Evaluate, calibrated: Calibration) -> Rule:
+def _choose_rule(evidence: Evidence, params: Evaluate, calibrated: Calibration) -> Rule:
     """The rule for calibrated probabilities.
 
     Of thresholds that are as good as each other the one nearest to half the best Dice is taken, which is the best there
     is for probabilities that are right (Lipton et al., 2014, arXiv:1402.1892); where nothing calibrates them, 0.5. With
     a given threshold the smallest component is chosen at the nearest one that was tried.
+
+    A skew changes probabilities, not masks: where the half lies is told by the calibration without it. With it masks
+    were worse (docs/explanation/experiments.md).
     """
+    searched = evidence.searched
     if params.threshold != "auto":
         own = calibration.move(params.threshold, calibrated, calibration.NONE)
         nearest = min(searched.thresholds, key=lambda tried: abs(tried - own))
         return threshold_search.choose(searched, nearest)._replace(threshold=round_threshold(params.threshold))
     best = float(np.nan_to_num(searched.mean_dice()).max())
-    half = 0.5 if calibrated == calibration.NONE else calibration.move(max(best, 0.1) / 2, calibrated, calibration.NONE)
+    asked = calibration.Asked.read(params)._replace(skew=0.0)
+    straight = calibration.fit(evidence.joint, asked) if calibrated.skew else calibrated
+    half = 0.5 if calibrated == calibration.NONE else calibration.move(max(best, 0.1) / 2, straight, calibration.NONE)
     rule = threshold_search.choose(searched, threshold_search.best_threshold(searched, errors=1, middle=half))
     return rule._replace(threshold=_move(rule.threshold, calibrated))
 

@@ -53,7 +53,7 @@ def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
     said = release.run("default", ["all.onnx"], project / "numbers")
     assert said.startswith("models/released/default.onnx: 1 network, float32, ") and "out of fold" in said
     outliner = Outliner(project / "models/released/default.onnx")
-    assert outliner.calibration == (2.0, -0.8)
+    assert outliner.calibration == (2.0, -0.8, 0.0)
     own = Outliner(project / "all.onnx")
     assert own.calibration == (1, 0)
     assert outliner.rule.min_component == statistics.median(fold["min_component"] for fold in TOLD["folds"])
