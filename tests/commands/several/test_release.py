@@ -55,7 +55,7 @@ def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
     outliner = Outliner(project / "models/released/default.onnx")
     assert outliner.calibration == (2.0, -0.8, 0.0)
     own = Outliner(project / "all.onnx")
-    assert own.calibration == (1, 0)
+    assert own.calibration == (1, 0, 0)
     assert outliner.rule.min_component == statistics.median(fold["min_component"] for fold in TOLD["folds"])
     assert outliner.mirror
     facts = outliner.facts
