@@ -165,7 +165,7 @@ class Augmentation(ParamsBlock):
 class Evaluate(ParamsBlock):
     temperature: Annotated[float, Field(ge=0.25, le=8)] | Literal["auto"] = 1.0
     bias: Annotated[float, Field(ge=-4, le=4)] | Literal["auto"] = 0.0
-    skew: Annotated[float, Field(gt=-1, lt=1)] | Literal["auto"] = 0.0
+    skew: Annotated[float, Field(ge=-0.95, le=0.95)] | Literal["auto"] = 0.0
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
     min_component: Annotated[int, Field(ge=0)] | Literal["auto"]
     min_share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 0.0

@@ -123,3 +123,12 @@ def test_each_fold_is_calibrated_by_the_others():
 
     own = sum(calibration.apply_to_counts(fold, calibration.fit(fold)) for fold in folds)
     assert error(own) < 0.01 < 0.05 < error(calibration.cross_fit(folds)) < error(sum(folds))
+
+
+@pytest.mark.parametrize("old", [Calibration(8, -4, 0.95), Calibration(8, 4, -0.95), Calibration(0.25, 4, 0.95)])
+@pytest.mark.parametrize("threshold", [1e-6, 0.01, 0.5, 0.99, 1 - 1e-6])
+def test_a_threshold_moves_at_the_bounds_of_what_is_fitted(old, threshold):
+    moved = calibration.move(threshold, old, calibration.NONE)
+    assert 0 < moved < 1
+    if 1e-6 < moved < 1 - 1e-6:
+        assert calibration.move(moved, calibration.NONE, old) == pytest.approx(threshold, rel=1e-6)

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from brainseg import files
 from brainseg.config import Evaluate
 from brainseg.errors import DataError, IntegrityError
-from brainseg.evaluation import calibration, evaluate, results, threshold_search
+from brainseg.evaluation import calibration, evaluate, metrics, results, threshold_search
 from brainseg.evaluation.results import Mean
 from brainseg.inference import postprocessing, probabilities
 from brainseg.inference.probabilities import Calibration
@@ -236,18 +236,22 @@ def test_a_rule_fitted_to_patients_is_the_one_that_they_choose_as_validation_pat
     assert again.protocol == own.protocol and again.test == own.test
 
 
-def test_a_skew_changes_probabilities_not_masks():
-    cases, masks, model = arrays([VAL, A, B])
-    noise = np.random.default_rng(0).integers(-60, 50, model.shape)
-    model = np.clip(np.where(masks > 0, 160, model) + noise, 0, 255).astype(np.uint8)
-    given = dict.fromkeys(("model", "one_slice", "flair_only", "flair"), model)
-    straight, skewed = (
-        evaluate.evaluate(cases, masks, given, params(temperature="auto", bias="auto", skew=skew), protocol())
-        for skew in (0, "auto")
-    )
-    assert skewed.report.protocol.skew != 0 and skewed.report.protocol.threshold != straight.report.protocol.threshold
-    assert skewed.report.test.calibration != straight.report.test.calibration
-    assert skewed.report.test.volume == straight.report.test.volume
+@pytest.mark.parametrize("straight", [Calibration(2.0, -0.8), calibration.NONE])
+def test_a_skew_changes_probabilities_not_masks(monkeypatch, straight):
+    """Where all thresholds are as good as each other, the one is taken that would be without the skew."""
+    skewed = Calibration(2.0, -2.0, -0.9)
+    monkeypatch.setattr(calibration, "fit", lambda joint, asked: straight if asked.skew == 0 else skewed)
+    counts = metrics.Counts(*(np.full((3, len(threshold_search.THRESHOLDS), 1), count) for count in (8, 2, 2, 88)))
+    flat = threshold_search.Search(threshold_search.THRESHOLDS, (threshold_search.Smallest(0),), counts)
+    evidence, asked = evaluate.Evidence(np.ones((2, 256)), flat), params(temperature="auto", bias="auto", skew="auto")
+    own = [
+        calibration.move(evaluate._choose_rule(evidence, asked, each).threshold, each, calibration.NONE)
+        for each in (straight, skewed)
+    ]
+    assert own[0] == pytest.approx(own[1], abs=1e-3)
+    middle = 0.5 if straight == calibration.NONE else calibration.move(0.4, straight, calibration.NONE)
+    assert own[0] == pytest.approx(middle, abs=0.026)
+    assert abs(calibration.move(0.4, skewed, calibration.NONE) - middle) > 0.1
 
 
 def test_with_a_given_threshold_patients_choose_the_smallest_component_alone():

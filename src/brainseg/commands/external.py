@@ -158,7 +158,8 @@ def read_model(home: Path, params: config.Evaluate) -> EvaluatedModel:
     if rule is None:
         bright = results.rule_of(found.baselines.flair_threshold)
         return EvaluatedModel(model, weights, results.rule_of(found.protocol), bright, chosen)
-    fixed = {name: getattr(params, name) for name in Calibration._fields if getattr(params, name) != "auto"}
+    # A skew was fitted together with the other two: without it they would be nobody's calibration.
+    fixed = {name: value for name, value in asked._asdict().items() if value != "auto" and name != "skew"}
     return EvaluatedModel(model, weights, rule, None, chosen._replace(**fixed))
 
 

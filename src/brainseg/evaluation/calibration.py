@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
 from brainseg.config import Evaluate
 from brainseg.data.dataset import Changed
@@ -16,7 +16,7 @@ LEAST, MOST = 0.25, 8.0  # temperatures
 FARTHEST = 4.0  # bias, either way
 MOST_SKEWED = 0.95  # either way; at 1 all probabilities on one side of 0.5 would come together
 DECIMALS = 3
-FARTHEST_LOGIT = 1000.0  # that a threshold is looked for
+LEAST_THRESHOLD = 1e-9
 NONE = Calibration()  # changes nothing
 MIDDLES = np.clip(np.arange(1, 256), None, 254.5) / 255  # the probability that a level stands for
 
@@ -91,12 +91,13 @@ def cross_fit(joints: Sequence[np.ndarray], asked: Asked = PLATT) -> np.ndarray:
 
 
 def move(threshold: float, old: Calibration, new: Calibration) -> float:
-    """The threshold under ``new`` that cuts where ``threshold`` cuts under ``old``."""
+    """The threshold under ``new``, above 0 and below 1, that cuts where ``threshold`` cuts under ``old``."""
     logit = (np.log(threshold / (1 - threshold)) - old.bias) * old.temperature
     if old.skew:
-        logit = optimize.brentq(lambda own: own + old.skew * _height(own) - logit, -FARTHEST_LOGIT, FARTHEST_LOGIT)
+        far = abs(logit) / (1 - abs(old.skew)) + 1  # a skew shrinks a logit by no more than that
+        logit = optimize.brentq(lambda own: own + old.skew * _height(own) - logit, -far, far)
     logit = logit + new.skew * _height(logit)
-    return float(1 / (1 + np.exp(-logit / new.temperature - new.bias)))
+    return float(np.clip(special.expit(logit / new.temperature + new.bias), LEAST_THRESHOLD, 1 - LEAST_THRESHOLD))
 
 
 def _height(logit: float) -> float:

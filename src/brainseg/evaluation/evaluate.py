@@ -158,7 +158,7 @@ def _choose_rule(evidence: Evidence, params: Evaluate, calibrated: Calibration) 
     best = float(np.nan_to_num(searched.mean_dice()).max())
     asked = calibration.Asked.read(params)._replace(skew=0.0)
     straight = calibration.fit(evidence.joint, asked) if calibrated.skew else calibrated
-    half = 0.5 if calibrated == calibration.NONE else calibration.move(max(best, 0.1) / 2, straight, calibration.NONE)
+    half = 0.5 if straight == calibration.NONE else calibration.move(max(best, 0.1) / 2, straight, calibration.NONE)
     rule = threshold_search.choose(searched, threshold_search.best_threshold(searched, errors=1, middle=half))
     return rule._replace(threshold=_move(rule.threshold, calibrated))
 

@@ -17,7 +17,7 @@ def build_metadata(model: ExportedManifest, report: Evaluation, variant: str, *m
     protocol = report.protocol
     rule = results.rule_of(protocol)._asdict() | results.calibration_of(protocol).describe()
     return {
-        "format": onnx_session.FORMAT,
+        "format": onnx_session.format_of(rule),
         "variant": variant,
         "marks": [*protocol.marks, *marks],
         "model": model.exported(),

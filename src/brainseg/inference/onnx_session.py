@@ -8,7 +8,9 @@ the mirrored slice's) and ``evaluation`` (metrics/evaluation.json).
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +19,17 @@ from brainseg.errors import IntegrityError, lack_library
 from brainseg.inference import sealed
 from brainseg.inference.sealed import REMEDY
 
-FORMAT = 1
+FORMAT, SKEWED_FORMAT = 1, 2  # of a file whose calibration has a skew, which earlier versions would ignore
 KEY, INPUT, OUTPUT = "brainseg", "image", "probability"
 # The largest allowed difference between a file and its network: above it, the export stage and a gate refuse the file.
 MAX_DIFFERENCE = 1e-4  # in a probability, from the network in double precision
 MAX_DICE_DIFFERENCE = {"float32": 0.0005, "int8": 0.002}  # in the mean volume Dice of validation
 _QUIET = 3  # ONNX Runtime logs errors only
+
+
+def format_of(rule: Mapping[str, Any]) -> int:
+    """The format of a file with this rule."""
+    return SKEWED_FORMAT if rule.get("skew") else FORMAT
 
 
 class Session:
@@ -58,8 +65,8 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
             self.facts = json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
-            if self.facts["format"] != FORMAT:
-                raise ValueError(f"format {self.facts['format']}, this version reads {FORMAT}")
+            if self.facts["format"] not in (FORMAT, SKEWED_FORMAT):
+                raise ValueError(f"format {self.facts['format']}, this version reads {FORMAT} and {SKEWED_FORMAT}")
             (image,), (output,) = self._session.get_inputs(), self._session.get_outputs()
             self.side, depth, self.answers = int(image.shape[1]), int(image.shape[3]), int(output.shape[3])
             self.channels = len(self.facts["model"]["contract"]["channels"])

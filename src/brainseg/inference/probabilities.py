@@ -37,7 +37,7 @@ class Calibration(NamedTuple):
     Attributes:
         temperature: above 1 for a network that is too sure.
         bias: in logits; below 0 for a network that sees tumour too often.
-        skew: between -1 and 1; below 0 for a network that is surer of what is no tumour than of tumour.
+        skew: between -1 and 1; below 0 for a network that is too sure of no tumour, or not sure enough of tumour.
     """
 
     temperature: float = 1.0

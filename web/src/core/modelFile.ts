@@ -6,7 +6,7 @@ import { bytesToHex } from "@noble/hashes/utils.js";
 
 import { Refusal } from "./refusal";
 
-const FORMAT = 1;
+const FORMATS = [1, 2]; // 2: its calibration has a skew
 const METADATA = 14; // field of a ModelProto; each entry has a key (1) and a value (2)
 const SEAL = 84; // bytes of the entry that holds the digest of all before it
 const GROUP_TYPES = [3, 4];
@@ -46,7 +46,7 @@ export function readModel(bytes: Uint8Array): ModelFile {
   }
   const facts = entries(bytes).find(([name]) => name === "brainseg")?.[1];
   const read = facts === undefined ? null : (JSON.parse(facts) as Facts);
-  if (read?.format !== FORMAT) throw new Refusal("The model is of another version than the page", fix);
+  if (!read || !FORMATS.includes(read.format)) throw new Refusal("The model is of another version than the page", fix);
   return { facts: read, sha256: bytesToHex(sha256(bytes)) };
 }
 

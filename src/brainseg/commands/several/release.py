@@ -187,7 +187,7 @@ def describe(
         **found.describe(),
     }
     return {
-        "format": onnx_session.FORMAT,
+        "format": onnx_session.format_of(rule),
         "variant": variant,
         "marks": marks,
         "model": model.model_copy(update={"protocol": protocol}).exported(),
