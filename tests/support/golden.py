@@ -59,8 +59,8 @@ def released(folder: Path) -> Path:
 
 def toy(folder: Path) -> Path:
     """A model whose answer is FLAIR's intensity, with every part of a rule, as ``folder/model.onnx``."""
-    rule = {"threshold": 0.55, "min_component": 4, "min_share": 0.1, "mirror": True, "temperature": 1.4, "bias": -0.3}
-    rule["skew"] = -0.4
+    rule = {"threshold": 0.55, "min_component": 4, "min_share": 0.1, "mirror": True}
+    rule |= {"temperature": 1.4, "bias": -0.3, "skew": -0.4}
     return onnx_toy.write(folder / "model.onnx", onnx_toy.facts(rule=rule, evaluation={"test": SCORES}))
 
 

@@ -105,10 +105,7 @@ def score(
         arrays: as for evaluate.evaluate; for given masks (0 and 255) only ``model`` and ``flair``.
         protocol: see evaluate.describe_protocol; its temperature, bias and skew calibrate the probabilities.
     """
-    before, chosen = (
-        arrays["model"],
-        Calibration.read(protocol),
-    )
+    before, chosen = arrays["model"], Calibration.read(protocol)
     arrays = calibration.apply(arrays, chosen)
     cohort, measure = scoring.Cohort(data.slices, data.masks), evaluate.choose_measure(data.slices, params)
     table = scoring.per_slice(cohort, arrays["model"], rule, measure.tolerance, measure.unit, "score")

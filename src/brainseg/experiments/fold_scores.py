@@ -27,11 +27,14 @@ class Fold(NamedTuple):
 
 
 class FoldScores(NamedTuple):
-    """The results of one fold: of its test patients, ``validation`` apart; the parameters without the fold's number."""
+    """The results of one fold: of its test patients, ``validation`` apart; the parameters without the fold's number.
+
+    validation: None if the rule is cross-fitted: each of them is a test patient of another fold, and chose.
+    """
 
     fold: Fold
     patients: pd.DataFrame
-    validation: pd.DataFrame
+    validation: pd.DataFrame | None
     slices: pd.DataFrame
     probability_counts: pd.DataFrame
     report: Evaluation
@@ -40,29 +43,27 @@ class FoldScores(NamedTuple):
 
 
 class PooledFolds(NamedTuple):
-    """The scores of all test patients, and of all validation patients, each with its ``fold``; the summary.
-
-    validation: None if the rule is cross-fitted: each of them is a test patient of another fold, and chose.
-    """
+    """The scores of all test patients, and of all validation patients if they are scored, each with its ``fold``."""
 
     patients: pd.DataFrame
     validation: pd.DataFrame | None
     summary: CrossValidationSummary
 
 
-def pool_folds(scored: Sequence[FoldScores], *, are_all: bool = True, cross_fitted: bool = False) -> PooledFolds:
+def pool_folds(scored: Sequence[FoldScores], *, are_all: bool = True) -> PooledFolds:
     """One row per patient, and the numbers of ``summarise``.
 
     Raises:
         IntegrityError: a patient was tested twice, or not at all although these are all folds.
     """
     _check(scored, are_all)
-    tested, validated = (
-        pd.concat([getattr(s, name).assign(fold=s.fold.number) for s in scored], ignore_index=True)
-        for name in ("patients", "validation")
+    tested = pd.concat([s.patients.assign(fold=s.fold.number) for s in scored], ignore_index=True)
+    validated = [s.validation.assign(fold=s.fold.number) for s in scored if s.validation is not None]
+    return PooledFolds(
+        tested.sort_values("patient", ignore_index=True),
+        pd.concat(validated, ignore_index=True) if validated else None,
+        summarise(scored),
     )
-    summary = summarise(scored, cross_fitted=cross_fitted)
-    return PooledFolds(tested.sort_values("patient", ignore_index=True), None if cross_fitted else validated, summary)
 
 
 def write(pooled: PooledFolds, folder: Path) -> None:
@@ -109,7 +110,7 @@ def _check(scored: Sequence[FoldScores], are_all: bool) -> None:
     raise_all(problems, IntegrityError)
 
 
-def summarise(scored: Sequence[FoldScores], *, cross_fitted: bool = False) -> CrossValidationSummary:
+def summarise(scored: Sequence[FoldScores]) -> CrossValidationSummary:
     """Protocol, folds, parameters, and ``test`` over all patients, with the fields of evaluation.json's ``test``."""
     fold, first, made_with = scored[0].fold, scored[0].report, scored[0].params
     params = config.Evaluate.model_validate(made_with["evaluate"])
@@ -123,8 +124,9 @@ def summarise(scored: Sequence[FoldScores], *, cross_fitted: bool = False) -> Cr
     protocol = {name: getattr(first.protocol, name) for name in ("source", "unit", "grid", "tta", "empty_rule")}
     marks = list(dict.fromkeys(mark for s in scored for mark in s.report.protocol.marks))
     counts = {"patients": len(patients), "slices": len(slices), "folds": len(scored)}
+    crossed = {"cross_fitted": True} if scored[0].validation is None else {}
     numbers = evaluate.round_floats({
-        "protocol": protocol | {"marks": marks} | counts | ({"cross_fitted": True} if cross_fitted else {}),
+        "protocol": protocol | {"marks": marks} | counts | crossed,
         "test": scoring.score_blocks(slices, unit, summarised) | {
             "keras": _average_folds([s.report.test.keras.model_dump() for s in scored], batches),
             "alone": _average_folds([s.report.test.alone.model_dump(exclude_unset=True) for s in scored], defined),
@@ -133,7 +135,7 @@ def summarise(scored: Sequence[FoldScores], *, cross_fitted: bool = False) -> Cr
             "calibration": _pool_calibration(joints, [results.calibration_of(s.report.protocol) for s in scored]),
         },
         "calibration": _calibrate(joints, params),
-        "folds": [_summarise_fold(s, cross_fitted=cross_fitted) for s in scored],
+        "folds": [_summarise_fold(s) for s in scored],
     })  # fmt: skip
     overrides = drop_fold(fold.overrides, made_with["split"].get("inner_folds"))
     made = {"params": made_with, "overrides": overrides, "made_from": scored[0].made_from}
@@ -173,7 +175,7 @@ def _measure(joint: np.ndarray, before: np.ndarray | None) -> dict[str, float]:
     return found | {f"{name}{scoring.BEFORE}": value for name, value in own.items()}
 
 
-def _summarise_fold(scored: FoldScores, *, cross_fitted: bool) -> FoldSummary:
+def _summarise_fold(scored: FoldScores) -> FoldSummary:
     report = scored.report
     return FoldSummary(
         fold=scored.fold.number,
@@ -185,5 +187,5 @@ def _summarise_fold(scored: FoldScores, *, cross_fitted: bool) -> FoldSummary:
         min_component=report.protocol.postprocessing.min_component,
         min_share=report.protocol.postprocessing.min_share,
         volume_dice=report.test.volume.dice,
-        val_volume_dice_mean=None if cross_fitted else report.val.volume.dice.mean,
+        val_volume_dice_mean=None if scored.validation is None else report.val.volume.dice.mean,
     )

@@ -80,7 +80,7 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     for number, each in enumerate(members):
         fitted = evaluate.fit_rule([other for k, other in enumerate(evidence) if k != number], params)
         scored.append(_score(number, _read_fold(each, data, root), fitted))
-    pooled = fold_scores.pool_folds(scored, cross_fitted=True)
+    pooled = fold_scores.pool_folds(scored)
     fold_scores.write(pooled, root / out)
     return fold_scores.closing_line(pooled.patients, pooled.summary, out)
 
@@ -111,12 +111,11 @@ def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScor
     protocol = given.model_dump(exclude_unset=True, exclude=CHOSEN)
     protocol["marks"] = [mark for mark in given.marks if mark != VALIDATION_SEEN]  # it neither chooses nor is scored
     result = evaluate.evaluate(fold.cases, fold.masks, fold.arrays, params, protocol)
-    patients, validated = (result.per_patient[result.per_patient["subset"] == name] for name in ("test", "val"))
     joined = {"ensemble": {"members": list(fold.members), "params": recipes}} if len(recipes) > 1 else {}
     return FoldScores(
         Fold(number, " + ".join(fold.members), {"split": {}}),
-        patients,
-        validated,
+        result.per_patient[result.per_patient["subset"] == "test"],
+        None,
         result.per_slice[result.per_slice["subset"] == "test"],
         result.probability_counts,
         result.report,
