@@ -200,13 +200,10 @@ def check_training(params: config.Params) -> Answer:
     if (train.device == "cpu" or not gpus) and train.precision != "auto":
         cost = backend.explain_emulation(train.precision, train.engine, "cpu")
         lines += [Finding("training", cost, backend.EMULATION_REMEDY)] if cost else []
-    if train.initial_weights and not (files.project_root() / Path(train.initial_weights).expanduser()).is_file():
-        what, fix = "train.initial_weights: there is no such file", "set it to a model's weights, or to null"
-        raise DataError(train.initial_weights, what, fix)
-    if train.soft_masks:
-        from brainseg.training import soft_masks  # imports pandas
+    if train.initial_weights or train.soft_masks:
+        from brainseg.training import fold_files  # imports pandas
 
-        soft_masks.require(train.soft_masks, -1 if params.split.file else params.split.test_fold)
+        fold_files.require_all(train.model_dump(), -1 if params.split.file else params.split.test_fold)
     return None, lines
 
 

@@ -24,7 +24,7 @@ from brainseg.experiments.running import runner as running
 from brainseg.experiments.running.progress import DONE, Board
 from brainseg.experiments.running.runner import HERE, Place, Runner, Seen, Training
 from brainseg.reporting import charts, gallery
-from brainseg.training import soft_masks
+from brainseg.training import fold_files
 
 FOLDER = Path("metrics/cross_validation")
 PICTURED = 14  # patients in the gallery
@@ -68,9 +68,8 @@ def run(
         repro.clean_up(root)
         prepare(root)
         folds = choose(plan(overrides, root), only)
-        if soft := params["train"].get("soft_masks"):
-            for fold in folds:
-                soft_masks.require(soft, fold.number)
+        for fold in folds:
+            fold_files.require_all(params["train"], fold.number)
         return _run(folds, params, place, root, folder, only is None, quiet)
 
 

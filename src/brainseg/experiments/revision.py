@@ -21,7 +21,7 @@ from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments import integrity
 from brainseg.experiments.comparison import LATER_METRICS, METRICS, ComparedProtocol, Scores, diff_params
-from brainseg.training import soft_masks
+from brainseg.training import fold_files
 
 WORKSPACE = "workspace"
 MAX_COLUMNS = 100  # of a table of scores
@@ -405,11 +405,13 @@ def key(read: Reader, overrides: dict) -> str:
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"][config.fold_parameter(params["split"]["inner_folds"])] = None
     facts = sources(read).model_dump() | {"params": {block: params[block] for block in BLOCKS}}
+    folds = range(params["split"]["folds"])
     if initial := params["train"]["initial_weights"]:
-        path = files.project_root() / Path(initial).expanduser()
-        facts["initial"] = files.sha256(path) if path.is_file() else None
+        named = sorted({fold_files.locate("train.initial_weights", initial, fold) for fold in folds})
+        digests = [files.sha256(path) if path.is_file() else None for path in named]
+        facts["initial"] = digests if len(named) > 1 else digests[0]
     if soft := params["train"]["soft_masks"]:
-        told = (soft_masks.locate(soft, fold).with_suffix(".json") for fold in range(params["split"]["folds"]))
+        told = (fold_files.locate("train.soft_masks", soft, fold).with_suffix(".json") for fold in folds)
         facts["soft_masks"] = [path.read_text() for path in told if path.is_file()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -16,11 +16,12 @@ from brainseg import files
 from brainseg.config import Train
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
+from brainseg.training import fold_files
+from brainseg.training.fold_files import FOLD
 
 CERTAIN = 255  # the value of a pixel that is surely tumour
 KEY = "train.soft_masks"
-FOLD = "{fold}"
-REMEDY = "make it again: brainseg teach cv-KEY..."
+REMEDY = fold_files.REMEDIES[KEY]
 OF_A_FOLD = f"write {FOLD} where the file's name has the number of the fold: each fold has a file of its own"
 
 
@@ -54,23 +55,6 @@ def blend(hard: np.ndarray, soft: SoftMasks | None, params: Train) -> Any:
     return BlendedMasks(hard, soft.array, params.soft_weight) if soft else BlendedMasks(hard, hard, 0.0)
 
 
-def locate(named: str, fold: int) -> Path:
-    """The file that ``train.soft_masks`` names, relative to the project's root.
-
-    Raises:
-        DataError: ``{fold}`` stands in it, and the split has no folds.
-    """
-    if FOLD in named and fold < 0:
-        raise DataError(named, f"{KEY} has {FOLD}, and the split comes from a file, without folds", "name the file")
-    return files.project_root() / Path(named.replace(FOLD, str(fold))).expanduser()
-
-
-def require(named: str, fold: int) -> None:
-    """Raise DataError unless the file is there."""
-    if not (path := locate(named, fold)).is_file():
-        raise DataError(path, f"{KEY}: there is no such file", f"{REMEDY}; or set {KEY}: null")
-
-
 def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks | None:
     """Open the soft masks; None where there are none.
 
@@ -84,9 +68,7 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
     """
     if named is None:
         return None
-    fold = int(data.slices["fold"].iloc[data.rows("test")[0]])
-    require(named, fold)
-    path = locate(named, fold)
+    path = fold_files.require(KEY, named, fold_files.test_fold(data))
     with guard(path, REMEDY, IntegrityError):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         made_for = json.loads(path.with_suffix(".json").read_text())

@@ -21,7 +21,7 @@ from brainseg.experiments import revision
 from brainseg.inference.outlining import Outliner
 from brainseg.models import manifest
 from brainseg.models.manifest import ExportedManifest
-from brainseg.training import soft_masks
+from brainseg.training import fold_files, soft_masks
 
 # Marks of a teacher that may have learned from the test patients, or from those by whom the learner's rule is chosen.
 TOLD_TOO_MUCH = {manifest.TRAINED_ON_ALL, manifest.VALIDATION_SEEN, fingerprints.SEEN, fingerprints.UNKNOWN}
@@ -49,7 +49,7 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     folder = out / "-".join(name.removeprefix("cv-") for name in names)
     for number in range(count):
         _teach([f"{name}-{number}" for name in names], split["unit"], folder / f"fold-{number}.npy", root)
-    learned = f"train.soft_masks: {folder}/fold-{soft_masks.FOLD}.npy"
+    learned = f"train.soft_masks: {folder}/fold-{fold_files.FOLD}.npy"
     return (
         f"{folder}: what {len(names)} network{'s' * (len(names) > 1)} of each of {count} folds answered; set {learned}"
     )
