@@ -109,6 +109,7 @@ FOLDS = {
         "epochs40",
         "epochs40_folds",
         "mixed_folds",
+        "half_folds",
     ),
 }
 

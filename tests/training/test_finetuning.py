@@ -123,6 +123,17 @@ def test_what_is_no_model_to_begin_with(tmp_path, monkeypatch, name, what):
         finetuning.load(params(initial_weights=f"x/{name}"), OUT)
 
 
+def test_each_fold_may_have_its_own(model, tmp_path):
+    (tmp_path / "fold-3.weights.h5").write_bytes(model[0].read_bytes())
+    (tmp_path / "fold-3.json").write_bytes(model[1].read_bytes())
+    settings = params(initial_weights=str(tmp_path / "fold-{fold}.weights.h5"))
+    assert finetuning.load(settings, OUT, 3).manifest == manifest.read(model[1])
+    with pytest.raises(DataError, match=r"fold-2\.weights\.h5: train\.initial_weights: there is no such file"):
+        finetuning.load(settings, OUT, 2)
+    with pytest.raises(DataError, match="the split comes from a file, without folds"):
+        finetuning.load(settings, OUT)
+
+
 def test_a_model_that_is_not_there_is_changed_or_of_another_network(model, tmp_path):
     weights, path, _ = model
     with pytest.raises(DataError, match=r"train\.initial_weights: there is no such file"):

@@ -102,6 +102,32 @@ def test_several_with_the_numbers_of_their_mean(project):
         release.run("best", ["all.onnx"], numbers)
 
 
+def test_a_network_that_goes_on_from_another_is_released_with_it(project):
+    """As each fold did: from the network of the same patients that learned by the recipe of the first member."""
+    first = TOLD["params"]
+    further = first | {"train": first["train"] | {"initial_weights": "pretrained/fold-{fold}.weights.h5"}}
+    numbers = write_numbers(
+        project / "joined", params={"ensemble": {"members": ["a", "b"], "params": [first, further]}}
+    )
+    started = {"parameters": {"train": {"initial_weights": "pretrained/unet.weights.h5"}}}
+    begun_with = run_files.manifest()["weights_sha256"]
+    for digest, is_refused in ((begun_with, False), ("3" * 64, True), (None, True)):
+        training = started | {"initial_weights_sha256": digest}
+        told = {"protocol": {"marks": [TRAINED_ON_ALL]}, "weights_sha256": "2" * 64, "training": training}
+        write_model(project / "two.onnx", channel=0, **told)
+        if is_refused:
+            with pytest.raises(DataError, match="go on from a network that is released with it"):
+                release.run("best", ["all.onnx", "two.onnx"], numbers)
+        else:
+            release.run("best", ["all.onnx", "two.onnx"], numbers)
+    with pytest.raises(DataError, match=r"train\.initial_weights None, there"):
+        write_model(project / "two.onnx", protocol={"marks": [TRAINED_ON_ALL]}, weights_sha256="2" * 64)
+        release.run("best", ["all.onnx", "two.onnx"], numbers)
+    with pytest.raises(DataError, match=r"train\.initial_weights pretrained/unet\.weights\.h5, there None"):
+        write_model(project / "two.onnx", protocol={"marks": [TRAINED_ON_ALL]}, training=training)
+        release.run("default", ["two.onnx"], project / "numbers")
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"protocol": {"marks": []}}, "was not trained on all patients"),
     ({"network": {"filters": 32}}, r"is of another recipe than \S+numbers: network.filters 32, there 16"),

@@ -24,16 +24,17 @@ from brainseg.inference import postprocessing
 from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from brainseg.reporting import pages
+from brainseg.training import fold_files
 
 FOLDER = Path("models/released")
 EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
 RECIPE = ("train", "network", "augmentation", "preprocess")  # blocks that must be those of the cross-validation
 # What may differ: who is trained on, by which random numbers, and with how much of the machine.
-FREE = {"train": {"subset", "seed", "device", "devices", "threads"}}
+FREE = {"train": {"subset", "seed", "device", "devices", "threads", "initial_weights"}}
 
 
 def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32", root: Path = Path()) -> str:
-    """Write ``models/released/NAME.onnx``; return what it is.
+    """Write ``models/released/NAME.onnx``, its weights in 16 bits; return what it is.
 
     Args:
         names: of one run, or of several whose mean is released; trained with ``train.subset: all``.
@@ -44,7 +45,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         DataError: a run was not trained on all patients, or by another recipe than that of the numbers.
         IntegrityError: a file is damaged.
     """
-    from brainseg.export import ensemble, metadata
+    from brainseg.export import ensemble, half_weights, metadata
 
     if variant == "int8" and len(names) > 1:
         raise DataError(", ".join(names), "are several networks in 8-bit integers", "release one, or leave out --int8")
@@ -60,7 +61,7 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
         graph, model = ensemble.join(names, parts, models)
         told = describe(model, summary, fitted, variant) | {"volume_interval": read_interval(numbers)}
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
-            metadata.write_model(path, graph, told)
+            metadata.write_model(path, half_weights.store(graph), told)
     removed = postprocessing.describe_removed(postprocessing.read_rule(told["rule"])) or "nothing"
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
     rule, dice = told["rule"], summary.test.volume.dice
@@ -110,7 +111,7 @@ def check(
         if total != tested or model.protocol.source != summary.protocol.source:
             what = f"has {total} patients of {model.protocol.source}, {numbers} {tested} of {summary.protocol.source}"
             problems.append(Problem(name, what, "cross-validate on the data that it was trained on"))
-        if differs := find_differences(model, recipe):
+        if differs := [*find_differences(model, recipe), *find_other_beginning(model, recipe, models)]:
             what = f"is of another recipe than {numbers}: {', '.join(differs)}"
             problems.append(Problem(name, what, "name the cross-validation of this recipe"))
     raise_all(problems, DataError)
@@ -137,6 +138,21 @@ def find_differences(model: ExportedManifest, recipe: Mapping[str, Any]) -> list
         for key, value in own[block].items()
         if key not in FREE.get(block, ()) and value != told[block].get(key)
     ]
+
+
+def find_other_beginning(
+    model: ExportedManifest, recipe: Mapping[str, Any], released: Sequence[ExportedManifest]
+) -> list[str]:
+    """How the initial weights of a model are not those of its recipe; empty: they are.
+
+    Where each fold went on from weights of its own, the network of all patients goes on from one released with it.
+    """
+    own, told = model.training.parameters.train.initial_weights, recipe["train"].get("initial_weights")
+    if told is None or fold_files.FOLD not in told:
+        return [] if own == told else [f"train.initial_weights {own}, there {told}"]
+    if model.training.initial_weights_sha256 in {each.weights_sha256 for each in released}:
+        return []
+    return [f"train.initial_weights {own}, there those of each fold: go on from a network that is released with it"]
 
 
 def read_interval(numbers: Path) -> dict[str, Any] | None:
