@@ -28,10 +28,10 @@ def rows(*scores: float, subset: str = "test") -> list[dict[str, str]]:
 
 
 def test_patients_are_chosen_by_their_place_among_those_of_the_test():
-    """Of eleven: the second best, the middle one, the second worst and the worst; no patient of validation."""
+    """Of eleven: the third best, the middle one, the second worst and the worst; no patient of validation."""
     given = [*rows(*(0.5 + n / 100 for n in (3, 9, 0, 10, 7, 1, 4, 2, 8, 5, 6))), *rows(0.1, 0.99, subset="val")]
     chosen = {level: float(row["dice"]) for level, row in make_examples.choose(given).items()}
-    assert chosen == pytest.approx({"easy": 0.59, "median": 0.55, "hard": 0.51, "fails": 0.5})
+    assert chosen == pytest.approx({"easy": 0.58, "median": 0.55, "hard": 0.51, "fails": 0.5})
 
 
 @pytest.fixture(scope="module")
