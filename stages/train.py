@@ -19,11 +19,11 @@ def main() -> None:
     from brainseg.data import dataset  # after start: Keras reads its engine once, when imported
     from brainseg.models import manifest
     from brainseg.tracking.live_run import LiveRun
-    from brainseg.training import checkpoints, description, finetuning, fold_files, history, soft_masks, trainer
+    from brainseg.training import checkpoints, description, finetuning, history, soft_masks, trainer
 
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
-    initial = finetuning.load(params, WEIGHTS, fold_files.test_fold(data))
+    initial = finetuning.load(params, WEIGHTS, soft_masks.test_fold(data))
     soft = soft_masks.load(t.soft_masks, data, digests)
     facts = trainer.identity(params, digests, running, initial, soft)
     live = LiveRun(checkpoints.folder(checkpoints.key(facts)), digests, params.download.source)

@@ -328,6 +328,10 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
             train.subset != "train" and (train.keep == "best" or train.patience is not None),
             "set train.keep: last and train.patience: null; patients who are trained on choose no epoch",
         ),
+        f"train.subset is {train.subset}, train.initial_weights {train.initial_weights}": (
+            train.subset == "all" and "{fold}" in (train.initial_weights or ""),
+            "name one file: weights of a network of all patients; those of a fold are of some",
+        ),
         f"train.subset is {train.subset}, train.soft_masks {train.soft_masks}": (
             train.subset == "all" and train.soft_masks is not None,
             "set train.soft_masks: null; they have no answers for the test patients",

@@ -190,9 +190,12 @@ def test_the_time_is_told_where_it_was_measured(project):
     assert "measured here" not in project.check("-S", "train.batch_size=8")[1]["time"]
 
 
-def test_soft_masks_that_are_not_there(project):
-    code, _, faults = project.check("-S", "train.soft_masks=soft/fold-0.npy")
-    assert code == 2 and "soft/fold-0.npy: train.soft_masks: there is no such file" in faults[0]
+@pytest.mark.parametrize("name", ["soft_masks", "initial_weights"])
+@pytest.mark.parametrize(("settings", "fold"), [((), 0), (("split.inner_folds=2", "split.inner_fold=1"), 1)])
+def test_files_of_a_training_that_are_not_there(project, name, settings, fold):
+    given = (f'train.{name}="given/fold-{{fold}}.weights.h5"', *settings)
+    code, _, faults = project.check(*(word for each in given for word in ("-S", each)))
+    assert code == 2 and f"given/fold-{fold}.weights.h5: train.{name}: there is no such file" in faults[0]
 
 
 def test_minutes_of_a_training(project):

@@ -187,6 +187,19 @@ def test_names_follow_what_determines_the_numbers(prepared):
     assert len({*same, *others}) == 4
 
 
+@pytest.mark.parametrize("number", [0, 4])
+def test_names_follow_the_weights_that_each_fold_begins_with(prepared, monkeypatch, number):
+    monkeypatch.setenv("DVC_ROOT", str(prepared))
+    given = {"train": {"initial_weights": "pretrained/fold-{fold}.weights.h5"}}
+    (prepared / "pretrained").mkdir()
+    for fold in range(5):
+        (prepared / f"pretrained/fold-{fold}.weights.h5").write_text("before")
+    before = cross_validation.plan(given)[0].name
+    assert before == cross_validation.plan(given)[0].name != cross_validation.plan({})[0].name
+    (prepared / f"pretrained/fold-{number}.weights.h5").write_text("after")
+    assert before != cross_validation.plan(given)[0].name
+
+
 def test_an_institution_is_a_fold(prepared):
     overrides = cross_validation.load_overrides(None, "institution")
     assert [fold.overrides for fold in cross_validation.plan(overrides)] == [

@@ -242,7 +242,7 @@ WALLS = {
     "starlette": SERVER,
     "uvicorn": SERVER,
     "prometheus_client": SERVER,
-    "onnx": {"export.onnx_files", "export.metadata", "export.ensemble"},
+    "onnx": {"export.onnx_files", "export.metadata", "export.ensemble", "export.half_weights"},
     "onnxruntime": {"export.onnx_files", "inference.onnx_session"},
     "ray": {"experiments.running.connection", "experiments.running.node_task"},
     "cc3d": {"inference.postprocessing", "inference.answers.lesions"},

@@ -67,7 +67,7 @@ def test_commands_options_and_targets_exist(name):
         if found := re.match(r"brainseg ([a-z][a-z-]*)", line):
             assert found[1] in COMMANDS, line
             options = {option for parameter in COMMANDS[found[1]].params for option in parameter.opts}
-            assert set(re.findall(r"[ \[](--[a-z][a-z-]*)", line)) <= options | {"--help"}, line
+            assert set(re.findall(r"[ \[](--[a-z][a-z0-9-]*)", line)) <= options | {"--help"}, line
 
 
 def test_cross_validation_is_of_these_parameters():

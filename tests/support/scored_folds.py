@@ -14,7 +14,7 @@ from brainseg.experiments.fold_scores import Fold
 from tests.support import scored_cohort
 from tests.support.scored_cohort import SHIFTED, SQUARE, Patient, Slice
 
-FIXED = {"min_component": 0, "threshold": 0.5, "temperature": 1.0, "bias": 0.0}
+FIXED = {"min_component": 0, "threshold": 0.5, "temperature": 1.0, "bias": 0.0, "skew": 0.0}
 PARAMS = config.load("evaluate").evaluate.model_copy(update=FIXED)
 PROTOCOL = {"source": "kaggle", "unit": "patient", "grid": 10, "tta": "none", "marks": [], "empty_rule": "undefined"}
 

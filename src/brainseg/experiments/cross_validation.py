@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from brainseg import config, files, hardware
+from brainseg import config, files, fold_files, hardware
 from brainseg.data import csv_tables, splitting
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, raise_all
 from brainseg.evaluation.results import Evaluation, MadeFrom
@@ -24,7 +24,6 @@ from brainseg.experiments.running import runner as running
 from brainseg.experiments.running.progress import DONE, Board
 from brainseg.experiments.running.runner import HERE, Place, Runner, Seen, Training
 from brainseg.reporting import charts, gallery
-from brainseg.training import fold_files
 
 FOLDER = Path("metrics/cross_validation")
 PICTURED = 14  # patients in the gallery

@@ -1,6 +1,7 @@
 """What a Git revision, a branch, a DVC experiment or the workspace scored, read through Git and DVC's cache."""
 
 import functools
+import glob
 import hashlib
 import io
 import json
@@ -14,14 +15,13 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from brainseg import config, errors, files
+from brainseg import config, errors, files, fold_files
 from brainseg.data import csv_tables, inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import results
 from brainseg.evaluation.results import MadeFrom
 from brainseg.experiments import integrity
 from brainseg.experiments.comparison import LATER_METRICS, METRICS, ComparedProtocol, Scores, diff_params
-from brainseg.training import fold_files
 
 WORKSPACE = "workspace"
 MAX_COLUMNS = 100  # of a table of scores
@@ -405,15 +405,19 @@ def key(read: Reader, overrides: dict) -> str:
     params = config.check(raw, Path("params.yaml")).model_dump()
     params["split"][config.fold_parameter(params["split"]["inner_folds"])] = None
     facts = sources(read).model_dump() | {"params": {block: params[block] for block in BLOCKS}}
-    folds = range(params["split"]["folds"])
     if initial := params["train"]["initial_weights"]:
-        named = sorted({fold_files.locate("train.initial_weights", initial, fold) for fold in folds})
-        digests = [files.sha256(path) if path.is_file() else None for path in named]
-        facts["initial"] = digests if len(named) > 1 else digests[0]
+        digests = [files.sha256(path) for path in _files_of_folds(initial)]
+        facts["initial"] = digests if fold_files.FOLD in initial else next(iter(digests), None)
     if soft := params["train"]["soft_masks"]:
-        told = (fold_files.locate("train.soft_masks", soft, fold).with_suffix(".json") for fold in folds)
+        told = (path.with_suffix(".json") for path in _files_of_folds(soft))
         facts["soft_masks"] = [path.read_text() for path in told if path.is_file()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _files_of_folds(named: str) -> list[Path]:
+    """The files that are there of a parameter that may name one for each fold, however many folds there are."""
+    whole = glob.escape(str(files.project_root() / Path(named).expanduser()))
+    return [Path(path) for path in sorted(glob.glob(whole.replace(fold_files.FOLD, "*"))) if Path(path).is_file()]
 
 
 def sources(read: Reader) -> MadeFrom:

@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import keras
 
-from brainseg import files
+from brainseg import files, fold_files
 from brainseg.config import Params
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.models import manifest, networks
 from brainseg.models.manifest import Manifest
-from brainseg.training import fold_files
 
-KEY = "train.initial_weights"
+KEY = fold_files.INITIAL_WEIGHTS
 ENDING = ".weights.h5"
 WITHOUT_WEIGHTS = {"dropout"}  # has no weights
 

@@ -12,17 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg import files
+from brainseg import files, fold_files
 from brainseg.config import Train
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
-from brainseg.training import fold_files
-from brainseg.training.fold_files import FOLD
 
 CERTAIN = 255  # the value of a pixel that is surely tumour
-KEY = "train.soft_masks"
-REMEDY = fold_files.REMEDIES[KEY]
-OF_A_FOLD = f"write {FOLD} where the file's name has the number of the fold: each fold has a file of its own"
+REMEDY = fold_files.REMEDIES[fold_files.SOFT_MASKS]
+OF_A_FOLD = f"write {fold_files.FOLD} where the file's name has the number of the fold: each fold has a file of its own"
 
 
 class SoftMasks(NamedTuple):
@@ -55,6 +52,11 @@ def blend(hard: np.ndarray, soft: SoftMasks | None, params: Train) -> Any:
     return BlendedMasks(hard, soft.array, params.soft_weight) if soft else BlendedMasks(hard, hard, 0.0)
 
 
+def test_fold(data: Dataset) -> int:
+    """The number of the fold that is tested; -1: the split comes from a file."""
+    return int(data.slices["fold"].iloc[data.rows("test")[0]])
+
+
 def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks | None:
     """Open the soft masks; None where there are none.
 
@@ -68,7 +70,7 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
     """
     if named is None:
         return None
-    path = fold_files.require(KEY, named, fold_files.test_fold(data))
+    path = fold_files.require(fold_files.SOFT_MASKS, named, test_fold(data))
     with guard(path, REMEDY, IntegrityError):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         made_for = json.loads(path.with_suffix(".json").read_text())
@@ -76,7 +78,7 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
             Problem(
                 str(path),
                 f"was made for another {name.removesuffix('_sha256')}",
-                REMEDY if FOLD in named else OF_A_FOLD,
+                REMEDY if fold_files.FOLD in named else OF_A_FOLD,
             )
             for name, digest in digests.items()
             if made_for["data"].get(name) != digest

@@ -50,7 +50,7 @@ def test_an_ensemble_is_a_model_like_any_other(project):
     report = json.loads((project / "out/evaluation.json").read_text())
     assert outliner.facts["evaluation"] == report and len(outliner.facts["model"]["parts"]) == 2
     assert outliner.rule.threshold == report["protocol"]["threshold"] and outliner.mirror
-    assert outliner.calibration == (report["protocol"]["temperature"], report["protocol"]["bias"], 0)
+    assert outliner.calibration == tuple(report["protocol"][name] for name in Calibration._fields)
     images = np.load("data/processed/images.npy")[:4]
     outliner.calibration = Calibration()
     expected = np.rint(images[..., :2].mean(axis=-1))

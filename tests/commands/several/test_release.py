@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from brainseg.commands.several import release
+from brainseg.data import fingerprints
 from brainseg.errors import DataError
 from brainseg.evaluation import calibration
 from brainseg.inference import postprocessing
@@ -20,7 +21,7 @@ from tests.support import onnx_toy, run_files
 FIELDS = set(ExportedManifest.model_fields) - {"parts"}
 TOLD = run_files.cross_validation()
 ERRORS = {"ece": 0.001, "ece_from_tenth": 0.03, "ece_before": 0.002, "ece_from_tenth_before": 0.1}
-FITTED = {"temperature": 2.0, "bias": -0.8, **ERRORS}
+FITTED = {"temperature": 2.0, "bias": -0.8, "skew": -0.2, **ERRORS}
 OF_FOLDS, CUTS = Calibration(1.6, -0.4), (0.3, 0.4, 0.5, 0.6, 0.7)  # their probabilities, and thresholds for them
 
 
@@ -53,7 +54,7 @@ def test_a_network_gets_the_rule_and_the_numbers_of_its_recipe(project):
     said = release.run("default", ["all.onnx"], project / "numbers")
     assert said.startswith("models/released/default.onnx: 1 network, float32, ") and "out of fold" in said
     outliner = Outliner(project / "models/released/default.onnx")
-    assert outliner.calibration == (2.0, -0.8, 0.0)
+    assert outliner.calibration == (2.0, -0.8, -0.2)
     own = Outliner(project / "all.onnx")
     assert own.calibration == (1, 0, 0)
     assert outliner.rule.min_component == statistics.median(fold["min_component"] for fold in TOLD["folds"])
@@ -103,7 +104,7 @@ def test_several_with_the_numbers_of_their_mean(project):
 
 
 def test_a_network_that_goes_on_from_another_is_released_with_it(project):
-    """As each fold did: from the network of the same patients that learned by the recipe of the first member."""
+    """As each fold went on from a network of its own."""
     first = TOLD["params"]
     further = first | {"train": first["train"] | {"initial_weights": "pretrained/fold-{fold}.weights.h5"}}
     numbers = write_numbers(
@@ -116,14 +117,15 @@ def test_a_network_that_goes_on_from_another_is_released_with_it(project):
         told = {"protocol": {"marks": [TRAINED_ON_ALL]}, "weights_sha256": "2" * 64, "training": training}
         write_model(project / "two.onnx", channel=0, **told)
         if is_refused:
-            with pytest.raises(DataError, match="go on from a network that is released with it"):
+            with pytest.raises(DataError, match="which no network has that is released with it") as error:
                 release.run("best", ["all.onnx", "two.onnx"], numbers)
+            assert error.value.problems[0].fix.startswith("name the run too that it goes on from")
         else:
             release.run("best", ["all.onnx", "two.onnx"], numbers)
-    with pytest.raises(DataError, match=r"train\.initial_weights None, there"):
+    with pytest.raises(DataError, match=r"train\.initial_weights None, which no network has"):
         write_model(project / "two.onnx", protocol={"marks": [TRAINED_ON_ALL]}, weights_sha256="2" * 64)
         release.run("best", ["all.onnx", "two.onnx"], numbers)
-    with pytest.raises(DataError, match=r"train\.initial_weights pretrained/unet\.weights\.h5, there None"):
+    with pytest.raises(DataError, match=r"initial_weights pretrained/unet\.weights\.h5, its recipe with None"):
         write_model(project / "two.onnx", protocol={"marks": [TRAINED_ON_ALL]}, training=training)
         release.run("default", ["two.onnx"], project / "numbers")
 
@@ -147,6 +149,12 @@ def test_numbers_of_networks_that_have_seen_every_patient_are_refused(project):
     numbers = write_numbers(project / "seen", params={"train": {"subset": "all"}})
     with pytest.raises(DataError, match="none of them is out of fold"):
         release.run("default", ["all.onnx"], numbers)
+
+
+def test_numbers_of_networks_that_began_with_their_test_patients_are_refused(project):
+    protocol = TOLD["protocol"] | {"marks": [fingerprints.SEEN]}
+    with pytest.raises(DataError, match="tells too much: patients scored here were trained on"):
+        release.run("default", ["all.onnx"], write_numbers(project / "seen", protocol=protocol))
 
 
 def test_the_marks_of_the_folds_stay(project):

@@ -107,9 +107,10 @@ def _gather(fold: AveragedFold, params: config.Evaluate) -> evaluate.Evidence:
 def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScores:
     """The test patients of a fold by a given rule, with the protocol of its first member."""
     first, recipes = fold.readers[0], [fold_scores.drop_fold(revision.params(read)) for read in fold.readers]
-    given = Evaluation.model_validate_json(first("metrics/evaluation.json")).protocol
-    protocol = given.model_dump(exclude_unset=True, exclude=CHOSEN)
-    protocol["marks"] = [mark for mark in given.marks if mark != VALIDATION_SEEN]  # it neither chooses nor is scored
+    given = [Evaluation.model_validate_json(read("metrics/evaluation.json")).protocol for read in fold.readers]
+    protocol = given[0].model_dump(exclude_unset=True, exclude=CHOSEN)
+    marks = dict.fromkeys(mark for each in given for mark in each.marks)  # of any member
+    protocol["marks"] = [mark for mark in marks if mark != VALIDATION_SEEN]  # validation patients are not scored here
     result = evaluate.evaluate(fold.cases, fold.masks, fold.arrays, params, protocol)
     joined = {"ensemble": {"members": list(fold.members), "params": recipes}} if len(recipes) > 1 else {}
     return FoldScores(

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from brainseg import config, files
+from brainseg import config, files, fold_files
 from brainseg.commands.several import ensemble as runs
-from brainseg.data import csv_tables
+from brainseg.data import csv_tables, fingerprints
 from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import calibration, evaluate, results
 from brainseg.evaluation.results import CalibrationError, CalibrationOfFolds, CrossValidationSummary
@@ -24,12 +24,12 @@ from brainseg.inference import postprocessing
 from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from brainseg.reporting import pages
-from brainseg.training import fold_files
 
 FOLDER = Path("models/released")
 EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
 RECIPE = ("train", "network", "augmentation", "preprocess")  # blocks that must be those of the cross-validation
-# What may differ: who is trained on, by which random numbers, and with how much of the machine.
+# What may differ: who is trained on, by which random numbers, with how much of the machine; with which weights it
+# began is compared by itself.
 FREE = {"train": {"subset", "seed", "device", "devices", "threads", "initial_weights"}}
 
 
@@ -102,6 +102,8 @@ def check(
     if len(recipes) != len(names):
         what = f"has the numbers of {len(recipes)} networks, {len(names)} are to be released"
         raise DataError(numbers, what, "name one run for each member, in their order")
+    if fingerprints.SEEN in summary.protocol.marks:
+        raise DataError(numbers, f"tells too much: {fingerprints.SEEN}", "begin each fold with weights of its own fold")
     problems = []
     for name, model, recipe in zip(names, models, recipes, strict=True):
         if TRAINED_ON_ALL not in model.protocol.marks:
@@ -111,7 +113,10 @@ def check(
         if total != tested or model.protocol.source != summary.protocol.source:
             what = f"has {total} patients of {model.protocol.source}, {numbers} {tested} of {summary.protocol.source}"
             problems.append(Problem(name, what, "cross-validate on the data that it was trained on"))
-        if differs := [*find_differences(model, recipe), *find_other_beginning(model, recipe, models)]:
+        if other := describe_other_beginning(model, recipe, models):
+            fix = "name the run too that it goes on from, where the numbers have it; or train it again from one here"
+            problems.append(Problem(name, other, fix))
+        if differs := find_differences(model, recipe):
             what = f"is of another recipe than {numbers}: {', '.join(differs)}"
             problems.append(Problem(name, what, "name the cross-validation of this recipe"))
     raise_all(problems, DataError)
@@ -140,19 +145,19 @@ def find_differences(model: ExportedManifest, recipe: Mapping[str, Any]) -> list
     ]
 
 
-def find_other_beginning(
+def describe_other_beginning(
     model: ExportedManifest, recipe: Mapping[str, Any], released: Sequence[ExportedManifest]
-) -> list[str]:
-    """How the initial weights of a model are not those of its recipe; empty: they are.
+) -> str | None:
+    """How the initial weights of a model are not those of its recipe; None: they are.
 
     Where each fold went on from weights of its own, the network of all patients goes on from one released with it.
     """
     own, told = model.training.parameters.train.initial_weights, recipe["train"].get("initial_weights")
     if told is None or fold_files.FOLD not in told:
-        return [] if own == told else [f"train.initial_weights {own}, there {told}"]
+        return None if own == told else f"began with train.initial_weights {own}, its recipe with {told}"
     if model.training.initial_weights_sha256 in {each.weights_sha256 for each in released}:
-        return []
-    return [f"train.initial_weights {own}, there those of each fold: go on from a network that is released with it"]
+        return None
+    return f"began with train.initial_weights {own}, which no network has that is released with it"
 
 
 def read_interval(numbers: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from tqdm import tqdm
 
-from brainseg import config, files
+from brainseg import config, files, fold_files
 from brainseg.commands.several import ensemble as runs
 from brainseg.data import dataset, fingerprints, splitting
 from brainseg.data.dataset import Dataset
@@ -21,7 +21,7 @@ from brainseg.experiments import revision
 from brainseg.inference.outlining import Outliner
 from brainseg.models import manifest
 from brainseg.models.manifest import ExportedManifest
-from brainseg.training import fold_files, soft_masks
+from brainseg.training import soft_masks
 
 # Marks of a teacher that may have learned from the test patients, or from those by whom the learner's rule is chosen.
 TOLD_TOO_MUCH = {manifest.TRAINED_ON_ALL, manifest.VALIDATION_SEEN, fingerprints.SEEN, fingerprints.UNKNOWN}

@@ -5,23 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from brainseg import files
-from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError
 
 FOLD = "{fold}"
-REMEDIES = {
-    "train.initial_weights": "set it to a model's weights",
-    "train.soft_masks": "make it again: brainseg teach cv-KEY...",
-}
-
-
-def test_fold(data: Dataset) -> int:
-    """The number of the fold that is tested; -1: the split comes from a file."""
-    return int(data.slices["fold"].iloc[data.rows("test")[0]])
+INITIAL_WEIGHTS, SOFT_MASKS = "train.initial_weights", "train.soft_masks"
+REMEDIES = {INITIAL_WEIGHTS: "set it to a model's weights", SOFT_MASKS: "make it again: brainseg teach cv-KEY..."}
 
 
 def locate(key: str, named: str, fold: int) -> Path:
     """The file that the parameter ``key`` names, relative to the project's root.
+
+    Args:
+        fold: number of the test fold, for which ``{fold}`` stands in the name; -1: the split has none.
 
     Raises:
         DataError: ``{fold}`` stands in it, and the split has no folds.
