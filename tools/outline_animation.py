@@ -25,7 +25,7 @@ CARD, INK, SOFT, DIM = (23, 27, 32), (230, 233, 236), (154, 165, 176), (42, 49, 
 ZOOM, MARGIN, HEAD, FOOT = 1.5, 16, 40, 92  # pixels of the picture
 NOISE = 14  # below which value air is black: what is equal is small in a GIF
 GREYS = (48, 40, 34, 28, 24, 20, 16, 12, 10)  # levels of grey, tried until the file is small enough
-MOST_BYTES, MOST_SLICES = 980_000, 26
+MOST_BYTES, MOST_SLICES = 980_000, 24
 SLOW, HOLD = 320, 1600  # milliseconds of a slice, and of the one with the largest area
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 

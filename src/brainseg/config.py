@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from brainseg import files
 from brainseg.errors import DataError, Problem, raise_all
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -26,6 +27,9 @@ Percentile = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Layout = Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"]
 SHORT = {"lr": "learning_rate", "wd": "weight_decay"}  # as they are called elsewhere
+FOLD = "{fold}"  # in the name of a file: each fold has one of its own
+INITIAL_WEIGHTS, SOFT_MASKS = "train.initial_weights", "train.soft_masks"  # name files; below, what mends a missing one
+NAMED = {INITIAL_WEIGHTS: "set it to a model's weights", SOFT_MASKS: "make it again: brainseg teach cv-KEY..."}
 MAX_BATCH = 4096
 MAX_LEVELS = 100  # of brackets within brackets
 
@@ -264,6 +268,34 @@ def fold_parameter(inner_folds: int | None) -> str:
     return "test_fold" if inner_folds is None else "inner_fold"
 
 
+def locate(key: str, named: str, fold: int) -> Path:
+    """The file that the parameter ``key`` names for a training, relative to the project's root.
+
+    Args:
+        fold: number of the test fold, for which ``{fold}`` stands in the name; -1: the split has none.
+
+    Raises:
+        DataError: ``{fold}`` stands in it, and the split has no folds.
+    """
+    if FOLD in named and fold < 0:
+        raise DataError(named, f"{key} has {FOLD}, and the split comes from a file, without folds", "name the file")
+    return files.project_root() / Path(named.replace(FOLD, str(fold))).expanduser()
+
+
+def require(key: str, named: str, fold: int) -> Path:
+    """The same, where DataError is raised unless the file is there."""
+    if not (path := locate(key, named, fold)).is_file():
+        raise DataError(path, f"{key}: there is no such file", f"{NAMED[key]}, or set {key}: null")
+    return path
+
+
+def require_all(train: Mapping[str, Any], fold: int) -> None:
+    """Raise DataError unless each file is there that the block train of ``params.yaml`` names."""
+    for key in NAMED:
+        if named := train.get(key.removeprefix("train.")):
+            require(key, named, fold)
+
+
 def list_defaults(*blocks: str) -> dict[str, dict[str, Any]]:
     """The values that parameters of these blocks have where an older file lacks them."""
     fields = {block: Params.model_fields[block].annotation.model_fields for block in blocks}  # type: ignore[union-attr]
@@ -329,7 +361,7 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
             "set train.keep: last and train.patience: null; patients who are trained on choose no epoch",
         ),
         f"train.subset is {train.subset}, train.initial_weights {train.initial_weights}": (
-            train.subset == "all" and "{fold}" in (train.initial_weights or ""),
+            train.subset == "all" and FOLD in (train.initial_weights or ""),
             "name one file: weights of a network of all patients; those of a fold are of some",
         ),
         f"train.subset is {train.subset}, train.soft_masks {train.soft_masks}": (

@@ -263,7 +263,7 @@ def test_its_masks_by_themselves_have_the_same_numbers(project, trained):
     folder, data, found = trained
     expected = read(folder / "metrics")
     rule = Rule(expected["protocol"]["threshold"], expected["protocol"]["postprocessing"]["min_component"])
-    calibration = Calibration(expected["protocol"]["temperature"], expected["protocol"]["bias"])
+    calibration = Calibration.read(expected["protocol"])
     masks = {}
     for _, rows in data.slices[data.slices["subset"] == "test"].groupby("patient"):
         places = np.searchsorted(found.rows, rows.index)
@@ -477,7 +477,7 @@ def test_a_model_needs_the_rule_that_was_chosen_for_it(project, trained, tmp_pat
     demo.override(project / "params.yaml", {"evaluate": {"tta": False}})
     with pytest.raises(IntegrityError, match="chosen with averaging: mirrored left to right"):
         external.run(*arguments)
-    fixed = {"temperature": 2, "bias": -0.5, "threshold": 0.25, "min_component": 3, "min_share": 0.1}
+    fixed = {"temperature": 2, "bias": -0.5, "skew": 0, "threshold": 0.25, "min_component": 3, "min_share": 0.1}
     demo.override(project / "params.yaml", {"evaluate": fixed})
     external.run(*arguments)
     found = read(project / "out")

@@ -208,7 +208,7 @@ def cohort(tmp_path, network, converted, monkeypatch):
     ))  # fmt: skip
     report = run_files.evaluation(protocol={
         "weights_sha256": model.weights_sha256, "threshold": 0.5, "tta": "none", "marks": ["a mark"],
-        "temperature": 1.0, "bias": 0.0, "postprocessing": {"min_component": 0},
+        "temperature": 1.0, "bias": 0.0, "skew": 0.0, "postprocessing": {"min_component": 0},
     })  # fmt: skip
     data = dataset.load(processed, split, "patient")
     out = tmp_path / "models"

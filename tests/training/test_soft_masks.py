@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from brainseg import fold_files
+from brainseg import config
 from brainseg.data import dataset
 from brainseg.errors import DataError, IntegrityError
 from brainseg.models import backend, manifest
@@ -60,7 +60,7 @@ def test_a_file_that_is_named_without_its_fold_is_told_to_have_one(written, data
 
 def test_a_split_from_a_file_has_no_folds():
     with pytest.raises(DataError, match="the split comes from a file") as error:
-        fold_files.require(fold_files.SOFT_MASKS, "soft-{fold}.npy", -1)
+        config.require(config.SOFT_MASKS, "soft-{fold}.npy", -1)
     assert error.value.problems[0].fix == "name the file"
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from brainseg import config, errors, files, fold_files, hardware
+from brainseg import config, errors, files, hardware
 from brainseg.commands import expected_data, needs, speed
 from brainseg.commands.expected_data import ExpectedData
 from brainseg.commands.findings import Finding, show_bytes, show_minutes
@@ -202,7 +202,7 @@ def check_training(params: config.Params) -> Answer:
         lines += [Finding("training", cost, backend.EMULATION_REMEDY)] if cost else []
     if train.initial_weights or train.soft_masks:
         fold = getattr(params.split, config.fold_parameter(params.split.inner_folds))
-        fold_files.require_all(train.model_dump(), -1 if params.split.file else fold)
+        config.require_all(train.model_dump(), -1 if params.split.file else fold)
     return None, lines
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from brainseg import config, files, fold_files, hardware
+from brainseg import config, files, hardware
 from brainseg.data import csv_tables, splitting
 from brainseg.errors import BrainsegError, DataError, IntegrityError, MachineError, Problem, RunError, raise_all
 from brainseg.evaluation.results import Evaluation, MadeFrom
@@ -68,7 +68,7 @@ def run(
         prepare(root)
         folds = choose(plan(overrides, root), only)
         for fold in folds:
-            fold_files.require_all(params["train"], fold.number)
+            config.require_all(params["train"], fold.number)
         return _run(folds, params, place, root, folder, only is None, quiet)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from brainseg import config, errors, files, fold_files
+from brainseg import config, errors, files
 from brainseg.data import csv_tables, inputs
 from brainseg.errors import DataError, IntegrityError, MachineError, Problem, guard, raise_all
 from brainseg.evaluation import results
@@ -407,7 +407,7 @@ def key(read: Reader, overrides: dict) -> str:
     facts = sources(read).model_dump() | {"params": {block: params[block] for block in BLOCKS}}
     if initial := params["train"]["initial_weights"]:
         digests = [files.sha256(path) for path in _files_of_folds(initial)]
-        facts["initial"] = digests if fold_files.FOLD in initial else next(iter(digests), None)
+        facts["initial"] = digests if config.FOLD in initial else next(iter(digests), None)
     if soft := params["train"]["soft_masks"]:
         told = (path.with_suffix(".json") for path in _files_of_folds(soft))
         facts["soft_masks"] = [path.read_text() for path in told if path.is_file()]
@@ -417,7 +417,7 @@ def key(read: Reader, overrides: dict) -> str:
 def _files_of_folds(named: str) -> list[Path]:
     """The files that are there of a parameter that may name one for each fold, however many folds there are."""
     whole = glob.escape(str(files.project_root() / Path(named).expanduser()))
-    return [Path(path) for path in sorted(glob.glob(whole.replace(fold_files.FOLD, "*"))) if Path(path).is_file()]
+    return [Path(path) for path in sorted(glob.glob(whole.replace(config.FOLD, "*"))) if Path(path).is_file()]
 
 
 def sources(read: Reader) -> MadeFrom:

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import keras
 
-from brainseg import files, fold_files
+from brainseg import config, files
 from brainseg.config import Params
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.models import manifest, networks
 from brainseg.models.manifest import Manifest
 
-KEY = fold_files.INITIAL_WEIGHTS
+KEY = config.INITIAL_WEIGHTS
 ENDING = ".weights.h5"
 WITHOUT_WEIGHTS = {"dropout"}  # has no weights
 
@@ -39,7 +39,7 @@ def load(params: Params, out: Path, fold: int = -1) -> InitialModel | None:
     """
     if params.train.initial_weights is None:
         return None
-    path = fold_files.locate(KEY, params.train.initial_weights, fold)
+    path = config.locate(KEY, params.train.initial_weights, fold)
     if not path.name.endswith(ENDING):
         raise DataError(path, f"{KEY} names no file of weights (*{ENDING})", f"set {KEY} to a file *{ENDING}")
     if path.resolve() == (files.project_root() / out).resolve():
@@ -48,7 +48,7 @@ def load(params: Params, out: Path, fold: int = -1) -> InitialModel | None:
             f"mkdir -p pretrained; cp {out.parent}/unet.* pretrained/; set {KEY} to that"
         )
         raise DataError(path, f"{KEY} is what the training writes, and DVC removes it first", fix)
-    fold_files.require(KEY, params.train.initial_weights, fold)
+    config.require(KEY, params.train.initial_weights, fold)
     model = manifest.read(path.with_name(path.name.removesuffix(ENDING) + ".json"))
     theirs, ours = model.network.model_dump(), params.network.model_dump()
     raise_all(

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainseg import files, fold_files
+from brainseg import config, files
 from brainseg.config import Train
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 CERTAIN = 255  # the value of a pixel that is surely tumour
-REMEDY = fold_files.REMEDIES[fold_files.SOFT_MASKS]
-OF_A_FOLD = f"write {fold_files.FOLD} where the file's name has the number of the fold: each fold has a file of its own"
+REMEDY = config.NAMED[config.SOFT_MASKS]
+OF_A_FOLD = f"write {config.FOLD} where the file's name has the number of the fold: each fold has a file of its own"
 
 
 class SoftMasks(NamedTuple):
@@ -70,7 +70,7 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
     """
     if named is None:
         return None
-    path = fold_files.require(fold_files.SOFT_MASKS, named, test_fold(data))
+    path = config.require(config.SOFT_MASKS, named, test_fold(data))
     with guard(path, REMEDY, IntegrityError):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         made_for = json.loads(path.with_suffix(".json").read_text())
@@ -78,7 +78,7 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
             Problem(
                 str(path),
                 f"was made for another {name.removesuffix('_sha256')}",
-                REMEDY if fold_files.FOLD in named else OF_A_FOLD,
+                REMEDY if config.FOLD in named else OF_A_FOLD,
             )
             for name, digest in digests.items()
             if made_for["data"].get(name) != digest

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from brainseg import config, files, fold_files
+from brainseg import config, files
 from brainseg.commands.several import ensemble as runs
 from brainseg.data import csv_tables, fingerprints
 from brainseg.errors import DataError, MachineError, Problem, guard, raise_all
@@ -153,7 +153,7 @@ def describe_other_beginning(
     Where each fold went on from weights of its own, the network of all patients goes on from one released with it.
     """
     own, told = model.training.parameters.train.initial_weights, recipe["train"].get("initial_weights")
-    if told is None or fold_files.FOLD not in told:
+    if told is None or config.FOLD not in told:
         return None if own == told else f"began with train.initial_weights {own}, its recipe with {told}"
     if model.training.initial_weights_sha256 in {each.weights_sha256 for each in released}:
         return None

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from tqdm import tqdm
 
-from brainseg import config, files, fold_files
+from brainseg import config, files
 from brainseg.commands.several import ensemble as runs
 from brainseg.data import dataset, fingerprints, splitting
 from brainseg.data.dataset import Dataset
@@ -49,7 +49,7 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     folder = out / "-".join(name.removeprefix("cv-") for name in names)
     for number in range(count):
         _teach([f"{name}-{number}" for name in names], split["unit"], folder / f"fold-{number}.npy", root)
-    learned = f"train.soft_masks: {folder}/fold-{fold_files.FOLD}.npy"
+    learned = f"train.soft_masks: {folder}/fold-{config.FOLD}.npy"
     return (
         f"{folder}: what {len(names)} network{'s' * (len(names) > 1)} of each of {count} folds answered; set {learned}"
     )
