@@ -32,7 +32,7 @@ def test_the_animation_has_several_slices_and_goes_round():
     assert (ROOT / outline_animation.OUT).stat().st_size <= outline_animation.MOST_BYTES
 
 
-@pytest.mark.parametrize(("at", "first"), [(0, 0), (30, 17), (59, 34)])
+@pytest.mark.parametrize(("at", "first"), [(0, 0), (30, 18), (59, 36)])
 def test_of_a_long_volume_the_slices_around_the_largest_area_are_shown(at, first):
     areas = np.zeros(60, int)
     areas[at] = 5
