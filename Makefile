@@ -126,6 +126,6 @@ push: setup ## send the models and the page's examples, nothing else, into weigh
 	$(BIN)/dvc --cd examples push
 	$(BIN)/dvc --cd models/released push
 
-pull: setup ## fetch the released model and the page's examples from weights/; no account needed; MODEL=default, MODEL=fast: a network of all patients
+pull: setup ## fetch the released model and the page's examples from weights/; no account needed; MODEL=default, MODEL=fast, MODEL=best: of all patients
 	$(BIN)/python -m brainseg.experiments.run_dvc pull $(if $(MODEL),models/released/$(MODEL).onnx.dvc,--remote weights $(OUTS))
 	$(BIN)/python -m brainseg.experiments.run_dvc pull $(EXAMPLES)

@@ -110,6 +110,7 @@ FOLDS = {
         "epochs40_folds",
         "mixed_folds",
         "half_folds",
+        "ensemble_folds",
     ),
 }
 
