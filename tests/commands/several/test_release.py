@@ -114,7 +114,8 @@ def test_a_network_that_goes_on_from_another_is_released_with_it(project):
     begun_with = run_files.manifest()["weights_sha256"]
     for digest, is_refused in ((begun_with, False), ("3" * 64, True), (None, True)):
         training = started | {"initial_weights_sha256": digest}
-        told = {"protocol": {"marks": [TRAINED_ON_ALL]}, "weights_sha256": "2" * 64, "training": training}
+        marks = [TRAINED_ON_ALL, fingerprints.SEEN]  # of its own scores, which are not told
+        told = {"protocol": {"marks": marks}, "weights_sha256": "2" * 64, "training": training}
         write_model(project / "two.onnx", channel=0, **told)
         if is_refused:
             with pytest.raises(DataError, match="which no network has that is released with it") as error:
@@ -122,6 +123,8 @@ def test_a_network_that_goes_on_from_another_is_released_with_it(project):
             assert error.value.problems[0].fix.startswith("name the run too that it goes on from")
         else:
             release.run("best", ["all.onnx", "two.onnx"], numbers)
+            facts = Outliner(project / "models/released/best.onnx").facts
+            assert len(facts["marks"]) == 1 and facts["marks"][0].startswith("trained on all 110 patients")
     with pytest.raises(DataError, match=r"train\.initial_weights None, which no network has"):
         write_model(project / "two.onnx", protocol={"marks": [TRAINED_ON_ALL]}, weights_sha256="2" * 64)
         release.run("best", ["all.onnx", "two.onnx"], numbers)

@@ -28,6 +28,7 @@ from brainseg.reporting import pages
 FOLDER = Path("models/released")
 EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
 RECIPE = ("train", "network", "augmentation", "preprocess")  # blocks that must be those of the cross-validation
+OF_ITS_OWN_SCORES = {TRAINED_ON_ALL, fingerprints.SEEN}  # marks of a run, whose scores a released file does not tell
 # What may differ: who is trained on, by which random numbers, with how much of the machine; with which weights it
 # began is compared by itself.
 FREE = {"train": {"subset", "seed", "device", "devices", "threads", "initial_weights"}}
@@ -191,7 +192,7 @@ def describe(
         "patient is scored by a network that has not seen it"
     )
     small = ["its numbers are those of the float32 network"] if variant == "int8" else []
-    theirs = [each for each in (*model.protocol.marks, *summary.protocol.marks) if each != TRAINED_ON_ALL]
+    theirs = [each for each in (*model.protocol.marks, *summary.protocol.marks) if each not in OF_ITS_OWN_SCORES]
     marks = list(dict.fromkeys([mark, *small, *theirs]))
     counts = {
         "patients": {"train": patients, "val": 0, "test": patients},
