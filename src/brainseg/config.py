@@ -28,7 +28,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Layout = Literal["auto", "patterns", "brats", "nnunet", "decathlon", "bids", "table", "folders"]
 SHORT = {"lr": "learning_rate", "wd": "weight_decay"}  # as they are called elsewhere
 FOLD = "{fold}"  # in the name of a file: each fold has one of its own
-INITIAL_WEIGHTS, SOFT_MASKS = "train.initial_weights", "train.soft_masks"  # name files; below, what mends a missing one
+INITIAL_WEIGHTS, SOFT_MASKS = "train.initial_weights", "train.soft_masks"
+# Parameters that name a file, and what to do where it is missing.
 NAMED = {INITIAL_WEIGHTS: "set it to a model's weights", SOFT_MASKS: "make it again: brainseg teach cv-KEY..."}
 MAX_BATCH = 4096
 MAX_LEVELS = 100  # of brackets within brackets
@@ -289,11 +290,16 @@ def require(key: str, named: str, fold: int) -> Path:
     return path
 
 
+def list_named(train: Mapping[str, Any]) -> dict[str, str]:
+    """The files that the block train of ``params.yaml`` names, by the whole key."""
+    given = {key: train.get(key.removeprefix("train.")) for key in NAMED}
+    return {key: named for key, named in given.items() if named is not None}
+
+
 def require_all(train: Mapping[str, Any], fold: int) -> None:
-    """Raise DataError unless each file is there that the block train of ``params.yaml`` names."""
-    for key in NAMED:
-        if named := train.get(key.removeprefix("train.")):
-            require(key, named, fold)
+    """Raise DataError unless each of these files is there."""
+    for key, named in list_named(train).items():
+        require(key, named, fold)
 
 
 def list_defaults(*blocks: str) -> dict[str, dict[str, Any]]:

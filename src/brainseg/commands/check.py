@@ -200,9 +200,8 @@ def check_training(params: config.Params) -> Answer:
     if (train.device == "cpu" or not gpus) and train.precision != "auto":
         cost = backend.explain_emulation(train.precision, train.engine, "cpu")
         lines += [Finding("training", cost, backend.EMULATION_REMEDY)] if cost else []
-    if train.initial_weights or train.soft_masks:
-        fold = getattr(params.split, config.fold_parameter(params.split.inner_folds))
-        config.require_all(train.model_dump(), -1 if params.split.file else fold)
+    fold = getattr(params.split, config.fold_parameter(params.split.inner_folds))
+    config.require_all(train.model_dump(), -1 if params.split.file else fold)
     return None, lines
 
 

@@ -26,10 +26,9 @@ def check(place: Place, params: Mapping[str, Any]) -> None:
         raise DataError("--gpus", f"is {place.gpus:g}: Ray divides one GPU, not several", "write 0.5, 1 or 2, say")
     if place.cpus == 0 and not place.gpus:
         raise DataError("--cpus", "is 0, and no GPU is asked for: nothing limits how many run", "write --cpus 1")
-    for name in ("initial_weights", "soft_masks"):
-        if params["train"].get(name) is not None:
-            what = "names a file that nodes do not have, or have with other content"
-            raise DataError(f"train.{name}", what, f"leave out --on ray, or set train.{name}: null")
+    for key in config.list_named(params["train"]):
+        what = "names a file that nodes do not have, or have with other content"
+        raise DataError(key, what, f"leave out --on ray, or set {key}: null")
     from brainseg.experiments.running import connection
 
     connection.check(place.address)
