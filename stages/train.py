@@ -24,7 +24,7 @@ def main() -> None:
     data = dataset.load(PROCESSED, SPLIT, params.split.unit)
     digests = dataset.digests(PROCESSED, SPLIT)
     initial = finetuning.load(params, WEIGHTS, soft_masks.test_fold(data))
-    soft = soft_masks.load(t.soft_masks, data, digests)
+    soft = soft_masks.load(t, data, digests)
     facts = trainer.identity(params, digests, running, initial, soft)
     live = LiveRun(checkpoints.folder(checkpoints.key(facts)), digests, params.download.source)
     trained = trainer.run(data, params, facts, initial, [history.LiveTable(HISTORY), live], soft)

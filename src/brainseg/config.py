@@ -371,8 +371,8 @@ def _find_conflicts(path: Path, params: Params) -> list[Problem]:
             "name one file: weights of a network of all patients; those of a fold are of some",
         ),
         f"train.subset is {train.subset}, train.soft_masks {train.soft_masks}": (
-            train.subset == "all" and train.soft_masks is not None,
-            "set train.soft_masks: null; they have no answers for the test patients",
+            train.subset == "all" and FOLD in (train.soft_masks or ""),
+            "name one file: what networks of all patients answered; those of a fold answer not for its test patients",
         ),
         f"train.batch_size is {train.batch_size}, which train.devices {train.devices} cannot share equally": (
             train.batch_size % shared != 0,

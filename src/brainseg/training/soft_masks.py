@@ -2,7 +2,8 @@
 
 So one network learns what several answer together (Hinton, Vinyals, Dean, 2015, arXiv:1503.02531). The file is an array
 of one value a pixel, in the order of the prepared slices; the JSON file beside it, of the same name, says for which
-data and split it was made. Whoever made it must not have learned from the test patients: another split is refused.
+data and split it was made, and on whom its teachers were trained. Whoever made it must not have learned from patients
+by whom the learner is scored: another split is refused, and so are teachers that were told more than the learner.
 """
 
 import json
@@ -19,6 +20,8 @@ from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 CERTAIN = 255  # the value of a pixel that is surely tumour
 REMEDY = config.NAMED[config.SOFT_MASKS]
+# Whom networks may teach, by their train.subset: those that are trained on the same patients, or more of a fold.
+TEACHES = {"train": ("train", "train_and_val"), "train_and_val": ("train_and_val",), "all": ("all",)}
 OF_A_FOLD = f"write {config.FOLD} where the file's name has the number of the fold: each fold has a file of its own"
 
 
@@ -57,17 +60,18 @@ def test_fold(data: Dataset) -> int:
     return int(data.slices["fold"].iloc[data.rows("test")[0]])
 
 
-def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks | None:
+def load(params: Train, data: Dataset, digests: dict[str, str]) -> SoftMasks | None:
     """Open the soft masks; None where there are none.
 
     Args:
-        named: the file, relative to the project's root; ``{fold}`` in it stands for the number of the test fold.
+        params: their file, relative to the project's root; ``{fold}`` in it stands for the number of the test fold.
         digests: of the data and the split, see ``dataset.digests``.
 
     Raises:
-        DataError: there is no such file, or it does not fit the masks.
+        DataError: there is no such file, it does not fit the masks, or its teachers know other patients than they may.
         IntegrityError: it is damaged, or was made for other data or another split.
     """
+    named = params.soft_masks
     if named is None:
         return None
     path = config.require(config.SOFT_MASKS, named, test_fold(data))
@@ -83,8 +87,11 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
             for name, digest in digests.items()
             if made_for["data"].get(name) != digest
         ]
-        sha256, expected = files.sha256(path), made_for["sha256"]
+        sha256, expected, learners = files.sha256(path), made_for["sha256"], TEACHES[made_for["subset"]]
     raise_all(problems, IntegrityError)
+    if params.subset not in learners:
+        what = f"is of networks with train.subset {made_for['subset']}, which may not teach one with {params.subset}"
+        raise DataError(path, what, f"set train.subset: {learners[-1]}; or let others teach: {REMEDY}")
     if sha256 != expected:
         raise IntegrityError(path, f"is not the file that {path.stem}.json describes", REMEDY)
     if array.dtype != np.uint8 or array.shape != data.masks.shape:
@@ -93,13 +100,14 @@ def load(named: str | None, data: Dataset, digests: dict[str, str]) -> SoftMasks
     return SoftMasks(array, sha256)
 
 
-def write(path: Path, array: np.ndarray, digests: dict[str, str], made_by: list[str]) -> None:
+def write(path: Path, array: np.ndarray, digests: dict[str, str], subset: str, made_by: list[str]) -> None:
     """Write soft masks (N, H, W) uint8 in 255ths, and beside them what they were made for and of.
 
     Args:
-        digests: of the data and the split. made_by: sha256 of the weights of each network.
+        digests: of the data and the split. subset: on whom the networks were trained, the most of any, as
+            ``train.subset`` names it. made_by: sha256 of the weights of each network.
     """
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array)
-    told = {"sha256": files.sha256(path), "data": digests, "made_by": made_by}
+    told = {"sha256": files.sha256(path), "data": digests, "subset": subset, "made_by": made_by}
     files.write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
