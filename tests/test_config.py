@@ -87,7 +87,7 @@ def changed(values: dict) -> str:
         ({"train.devices": 3, "train.batch_size": 4096}, "set train.batch_size to 4095, or train.devices to 2"),
         ({"download.patients": "a.csv", "download.patient": "each_volume"}, "set download.patient: folder"),
         ({"network.name": "unet3d"}, "set network.context to 1 or more"),
-        ({"train.subset": "all", "train.soft_masks": "a.npy"}, "set train.soft_masks: null"),
+        ({"train.subset": "all", "train.soft_masks": "a-{fold}.npy"}, "what networks of all patients answered"),
         ({"train.subset": "all", "train.initial_weights": "a/fold-{fold}.weights.h5"}, "name one file: weights of"),
         ({"network.name": "unet3d", "network.context": 1, "split.unit": "slice"}, "set split.unit: patient"),
         (

@@ -182,6 +182,10 @@ Gpus = Annotated[
     float | None,
     Option("--gpus", min=0.0, metavar="N", help="GPUs that a training takes on Ray; 0.25: four share one."),
 ]
+WithoutScalp = Annotated[
+    str | None,
+    Option("--without-scalp", metavar="BRAIN", help="Ask all again without what this network does not call brain."),
+]
 Quiet = Annotated[bool, Option("--quiet", help="Lines for a log, no table.")]
 ModelFile = Annotated[
     Path, Option("--model", metavar="FILE", help="The ONNX file of the model, or the name of a released one.")
@@ -634,7 +638,7 @@ def tune(
 
 @_command("ensemble", folders=("runs",))
 def ensemble(
-    runs: Annotated[list[str], Argument(metavar="RUN...", help="Two or more runs, or files or folders of models.")],
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Runs, or files or folders of models.")],
     output: Annotated[
         Path | None,
         Option("--output", "-o", metavar="DIR", help="The folder to write to. Default: models/ensemble."),
@@ -643,6 +647,7 @@ def ensemble(
         bool,
         Option("--out-of-fold", help="RUN... are cross-validations (cv-KEY): score the mean of each of their folds."),
     ] = False,
+    without_scalp: WithoutScalp = None,
     debug: Debug = False,
 ) -> None:
     """Join several networks into one model, their mean.
@@ -652,11 +657,11 @@ def ensemble(
     if out_of_fold:
         from brainseg.commands.several import ensemble_folds
 
-        print(ensemble_folds.run(runs, output or Path("metrics/ensemble")))
+        print(ensemble_folds.run(runs, output or Path("metrics/ensemble"), without_scalp))
         return
     from brainseg.commands.several import ensemble as command
 
-    print(command.run(runs, output or Path("models/ensemble")))
+    print(command.run(runs, output or Path("models/ensemble"), without_scalp))
 
 
 @_command("teach")
@@ -686,6 +691,7 @@ def release(
         "metrics/cross_validation"
     ),
     int8: Annotated[bool, Option("--int8", help="The one in 8-bit integers: smaller and faster.")] = False,
+    without_scalp: WithoutScalp = None,
     debug: Debug = False,
 ) -> None:
     """Release networks that were trained on all patients.
@@ -694,7 +700,7 @@ def release(
     """
     from brainseg.commands.several import release as command
 
-    print(command.run(name, runs, numbers, "int8" if int8 else "float32"))
+    print(command.run(name, runs, numbers, "int8" if int8 else "float32", without_scalp))
     command.keep(name)
 
 

@@ -10,7 +10,7 @@ from brainseg.inference.onnx_session import Session
 from brainseg.models.manifest import ExportedManifest
 from tests.support import onnx_toy, run_files
 
-FIELDS = set(ExportedManifest.model_fields) - {"parts"}
+FIELDS = set(ExportedManifest.model_fields) - {"parts", "brain"}
 WHOLE = {name: value for name, value in run_files.manifest().items() if name in FIELDS}
 
 
@@ -25,6 +25,39 @@ def test_the_mean_of_what_the_parts_answer(tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
     expected = (2 * images[..., :1] + images[..., 2:]) / 3 / 255
     assert Session(tmp_path / "all.onnx").run(images) == pytest.approx(expected, abs=1e-6)
+
+
+def test_with_a_network_of_the_brain_each_part_answers_twice(tmp_path):
+    """The third channel is the brain, above a half; elsewhere the first two count as 0 in two of four answers."""
+    paths = [onnx_toy.write(tmp_path / f"{n}.onnx", channel=n) for n in range(3)]
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    images[0, 0, 0, 2], images[0, 0, 1, 2] = 127, 128  # either side of a half
+    brain = images[..., 2:] > 127.5
+    for asked in (paths[:1], paths[:2]):
+        metadata.write_model(tmp_path / "all.onnx", ensemble.merge(asked, paths[2]), onnx_toy.facts())
+        mean = images[..., : len(asked)].mean(axis=-1, keepdims=True) / 255
+        assert Session(tmp_path / "all.onnx").run(images) == pytest.approx((mean + mean * brain) / 2, abs=1e-6)
+    graph = onnx.load(tmp_path / "all.onnx").graph
+    assert len(graph.initializer) == 2 * len(paths) + 1  # weights are there once
+
+
+def test_the_manifest_names_the_network_of_the_brain(tmp_path):
+    one, outlined = model(weights_sha256="1" * 64), model(weights_sha256="3" * 64, parameters=7, data={"other": "data"})
+    brain = ensemble.Brain("brain", onnx_toy.write(tmp_path / "brain.onnx", channel=2), outlined)
+    merged, found = ensemble.join(["one"], [onnx_toy.write(tmp_path / "one.onnx")], [one], brain)
+    assert any(node.name == ensemble.STRIPPED for node in merged.graph.node)
+    assert found.brain.weights_sha256 == "3" * 64 and [part.weights_sha256 for part in found.parts] == ["1" * 64]
+    assert found.parameters == one.parameters + 7 and found.weights_sha256 not in ("1" * 64, "3" * 64)
+    assert ExportedManifest.model_validate(found.exported()) == found and "brain" not in one.exported()
+
+
+@pytest.mark.parametrize("key", ensemble.INPUTS)
+def test_a_network_of_the_brain_that_sees_other_images(key):
+    other = WHOLE | {key: WHOLE[key] | {"contract": {"size": [64, 64]}, "preprocess": {"size": 64}}[key]}
+    brain = ensemble.Brain("brain", None, ExportedManifest.model_validate(other))
+    with pytest.raises(DataError, match=f"has another {key} than one") as error:
+        ensemble.describe(["one"], [model()], (), brain)
+    assert error.value.problems[0].path == "brain"
 
 
 def test_the_same_parts_give_the_same_bytes(tmp_path):

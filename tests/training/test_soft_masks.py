@@ -20,6 +20,11 @@ from tests.support.tiny_training import params, release, train
 DIGESTS = {"images_sha256": "1", "split_sha256": "2"}
 
 
+def named_in(name, subset="train"):
+    """The block of parameters that names a file of soft masks."""
+    return params(soft_masks=name, subset=subset).train
+
+
 @pytest.fixture
 def data(tmp_path):
     return dataset.load(*write_cohort(tmp_path), "patient")
@@ -31,7 +36,7 @@ def written(data, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     array = np.random.default_rng(1).integers(0, 256, data.masks.shape, np.uint8)
     fold = data.slices["fold"].iloc[data.rows("test")[0]]
-    soft_masks.write(tmp_path / f"soft-{fold}.npy", array, DIGESTS, ["abc"])
+    soft_masks.write(tmp_path / f"soft-{fold}.npy", array, DIGESTS, "train", ["abc"])
     return tmp_path / f"soft-{fold}.npy", array
 
 
@@ -45,16 +50,16 @@ def test_a_target_is_a_share_of_the_mask_and_the_rest_of_the_soft_one():
 def test_the_file_of_the_test_fold_is_taken(written, data):
     path, array = written
     for named in ("soft-{fold}.npy", path.name, str(path)):
-        found = soft_masks.load(named, data, DIGESTS)
+        found = soft_masks.load(named_in(named), data, DIGESTS)
         assert np.array_equal(found.array, array) and len(found.sha256) == 64
-    assert soft_masks.load(None, data, DIGESTS) is None
+    assert soft_masks.load(named_in(None), data, DIGESTS) is None
 
 
 def test_a_file_that_is_named_without_its_fold_is_told_to_have_one(written, data):
     path, _ = written
     for named, expected in ((path.name, "write {fold}"), ("soft-{fold}.npy", "make it again")):
         with pytest.raises(IntegrityError, match="was made for another split") as error:
-            soft_masks.load(named, data, DIGESTS | {"split_sha256": "3"})
+            soft_masks.load(named_in(named), data, DIGESTS | {"split_sha256": "3"})
         assert error.value.problems[0].fix.startswith(expected)
 
 
@@ -67,22 +72,37 @@ def test_a_split_from_a_file_has_no_folds():
 def test_what_is_no_soft_mask_of_these_data(written, data):
     path, array = written
     with pytest.raises(DataError, match=r"train\.soft_masks: there is no such file"):
-        soft_masks.load("soft-9.npy", data, DIGESTS)
+        soft_masks.load(named_in("soft-9.npy"), data, DIGESTS)
     with pytest.raises(IntegrityError, match="was made for another split") as error:
-        soft_masks.load(path.name, data, DIGESTS | {"split_sha256": "3"})
+        soft_masks.load(named_in(path.name), data, DIGESTS | {"split_sha256": "3"})
     assert len(error.value.problems) == 1
-    soft_masks.write(path, array[1:], DIGESTS, ["abc"])
+    soft_masks.write(path, array[1:], DIGESTS, "train", ["abc"])
     with pytest.raises(DataError, match=r"holds uint8 \(31, 32, 32\), the masks are uint8 \(32, 32, 32\)"):
-        soft_masks.load(path.name, data, DIGESTS)
+        soft_masks.load(named_in(path.name), data, DIGESTS)
     np.save(path, array)
     with pytest.raises(IntegrityError, match=r"is not the file that soft-\d\.json describes"):
-        soft_masks.load(path.name, data, DIGESTS)
+        soft_masks.load(named_in(path.name), data, DIGESTS)
     path.write_bytes(b"no array")
     with pytest.raises(IntegrityError):
-        soft_masks.load(path.name, data, DIGESTS)
+        soft_masks.load(named_in(path.name), data, DIGESTS)
     path.with_suffix(".json").unlink()
     with pytest.raises(IntegrityError):
-        soft_masks.load(path.name, data, DIGESTS)
+        soft_masks.load(named_in(path.name), data, DIGESTS)
+
+
+@pytest.mark.parametrize(("teachers", "learner", "fix"), [
+    ("train", "train_and_val", ""), ("train_and_val", "train", "set train.subset: train_and_val"),
+    ("train", "all", "set train.subset: train_and_val"), ("all", "train", "set train.subset: all"), ("all", "all", ""),
+])  # fmt: skip
+def test_teachers_were_not_told_more_than_their_learner(written, data, teachers, learner, fix):
+    path, array = written
+    soft_masks.write(path, array, DIGESTS, teachers, ["abc"])
+    if not fix:
+        assert np.array_equal(soft_masks.load(named_in(path.name, learner), data, DIGESTS).array, array)
+        return
+    with pytest.raises(DataError, match=f"train.subset {teachers}, which may not teach one with {learner}") as error:
+        soft_masks.load(named_in(path.name, learner), data, DIGESTS)
+    assert error.value.problems[0].fix.startswith(fix)
 
 
 def test_it_says_what_it_was_made_of(written):

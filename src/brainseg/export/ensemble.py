@@ -1,11 +1,16 @@
-"""Several networks as one ONNX file that answers the mean of their probabilities."""
+"""Several networks as one ONNX file that answers the mean of their probabilities.
+
+With a network that outlines the brain they are asked twice, for the image and for the image without scalp.
+"""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import onnx
-from onnx import compose, helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 from brainseg.config import reason
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
@@ -14,15 +19,19 @@ from brainseg.models.manifest import ExportedManifest, Part
 
 COMPUTES = {"float32": "float32", "int8": "8-bit integers"}
 SAME = ("contract", "preprocess", "data")  # what parts must share: input, output, and who was trained on
+INPUTS = ("contract", "preprocess")  # what the network that outlines the brain must share with them
+STRIPPED = "stripped"  # the image without scalp
 
 
-def merge(paths: Sequence[Path]) -> onnx.ModelProto:
+def merge(paths: Sequence[Path], brain: Path | None = None) -> onnx.ModelProto:
     """One graph: the parts, side by side on one input, and the mean of what they answer. It has no metadata.
 
     Args:
-        paths: at least two files of ``onnx_files``.
+        paths: files of ``onnx_files``.
+        brain: another one, which answers the probability of brain. With it each part answers twice, for the image and
+            for the image where this is above a half, with the same weights.
     """
-    parts = [onnx.load(path) for path in paths]
+    parts = [onnx.load(path) for path in (*paths, *([brain] if brain else []))]
     versions = [[(each.domain, each.version) for each in part.opset_import] for part in parts]
     if any(each != versions[0] for each in versions):
         what = "the parts are of different versions of ONNX's operations"
@@ -30,15 +39,37 @@ def merge(paths: Sequence[Path]) -> onnx.ModelProto:
     graphs = [
         compose.add_prefix_graph(part.graph, f"part{number}_", rename_inputs=False) for number, part in enumerate(parts)
     ]
+    nodes = [node for graph in graphs for node in graph.node]
+    values = [each for graph in graphs for each in graph.initializer]
     answers = [graph.output[0].name for graph in graphs]
+    if brain:
+        outlined = answers.pop()
+        values.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
+        nodes += [
+            helper.make_node("Greater", [outlined, "half"], ["is_brain"], name="is_brain"),
+            helper.make_node("Cast", ["is_brain"], ["brain"], name="brain", to=TensorProto.FLOAT),
+            helper.make_node("Mul", [onnx_session.INPUT, "brain"], [STRIPPED], name=STRIPPED),
+            *(node for graph in graphs[:-1] for node in _repeat(graph, STRIPPED)),
+        ]
+        answers += [f"{STRIPPED}_{answer}" for answer in answers]
     mean = helper.make_node("Mean", answers, [onnx_session.OUTPUT], name="mean")
     whole = helper.make_graph(
-        [node for graph in graphs for node in graph.node] + [mean], "ensemble", list(parts[0].graph.input),
-        list(parts[0].graph.output), [values for graph in graphs for values in graph.initializer],
-    )  # fmt: skip
+        [*nodes, mean], "ensemble", list(parts[0].graph.input), list(parts[0].graph.output), values
+    )
     merged = helper.make_model(whole, opset_imports=list(parts[0].opset_import), ir_version=parts[0].ir_version)
     onnx.checker.check_model(merged)
     return merged
+
+
+def _repeat(graph: onnx.GraphProto, image: str) -> list[onnx.NodeProto]:
+    """The nodes of a graph for another input, with the same weights; ``image_`` begins the names of their values."""
+    kept = {onnx_session.INPUT: image, "": ""} | {each.name: each.name for each in graph.initializer}
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    for node in nodes:
+        node.name = node.name and f"{image}_{node.name}"
+        for names in (node.input, node.output):
+            names[:] = [kept.get(name, f"{image}_{name}") for name in names]
+    return nodes
 
 
 def read_facts(name: str, path: Path, variant: str = "float32") -> tuple[ExportedManifest, list[str]]:
@@ -63,18 +94,28 @@ def read_facts(name: str, path: Path, variant: str = "float32") -> tuple[Exporte
     return model, facts["marks"]
 
 
+class Brain(NamedTuple):
+    """The network that outlines the brain: what errors call it, its file, its manifest."""
+
+    name: str
+    path: Path
+    model: ExportedManifest
+
+
 def join(
-    names: Sequence[str], paths: Sequence[Path], models: Sequence[ExportedManifest]
+    names: Sequence[str], paths: Sequence[Path], models: Sequence[ExportedManifest], brain: Brain | None = None
 ) -> tuple[onnx.ModelProto, ExportedManifest]:
-    """The graph and the manifest of several networks, or of one, which stays as it is."""
-    if len(paths) == 1:
+    """The graph and the manifest of several networks, or of one alone, which stays as it is."""
+    if len(paths) == 1 and brain is None:
         return onnx.load(paths[0]), models[0]
-    return merge(paths), describe(names, models, [model.protocol.marks for model in models])
+    merged = merge(paths, brain.path if brain else None)
+    return merged, describe(names, models, [model.protocol.marks for model in models], brain)
 
 
 def describe(
-    names: Sequence[str], models: Sequence[ExportedManifest], marks: Sequence[Sequence[str]] = ()
-) -> ExportedManifest:
+    names: Sequence[str], models: Sequence[ExportedManifest], marks: Sequence[Sequence[str]] = (),
+    brain: Brain | None = None,
+) -> ExportedManifest:  # fmt: skip
     """The manifest of an ensemble of ``models``.
 
     Args:
@@ -95,16 +136,24 @@ def describe(
         for place, name in enumerate(names)
         if digests[place] in digests[:place]
     ]
+    if brain:
+        problems += [
+            Problem(brain.name, f"has another {key} than {names[0]}", "train it with the same preprocess block")
+            for key in INPUTS
+            if getattr(brain.model, key) != getattr(first, key)
+        ]
     raise_all(problems, DataError)
+    networks = [*models, *([brain.model] if brain else [])]
     parts = [
-        Part(weights_sha256=model.weights_sha256, network=model.network, training=model.training) for model in models
+        Part(weights_sha256=model.weights_sha256, network=model.network, training=model.training) for model in networks
     ]
     all_marks = list(dict.fromkeys(mark for each in marks for mark in each))
     return first.model_copy(
         update={
-            "weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
-            "parameters": sum(model.parameters for model in models),
+            "weights_sha256": hashlib.sha256("".join(part.weights_sha256 for part in parts).encode()).hexdigest(),
+            "parameters": sum(model.parameters for model in networks),
             "protocol": first.protocol.model_copy(update={"marks": all_marks}),
-            "parts": parts,
+            "parts": parts[: len(models)],
+            **({"brain": parts[-1]} if brain else {}),
         }
     )

@@ -15,13 +15,14 @@ from brainseg.evaluation.results import CrossValidationSummary
 from brainseg.experiments import demo, revision
 from brainseg.inference.outlining import Outliner
 from brainseg.inference.probabilities import Calibration
+from brainseg.models import manifest
 from brainseg.models.manifest import ExportedManifest
 from tests.support import onnx_toy, run_files, scored_cohort, scored_folds
 from tests.support.cohort import write_cohort
 from tests.support.tiny_pipeline import PROJECT
 
 SPLIT = '"seed": 5, "folds": 2, "unit": "patient", "val_fraction": 0.1, "patients": null, "file": null'
-FIELDS = set(ExportedManifest.model_fields) - {"parts"}
+FIELDS = set(ExportedManifest.model_fields) - {"parts", "brain"}
 
 
 @pytest.fixture
@@ -58,6 +59,18 @@ def test_an_ensemble_is_a_model_like_any_other(project):
     alone = report["test"]["alone"]
     assert alone["one_slice_dice"] is not None and alone["stripped_dice"] is not None
     assert pd.read_csv(project / "out/per_patient.csv")["patient"].tolist() == ["P4", "P5", "P6", "P7"]
+
+
+def test_one_network_that_is_asked_again_without_scalp(project):
+    said = ensemble.run(["flair.onnx"], project / "out", "plain.onnx")
+    assert "the mean of 1 network, whole and without scalp" in said
+    outliner = Outliner(project / "out/ensemble.onnx")
+    outliner.calibration = Calibration()
+    images = np.full((1, 32, 32, 3), 100, np.uint8)
+    images[:, :16, :, 0] = 200  # pre-contrast, which is what this network calls brain
+    found = outliner.on_grid(images)
+    assert (np.abs(found[:, :16].astype(int) - 100) <= 1).all() and (np.abs(found[:, 16:].astype(int) - 50) <= 1).all()
+    assert outliner.facts["model"]["brain"]["weights_sha256"] == "70" * 32  # of "plain"
 
 
 def test_a_folder_stands_for_its_exported_model(project):
@@ -106,7 +119,7 @@ def folds(tmp_path, monkeypatch):
 
 
 def test_the_mean_of_equal_folds_scores_what_they_score(folds):
-    line = ensemble_folds.run(["cv-abcdef01", "cv-abcdef01"], folds / "out", folds)
+    line = ensemble_folds.run(["cv-abcdef01", "cv-abcdef01"], folds / "out", None, folds)
     assert line.startswith("3 patients out of fold: volume Dice 0.500")
     table = pd.read_csv(folds / "out/per_patient.csv").set_index("patient")
     assert table["dice"].to_dict() == {"A": 0.5, "B": 1, "C": 0} and table["fold"].tolist() == [0, 1, 1]
@@ -132,7 +145,7 @@ def test_the_rule_of_a_fold_is_chosen_on_the_test_patients_of_the_others(folds, 
 
     monkeypatch.setattr(evaluate, "gather", gather)
     monkeypatch.setattr(evaluate, "fit_rule", fit_rule)
-    ensemble_folds.run(["cv-abcdef01"], folds / "out", folds)  # of one cross-validation alone
+    ensemble_folds.run(["cv-abcdef01"], folds / "out", None, folds)  # of one cross-validation alone
     assert asked == [[["B", "C"]], [["A"]]]
     assert pd.read_csv(folds / "out/per_patient.csv")["predicted_pixels"].tolist() == [4, 0, 0]  # A, B, C
     summary = CrossValidationSummary.model_validate_json((folds / "out/summary.json").read_text())
@@ -143,7 +156,7 @@ def test_the_rule_of_a_fold_is_chosen_on_the_test_patients_of_the_others(folds, 
 def test_validation_patients_who_chose_the_rule_of_another_fold_are_not_scored(folds):
     (folds / "out").mkdir()
     (folds / "out/validation.csv").write_text("of an earlier one")
-    ensemble_folds.run(["cv-abcdef01"], folds / "out", folds)
+    ensemble_folds.run(["cv-abcdef01"], folds / "out", None, folds)
     assert not (folds / "out/validation.csv").exists()
     summary = CrossValidationSummary.model_validate_json((folds / "out/summary.json").read_text())
     assert {fold.val_volume_dice_mean for fold in summary.folds} == {None}
@@ -152,14 +165,64 @@ def test_validation_patients_who_chose_the_rule_of_another_fold_are_not_scored(f
 
 def test_the_name_of_a_fold_is_not_that_of_its_cross_validation(folds):
     with pytest.raises(DataError, match="cv-abcdef01-1: is one fold") as error:
-        ensemble_folds.run(["cv-abcdef01-1"], folds / "out", folds)
+        ensemble_folds.run(["cv-abcdef01-1"], folds / "out", None, folds)
     assert error.value.problems[0].fix == "name the cross-validation, without the number of the fold"
 
 
 def test_half_of_a_probability_is_below_the_threshold(folds):
     """200 of 255 and 0 have a mean of 100, below the half that the first member's parameters ask for."""
-    ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", folds)
+    ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", None, folds)
     assert pd.read_csv(folds / "out/per_patient.csv")["predicted_pixels"].tolist() == [0, 0, 0]
+
+
+@pytest.fixture
+def asked_again(folds, monkeypatch):
+    """Networks that answer the stored probabilities, as FLAIR; a brain, as pre-contrast, in patient A alone."""
+    table = pd.read_csv(folds / "data/processed/slices.csv")
+    images = np.load(folds / "data/processed/images.npy")
+    for number in range(2):
+        with np.load(folds / f"cv-abcdef01-{number}.npz") as stored:
+            images[stored["row"], ..., 1] = stored["probability"]
+    images[(table["patient"] == "A").to_numpy(), ..., 0] = 255
+    np.save(folds / "data/processed/images.npy", images)
+    side = images.shape[1]
+    model = {name: value for name, value in run_files.manifest().items() if name in FIELDS}
+    model["contract"] = model["contract"] | {"size": [side, side]}
+    onnx_toy.write(folds / "flair.onnx", onnx_toy.facts(model=model), side)
+    for number in range(2):
+        onnx_toy.write(folds / f"brain-{number}.onnx", onnx_toy.facts(model=model), side, channel=0)
+        tested = [["A"], ["B", "C"]][number]
+        subsets = ["test" if each in tested else "val" if each == "V" else "train" for each in table["patient"]]
+        columns = {"fold": number, "subset": subsets}
+        table[["row", "patient"]].assign(**columns).to_csv(folds / f"split-{number}.csv", index=False)
+
+    def fetched(path, name, root):
+        own = {".onnx": "flair.onnx", ".csv": f"split-{name[-1]}.csv", ".npz": f"{name}.npz"}
+        return nullcontext(folds / own[path[path.rindex(".") :]])
+
+    monkeypatch.setattr(revision, "fetched", fetched)
+    return folds
+
+
+def test_folds_that_are_asked_again_without_scalp(asked_again):
+    """Outside of the brain 200 of 255 become 100, below the half that is asked for."""
+    line = ensemble_folds.run(["cv-abcdef01"], asked_again / "out", str(asked_again / "brain-{fold}.onnx"), asked_again)
+    assert line.startswith("3 patients out of fold")
+    table = pd.read_csv(asked_again / "out/per_patient.csv").set_index("patient")
+    assert table["predicted_pixels"].to_dict() == {"A": 4, "B": 0, "C": 0}
+    summary = CrossValidationSummary.model_validate_json((asked_again / "out/summary.json").read_text())
+    assert summary.params["ensemble"]["brain"]["network"]["name"] == "residual_unet"
+    assert summary.folds[0].experiment == "cv-abcdef01-0, whole and without scalp"
+
+
+def test_a_network_of_the_brain_that_may_have_seen_the_test_patients(asked_again):
+    with pytest.raises(DataError, match="is one network for all folds"):
+        ensemble_folds.run(["cv-abcdef01"], asked_again / "out", str(asked_again / "brain-0.onnx"), asked_again)
+    told = Outliner(asked_again / "brain-1.onnx").facts
+    told["model"]["protocol"]["marks"] = [manifest.TRAINED_ON_ALL]
+    onnx_toy.write(asked_again / "brain-1.onnx", told, told["model"]["contract"]["size"][0], channel=0)
+    with pytest.raises(DataError, match="was trained on all patients, the test patients too"):
+        ensemble_folds.run(["cv-abcdef01"], asked_again / "out", str(asked_again / "brain-{fold}.onnx"), asked_again)
 
 
 def test_folds_of_another_split(folds):
@@ -167,7 +230,7 @@ def test_folds_of_another_split(folds):
         rows, probability = stored["row"], stored["probability"]
     np.savez(folds / "cv-none-1.npz", row=rows + 1, probability=probability, flair_only=probability)
     with pytest.raises(IntegrityError, match="has other validation and test slices than cv-abcdef01-1"):
-        ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", folds)
+        ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", None, folds)
 
 
 def test_folds_of_an_earlier_version(folds):
@@ -175,7 +238,7 @@ def test_folds_of_an_earlier_version(folds):
         rows, probability = stored["row"], stored["probability"]
     np.savez(folds / "cv-none-0.npz", row=rows, probability=probability)
     with pytest.raises(DataError, match="as earlier versions wrote it"):
-        ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", folds)
+        ensemble_folds.run(["cv-abcdef01", "cv-none"], folds / "out", None, folds)
 
 
 def test_the_mean_is_rounded_not_cut():

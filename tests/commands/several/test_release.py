@@ -18,7 +18,7 @@ from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from brainseg.reporting import model_card
 from tests.support import onnx_toy, run_files
 
-FIELDS = set(ExportedManifest.model_fields) - {"parts"}
+FIELDS = set(ExportedManifest.model_fields) - {"parts", "brain"}
 TOLD = run_files.cross_validation()
 ERRORS = {"ece": 0.001, "ece_from_tenth": 0.03, "ece_before": 0.002, "ece_from_tenth_before": 0.1}
 FITTED = {"temperature": 2.0, "bias": -0.8, "skew": -0.2, **ERRORS}
@@ -101,6 +101,41 @@ def test_several_with_the_numbers_of_their_mean(project):
     assert (np.abs(outliner.on_grid(images).astype(int) - 60) <= 1).all()
     with pytest.raises(DataError, match="has the numbers of 2 networks, 1 are to be released"):
         release.run("best", ["all.onnx"], numbers)
+
+
+def test_networks_that_are_asked_again_without_scalp(project):
+    """The network that outlines the brain is that of the numbers, trained on all patients."""
+    recipe = {name: TOLD["params"][name] for name in release.RECIPE}
+    joined = {"members": ["cv-a-0"], "params": [TOLD["params"]], "brain": recipe}
+    numbers = write_numbers(project / "joined", params={"ensemble": joined})
+    with pytest.raises(DataError, match="of networks that are also asked without scalp"):
+        release.run("best", ["all.onnx"], numbers)
+    told = {"channel": 0, "weights_sha256": "2" * 64}
+    write_model(project / "brain.onnx", protocol={"marks": []}, **told)
+    with pytest.raises(DataError, match=r"brain\.onnx: was not trained on all patients"):
+        release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
+    write_model(project / "brain.onnx", protocol={"marks": [TRAINED_ON_ALL]}, network={"filters": 32}, **told)
+    with pytest.raises(DataError, match=r"network.filters 32, there 16"):
+        release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
+    write_model(project / "brain.onnx", protocol={"marks": [TRAINED_ON_ALL]}, **told)
+    with pytest.raises(DataError, match="of networks that are not asked without scalp"):
+        release.run("best", ["all.onnx"], project / "numbers", brain="brain.onnx")
+    with pytest.raises(DataError, match="are several networks in 8-bit integers"):
+        release.run("best", ["all.onnx"], numbers, "int8", "brain.onnx")
+    said = release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
+    assert "1 network, whole and without scalp, float32" in said
+    facts = Outliner(project / "models/released/best.onnx").facts
+    assert facts["model"]["brain"]["weights_sha256"] == "2" * 64 and len(facts["model"]["parts"]) == 1
+
+
+def test_a_taught_network_is_of_a_taught_recipe(project):
+    taught = {"training": {"parameters": {"train": {"soft_masks": "soft_masks/all.npy"}}}}
+    write_model(project / "taught.onnx", protocol={"marks": [TRAINED_ON_ALL]}, **taught)
+    with pytest.raises(DataError, match=r"trained with train\.soft_masks soft_masks/all\.npy, its recipe with None"):
+        release.run("default", ["taught.onnx"], project / "numbers")
+    recipe = TOLD["params"] | {"train": TOLD["params"]["train"] | {"soft_masks": "soft_masks/fold-{fold}.npy"}}
+    numbers = write_numbers(project / "taught", params=recipe)
+    assert release.run("default", ["taught.onnx"], numbers).startswith("models/released/default.onnx: 1 network")
 
 
 def test_a_network_that_goes_on_from_another_is_released_with_it(project):

@@ -15,6 +15,7 @@ from brainseg.models import manifest
 from brainseg.training import soft_masks
 from tests.commands.several.test_ensemble import project  # noqa: F401  # a fixture
 from tests.support import onnx_toy
+from tests.support.tiny_training import params
 
 SPLIT = {"split": {"folds": 2, "test_fold": 0, "unit": "patient", "val_fraction": 0.1, "patients": None,
                    "file": None, "seed": 5}}  # fmt: skip
@@ -50,7 +51,7 @@ def test_it_is_the_mean_of_the_networks_and_nothing_for_test_patients(folds):
     assert named == f"{folds}/soft/a-b/fold-{{fold}}.npy"  # another name for what others answer
     data, digests = load()
     assert data.slices["fold"].iloc[data.rows("test")[0]] == 1
-    found = soft_masks.load(named, data, digests)  # as the train stage opens it
+    found = soft_masks.load(params(soft_masks=named).train, data, digests)  # as the train stage opens it
     learned = data.rows("train", "val")
     expected = np.rint(data.images[learned][..., :2].mean(axis=-1))
     assert np.abs(found.array[learned] - expected).max() <= 1 and expected.max() > 100
@@ -62,14 +63,37 @@ def test_one_network_may_teach_too(folds):
     assert "what 1 network of each of 2 folds" in teaching.run(["cv-a"], folds / "soft")
 
 
-@pytest.mark.parametrize(
-    "mark", [manifest.TRAINED_ON_ALL, manifest.VALIDATION_SEEN, fingerprints.SEEN, fingerprints.UNKNOWN]
-)
-def test_networks_that_have_seen_more_than_their_training_patients_do_not_teach(folds, mark):
-    told = onnx_toy.facts(model=Outliner(folds / "flair.onnx").facts["model"])
-    told["model"]["protocol"]["marks"] = [mark]
-    onnx_toy.write(folds / "flair.onnx", told, channel=1)
-    with pytest.raises(DataError, match="cv-a-0: would tell more than the training patients"):
+def rewrite(path, mark=None, subset="train"):
+    """Write the toy that answers FLAIR again, as one with this mark that was trained on these patients."""
+    told = onnx_toy.facts(model=Outliner(path).facts["model"])
+    told["model"]["protocol"]["marks"] = [mark] if mark else []
+    told["model"]["training"]["parameters"]["train"]["subset"] = subset
+    onnx_toy.write(path, told, channel=1)
+
+
+def test_one_of_several_that_learned_from_validation_patients_says_so(folds):
+    rewrite(folds / "flair.onnx", manifest.VALIDATION_SEEN, "train_and_val")
+    teaching.run(["cv-b", "cv-a"], folds / "soft")
+    assert json.loads((folds / "soft/b-a/fold-1.json").read_text())["subset"] == "train_and_val"
+
+
+def test_networks_of_all_patients_teach_one_of_all_patients(folds, monkeypatch):
+    monkeypatch.setattr(revision, "fetched", lambda path, name, root: nullcontext(folds / path))
+    with pytest.raises(DataError, match=r"was not trained on all patients, but with train\.subset train"):
+        teaching.run(["flair.onnx"], folds / "soft")
+    rewrite(folds / "flair.onnx", manifest.TRAINED_ON_ALL, "all")
+    said = teaching.run(["flair.onnx"], folds / "soft")
+    named = said.rpartition("set train.soft_masks: ")[2]
+    assert named == f"{folds}/soft/flair.onnx/all.npy" and "of all patients" in said
+    data, digests = load()
+    found = soft_masks.load(params(soft_masks=named, subset="all").train, data, digests)
+    assert np.abs(found.array.astype(int) - data.images[..., 1]).max() <= 1
+
+
+@pytest.mark.parametrize("mark", [manifest.TRAINED_ON_ALL, fingerprints.SEEN, fingerprints.UNKNOWN])
+def test_networks_that_may_have_seen_the_test_patients_do_not_teach(folds, mark):
+    rewrite(folds / "flair.onnx", mark)
+    with pytest.raises(DataError, match="cv-a-0: would tell of the test patients"):
         teaching.run(["cv-a"], folds / "soft")
     assert not (folds / "soft").exists()
 

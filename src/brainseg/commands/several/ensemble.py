@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,36 +20,42 @@ from brainseg.inference.outlining import Outliner
 from brainseg.io.sequences import FLAIR
 from brainseg.models import manifest
 
+if TYPE_CHECKING:
+    from brainseg.export.ensemble import Brain
+
 FILE = "ensemble.onnx"
 PROCESSED, SPLIT, EXPORTED = Path("data/processed"), Path("data/splits/split.csv"), "models/unet.onnx"
 TIMED = 32  # slices
+TWICE = ", whole and without scalp"  # of networks that are asked so
 
 
-def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
+def run(names: Sequence[str], out: Path, brain: str | None = None, root: Path = Path()) -> str:
     """Write ``out/ensemble.onnx`` and the numbers of the ensemble; return the numbers as a table.
 
     Calibration, threshold and smallest component are chosen on the validation patients, as for a single network.
 
     Args:
         names: runs (revisions, experiments, "workspace"), or files and folders of models.
+        brain: another one, which outlines the brain: all are asked twice, for the image and without scalp.
 
     Raises:
-        DataError: fewer than two runs, or runs that do not belong together.
+        DataError: one run that is asked once, or runs that do not belong together.
         IntegrityError: a file is damaged, or the data are not those that the parts were trained on.
     """
     from brainseg.export import ensemble, metadata
 
-    if len(names) < 2:
-        raise DataError(", ".join(names), "is one run", "name two or more")
+    if len(names) < 2 and brain is None:
+        raise DataError(", ".join(names), "is one run", "name two or more, or --without-scalp")
     params = config.load("evaluate", path=root / "params.yaml").evaluate
     with ExitStack() as stack:
         parts = [stack.enter_context(find(name, root)) for name in names]
         told = [ensemble.read_facts(name, part) for name, part in zip(names, parts, strict=True)]
-        model = ensemble.describe(names, [each for each, _ in told], [marks for _, marks in told])
+        outlined = find_brain(brain, root, stack)
+        model = ensemble.describe(names, [each for each, _ in told], [marks for _, marks in told], outlined)
         data = dataset.load(root / PROCESSED, root / SPLIT, model.protocol.unit)
         manifest.check_data(model, dataset.digests(root / PROCESSED, root / SPLIT), root / SPLIT)
         path = stack.enter_context(files.replacing(out / FILE))
-        merged = ensemble.merge(parts)
+        merged = ensemble.merge(parts, outlined and outlined.path)
         protocol = manifest.protocol(model, params.tta)
         metadata.write_model(path, merged, metadata.describe_unscored(model, mirror=params.tta))
         rows = data.rows("val", "test")
@@ -59,7 +65,13 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     table = evaluate.table(result.report)
     evaluate.write(result, out)
     speed = f"{speeds[0]:.1f} slices a second, {names[0]} alone {speeds[1]:.1f}"
-    return f"{table}\n{out / FILE}: the mean of {len(names)} networks; {speed}"
+    how = f"the mean of {count_networks(names)}{TWICE if brain else ''}"
+    return f"{table}\n{out / FILE}: {how}; {speed}"
+
+
+def count_networks(names: Sequence[str]) -> str:
+    """``1 network``, ``2 networks``."""
+    return f"{len(names)} network{'s' * (len(names) > 1)}"
 
 
 @contextmanager
@@ -73,6 +85,16 @@ def find(name: str, root: Path, exported: str = EXPORTED) -> Iterator[Path]:
         return
     with revision.fetched(exported, name, root) as path:
         yield path
+
+
+def find_brain(name: str | None, root: Path, stack: ExitStack) -> "Brain | None":
+    """The network that outlines the brain, open as long as ``stack``; None: ``name`` is None."""
+    from brainseg.export import ensemble
+
+    if name is None:
+        return None
+    path = stack.enter_context(find(name, root))
+    return ensemble.Brain(name, path, ensemble.read_facts(name, path)[0])
 
 
 def predict(path: Path, data: Dataset) -> dict[str, np.ndarray]:

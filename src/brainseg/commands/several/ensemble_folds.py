@@ -1,13 +1,16 @@
 """`brainseg ensemble --out-of-fold`: what an ensemble scores, each patient by networks that have not seen it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from brainseg import config
+from brainseg.commands.several import ensemble as runs
 from brainseg.data import dataset, inputs, splitting
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 from brainseg.evaluation import evaluate
@@ -16,10 +19,11 @@ from brainseg.experiments import cross_validation, fold_scores, revision, showin
 from brainseg.experiments.fold_scores import Fold, FoldScores
 from brainseg.inference.probabilities import Calibration
 from brainseg.io.sequences import FLAIR
-from brainseg.models.manifest import VALIDATION_SEEN
+from brainseg.models.manifest import TRAINED_ON_ALL, VALIDATION_SEEN, ExportedManifest
 
 PROCESSED = Path("data/processed")
 LESS = ("one_slice", "flair_only", "stripped")  # arrays that are stored beside those of the whole input
+OF_EACH_FOLD = f"write {config.FOLD} where the name has the number of the fold: each fold has a network of its own"
 CHOSEN = {"weights_sha256", *Calibration._fields, "threshold", "postprocessing", "empty_rule"}  # not those of a member
 
 
@@ -32,20 +36,28 @@ class Prepared(NamedTuple):
     masks: np.ndarray
 
 
+class Joined(NamedTuple):
+    """The networks of a fold: their runs; with one that outlines the brain its recipe, and the file of the answers."""
+
+    members: Sequence[str]
+    brain: dict[str, Any] | None = None
+    answers: Path | None = None
+
+
 class AveragedFold(NamedTuple):
     """One fold of all members, and the mean of their probabilities.
 
     ``cases``, ``masks`` and ``arrays``: validation and test slices, as ``evaluate.evaluate`` takes them.
     """
 
-    members: Sequence[str]
+    joined: "Joined"
     readers: Sequence[revision.Reader]
     cases: pd.DataFrame
     masks: np.ndarray
     arrays: dict[str, np.ndarray]
 
 
-def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
+def run(names: Sequence[str], out: Path, brain: str | None = None, root: Path = Path()) -> str:
     """Write per_patient.csv and summary.json of the mean of several cross-validations into ``out``.
 
     In each fold the probabilities of all are averaged. Calibration, threshold and smallest component are cross-fitted:
@@ -56,16 +68,20 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     Args:
         names: of cross-validations, ``cv-KEY``: the names of their folds without the last number. Of one alone: its own
             numbers by a cross-fitted rule.
+        brain: networks that outline the brain, ``{fold}`` in their name: all are asked twice, for the image and without
+            scalp. That of a fold must not have learned from its test patients.
 
     Returns:
         The closing line.
 
     Raises:
-        DataError: a fold is missing, or a name is that of a fold.
+        DataError: a fold is missing, a name is that of a fold, or the networks of the brain are not those of folds.
         IntegrityError: they are of other data than the workspace, or of several splits.
     """
     fix = "name the cross-validation, without the number of the fold"
     problems = [Problem(name, "is one fold", fix) for name in names if cross_validation.NAMES.fullmatch(name)]
+    if brain is not None and config.FOLD not in brain:
+        problems.append(Problem(brain, "is one network for all folds", OF_EACH_FOLD))
     raise_all(problems, DataError)
     inputs.verify([str(PROCESSED / name) for name in ("images.npy", "masks.npy", "slices.csv")], root)
     here = revision.sources(revision.reader(revision.WORKSPACE, root)).data
@@ -74,28 +90,63 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
     first = revision.params(revision.reader(f"{names[0]}-0", root))
     params = config.Evaluate.model_validate(first["evaluate"])
     count = splitting.count_folds(root / PROCESSED / "slices.csv", config.Split.model_validate(first["split"]))
-    members = [[f"{name}-{number}" for name in names] for number in range(count)]
-    evidence = [_gather(_read_fold(each, data, root), params) for each in members]  # a fold in memory at a time
-    scored = []
-    for number, each in enumerate(members):
-        fitted = evaluate.fit_rule([other for k, other in enumerate(evidence) if k != number], params)
-        scored.append(_score(number, _read_fold(each, data, root), fitted))
+    with TemporaryDirectory() as scratch:
+        joined = [Joined([f"{name}-{number}" for name in names]) for number in range(count)]
+        if brain is not None:
+            joined = [
+                _answer(each.members, brain.replace(config.FOLD, str(number)), Path(scratch, f"{number}"), params, root)
+                for number, each in enumerate(joined)
+            ]
+        evidence = [_gather(_read_fold(each, data, root), params) for each in joined]  # a fold in memory at a time
+        scored = []
+        for number, each in enumerate(joined):
+            fitted = evaluate.fit_rule([other for k, other in enumerate(evidence) if k != number], params)
+            scored.append(_score(number, _read_fold(each, data, root), fitted))
     pooled = fold_scores.pool_folds(scored)
     fold_scores.write(pooled, root / out)
     return fold_scores.closing_line(pooled.patients, pooled.summary, out)
 
 
-def _read_fold(members: Sequence[str], data: Prepared, root: Path) -> AveragedFold:
+def _answer(members: Sequence[str], brain: str, out: Path, params: config.Evaluate, root: Path) -> Joined:
+    """Ask the networks of a fold, joined as they would be released, for the image and without scalp."""
+    from brainseg.export import ensemble, metadata
+
+    with ExitStack() as stack:
+        parts = [stack.enter_context(runs.find(name, root)) for name in members]
+        models = [ensemble.read_facts(name, part)[0] for name, part in zip(members, parts, strict=True)]
+        outlined = runs.find_brain(brain, root, stack)
+        assert outlined is not None
+        if TRAINED_ON_ALL in outlined.model.protocol.marks:
+            raise DataError(brain, "was trained on all patients, the test patients too", OF_EACH_FOLD)
+        merged, model = ensemble.join(members, parts, models, outlined)
+        split = stack.enter_context(revision.fetched(str(runs.SPLIT), members[0], root))
+        data = dataset.load(root / PROCESSED, split, model.protocol.unit)
+        path = out.with_suffix(".onnx")
+        metadata.write_model(path, merged, metadata.describe_unscored(model, mirror=params.tta))
+    found: dict[str, Any] = {name: array for name, array in runs.predict(path, data).items() if name != "flair"}
+    np.savez(out.with_suffix(".npz"), row=data.rows("val", "test"), **found)
+    return Joined(members, describe_brain(outlined.model), out.with_suffix(".npz"))
+
+
+def describe_brain(model: ExportedManifest) -> dict[str, Any]:
+    """The recipe of a network that outlines the brain, as far as an exported model knows it."""
+    training = model.training.parameters
+    told = {"train": training.train, "augmentation": training.augmentation, "network": model.network}
+    return {name: block.model_dump() for name, block in (told | {"preprocess": model.preprocess}).items()}
+
+
+def _read_fold(joined: Joined, data: Prepared, root: Path) -> AveragedFold:
+    members = joined.members
     readers = [revision.reader(name, root) for name in members]
     for name, read in zip(members, readers, strict=True):
         if revision.sources(read).data != data.digests:
             raise IntegrityError(
                 name, "was made from other data than data/processed", "brainseg repro, or run it again"
             )
-    rows, arrays = _average(members, root)
+    rows, arrays = _average(members, root) if joined.answers is None else _load(joined.answers)
     subsets = revision.parse_table(readers[0]("metrics/per_slice.csv")).set_index("row")["subset"]
     cases = data.slices.iloc[rows].assign(subset=subsets.reindex(rows).to_numpy())
-    return AveragedFold(members, readers, cases, data.masks[rows], arrays | {"flair": data.images[..., FLAIR][rows]})
+    return AveragedFold(joined, readers, cases, data.masks[rows], arrays | {"flair": data.images[..., FLAIR][rows]})
 
 
 def _gather(fold: AveragedFold, params: config.Evaluate) -> evaluate.Evidence:
@@ -112,9 +163,11 @@ def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScor
     marks = dict.fromkeys(mark for each in given for mark in each.marks)  # of any member
     protocol["marks"] = [mark for mark in marks if mark != VALIDATION_SEEN]  # validation patients are not scored here
     result = evaluate.evaluate(fold.cases, fold.masks, fold.arrays, params, protocol)
-    joined = {"ensemble": {"members": list(fold.members), "params": recipes}} if len(recipes) > 1 else {}
+    members, brain = fold.joined.members, fold.joined.brain
+    told = {"members": list(members), "params": recipes} | ({"brain": brain} if brain else {})
+    joined = {"ensemble": told} if len(recipes) > 1 or brain else {}
     return FoldScores(
-        Fold(number, " + ".join(fold.members), {"split": {}}),
+        Fold(number, " + ".join(members) + runs.TWICE * (brain is not None), {"split": {}}),
         result.per_patient[result.per_patient["subset"] == "test"],
         None,
         result.per_slice[result.per_slice["subset"] == "test"],
@@ -123,6 +176,13 @@ def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScor
         recipes[0] | joined,
         revision.sources(first),
     )
+
+
+def _load(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What ``_answer`` wrote."""
+    with np.load(path) as found:
+        arrays = {name: found[name] for name in found.files}
+    return arrays.pop("row"), arrays
 
 
 def _average(members: Sequence[str], root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

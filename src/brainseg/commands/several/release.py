@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainseg import config, files
 from brainseg.commands.several import ensemble as runs
@@ -25,22 +25,29 @@ from brainseg.inference.probabilities import Calibration
 from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from brainseg.reporting import pages
 
+if TYPE_CHECKING:
+    from brainseg.export.ensemble import Brain
+
 FOLDER = Path("models/released")
 EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
 RECIPE = ("train", "network", "augmentation", "preprocess")  # blocks that must be those of the cross-validation
 OF_ITS_OWN_SCORES = {TRAINED_ON_ALL, fingerprints.SEEN}  # marks of a run, whose scores a released file does not tell
 # What may differ: who is trained on, by which random numbers, with how much of the machine; with which weights it
-# began is compared by itself.
-FREE = {"train": {"subset", "seed", "device", "devices", "threads", "initial_weights"}}
+# began, and whether it was taught, are compared by themselves.
+FREE = {"train": {"subset", "seed", "device", "devices", "threads", "initial_weights", "soft_masks"}}
 
 
-def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32", root: Path = Path()) -> str:
+def run(
+    name: str, names: Sequence[str], numbers: Path, variant: str = "float32", brain: str | None = None,
+    root: Path = Path(),
+) -> str:  # fmt: skip
     """Write ``models/released/NAME.onnx``, its weights in 16 bits; return what it is.
 
     Args:
         names: of one run, or of several whose mean is released; trained with ``train.subset: all``.
         numbers: the folder of the cross-validation of their recipe; of an ensemble that of ``--out-of-fold``.
         variant: ``float32`` or ``int8``, of one network alone.
+        brain: a network that outlines the brain, also trained on all patients: all are asked again without scalp.
 
     Raises:
         DataError: a run was not trained on all patients, or by another recipe than that of the numbers.
@@ -48,8 +55,9 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     """
     from brainseg.export import ensemble, half_weights, metadata
 
-    if variant == "int8" and len(names) > 1:
-        raise DataError(", ".join(names), "are several networks in 8-bit integers", "release one, or leave out --int8")
+    if variant == "int8" and (len(names) > 1 or brain is not None):
+        together = ", ".join([*names, *([brain] if brain else [])])
+        raise DataError(together, "are several networks in 8-bit integers", "release one, or leave out --int8")
     summary = results.read(numbers / "summary.json", CrossValidationSummary)
     fitted = summary.calibration
     if fitted is None:
@@ -58,17 +66,20 @@ def run(name: str, names: Sequence[str], numbers: Path, variant: str = "float32"
     with ExitStack() as stack:
         parts = [stack.enter_context(runs.find(each, root, EXPORTED[variant])) for each in names]
         models = [ensemble.read_facts(each, part, variant)[0] for each, part in zip(names, parts, strict=True)]
+        outlined = runs.find_brain(brain, root, stack)
         check(names, models, summary, numbers)
-        graph, model = ensemble.join(names, parts, models)
+        check_brain(outlined, summary, numbers)
+        graph, model = ensemble.join(names, parts, models, outlined)
         told = describe(model, summary, fitted, variant) | {"volume_interval": read_interval(numbers)}
         with files.replacing(root / FOLDER / f"{name}.onnx") as path:
             metadata.write_model(path, half_weights.store(graph), told)
     removed = postprocessing.describe_removed(postprocessing.read_rule(told["rule"])) or "nothing"
     size = (root / FOLDER / f"{name}.onnx").stat().st_size / 1e6
     rule, dice = told["rule"], summary.test.volume.dice
+    networks = f"{runs.count_networks(names)}{runs.TWICE if brain else ''}"
     how = pages.describe_calibration(Calibration.read(rule)) or "not calibrated"
     return (
-        f"{FOLDER / name}.onnx: {len(parts)} network{'s' * (len(parts) > 1)}, {variant}, {size:.1f} MB; {how}, "
+        f"{FOLDER / name}.onnx: {networks}, {variant}, {size:.1f} MB; {how}, "
         f"threshold {rule['threshold']:g}, {removed} removed; its recipe out of fold: "
         f"volume Dice {dice.mean:.3f}, median {dice.median:.3f}"
     )
@@ -114,6 +125,10 @@ def check(
         if total != tested or model.protocol.source != summary.protocol.source:
             what = f"has {total} patients of {model.protocol.source}, {numbers} {tested} of {summary.protocol.source}"
             problems.append(Problem(name, what, "cross-validate on the data that it was trained on"))
+        taught, told = model.training.parameters.train.soft_masks, recipe["train"].get("soft_masks")
+        if (taught is None) != (told is None):
+            what = f"was trained with train.soft_masks {taught}, its recipe with {told}"
+            problems.append(Problem(name, what, "name a run that was taught as the recipe says: brainseg teach"))
         if other := describe_other_beginning(model, recipe, models):
             fix = "name the run too that it goes on from, where the numbers have it; or train it again from one here"
             problems.append(Problem(name, other, fix))
@@ -121,6 +136,26 @@ def check(
             what = f"is of another recipe than {numbers}: {', '.join(differs)}"
             problems.append(Problem(name, what, "name the cross-validation of this recipe"))
     raise_all(problems, DataError)
+
+
+def check_brain(brain: "Brain | None", summary: CrossValidationSummary, numbers: Path) -> None:
+    """Refuse a network of the brain that is not by the recipe of those of the folds, or one where they had none.
+
+    Raises:
+        DataError: naming it and what differs.
+    """
+    recipe = summary.params.get("ensemble", {}).get("brain")
+    if brain is None and recipe is None:
+        return
+    if brain is None:
+        raise DataError(numbers, "is of networks that are also asked without scalp", "name it: --without-scalp RUN")
+    if recipe is None:
+        raise DataError(numbers, "is of networks that are not asked without scalp", "leave out --without-scalp")
+    if TRAINED_ON_ALL not in brain.model.protocol.marks:
+        raise DataError(brain.name, "was not trained on all patients", "train it so: -S train.subset=all")
+    if differs := find_differences(brain.model, recipe):
+        what = f"is of another recipe than {numbers}: {', '.join(differs)}"
+        raise DataError(brain.name, what, "name the network of the brain of this recipe")
 
 
 def list_recipes(summary: CrossValidationSummary) -> list[Mapping[str, Any]]:
