@@ -5,17 +5,19 @@
 networks that are trained on it tell ``brainseg ensemble --without-scalp`` what to remove.
 
 Each patient is there twice, whole and already without scalp, with the same mask: a scan without scalp is to stay as it
-is. Slices whose brain is not known are left out.
+is. The splits train on both and score the whole ones. Slices whose brain is not known are left out.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import cv2
+import numpy as np
 import pandas as pd
 import typer
+from PIL import Image
 
-from brainseg import config, errors
+from brainseg import config, errors, files
 from brainseg.data import dataset, inputs, splitting
 from brainseg.data.brains import stripping
 from brainseg.errors import DataError
@@ -23,7 +25,6 @@ from brainseg.errors import DataError
 PROCESSED, SPLIT = Path("data/processed"), Path("data/splits/split.csv")
 USED = [*(PROCESSED / name for name in ("images.npy", "brains.npy", "slices.csv")), SPLIT]
 STRIPPED = "-without-scalp"  # behind the patient's id
-FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # less time, more bytes
 
 
 def run(out: Path, root: Path = Path()) -> str:
@@ -35,23 +36,37 @@ def run(out: Path, root: Path = Path()) -> str:
     params = config.load("split", path=root / "params.yaml").split
     inputs.verify([str(path) for path in USED], root)
     data = dataset.load(root / PROCESSED, root / SPLIT, params.unit)
-    views = {"": data.images, STRIPPED: stripping.StrippedImages(data)}
     known = [row for row in range(len(data.images)) if not data.brain(row).all()]
-    if not known:
-        raise DataError(PROCESSED / "brains.npy", "knows no brain", "set brains.method: shipped and download LGG")
+    check(params, known, out)
     slices = data.slices.iloc[known]
     for row, patient, number in zip(known, slices["patient"], slices["slice"], strict=True):
-        for ending, images in views.items():
-            folder = out / "images" / f"{patient}{ending}"
-            folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / f"{number}.png"), images[row][..., ::-1], FAST)
-            cv2.imwrite(str(folder / f"{number}_mask.png"), 255 * data.brain(row), FAST)
+        for name, images in ((patient, data.images), (f"{patient}{STRIPPED}", stripping.StrippedImages(data))):
+            write(out / "images" / name / f"{number}.png", images[row])
+            write(out / "images" / name / f"{number}_mask.png", 255 * data.brain(row))
     for fold in range(params.folds):
-        table = splitting.split(data.slices, params.model_copy(update={"test_fold": fold}))
-        patients = table.iloc[known].groupby("patient", observed=True)["subset"].first().reset_index()
-        both = pd.concat([patients.assign(patient=patients["patient"].astype(str) + ending) for ending in views])
-        both.to_csv(out / f"fold-{fold}.csv", index=False, lineterminator="\n")
-    return f"{out}: {len(known)} slices of {slices['patient'].nunique()} patients, each twice; {params.folds} splits"
+        table = splitting.split(data.slices, params.model_copy(update={"test_fold": fold})).iloc[known]
+        subsets = table.groupby("patient", observed=True)["subset"].first().astype(str)
+        trained = subsets[subsets == "train"].rename(lambda patient: f"{patient}{STRIPPED}")
+        pd.concat([subsets, trained]).to_csv(out / f"fold-{fold}.csv", lineterminator="\n")
+    of = f"{params.folds} splits, seed {params.seed}"
+    return f"{out}: {len(known)} slices of {slices['patient'].nunique()} patients, each twice; {of}"
+
+
+def check(params: config.Split, known: Sequence[int], out: Path) -> None:
+    """Raise DataError where the splits would not be those of the folds, no brain is known, or OUT has pictures."""
+    if params.unit != "patient" or params.file or params.inner_folds:
+        what = f"has split.unit {params.unit}, file {params.file}, inner_folds {params.inner_folds}"
+        raise DataError("params.yaml", what, "set them to patient, null and null: a split is written for each fold")
+    if not known:
+        raise DataError(PROCESSED / "brains.npy", "knows no brain", "set brains.method: shipped and download LGG")
+    if (out / "images").exists():
+        raise DataError(out / "images", "is there already", "remove it, or name another folder")
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, "png", compress_level=1)  # less time, more bytes
 
 
 def main(out: Annotated[Path, typer.Argument(help="The folder to write to.")]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from brainseg.errors import BrainsegError, DataError
 from brainseg.export import ensemble, metadata
 from brainseg.inference.onnx_session import Session
-from brainseg.models.manifest import ExportedManifest
+from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest
 from tests.support import onnx_toy, run_files
 
 FIELDS = set(ExportedManifest.model_fields) - {"parts", "brain"}
@@ -37,27 +37,47 @@ def test_with_a_network_of_the_brain_each_part_answers_twice(tmp_path):
         metadata.write_model(tmp_path / "all.onnx", ensemble.merge(asked, paths[2]), onnx_toy.facts())
         mean = images[..., : len(asked)].mean(axis=-1, keepdims=True) / 255
         assert Session(tmp_path / "all.onnx").run(images) == pytest.approx((mean + mean * brain) / 2, abs=1e-6)
+    again = ensemble.merge(paths[:2], paths[2], whole=False)
+    metadata.write_model(tmp_path / "again.onnx", again, onnx_toy.facts())
+    assert Session(tmp_path / "again.onnx").run(images) == pytest.approx(mean * brain, abs=1e-6)
     graph = onnx.load(tmp_path / "all.onnx").graph
     assert len(graph.initializer) == 2 * len(paths) + 1  # weights are there once
 
 
 def test_the_manifest_names_the_network_of_the_brain(tmp_path):
     one, outlined = model(weights_sha256="1" * 64), model(weights_sha256="3" * 64, parameters=7, data={"other": "data"})
-    brain = ensemble.Brain("brain", onnx_toy.write(tmp_path / "brain.onnx", channel=2), outlined)
+    marked = onnx_toy.write(tmp_path / "brain.onnx", channel=2)
+    brain = ensemble.Brain("brain", marked, outlined, ["phantom data"])
     merged, found = ensemble.join(["one"], [onnx_toy.write(tmp_path / "one.onnx")], [one], brain)
     assert any(node.name == ensemble.STRIPPED for node in merged.graph.node)
-    assert found.brain.weights_sha256 == "3" * 64 and [part.weights_sha256 for part in found.parts] == ["1" * 64]
-    assert found.parameters == one.parameters + 7 and found.weights_sha256 not in ("1" * 64, "3" * 64)
+    assert found.brain == outlined and [part.weights_sha256 for part in found.parts] == ["1" * 64]
+    assert found.parameters == one.parameters + 7 and found.protocol.marks == ["the network of the brain: phantom data"]
+    as_part = ensemble.describe(["one", "brain"], [one, outlined.model_copy(update={"data": one.data})])
+    assert len({found.weights_sha256, as_part.weights_sha256, "1" * 64, "3" * 64}) == 4
     assert ExportedManifest.model_validate(found.exported()) == found and "brain" not in one.exported()
 
 
-@pytest.mark.parametrize("key", ensemble.INPUTS)
-def test_a_network_of_the_brain_that_sees_other_images(key):
-    other = WHOLE | {key: WHOLE[key] | {"contract": {"size": [64, 64]}, "preprocess": {"size": 64}}[key]}
-    brain = ensemble.Brain("brain", None, ExportedManifest.model_validate(other))
-    with pytest.raises(DataError, match=f"has another {key} than one") as error:
+OTHER_MASKS = {"data": WHOLE["data"] | {"masks_sha256": "9" * 64}}
+
+
+@pytest.mark.parametrize(("changes", "what"), [
+    ({"contract": WHOLE["contract"] | {"size": [64, 64]}}, "has another input than one"),
+    ({"preprocess": WHOLE["preprocess"] | {"size": 64}}, "has another input than one"),
+    ({"data": WHOLE["data"]}, "learned the masks of one, so it outlines no brain"),
+    ({"protocol": WHOLE["protocol"] | {"marks": [TRAINED_ON_ALL]}}, "which one was not: it knows the test patients"),
+])  # fmt: skip
+def test_networks_that_cannot_tell_what_scalp_is(changes, what):
+    brain = ensemble.Brain("brain", None, model(**(OTHER_MASKS | changes)))
+    with pytest.raises(DataError, match=what) as error:
         ensemble.describe(["one"], [model()], (), brain)
-    assert error.value.problems[0].path == "brain"
+    assert [problem.path for problem in error.value.problems] == ["brain"]
+
+
+def test_the_brain_of_a_slice_is_not_that_of_its_neighbours():
+    three = model(contract=WHOLE["contract"] | {"slices": 3})
+    brain = ensemble.Brain("brain", None, three.model_copy(update=OTHER_MASKS))
+    with pytest.raises(DataError, match="does not tell the brains of neighbouring slices"):
+        ensemble.describe(["one"], [three], (), brain)
 
 
 def test_the_same_parts_give_the_same_bytes(tmp_path):

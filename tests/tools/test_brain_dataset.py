@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from brainseg.data import inputs
+from brainseg import config
+from brainseg.data import folder, inputs
 from brainseg.errors import DataError
+from brainseg.io import pictures
 from tests.support.cohort import draw_brains, write_cohort
 from tests.support.tiny_pipeline import PROJECT
 from tools import brain_dataset
@@ -26,23 +28,52 @@ def project(tmp_path, monkeypatch):
 def test_each_slice_is_there_whole_and_without_scalp_with_the_mask_of_its_brain(project):
     assert "32 slices of 8 patients, each twice; 2 splits" in brain_dataset.run(project / "out", project)
     images, brain = np.load(project / "data/processed/images.npy"), draw_brains(1, 32)[0]
-    for folder, expected in (("P1", images[5]), ("P1-without-scalp", images[5] * brain[..., None])):
-        place = project / "out/images" / folder
+    for name, expected in (("P1", images[5]), ("P1-without-scalp", images[5] * brain[..., None])):
+        place = project / "out/images" / name
         assert np.array_equal(cv2.imread(str(place / "2.png"))[..., ::-1], expected)
         assert np.array_equal(cv2.imread(str(place / "2_mask.png"), cv2.IMREAD_GRAYSCALE), 255 * brain)
         assert len(list(place.iterdir())) == 8
 
 
-def test_both_views_of_a_patient_are_in_the_same_subset_and_each_patient_is_tested_once(project):
+def test_both_views_of_a_patient_are_trained_on_and_each_patient_is_tested_once_whole(project):
     brain_dataset.run(project / "out", project)
     tested = []
     for fold in range(2):
         with (project / f"out/fold-{fold}.csv").open() as file:
             subsets = {row["patient"]: row["subset"] for row in csv.DictReader(file)}
-        assert len(subsets) == 16 and set(subsets.values()) == {"train", "val", "test"}
-        assert all(subsets[f"P{n}"] == subsets[f"P{n}-without-scalp"] for n in range(8))
-        tested += [f"P{n}" for n in range(8) if subsets[f"P{n}"] == "test"]
+        whole = {patient: subset for patient, subset in subsets.items() if not patient.endswith("-without-scalp")}
+        assert set(whole) == {f"P{n}" for n in range(8)} and set(whole.values()) == {"train", "val", "test"}
+        trained = {f"{patient}-without-scalp" for patient, subset in whole.items() if subset == "train"}
+        assert subsets == whole | dict.fromkeys(trained, "train")
+        tested += [patient for patient, subset in whole.items() if subset == "test"]
     assert sorted(tested) == [f"P{n}" for n in range(8)]
+
+
+def test_the_pipeline_reads_the_same_pixels(project):
+    """So that a network's test patients are known again by their fingerprints."""
+    brain_dataset.run(project / "out", project)
+    defaults = config.load("download", path=project / "params.yaml").download
+    own = defaults.model_copy(update={"source": "folder", "path": str(project / "out/images")})
+    images = {(pair.patient, pair.slice): pair.image for pair in folder.pairs(own)}
+    assert len(images) == 64
+    assert np.array_equal(pictures.decode(images["P1", 2], "2.png"), np.load(project / "data/processed/images.npy")[5])
+
+
+@pytest.mark.parametrize("change", ["unit: institution", "file: own.csv", "inner_folds: 2"])
+def test_splits_that_are_not_those_of_the_folds(project, change):
+    name = change.partition(":")[0]
+    params = (project / "params.yaml").read_text()
+    block = params.index("\nsplit:")
+    place = params.index(f"  {name}:", block)
+    (project / "params.yaml").write_text(params[:place] + f"  {change}" + params[params.index("\n", place) :])
+    with pytest.raises(DataError, match=r"params\.yaml: has split\.unit"):
+        brain_dataset.run(project / "out", project)
+
+
+def test_pictures_of_other_data_are_not_mixed_in(project):
+    brain_dataset.run(project / "out", project)
+    with pytest.raises(DataError, match="is there already"):
+        brain_dataset.run(project / "out", project)
 
 
 def test_data_whose_brains_are_not_known(project):

@@ -92,7 +92,8 @@ def test_what_is_no_soft_mask_of_these_data(written, data):
 
 @pytest.mark.parametrize(("teachers", "learner", "fix"), [
     ("train", "train_and_val", ""), ("train_and_val", "train", "set train.subset: train_and_val"),
-    ("train", "all", "set train.subset: train_and_val"), ("all", "train", "set train.subset: all"), ("all", "all", ""),
+    ("train", "all", "let networks of all patients teach"), ("all", "train", "set train.subset: all"),
+    ("all", "all", ""),
 ])  # fmt: skip
 def test_teachers_were_not_told_more_than_their_learner(written, data, teachers, learner, fix):
     path, array = written

@@ -15,21 +15,21 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from brainseg.config import reason
 from brainseg.errors import DataError, IntegrityError, Problem, raise_all
 from brainseg.inference import onnx_session, sealed
-from brainseg.models.manifest import ExportedManifest, Part
+from brainseg.models.manifest import TRAINED_ON_ALL, ExportedManifest, Part
 
 COMPUTES = {"float32": "float32", "int8": "8-bit integers"}
 SAME = ("contract", "preprocess", "data")  # what parts must share: input, output, and who was trained on
-INPUTS = ("contract", "preprocess")  # what the network that outlines the brain must share with them
 STRIPPED = "stripped"  # the image without scalp
 
 
-def merge(paths: Sequence[Path], brain: Path | None = None) -> onnx.ModelProto:
+def merge(paths: Sequence[Path], brain: Path | None = None, *, whole: bool = True) -> onnx.ModelProto:
     """One graph: the parts, side by side on one input, and the mean of what they answer. It has no metadata.
 
     Args:
         paths: files of ``onnx_files``.
         brain: another one, which answers the probability of brain. With it each part answers twice, for the image and
             for the image where this is above a half, with the same weights.
+        whole: False to leave out what they answer for the image as it is.
     """
     parts = [onnx.load(path) for path in (*paths, *([brain] if brain else []))]
     versions = [[(each.domain, each.version) for each in part.opset_import] for part in parts]
@@ -51,12 +51,11 @@ def merge(paths: Sequence[Path], brain: Path | None = None) -> onnx.ModelProto:
             helper.make_node("Mul", [onnx_session.INPUT, "brain"], [STRIPPED], name=STRIPPED),
             *(node for graph in graphs[:-1] for node in _repeat(graph, STRIPPED)),
         ]
-        answers += [f"{STRIPPED}_{answer}" for answer in answers]
+        answers = [*(answers if whole else []), *(f"{STRIPPED}_{answer}" for answer in answers)]
     mean = helper.make_node("Mean", answers, [onnx_session.OUTPUT], name="mean")
-    whole = helper.make_graph(
-        [*nodes, mean], "ensemble", list(parts[0].graph.input), list(parts[0].graph.output), values
-    )
-    merged = helper.make_model(whole, opset_imports=list(parts[0].opset_import), ir_version=parts[0].ir_version)
+    ends = list(parts[0].graph.input), list(parts[0].graph.output)
+    joined = helper.make_graph([*nodes, mean], "ensemble", *ends, values)
+    merged = helper.make_model(joined, opset_imports=list(parts[0].opset_import), ir_version=parts[0].ir_version)
     onnx.checker.check_model(merged)
     return merged
 
@@ -95,11 +94,12 @@ def read_facts(name: str, path: Path, variant: str = "float32") -> tuple[Exporte
 
 
 class Brain(NamedTuple):
-    """The network that outlines the brain: what errors call it, its file, its manifest."""
+    """The network that outlines the brain: what errors call it, its file, its manifest, its marks."""
 
     name: str
     path: Path
     model: ExportedManifest
+    marks: Sequence[str] = ()
 
 
 def join(
@@ -122,7 +122,8 @@ def describe(
         names: what errors call them. marks: of each.
 
     Raises:
-        DataError: one differs from the first in what they must share, or is there twice.
+        DataError: one differs from the first in what they must share, or is there twice; the network of the brain does
+            not fit them.
     """
     first, digests = models[0], [model.weights_sha256 for model in models]
     problems = [
@@ -136,24 +137,45 @@ def describe(
         for place, name in enumerate(names)
         if digests[place] in digests[:place]
     ]
+    raise_all([*problems, *(_find_misfits(brain, names, models) if brain else [])], DataError)
+    all_marks = dict.fromkeys(mark for each in marks for mark in each)
     if brain:
-        problems += [
-            Problem(brain.name, f"has another {key} than {names[0]}", "train it with the same preprocess block")
-            for key in INPUTS
-            if getattr(brain.model, key) != getattr(first, key)
-        ]
-    raise_all(problems, DataError)
-    networks = [*models, *([brain.model] if brain else [])]
+        all_marks |= dict.fromkeys(f"the network of the brain: {mark}" for mark in brain.marks if mark not in all_marks)
+        digests = [*digests, f"brain {brain.model.weights_sha256}"]  # not as one more part
     parts = [
-        Part(weights_sha256=model.weights_sha256, network=model.network, training=model.training) for model in networks
+        Part(weights_sha256=model.weights_sha256, network=model.network, training=model.training) for model in models
     ]
-    all_marks = list(dict.fromkeys(mark for each in marks for mark in each))
     return first.model_copy(
         update={
-            "weights_sha256": hashlib.sha256("".join(part.weights_sha256 for part in parts).encode()).hexdigest(),
-            "parameters": sum(model.parameters for model in networks),
-            "protocol": first.protocol.model_copy(update={"marks": all_marks}),
-            "parts": parts[: len(models)],
-            **({"brain": parts[-1]} if brain else {}),
+            "weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
+            "parameters": sum(model.parameters for model in (*models, *([brain.model] if brain else []))),
+            "protocol": first.protocol.model_copy(update={"marks": list(all_marks)}),
+            "parts": parts,
+            **({"brain": brain.model} if brain else {}),
         }
     )
+
+
+def _find_misfits(brain: Brain, names: Sequence[str], models: Sequence[ExportedManifest]) -> list[Problem]:
+    """Why a network cannot tell these what scalp is."""
+    first, own = models[0], brain.model
+    is_of_all = [TRAINED_ON_ALL in model.protocol.marks for model in (own, *models)]
+    found = {
+        f"has another input than {names[0]}": (
+            (own.contract, own.preprocess) != (first.contract, first.preprocess),
+            "train both with the same preprocess block, and with network.context: 0",
+        ),
+        "does not tell the brains of neighbouring slices": (
+            first.contract.slices > 1,
+            "name networks with network.context: 0",
+        ),
+        f"learned the masks of {names[0]}, so it outlines no brain": (
+            own.data.get("masks_sha256") == first.data.get("masks_sha256"),
+            "name one that was trained by recipes/brain.yaml",
+        ),
+        f"was trained on all patients, which {names[0]} was not: it knows the test patients": (
+            is_of_all[0] and not all(is_of_all),
+            "name one with train.subset: train, of the same fold",
+        ),
+    }
+    return [Problem(brain.name, what, fix) for what, (applies, fix) in found.items() if applies]

@@ -76,7 +76,7 @@ class Layer(ParamsBlock):
 
 
 class Part(ParamsBlock):
-    """One of the networks of an ensemble: whose mean it answers, or that outlines the brain."""
+    """One of the networks whose mean an ensemble answers."""
 
     weights_sha256: str
     network: Network
@@ -87,7 +87,7 @@ class ExportedManifest(ParamsBlock):
     """What an exported model carries; data: digests of the prepared data.
 
     parts: of an ensemble; its network and training are those of the first, its weights_sha256 that of all digests.
-    brain: tells it what scalp is; the parts are asked again without.
+    brain: of a network that outlines the brain; the parts are asked again without the rest of the image.
     """
 
     format: Literal[3]
@@ -100,7 +100,7 @@ class ExportedManifest(ParamsBlock):
     training: Training
     data: dict[str, str]
     parts: list[Part] | None = None
-    brain: Part | None = None
+    brain: "ExportedManifest | None" = None
 
     def exported(self) -> dict[str, Any]:
         """This, or the part of a whole manifest that an exported model carries, as JSON has it."""

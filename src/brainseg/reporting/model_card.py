@@ -157,7 +157,9 @@ def is_same_recipe(facts: ModelFacts, out_of_fold: CrossValidationSummary) -> bo
     """Whether a cross-validation has this model's recipe and protocol, and the same number of patients."""
     model, made, folds = facts.model, out_of_fold.params, out_of_fold.protocol
     blocks = {"network": model.network, "preprocess": model.preprocess, **dict(model.training.parameters)}
-    alike = all(blocks[block] == type(blocks[block]).model_validate(made[block]) for block in blocks)
+    alike = "ensemble" not in made and all(
+        blocks[block] == type(blocks[block]).model_validate(made[block]) for block in blocks
+    )
     counts = sum(model.protocol.patients.values()), sum(model.protocol.slices.values())
     same = all(
         getattr(facts.evaluation.protocol, key) == getattr(folds, key) for key in ("source", "unit", "grid", "tta")
@@ -191,7 +193,8 @@ def _model(facts: ModelFacts) -> list[list[str]]:
     removed = f"{small} are removed from a volume, none from a slice alone" if small else "nothing is removed"
     mirrored = "averaged with its mirror image, " if rule.mirror else ""
     calibrated = f"calibrated ({how}), " if (how := pages.describe_calibration(calibration_of(rule))) else ""
-    joined = f"the mean of {len(model.parts)} networks, of which the first is: " if model.parts else ""
+    several = model.parts is not None and len(model.parts) > 1
+    joined = f"the mean of {len(model.parts or [])} networks, of which the first is: " if several else ""
     norm = "no" if network.norm == "none" else network.norm
     seen = "lower-grade gliomas" if model.protocol.source == "kaggle" else "what its training masks mark"
     rows = {
@@ -202,9 +205,19 @@ def _model(facts: ModelFacts) -> list[list[str]]:
         "from probability to outline": f"{mirrored}{calibrated}cut at {rule.threshold:g}; {removed}",
         "network": f"{joined}{words.NETWORKS[network.name]}, {network.filters} filters, depth {network.depth}, {norm} "
         f"normalisation{stem}; {model.parameters:,} parameters",
+        **({"scalp": _describe_brain(model.brain)} if model.brain else {}),
         "weights": f"sha256 {model.weights_sha256}",
     }
     return [list(row) for row in rows.items()]
+
+
+def _describe_brain(brain: ExportedManifest) -> str:
+    learned = brain.protocol.patients["train"]
+    return (
+        f"each slice is answered twice, whole and without what another network does not call brain, and averaged; that "
+        f"one is {words.NETWORKS[brain.network.name]}, {brain.network.filters} filters, depth {brain.network.depth}, "
+        f"of {learned:,} training volumes with masks of the brain"
+    )
 
 
 def _protocol(facts: ModelFacts, folds: CrossValidationSummary | None) -> list[str]:

@@ -20,6 +20,7 @@ from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 
 CERTAIN = 255  # the value of a pixel that is surely tumour
 REMEDY = config.NAMED[config.SOFT_MASKS]
+OF_ALL = "let networks of all patients teach: brainseg teach RUN... of runs with train.subset=all"
 # Whom networks may teach, by their train.subset: those that are trained on the same patients, or more of a fold.
 TEACHES = {"train": ("train", "train_and_val"), "train_and_val": ("train_and_val",), "all": ("all",)}
 OF_A_FOLD = f"write {config.FOLD} where the file's name has the number of the fold: each fold has a file of its own"
@@ -75,28 +76,27 @@ def load(params: Train, data: Dataset, digests: dict[str, str]) -> SoftMasks | N
     if named is None:
         return None
     path = config.require(config.SOFT_MASKS, named, test_fold(data))
-    with guard(path, REMEDY, IntegrityError):
+    remedy = OF_ALL if params.subset == "all" else REMEDY
+    with guard(path, remedy, IntegrityError):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         made_for = json.loads(path.with_suffix(".json").read_text())
-        problems = [
-            Problem(
-                str(path),
-                f"was made for another {name.removesuffix('_sha256')}",
-                REMEDY if config.FOLD in named else OF_A_FOLD,
-            )
-            for name, digest in digests.items()
-            if made_for["data"].get(name) != digest
-        ]
-        sha256, expected, learners = files.sha256(path), made_for["sha256"], TEACHES[made_for["subset"]]
-    raise_all(problems, IntegrityError)
+        others = [name for name, digest in digests.items() if made_for["data"].get(name) != digest]
+        sha256, expected, teachers = files.sha256(path), made_for["sha256"], made_for["subset"]
+        learners = TEACHES[teachers]
+    fix = remedy if config.FOLD in named or teachers == "all" else OF_A_FOLD
+    raise_all(
+        [Problem(str(path), f"was made for another {name.removesuffix('_sha256')}", fix) for name in others],
+        IntegrityError,
+    )
     if params.subset not in learners:
-        what = f"is of networks with train.subset {made_for['subset']}, which may not teach one with {params.subset}"
-        raise DataError(path, what, f"set train.subset: {learners[-1]}; or let others teach: {REMEDY}")
+        what = f"is of networks with train.subset {teachers}, which may not teach one with {params.subset}"
+        fix = OF_ALL if params.subset == "all" else f"set train.subset: {learners[-1]}, or name what others answered"
+        raise DataError(path, what, fix)
     if sha256 != expected:
-        raise IntegrityError(path, f"is not the file that {path.stem}.json describes", REMEDY)
+        raise IntegrityError(path, f"is not the file that {path.stem}.json describes", remedy)
     if array.dtype != np.uint8 or array.shape != data.masks.shape:
         what = f"holds {array.dtype} {array.shape}, the masks are uint8 {data.masks.shape}"
-        raise DataError(path, what, REMEDY)
+        raise DataError(path, what, remedy)
     return SoftMasks(array, sha256)
 
 

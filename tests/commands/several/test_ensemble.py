@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from brainseg.commands.several import ensemble, ensemble_folds
-from brainseg.data import dataset
+from brainseg.data import dataset, fingerprints
 from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation import evaluate
 from brainseg.evaluation.results import CrossValidationSummary
@@ -62,6 +62,9 @@ def test_an_ensemble_is_a_model_like_any_other(project):
 
 
 def test_one_network_that_is_asked_again_without_scalp(project):
+    told = Outliner(project / "plain.onnx").facts
+    told["model"]["data"] = told["model"]["data"] | {"masks_sha256": "9" * 64}
+    onnx_toy.write(project / "plain.onnx", told, channel=0)
     said = ensemble.run(["flair.onnx"], project / "out", "plain.onnx")
     assert "the mean of 1 network, whole and without scalp" in said
     outliner = Outliner(project / "out/ensemble.onnx")
@@ -189,8 +192,13 @@ def asked_again(folds, monkeypatch):
     model = {name: value for name, value in run_files.manifest().items() if name in FIELDS}
     model["contract"] = model["contract"] | {"size": [side, side]}
     onnx_toy.write(folds / "flair.onnx", onnx_toy.facts(model=model), side)
+    seen = {number: fingerprints.compute(images, table["patient"][table["patient"].isin(each)])
+            for number, each in enumerate((["B", "C"], ["A"]))}  # fmt: skip
+    outlined = model | {"data": model["data"] | {"masks_sha256": "9" * 64}}
     for number in range(2):
-        onnx_toy.write(folds / f"brain-{number}.onnx", onnx_toy.facts(model=model), side, channel=0)
+        onnx_toy.write(folds / f"brain-{number}.onnx", onnx_toy.facts(model=outlined), side, channel=0)
+        about = run_files.manifest() | outlined | {"seen": seen[number]}
+        manifest.write(folds / f"brain-{number}.json", manifest.Manifest.model_validate(about))
         tested = [["A"], ["B", "C"]][number]
         subsets = ["test" if each in tested else "val" if each == "V" else "train" for each in table["patient"]]
         columns = {"fold": number, "subset": subsets}
@@ -218,11 +226,26 @@ def test_folds_that_are_asked_again_without_scalp(asked_again):
 def test_a_network_of_the_brain_that_may_have_seen_the_test_patients(asked_again):
     with pytest.raises(DataError, match="is one network for all folds"):
         ensemble_folds.run(["cv-abcdef01"], asked_again / "out", str(asked_again / "brain-0.onnx"), asked_again)
-    told = Outliner(asked_again / "brain-1.onnx").facts
-    told["model"]["protocol"]["marks"] = [manifest.TRAINED_ON_ALL]
-    onnx_toy.write(asked_again / "brain-1.onnx", told, told["model"]["contract"]["size"][0], channel=0)
-    with pytest.raises(DataError, match="was trained on all patients, the test patients too"):
-        ensemble_folds.run(["cv-abcdef01"], asked_again / "out", str(asked_again / "brain-{fold}.onnx"), asked_again)
+    named = str(asked_again / "brain-{fold}.onnx")
+    for ending in (".json", ".onnx"):  # those of the two folds changed for each other
+        (asked_again / f"brain-0{ending}").rename(asked_again / "x")
+        (asked_again / f"brain-1{ending}").rename(asked_again / f"brain-0{ending}")
+        (asked_again / "x").rename(asked_again / f"brain-1{ending}")
+    with pytest.raises(DataError, match=f"may know test patients of its fold: {fingerprints.SEEN}"):
+        ensemble_folds.run(["cv-abcdef01"], asked_again / "out", named, asked_again)
+
+
+def test_the_manifest_of_another_network_of_the_brain(asked_again):
+    about = manifest.read(asked_again / "brain-1.json").model_copy(update={"weights_sha256": "8" * 64})
+    manifest.write(asked_again / "brain-1.json", about)
+    with pytest.raises(IntegrityError, match=r"is not the manifest of \S+brain-1\.onnx"):
+        named = str(asked_again / "brain-{fold}.onnx")
+        ensemble_folds.run(["cv-abcdef01"], asked_again / "out", named, asked_again)
+
+
+def test_a_network_for_each_fold_is_no_network(project):
+    with pytest.raises(DataError, match="names a network for each fold"):
+        ensemble.run(["flair.onnx"], project / "out", "brain-{fold}.onnx")
 
 
 def test_folds_of_another_split(folds):

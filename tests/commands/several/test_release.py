@@ -106,16 +106,22 @@ def test_several_with_the_numbers_of_their_mean(project):
 def test_networks_that_are_asked_again_without_scalp(project):
     """The network that outlines the brain is that of the numbers, trained on all patients."""
     recipe = {name: TOLD["params"][name] for name in release.RECIPE}
+    recipe["data"] = {"masks_sha256": "9" * 64}
     joined = {"members": ["cv-a-0"], "params": [TOLD["params"]], "brain": recipe}
     numbers = write_numbers(project / "joined", params={"ensemble": joined})
     with pytest.raises(DataError, match="of networks that are also asked without scalp"):
         release.run("best", ["all.onnx"], numbers)
-    told = {"channel": 0, "weights_sha256": "2" * 64}
+    told = {"channel": 0, "weights_sha256": "2" * 64, "data": {"masks_sha256": "9" * 64}}
     write_model(project / "brain.onnx", protocol={"marks": []}, **told)
     with pytest.raises(DataError, match=r"brain\.onnx: was not trained on all patients"):
         release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
     write_model(project / "brain.onnx", protocol={"marks": [TRAINED_ON_ALL]}, network={"filters": 32}, **told)
     with pytest.raises(DataError, match=r"network.filters 32, there 16"):
+        release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
+    write_model(
+        project / "brain.onnx", protocol={"marks": [TRAINED_ON_ALL]}, **(told | {"data": {"masks_sha256": "7"}})
+    )
+    with pytest.raises(DataError, match="learned other images or masks"):
         release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
     write_model(project / "brain.onnx", protocol={"marks": [TRAINED_ON_ALL]}, **told)
     with pytest.raises(DataError, match="of networks that are not asked without scalp"):
@@ -126,6 +132,10 @@ def test_networks_that_are_asked_again_without_scalp(project):
     assert "1 network, whole and without scalp, float32" in said
     facts = Outliner(project / "models/released/best.onnx").facts
     assert facts["model"]["brain"]["weights_sha256"] == "2" * 64 and len(facts["model"]["parts"]) == 1
+    assert len(facts["marks"]) == 1 and facts["marks"][0].startswith("trained on all 110 patients")
+    card = model_card.render_markdown(model_card.parse_facts(facts, project / "best.onnx"))
+    assert "answered twice, whole and without what another network does not call brain" in card
+    assert "the mean of 1" not in card
 
 
 def test_a_taught_network_is_of_a_taught_recipe(project):

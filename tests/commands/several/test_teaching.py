@@ -84,10 +84,18 @@ def test_networks_of_all_patients_teach_one_of_all_patients(folds, monkeypatch):
     rewrite(folds / "flair.onnx", manifest.TRAINED_ON_ALL, "all")
     said = teaching.run(["flair.onnx"], folds / "soft")
     named = said.rpartition("set train.soft_masks: ")[2]
-    assert named == f"{folds}/soft/flair.onnx/all.npy" and "of all patients" in said
+    assert named == f"{folds}/soft/66666666/all.npy" and "of all patients" in said  # the digest of "flair"
     data, digests = load()
     found = soft_masks.load(params(soft_masks=named, subset="all").train, data, digests)
     assert np.abs(found.array.astype(int) - data.images[..., 1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("names", "what"), [(["cv-a", "all"], "is no cross-validation"), (["cv-0123abcd-1"], "is one")]
+)
+def test_names_that_do_not_go_together(folds, names, what):
+    with pytest.raises(DataError, match=f"{names[-1]}: {what}"):
+        teaching.run(names, folds / "soft")
 
 
 @pytest.mark.parametrize("mark", [manifest.TRAINED_ON_ALL, fingerprints.SEEN, fingerprints.UNKNOWN])

@@ -50,12 +50,12 @@ def run(names: Sequence[str], out: Path, brain: str | None = None, root: Path = 
     with ExitStack() as stack:
         parts = [stack.enter_context(find(name, root)) for name in names]
         told = [ensemble.read_facts(name, part) for name, part in zip(names, parts, strict=True)]
-        outlined = find_brain(brain, root, stack)
+        outlined = stack.enter_context(open_brain(brain, root)) if brain else None
         model = ensemble.describe(names, [each for each, _ in told], [marks for _, marks in told], outlined)
         data = dataset.load(root / PROCESSED, root / SPLIT, model.protocol.unit)
         manifest.check_data(model, dataset.digests(root / PROCESSED, root / SPLIT), root / SPLIT)
         path = stack.enter_context(files.replacing(out / FILE))
-        merged = ensemble.merge(parts, outlined and outlined.path)
+        merged = ensemble.merge(parts, outlined.path if outlined else None)
         protocol = manifest.protocol(model, params.tta)
         metadata.write_model(path, merged, metadata.describe_unscored(model, mirror=params.tta))
         rows = data.rows("val", "test")
@@ -87,14 +87,19 @@ def find(name: str, root: Path, exported: str = EXPORTED) -> Iterator[Path]:
         yield path
 
 
-def find_brain(name: str | None, root: Path, stack: ExitStack) -> "Brain | None":
-    """The network that outlines the brain, open as long as ``stack``; None: ``name`` is None."""
+@contextmanager
+def open_brain(name: str, root: Path) -> "Iterator[Brain]":
+    """The network that outlines the brain: of a run, or a file, or that of a folder.
+
+    Raises:
+        DataError: the name is that of several. IntegrityError: it is damaged, or not there.
+    """
     from brainseg.export import ensemble
 
-    if name is None:
-        return None
-    path = stack.enter_context(find(name, root))
-    return ensemble.Brain(name, path, ensemble.read_facts(name, path)[0])
+    if config.FOLD in name:
+        raise DataError(name, "names a network for each fold", "name one of them; with --out-of-fold all are asked")
+    with find(name, root) as path:
+        yield ensemble.Brain(name, path, *ensemble.read_facts(name, path))
 
 
 def predict(path: Path, data: Dataset) -> dict[str, np.ndarray]:

@@ -1,17 +1,18 @@
 """`brainseg ensemble --out-of-fold`: what an ensemble scores, each patient by networks that have not seen it."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from brainseg import config
+from brainseg import config, files
 from brainseg.commands.several import ensemble as runs
-from brainseg.data import dataset, inputs, splitting
+from brainseg.data import dataset, fingerprints, inputs, splitting
+from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 from brainseg.evaluation import evaluate
 from brainseg.evaluation.results import Evaluation
@@ -19,9 +20,13 @@ from brainseg.experiments import cross_validation, fold_scores, revision, showin
 from brainseg.experiments.fold_scores import Fold, FoldScores
 from brainseg.inference.probabilities import Calibration
 from brainseg.io.sequences import FLAIR
+from brainseg.models import manifest
 from brainseg.models.manifest import TRAINED_ON_ALL, VALIDATION_SEEN, ExportedManifest
 
-PROCESSED = Path("data/processed")
+if TYPE_CHECKING:
+    from brainseg.export.ensemble import Brain
+
+PROCESSED, MANIFEST = Path("data/processed"), "models/unet.json"
 LESS = ("one_slice", "flair_only", "stripped")  # arrays that are stored beside those of the whole input
 OF_EACH_FOLD = f"write {config.FOLD} where the name has the number of the fold: each fold has a network of its own"
 CHOSEN = {"weights_sha256", *Calibration._fields, "threshold", "postprocessing", "empty_rule"}  # not those of a member
@@ -36,8 +41,8 @@ class Prepared(NamedTuple):
     masks: np.ndarray
 
 
-class Joined(NamedTuple):
-    """The networks of a fold: their runs; with one that outlines the brain its recipe, and the file of the answers."""
+class FoldNetworks(NamedTuple):
+    """The runs of a fold. With a network of the brain: its recipe, and the file of what they answer without scalp."""
 
     members: Sequence[str]
     brain: dict[str, Any] | None = None
@@ -50,7 +55,7 @@ class AveragedFold(NamedTuple):
     ``cases``, ``masks`` and ``arrays``: validation and test slices, as ``evaluate.evaluate`` takes them.
     """
 
-    joined: "Joined"
+    networks: FoldNetworks
     readers: Sequence[revision.Reader]
     cases: pd.DataFrame
     masks: np.ndarray
@@ -91,15 +96,12 @@ def run(names: Sequence[str], out: Path, brain: str | None = None, root: Path = 
     params = config.Evaluate.model_validate(first["evaluate"])
     count = splitting.count_folds(root / PROCESSED / "slices.csv", config.Split.model_validate(first["split"]))
     with TemporaryDirectory() as scratch:
-        joined = [Joined([f"{name}-{number}" for name in names]) for number in range(count)]
+        networks = [FoldNetworks([f"{name}-{number}" for name in names]) for number in range(count)]
         if brain is not None:
-            joined = [
-                _answer(each.members, brain.replace(config.FOLD, str(number)), Path(scratch, f"{number}"), params, root)
-                for number, each in enumerate(joined)
-            ]
-        evidence = [_gather(_read_fold(each, data, root), params) for each in joined]  # a fold in memory at a time
+            networks = _ask_again(networks, brain, Path(scratch), params, root)
+        evidence = [_gather(_read_fold(each, data, root), params) for each in networks]  # a fold in memory at a time
         scored = []
-        for number, each in enumerate(joined):
+        for number, each in enumerate(networks):
             fitted = evaluate.fit_rule([other for k, other in enumerate(evidence) if k != number], params)
             scored.append(_score(number, _read_fold(each, data, root), fitted))
     pooled = fold_scores.pool_folds(scored)
@@ -107,46 +109,84 @@ def run(names: Sequence[str], out: Path, brain: str | None = None, root: Path = 
     return fold_scores.closing_line(pooled.patients, pooled.summary, out)
 
 
-def _answer(members: Sequence[str], brain: str, out: Path, params: config.Evaluate, root: Path) -> Joined:
-    """Ask the networks of a fold, joined as they would be released, for the image and without scalp."""
+def _ask_again(
+    networks: Sequence[FoldNetworks], brain: str, scratch: Path, params: config.Evaluate, root: Path
+) -> list[FoldNetworks]:
+    """Write what the networks of each fold answer for images without scalp; for whole ones their runs have it."""
+    named = [brain.replace(config.FOLD, str(number)) for number in range(len(networks))]
+    for each, name in zip(networks, named, strict=True):  # all of them before any work
+        with runs.open_brain(name, root) as outlined, _open_data(each.members, root) as data:
+            _check_unseen(outlined, data, root)
+    return [
+        _answer(each.members, name, scratch / f"{number}.npz", params, root)
+        for number, (each, name) in enumerate(zip(networks, named, strict=True))
+    ]
+
+
+@contextmanager
+def _open_data(members: Sequence[str], root: Path) -> Iterator[Dataset]:
+    """The prepared slices with the split of a fold."""
+    unit = revision.params(revision.reader(members[0], root))["split"]["unit"]
+    with revision.fetched(str(runs.SPLIT), members[0], root) as split:
+        yield dataset.load(root / PROCESSED, split, unit)
+
+
+def _check_unseen(brain: "Brain", data: Dataset, root: Path) -> None:
+    """Refuse a network of the brain that may have learned from the test patients of the fold.
+
+    Raises:
+        DataError: it has, or began with weights that may. IntegrityError: its manifest is missing or of another one.
+    """
+    path = root / brain.name
+    found = nullcontext(path.with_suffix(".json")) if path.suffix == ".onnx" else runs.find(brain.name, root, MANIFEST)
+    with found as about:
+        told = manifest.read(about)
+    if told.weights_sha256 != brain.model.weights_sha256:
+        fix = "keep both files of a run together, models/unet.onnx and models/unet.json, under one name"
+        raise IntegrityError(about, f"is not the manifest of {brain.name}", fix)
+    seen = fingerprints.marks(told.seen, data.images, data.rows("test"))
+    if marks := {*seen, *brain.marks} & {fingerprints.SEEN, fingerprints.UNKNOWN, TRAINED_ON_ALL}:
+        raise DataError(brain.name, f"may know test patients of its fold: {'; '.join(sorted(marks))}", OF_EACH_FOLD)
+
+
+def _answer(members: Sequence[str], name: str, out: Path, params: config.Evaluate, root: Path) -> FoldNetworks:
     from brainseg.export import ensemble, metadata
 
     with ExitStack() as stack:
-        parts = [stack.enter_context(runs.find(name, root)) for name in members]
-        models = [ensemble.read_facts(name, part)[0] for name, part in zip(members, parts, strict=True)]
-        outlined = runs.find_brain(brain, root, stack)
-        assert outlined is not None
-        if TRAINED_ON_ALL in outlined.model.protocol.marks:
-            raise DataError(brain, "was trained on all patients, the test patients too", OF_EACH_FOLD)
-        merged, model = ensemble.join(members, parts, models, outlined)
-        split = stack.enter_context(revision.fetched(str(runs.SPLIT), members[0], root))
-        data = dataset.load(root / PROCESSED, split, model.protocol.unit)
-        path = out.with_suffix(".onnx")
-        metadata.write_model(path, merged, metadata.describe_unscored(model, mirror=params.tta))
-    found: dict[str, Any] = {name: array for name, array in runs.predict(path, data).items() if name != "flair"}
-    np.savez(out.with_suffix(".npz"), row=data.rows("val", "test"), **found)
-    return Joined(members, describe_brain(outlined.model), out.with_suffix(".npz"))
+        parts = [stack.enter_context(runs.find(each, root)) for each in members]
+        models = [ensemble.read_facts(each, part)[0] for each, part in zip(members, parts, strict=True)]
+        brain = stack.enter_context(runs.open_brain(name, root))
+        data = stack.enter_context(_open_data(members, root))
+        model = ensemble.describe(members, models, (), brain)
+        path, again = out.with_suffix(".onnx"), ensemble.merge(parts, brain.path, whole=False)
+        metadata.write_model(path, again, metadata.describe_unscored(model, mirror=params.tta))
+        found = runs.predict(path, data)
+        arrays: dict[str, Any] = {key: found[key] for key in ("model", *LESS) if key in found and key != "one_slice"}
+        with files.name_full_disk(out):
+            np.savez(out, row=data.rows("val", "test"), **arrays)
+    return FoldNetworks(members, describe_brain(brain.model), out)
 
 
 def describe_brain(model: ExportedManifest) -> dict[str, Any]:
-    """The recipe of a network that outlines the brain, as far as an exported model knows it."""
+    """The recipe of a network that outlines the brain, as far as an exported model knows it, and its data."""
     training = model.training.parameters
-    told = {"train": training.train, "augmentation": training.augmentation, "network": model.network}
-    return {name: block.model_dump() for name, block in (told | {"preprocess": model.preprocess}).items()}
+    blocks = {"train": training.train, "augmentation": training.augmentation, "network": model.network}
+    told = {name: block.model_dump() for name, block in (blocks | {"preprocess": model.preprocess}).items()}
+    return told | {"data": {name: digest for name, digest in model.data.items() if name != "split_sha256"}}
 
 
-def _read_fold(joined: Joined, data: Prepared, root: Path) -> AveragedFold:
-    members = joined.members
+def _read_fold(networks: FoldNetworks, data: Prepared, root: Path) -> AveragedFold:
+    members = networks.members
     readers = [revision.reader(name, root) for name in members]
     for name, read in zip(members, readers, strict=True):
         if revision.sources(read).data != data.digests:
             raise IntegrityError(
                 name, "was made from other data than data/processed", "brainseg repro, or run it again"
             )
-    rows, arrays = _average(members, root) if joined.answers is None else _load(joined.answers)
+    rows, arrays = _average(networks, root)
     subsets = revision.parse_table(readers[0]("metrics/per_slice.csv")).set_index("row")["subset"]
     cases = data.slices.iloc[rows].assign(subset=subsets.reindex(rows).to_numpy())
-    return AveragedFold(joined, readers, cases, data.masks[rows], arrays | {"flair": data.images[..., FLAIR][rows]})
+    return AveragedFold(networks, readers, cases, data.masks[rows], arrays | {"flair": data.images[..., FLAIR][rows]})
 
 
 def _gather(fold: AveragedFold, params: config.Evaluate) -> evaluate.Evidence:
@@ -163,7 +203,7 @@ def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScor
     marks = dict.fromkeys(mark for each in given for mark in each.marks)  # of any member
     protocol["marks"] = [mark for mark in marks if mark != VALIDATION_SEEN]  # validation patients are not scored here
     result = evaluate.evaluate(fold.cases, fold.masks, fold.arrays, params, protocol)
-    members, brain = fold.joined.members, fold.joined.brain
+    members, brain, _ = fold.networks
     told = {"members": list(members), "params": recipes} | ({"brain": brain} if brain else {})
     joined = {"ensemble": told} if len(recipes) > 1 or brain else {}
     return FoldScores(
@@ -182,21 +222,23 @@ def _load(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What ``_answer`` wrote."""
     with np.load(path) as found:
         arrays = {name: found[name] for name in found.files}
-    return arrays.pop("row"), arrays
+    return arrays.pop("row"), arrays | {"one_slice": arrays["model"]}
 
 
-def _average(members: Sequence[str], root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The rows, and the mean of each array that all members have stored."""
-    first, stored = None, []
-    for name in members:
-        rows, arrays = _read_probabilities(name, root)
-        first = rows if first is None else first
-        if not np.array_equal(rows, first):
-            what = f"has other validation and test slices than {members[0]}"
+def _average(networks: FoldNetworks, root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The rows, and the mean of each array that all members have stored; of those without scalp in equal shares."""
+    names = list(networks.members)
+    found = [_read_probabilities(name, root) for name in names]
+    if networks.answers is not None:  # already a mean over the members
+        found += [_load(networks.answers)] * len(names)
+        names += [f"{name} without scalp" for name in names]
+    for name, (rows, _) in zip(names, found, strict=True):
+        if not np.array_equal(rows, found[0][0]):
+            what = f"has other validation and test slices than {names[0]}"
             raise IntegrityError(name, what, "name cross-validations of one split")
-        stored.append(arrays)
+    stored = [arrays for _, arrays in found]
     common = set.intersection(*(set(each) for each in stored))
-    return rows, {key: average([each[key] for each in stored]) for key in stored[0] if key in common}
+    return found[0][0], {key: average([each[key] for each in stored]) for key in stored[0] if key in common}
 
 
 def _read_probabilities(name: str, root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -33,7 +33,7 @@ EXPORTED = {"float32": "models/unet.onnx", "int8": "models/unet.int8.onnx"}
 RECIPE = ("train", "network", "augmentation", "preprocess")  # blocks that must be those of the cross-validation
 OF_ITS_OWN_SCORES = {TRAINED_ON_ALL, fingerprints.SEEN}  # marks of a run, whose scores a released file does not tell
 # What may differ: who is trained on, by which random numbers, with how much of the machine; with which weights it
-# began, and whether it was taught, are compared by themselves.
+# began, and whether it was taught (not by whom), are compared by themselves.
 FREE = {"train": {"subset", "seed", "device", "devices", "threads", "initial_weights", "soft_masks"}}
 
 
@@ -66,7 +66,7 @@ def run(
     with ExitStack() as stack:
         parts = [stack.enter_context(runs.find(each, root, EXPORTED[variant])) for each in names]
         models = [ensemble.read_facts(each, part, variant)[0] for each, part in zip(names, parts, strict=True)]
-        outlined = runs.find_brain(brain, root, stack)
+        outlined = stack.enter_context(runs.open_brain(brain, root)) if brain else None
         check(names, models, summary, numbers)
         check_brain(outlined, summary, numbers)
         graph, model = ensemble.join(names, parts, models, outlined)
@@ -118,24 +118,38 @@ def check(
         raise DataError(numbers, f"tells too much: {fingerprints.SEEN}", "begin each fold with weights of its own fold")
     problems = []
     for name, model, recipe in zip(names, models, recipes, strict=True):
-        if TRAINED_ON_ALL not in model.protocol.marks:
-            what = "was not trained on all patients"
-            problems.append(Problem(name, what, "train it so: brainseg repro [RECIPE] -S train.subset=all"))
+        problems += list_problems(name, model, recipe, models, numbers)
         total, tested = sum(model.protocol.patients.values()), summary.protocol.patients
         if total != tested or model.protocol.source != summary.protocol.source:
             what = f"has {total} patients of {model.protocol.source}, {numbers} {tested} of {summary.protocol.source}"
             problems.append(Problem(name, what, "cross-validate on the data that it was trained on"))
-        taught, told = model.training.parameters.train.soft_masks, recipe["train"].get("soft_masks")
-        if (taught is None) != (told is None):
-            what = f"was trained with train.soft_masks {taught}, its recipe with {told}"
-            problems.append(Problem(name, what, "name a run that was taught as the recipe says: brainseg teach"))
-        if other := describe_other_beginning(model, recipe, models):
-            fix = "name the run too that it goes on from, where the numbers have it; or train it again from one here"
-            problems.append(Problem(name, other, fix))
-        if differs := find_differences(model, recipe):
-            what = f"is of another recipe than {numbers}: {', '.join(differs)}"
-            problems.append(Problem(name, what, "name the cross-validation of this recipe"))
     raise_all(problems, DataError)
+
+
+def list_problems(
+    name: str, model: ExportedManifest, recipe: Mapping[str, Any], released: Sequence[ExportedManifest], numbers: Path
+) -> list[Problem]:
+    """Why a network is not that of a recipe, trained on all patients.
+
+    Args:
+        name: what errors call it. recipe: of the numbers. released: the networks that are released together.
+    """
+    problems = []
+    if TRAINED_ON_ALL not in model.protocol.marks:
+        what = "was not trained on all patients"
+        problems.append(Problem(name, what, "train it so: brainseg repro [RECIPE] -S train.subset=all"))
+    taught, told = model.training.parameters.train.soft_masks, recipe["train"].get("soft_masks")
+    if (taught is None) != (told is None):
+        fix = "set train.soft_masks: null" if told is None else "brainseg teach RUN... of runs with train.subset=all"
+        what = f"was trained with train.soft_masks {taught}, its recipe with {told}"
+        problems.append(Problem(name, what, f"train it again: {fix}"))
+    if other := describe_other_beginning(model, recipe, released):
+        fix = "name the run too that it goes on from, where the numbers have it; or train it again from one here"
+        problems.append(Problem(name, other, fix))
+    if differs := find_differences(model, recipe):
+        what = f"is of another recipe than {numbers}: {', '.join(differs)}"
+        problems.append(Problem(name, what, "name the cross-validation of this recipe"))
+    return problems
 
 
 def check_brain(brain: "Brain | None", summary: CrossValidationSummary, numbers: Path) -> None:
@@ -151,11 +165,11 @@ def check_brain(brain: "Brain | None", summary: CrossValidationSummary, numbers:
         raise DataError(numbers, "is of networks that are also asked without scalp", "name it: --without-scalp RUN")
     if recipe is None:
         raise DataError(numbers, "is of networks that are not asked without scalp", "leave out --without-scalp")
-    if TRAINED_ON_ALL not in brain.model.protocol.marks:
-        raise DataError(brain.name, "was not trained on all patients", "train it so: -S train.subset=all")
-    if differs := find_differences(brain.model, recipe):
-        what = f"is of another recipe than {numbers}: {', '.join(differs)}"
-        raise DataError(brain.name, what, "name the network of the brain of this recipe")
+    problems = list_problems(brain.name, brain.model, recipe, [], numbers)
+    if any(brain.model.data.get(name) != digest for name, digest in recipe["data"].items()):
+        what = f"learned other images or masks than the networks of the brain of {numbers}"
+        problems.append(Problem(brain.name, what, "train it on the same output of tools/brain_dataset.py"))
+    raise_all(problems, DataError)
 
 
 def list_recipes(summary: CrossValidationSummary) -> list[Mapping[str, Any]]:

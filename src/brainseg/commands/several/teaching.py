@@ -17,7 +17,7 @@ from brainseg.commands.several import ensemble as runs
 from brainseg.data import dataset, fingerprints, splitting
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, Problem, raise_all
-from brainseg.experiments import revision
+from brainseg.experiments import cross_validation, revision
 from brainseg.inference.outlining import Outliner
 from brainseg.models import manifest
 from brainseg.models.manifest import ExportedManifest
@@ -28,14 +28,14 @@ TOLD_TOO_MUCH = {manifest.TRAINED_ON_ALL, fingerprints.SEEN, fingerprints.UNKNOW
 AT_LEAST = "train_and_val"  # who is answered: whom a learner may be trained on
 FOLDS = "cv-"  # begins the name of a cross-validation
 OF_FOLDS = "name cross-validations of networks that have not seen their test patients"
-OF_ALL = "name runs with train.subset=all, or cross-validations as cv-KEY"
+OF_ALL = "name runs with train.subset=all, or cross-validations as cv-KEY, without the number of a fold"
 
 
 def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
-    """Write ``out/KEYS/fold-K.npy`` for each fold of cross-validations, or ``out/NAMES/all.npy`` of runs.
+    """Write ``out/KEYS/fold-K.npy`` for each fold of cross-validations, or ``out/KEYS/all.npy`` of runs.
 
-    KEYS are those of their names, which say all that determines the networks. So the parameter that names the files
-    changes with what they hold, and DVC trains again.
+    KEYS are those of the names of cross-validations, which say all that determines the networks, and the beginnings of
+    the digests of runs' weights. So the parameter that names the files changes with what they hold: DVC trains again.
 
     Args:
         names: of cross-validations of one split, ``cv-KEY``: the names of their folds without the last number; or of
@@ -48,22 +48,28 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
         DataError: a fold is missing, or the networks do not belong together.
         IntegrityError: a file is damaged, or the networks are of other data than the workspace.
     """
-    count_said = f"{len(names)} network{'s' * (len(names) > 1)}"
+    problems = [
+        Problem(name, f"is no cross-validation, but {names[0]} is", OF_ALL)
+        for name in names
+        if names[0].startswith(FOLDS) and not name.startswith(FOLDS)
+    ]
+    problems += [Problem(name, "is one fold", OF_ALL) for name in names if cross_validation.NAMES.fullmatch(name)]
+    raise_all(problems, DataError)
+    many = runs.count_networks(names)
     if not names[0].startswith(FOLDS):
-        path = out / "-".join(names) / "all.npy"
-        _teach(names, revision.params(revision.reader(names[0], root))["split"]["unit"], path, root)
-        return f"{path}: what {count_said} of all patients answered; set train.soft_masks: {path}"
+        path = _teach(names, out, root)
+        return f"{path}: what {many} of all patients answered; set train.soft_masks: {path}"
     split = revision.params(revision.reader(f"{names[0]}-0", root))["split"]
     count = splitting.count_folds(root / runs.PROCESSED / "slices.csv", config.Split.model_validate(split))
     folder = out / "-".join(name.removeprefix(FOLDS) for name in names)
     for number in range(count):
-        _teach([f"{name}-{number}" for name in names], split["unit"], folder / f"fold-{number}.npy", root)
+        _teach([f"{name}-{number}" for name in names], folder / f"fold-{number}.npy", root)
     learned = f"train.soft_masks: {folder}/fold-{config.FOLD}.npy"
-    return f"{folder}: what {count_said} of each of {count} folds answered; set {learned}"
+    return f"{folder}: what {many} of each of {count} folds answered; set {learned}"
 
 
-def _teach(names: Sequence[str], unit: str, path: Path, root: Path) -> None:
-    """Write the soft masks of one fold, or of all patients."""
+def _teach(names: Sequence[str], out: Path, root: Path) -> Path:
+    """Write the soft masks of one fold; or those of all patients, ``out`` is the folder above them then."""
     from brainseg.export import ensemble, metadata
 
     with ExitStack() as stack:
@@ -71,15 +77,18 @@ def _teach(names: Sequence[str], unit: str, path: Path, root: Path) -> None:
         split = stack.enter_context(revision.fetched(str(runs.SPLIT), names[0], root))
         models = [ensemble.read_facts(name, part)[0] for name, part in zip(names, parts, strict=True)]
         subset = find_subset(names, models)
+        path = out if subset != "all" else out / "-".join(model.weights_sha256[:8] for model in models) / "all.npy"
         digests = dataset.digests(root / runs.PROCESSED, split)
         for model in models:
             manifest.check_data(model, digests, split)
         merged, model = ensemble.join(names, parts, models)
+        data = dataset.load(root / runs.PROCESSED, split, model.protocol.unit)
         together = Path(stack.enter_context(TemporaryDirectory())) / runs.FILE
         metadata.write_model(together, merged, metadata.describe_unscored(model, mirror=True))
-        array = answer(Outliner(together), dataset.load(root / runs.PROCESSED, split, unit), subset, path.stem)
+        array = answer(Outliner(together), data, subset, path.stem)
         with files.name_full_disk(path):
             soft_masks.write(path, array, digests, subset, [each.weights_sha256 for each in models])
+    return path
 
 
 def find_subset(names: Sequence[str], models: Sequence[ExportedManifest]) -> str:
@@ -88,7 +97,10 @@ def find_subset(names: Sequence[str], models: Sequence[ExportedManifest]) -> str
     Raises:
         DataError: a fold's has, or may have, seen its test patients, or one beside networks of all patients has not.
     """
-    subsets = [model.training.parameters.train.subset for model in models]
+    subsets = [
+        "train_and_val" if manifest.VALIDATION_SEEN in model.protocol.marks else model.training.parameters.train.subset
+        for model in models
+    ]
     if names[0].startswith(FOLDS):
         problems = [
             Problem(name, f"would tell of the test patients: {mark}", OF_FOLDS)
