@@ -3,8 +3,9 @@
     python benchmarks/scalp_views.py cv-KEY
 
 It needs the experiments of its folds in the cache: they hold what the network of each fold answers for its validation
-patients, for the whole slice and for the slice without scalp. Nobody's test patients are read. Threshold and components
-are chosen for each fold by the validation patients of the other folds. A patient may be one for several folds.
+patients, for the whole slice and for the slice without scalp, by the masks of the brain that come with the program.
+Nobody's test patients are read. Threshold and components are chosen for each fold by the validation patients of the
+other folds; a patient who is one for two folds has a say in his own.
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 from brainseg import config, errors
 from brainseg.data import dataset, splitting
+from brainseg.errors import DataError
 from brainseg.evaluation import calibration, evaluate, scoring
 from brainseg.evaluation.scoring import Cohort
 from brainseg.experiments import revision, showing
@@ -22,11 +24,14 @@ from brainseg.inference.postprocessing import Rule
 from brainseg.inference.probabilities import Calibration
 
 PROCESSED = Path("data/processed")
+Fold = tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]  # slices, masks, probabilities
 VIEWS = {"whole": ["probability"], "without scalp": ["stripped"], "the mean of both": ["probability", "stripped"]}
 
 
 def main(name: str) -> None:
     asked = revision.params(revision.reader(f"{name}-0"))
+    if asked["train"].get("subset", "train") != "train":
+        raise DataError(name, "has learned from its validation patients", "name one with train.subset: train")
     params = config.Evaluate.model_validate(asked["evaluate"])
     count = splitting.count_folds(PROCESSED / "slices.csv", config.Split.model_validate(asked["split"]))
     slices, (_, masks) = dataset.read_slices(PROCESSED / "slices.csv"), dataset.open_arrays(PROCESSED)
@@ -37,7 +42,7 @@ def main(name: str) -> None:
     print(table.round(4).to_string())
 
 
-def read(name: str, slices: pd.DataFrame, masks: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]:
+def read(name: str, slices: pd.DataFrame, masks: np.ndarray) -> Fold:
     """The slices of a fold's validation patients, their masks, and each view's probabilities in 255ths."""
     subsets = revision.parse_table(revision.reader(name)("metrics/per_slice.csv")).set_index("row")["subset"]
     with revision.fetched(showing.PREDICTIONS, name) as path, np.load(path) as stored:
@@ -46,7 +51,7 @@ def read(name: str, slices: pd.DataFrame, masks: np.ndarray) -> tuple[pd.DataFra
     return slices.iloc[rows].assign(subset="val").reset_index(drop=True), masks[rows], arrays
 
 
-def score(folds: list, views: list[str], params: config.Evaluate) -> np.ndarray:
+def score(folds: list[Fold], views: list[str], params: config.Evaluate) -> np.ndarray:
     """The volume Dice of each patient of each fold."""
     means = [np.rint(np.mean([arrays[view] for view in views], axis=0)).astype(np.uint8) for _, _, arrays in folds]
     evidence = [

@@ -8,7 +8,6 @@ Each patient is there twice, whole and already without scalp, with the same mask
 is. The splits train on both and score the whole ones. Slices whose brain is not known are left out.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -36,28 +35,29 @@ def run(out: Path, root: Path = Path()) -> str:
     params = config.load("split", path=root / "params.yaml").split
     inputs.verify([str(path) for path in USED], root)
     data = dataset.load(root / PROCESSED, root / SPLIT, params.unit)
-    known = [row for row in range(len(data.images)) if not data.brain(row).all()]
+    known = np.array([row for row in range(len(data.images)) if not data.brain(np.array([row])).all()], int)
     check(params, known, out)
-    slices = data.slices.iloc[known]
-    for row, patient, number in zip(known, slices["patient"], slices["slice"], strict=True):
-        for name, images in ((patient, data.images), (f"{patient}{STRIPPED}", stripping.StrippedImages(data))):
-            write(out / "images" / name / f"{number}.png", images[row])
-            write(out / "images" / name / f"{number}_mask.png", 255 * data.brain(row))
+    for rows in data.split_by_patient(known):
+        patient, masks = str(data.slices["patient"].iloc[rows[0]]), 255 * data.brain(rows)
+        for name, images in ((patient, data.images), (patient + STRIPPED, stripping.StrippedImages(data))):
+            for number, image, mask in zip(data.slices["slice"].iloc[rows], images[rows], masks, strict=True):
+                write(out / "images" / name / f"{number}.png", image)
+                write(out / "images" / name / f"{number}_mask.png", mask)
     for fold in range(params.folds):
         table = splitting.split(data.slices, params.model_copy(update={"test_fold": fold})).iloc[known]
         subsets = table.groupby("patient", observed=True)["subset"].first().astype(str)
         trained = subsets[subsets == "train"].rename(lambda patient: f"{patient}{STRIPPED}")
         pd.concat([subsets, trained]).to_csv(out / f"fold-{fold}.csv", lineterminator="\n")
     of = f"{params.folds} splits, seed {params.seed}"
-    return f"{out}: {len(known)} slices of {slices['patient'].nunique()} patients, each twice; {of}"
+    return f"{out}: {len(known)} slices of {len(subsets)} patients, each twice; {of}"
 
 
-def check(params: config.Split, known: Sequence[int], out: Path) -> None:
+def check(params: config.Split, known: np.ndarray, out: Path) -> None:
     """Raise DataError where the splits would not be those of the folds, no brain is known, or OUT has pictures."""
     if params.unit != "patient" or params.file or params.inner_folds:
         what = f"has split.unit {params.unit}, file {params.file}, inner_folds {params.inner_folds}"
         raise DataError("params.yaml", what, "set them to patient, null and null: a split is written for each fold")
-    if not known:
+    if not len(known):
         raise DataError(PROCESSED / "brains.npy", "knows no brain", "set brains.method: shipped and download LGG")
     if (out / "images").exists():
         raise DataError(out / "images", "is there already", "remove it, or name another folder")

@@ -184,7 +184,11 @@ Gpus = Annotated[
 ]
 WithoutScalp = Annotated[
     str | None,
-    Option("--without-scalp", metavar="BRAIN", help="Ask all again without what this network does not call brain."),
+    Option(
+        "--without-scalp",
+        metavar="BRAIN",
+        help="Ask all again without what this network (a run or file; of folds with {fold}) does not call brain.",
+    ),
 ]
 Quiet = Annotated[bool, Option("--quiet", help="Lines for a log, no table.")]
 ModelFile = Annotated[
@@ -667,7 +671,7 @@ def ensemble(
 @_command("teach")
 def teach(
     runs: Annotated[
-        list[str], Argument(metavar="cv-KEY...", help="Cross-validations; dvc exp list names their folds.")
+        list[str], Argument(metavar="RUN...", help="Cross-validations (cv-KEY), or runs with train.subset=all.")
     ],
     output: Annotated[Path, Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
         "soft_masks"
@@ -676,7 +680,7 @@ def teach(
 ) -> None:
     """Write what networks answer together, to teach another.
 
-    For each fold, of its training and validation patients alone: train.soft_masks takes the files.
+    Of a cross-validation a file for each fold, without its test patients: train.soft_masks takes them.
     """
     from brainseg.commands.several import teaching as command
 
