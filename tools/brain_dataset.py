@@ -5,7 +5,8 @@
 networks that are trained on it tell ``brainseg ensemble --without-scalp`` what to remove.
 
 Each patient is there twice, whole and already without scalp, with the same mask: a scan without scalp is to stay as it
-is. The splits train on both and score the whole ones. Slices whose brain is not known are left out.
+is. The splits train on both and score the whole ones; ``all.csv`` is for a network of all patients. Slices whose brain
+is not known are left out.
 """
 
 from pathlib import Path
@@ -27,7 +28,7 @@ STRIPPED = "-without-scalp"  # behind the patient's id
 
 
 def run(out: Path, root: Path = Path()) -> str:
-    """Write ``out/images`` and, for each fold, ``out/fold-K.csv``; return what was written.
+    """Write ``out/images``, ``out/fold-K.csv`` for each fold, and ``out/all.csv``; return what was written.
 
     Raises:
         DataError: the slices are not prepared, or no brain is known. IntegrityError: they are not what dvc.lock says.
@@ -48,6 +49,8 @@ def run(out: Path, root: Path = Path()) -> str:
         subsets = table.groupby("patient", observed=True)["subset"].first().astype(str)
         trained = subsets[subsets == "train"].rename(lambda patient: f"{patient}{STRIPPED}")
         pd.concat([subsets, trained]).to_csv(out / f"fold-{fold}.csv", lineterminator="\n")
+    both = pd.concat([subsets, subsets.rename(lambda patient: f"{patient}{STRIPPED}")])
+    both.to_csv(out / "all.csv", lineterminator="\n")  # with train.subset: all each subset is trained on
     of = f"{params.folds} splits, seed {params.seed}"
     return f"{out}: {len(known)} slices of {len(subsets)} patients, each twice; {of}"
 
