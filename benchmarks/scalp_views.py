@@ -34,6 +34,11 @@ def main(name: str) -> None:
         raise DataError(name, "has learned from its validation patients", "name one with train.subset: train")
     params = config.Evaluate.model_validate(asked["evaluate"])
     count = splitting.count_folds(PROCESSED / "slices.csv", config.Split.model_validate(asked["split"]))
+    here, there = (revision.sources(revision.reader(each)).data for each in (revision.WORKSPACE, f"{name}-0"))
+    if here != there:
+        raise DataError(
+            name, "was made from other data than data/processed", "dvc repro split, at the commit of the folds"
+        )
     slices, (_, masks) = dataset.read_slices(PROCESSED / "slices.csv"), dataset.open_arrays(PROCESSED)
     folds = [read(f"{name}-{fold}", slices, masks) for fold in range(count)]
     found = {view: score(folds, arrays, params) for view, arrays in VIEWS.items()}
@@ -46,6 +51,8 @@ def read(name: str, slices: pd.DataFrame, masks: np.ndarray) -> Fold:
     """The slices of a fold's validation patients, their masks, and each view's probabilities in 255ths."""
     subsets = revision.parse_table(revision.reader(name)("metrics/per_slice.csv")).set_index("row")["subset"]
     with revision.fetched(showing.PREDICTIONS, name) as path, np.load(path) as stored:
+        if "stripped" not in stored:
+            raise DataError(name, "has no probabilities without scalp", "set brains.method: shipped, run it again")
         chosen = subsets.reindex(stored["row"]).to_numpy() == "val"
         rows, arrays = stored["row"][chosen], {each: stored[each][chosen] for each in ("probability", "stripped")}
     return slices.iloc[rows].assign(subset="val").reset_index(drop=True), masks[rows], arrays

@@ -76,7 +76,7 @@ def _go_to_top(
     below = here.relative_to(top)
 
     def is_file(name: str, text: str) -> bool:
-        path = Path(text)
+        path = Path(text.replace("{fold}", "0"))  # of a file for each fold the first
         return name in patterns or (name in folders and (path.is_file() or (path / "per_patient.csv").is_file()))
 
     def move(name: str, value: Any) -> Any:
@@ -640,7 +640,7 @@ def tune(
     mlflow_runs.log_search(folder, seconds=run_store.TRACK_SECONDS)
 
 
-@_command("ensemble", folders=("runs",))
+@_command("ensemble", folders=("runs", "without_scalp"))
 def ensemble(
     runs: Annotated[list[str], Argument(metavar="RUN...", help="Runs, or files or folders of models.")],
     output: Annotated[
@@ -687,7 +687,7 @@ def teach(
     print(command.run(runs, output))
 
 
-@_command("release", folders=("runs", "numbers"))
+@_command("release", folders=("runs", "numbers", "without_scalp"))
 def release(
     name: Annotated[str, Argument(metavar="NAME", help="What it is called: fast, default or best.")],
     runs: Annotated[list[str], Argument(metavar="RUN...", help="Runs with train.subset=all; of several the mean.")],

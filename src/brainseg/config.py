@@ -30,7 +30,7 @@ SHORT = {"lr": "learning_rate", "wd": "weight_decay"}  # as they are called else
 FOLD = "{fold}"  # in the name of a file: each fold has one of its own
 INITIAL_WEIGHTS, SOFT_MASKS = "train.initial_weights", "train.soft_masks"
 # Parameters that name a file, and what to do where it is missing.
-NAMED = {INITIAL_WEIGHTS: "set it to a model's weights", SOFT_MASKS: "make it again: brainseg teach cv-KEY..."}
+NAMED = {INITIAL_WEIGHTS: "set it to a model's weights", SOFT_MASKS: "make it again: brainseg teach RUN..."}
 MAX_BATCH = 4096
 MAX_LEVELS = 100  # of brackets within brackets
 

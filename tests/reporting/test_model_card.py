@@ -135,6 +135,11 @@ def test_folds_of_another_recipe_are_left_out(change, facts, out_of_fold):
     assert "out of fold" not in markdown(facts).lower()
 
 
+def test_folds_of_several_networks_are_not_those_of_one(facts, out_of_fold):
+    out_of_fold["params"]["ensemble"] = {"members": ["cv-a-0"], "params": [{}], "brain": {}}
+    assert markdown(facts, out_of_fold) == markdown(facts)
+
+
 @pytest.mark.parametrize("key", ["source", "unit", "grid", "tta", "patients", "slices"])
 def test_folds_of_another_protocol_are_left_out(key, facts, out_of_fold):
     out_of_fold["protocol"][key] = {"source": "folder", "unit": "institution", "tta": "none"}.get(key, 1)

@@ -48,7 +48,8 @@ def test_both_views_of_a_patient_are_trained_on_and_each_patient_is_tested_once_
         tested += [patient for patient, subset in whole.items() if subset == "test"]
     assert sorted(tested) == [f"P{n}" for n in range(8)]
     with (project / "out/all.csv").open() as file:
-        assert len({row["patient"] for row in csv.DictReader(file)}) == 16
+        both = {row["patient"]: row["subset"] for row in csv.DictReader(file)}
+    assert len(both) == 16 and all(both[f"P{n}"] == both[f"P{n}-without-scalp"] for n in range(8))
 
 
 def test_the_pipeline_reads_the_same_pixels(project):

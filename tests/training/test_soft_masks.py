@@ -90,6 +90,12 @@ def test_what_is_no_soft_mask_of_these_data(written, data):
         soft_masks.load(named_in(path.name), data, DIGESTS)
 
 
+def test_a_network_of_all_patients_is_not_told_to_name_a_fold(written, data):
+    with pytest.raises(IntegrityError, match="was made for another split") as error:
+        soft_masks.load(named_in(written[0].name, "all"), data, DIGESTS | {"split_sha256": "3"})
+    assert error.value.problems[0].fix.startswith("let networks of all patients teach")
+
+
 @pytest.mark.parametrize(("teachers", "learner", "fix"), [
     ("train", "train_and_val", ""), ("train_and_val", "train", "set train.subset: train_and_val"),
     ("train", "all", "let networks of all patients teach"), ("all", "train", "set train.subset: all"),

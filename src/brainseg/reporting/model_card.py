@@ -212,11 +212,15 @@ def _model(facts: ModelFacts) -> list[list[str]]:
 
 
 def _describe_brain(brain: ExportedManifest) -> str:
-    learned = brain.protocol.patients["train"]
+    counts = brain.protocol.patients
+    trained, validated, everyone = counts["train"], counts["val"], sum(counts.values())
+    learned = {"train": trained, "train_and_val": trained + validated, "all": everyone}[
+        brain.training.parameters.train.subset
+    ]
     return (
         f"each slice is answered twice, whole and without what another network does not call brain, and averaged; that "
         f"one is {words.NETWORKS[brain.network.name]}, {brain.network.filters} filters, depth {brain.network.depth}, "
-        f"of {learned:,} training volumes with masks of the brain"
+        f"of {learned:,} volumes with masks of the brain"
     )
 
 

@@ -83,7 +83,7 @@ def load(params: Train, data: Dataset, digests: dict[str, str]) -> SoftMasks | N
         others = [name for name, digest in digests.items() if made_for["data"].get(name) != digest]
         sha256, expected, teachers = files.sha256(path), made_for["sha256"], made_for["subset"]
         learners = TEACHES[teachers]
-    fix = remedy if config.FOLD in named or teachers == "all" else OF_A_FOLD
+    fix = remedy if config.FOLD in named or "all" in (teachers, params.subset) else OF_A_FOLD
     raise_all(
         [Problem(str(path), f"was made for another {name.removesuffix('_sha256')}", fix) for name in others],
         IntegrityError,

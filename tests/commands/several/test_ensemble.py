@@ -61,10 +61,30 @@ def test_an_ensemble_is_a_model_like_any_other(project):
     assert pd.read_csv(project / "out/per_patient.csv")["patient"].tolist() == ["P4", "P5", "P6", "P7"]
 
 
-def test_one_network_that_is_asked_again_without_scalp(project):
+def outline_brain(project, seen=()):
+    """Let "plain" have learned other masks, of these patients, and lay its manifest beside it."""
     told = Outliner(project / "plain.onnx").facts
     told["model"]["data"] = told["model"]["data"] | {"masks_sha256": "9" * 64}
     onnx_toy.write(project / "plain.onnx", told, channel=0)
+    about = run_files.manifest() | told["model"] | {"seen": list(seen)}
+    manifest.write(project / "plain.json", manifest.Manifest.model_validate(about))
+
+
+def test_a_network_of_the_brain_of_another_fold_is_refused(project):
+    images = np.load("data/processed/images.npy")
+    slices = pd.read_csv("data/processed/slices.csv")
+    tested = fingerprints.compute(images, slices["patient"][slices["patient"] == "P7"])
+    outline_brain(project, tested)
+    with pytest.raises(DataError, match=r"plain\.onnx: may know test patients"):
+        ensemble.run(["flair.onnx"], project / "out", "plain.onnx")
+    (project / "plain.json").unlink()
+    with pytest.raises(IntegrityError, match=r"plain\.json: does not exist") as error:
+        ensemble.run(["flair.onnx"], project / "out", "plain.onnx")
+    assert error.value.problems[0].fix.startswith("copy models/unet.json")
+
+
+def test_one_network_that_is_asked_again_without_scalp(project):
+    outline_brain(project)
     said = ensemble.run(["flair.onnx"], project / "out", "plain.onnx")
     assert "the mean of 1 network, whole and without scalp" in said
     outliner = Outliner(project / "out/ensemble.onnx")
@@ -231,8 +251,30 @@ def test_a_network_of_the_brain_that_may_have_seen_the_test_patients(asked_again
         (asked_again / f"brain-0{ending}").rename(asked_again / "x")
         (asked_again / f"brain-1{ending}").rename(asked_again / f"brain-0{ending}")
         (asked_again / "x").rename(asked_again / f"brain-1{ending}")
-    with pytest.raises(DataError, match=f"may know test patients of its fold: {fingerprints.SEEN}"):
+    with pytest.raises(DataError, match=f"may know test patients: {fingerprints.SEEN}"):
         ensemble_folds.run(["cv-abcdef01"], asked_again / "out", named, asked_again)
+
+
+def test_marks_of_the_networks_of_the_brain_are_marks_of_the_folds(asked_again):
+    for number in range(2):
+        path = asked_again / f"brain-{number}.onnx"
+        told = Outliner(path).facts
+        told["marks"] = ["phantom data", manifest.VALIDATION_SEEN]
+        onnx_toy.write(path, told, told["model"]["contract"]["size"][0], channel=0)
+    named = str(asked_again / "brain-{fold}.onnx")
+    ensemble_folds.run(["cv-abcdef01"], asked_again / "out", named, asked_again)
+    summary = CrossValidationSummary.model_validate_json((asked_again / "out/summary.json").read_text())
+    assert summary.protocol.marks == ["the network of the brain: phantom data"]
+
+
+def test_networks_of_the_brain_by_several_recipes(asked_again):
+    told = Outliner(asked_again / "brain-1.onnx").facts
+    told["model"]["network"]["filters"] = 32
+    onnx_toy.write(asked_again / "brain-1.onnx", told, told["model"]["contract"]["size"][0], channel=0)
+    with pytest.raises(DataError, match=r"brain-1\.onnx: is of another recipe") as error:
+        named = str(asked_again / "brain-{fold}.onnx")
+        ensemble_folds.run(["cv-abcdef01"], asked_again / "out", named, asked_again)
+    assert len(error.value.problems) == 1
 
 
 def test_the_manifest_of_another_network_of_the_brain(asked_again):

@@ -111,7 +111,9 @@ def test_networks_that_are_asked_again_without_scalp(project):
     numbers = write_numbers(project / "joined", params={"ensemble": joined})
     with pytest.raises(DataError, match="of networks that are also asked without scalp"):
         release.run("best", ["all.onnx"], numbers)
+    counts = {"patients": {"train": 154, "val": 22, "test": 44}}
     told = {"channel": 0, "weights_sha256": "2" * 64, "data": {"masks_sha256": "9" * 64}}
+    told["training"] = {"parameters": {"train": {"subset": "all"}}}
     write_model(project / "brain.onnx", protocol={"marks": []}, **told)
     with pytest.raises(DataError, match=r"brain\.onnx: was not trained on all patients"):
         release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
@@ -123,7 +125,7 @@ def test_networks_that_are_asked_again_without_scalp(project):
     )
     with pytest.raises(DataError, match="learned other images or masks"):
         release.run("best", ["all.onnx"], numbers, brain="brain.onnx")
-    write_model(project / "brain.onnx", protocol={"marks": [TRAINED_ON_ALL]}, **told)
+    write_model(project / "brain.onnx", protocol={"marks": [TRAINED_ON_ALL], **counts}, **told)
     with pytest.raises(DataError, match="of networks that are not asked without scalp"):
         release.run("best", ["all.onnx"], project / "numbers", brain="brain.onnx")
     with pytest.raises(DataError, match="are several networks in 8-bit integers"):
@@ -135,6 +137,7 @@ def test_networks_that_are_asked_again_without_scalp(project):
     assert len(facts["marks"]) == 1 and facts["marks"][0].startswith("trained on all 110 patients")
     card = model_card.render_markdown(model_card.parse_facts(facts, project / "best.onnx"))
     assert "answered twice, whole and without what another network does not call brain" in card
+    assert "depth 4, of 220 volumes with masks of the brain" in card
     assert "the mean of 1" not in card
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from brainseg import config, files
-from brainseg.data import dataset
+from brainseg.data import dataset, fingerprints
 from brainseg.data.brains import stripping
 from brainseg.data.dataset import Dataset
-from brainseg.errors import DataError
+from brainseg.errors import DataError, IntegrityError
 from brainseg.evaluation import evaluate
 from brainseg.experiments import revision
 from brainseg.inference.outlining import Outliner
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FILE = "ensemble.onnx"
 PROCESSED, SPLIT, EXPORTED = Path("data/processed"), Path("data/splits/split.csv"), "models/unet.onnx"
+MANIFEST = "models/unet.json"
 TIMED = 32  # slices
 TWICE = ", whole and without scalp"  # of networks that are asked so
 
@@ -53,6 +54,8 @@ def run(names: Sequence[str], out: Path, brain: str | None = None, root: Path = 
         outlined = stack.enter_context(open_brain(brain, root)) if brain else None
         model = ensemble.describe(names, [each for each, _ in told], [marks for _, marks in told], outlined)
         data = dataset.load(root / PROCESSED, root / SPLIT, model.protocol.unit)
+        if outlined and manifest.TRAINED_ON_ALL not in outlined.marks:  # then all are, and marked
+            check_unseen(outlined, data, root)
         manifest.check_data(model, dataset.digests(root / PROCESSED, root / SPLIT), root / SPLIT)
         path = stack.enter_context(files.replacing(out / FILE))
         merged = ensemble.merge(parts, outlined.path if outlined else None)
@@ -100,6 +103,33 @@ def open_brain(name: str, root: Path) -> "Iterator[Brain]":
         raise DataError(name, "names a network for each fold", "name one of them; with --out-of-fold all are asked")
     with find(name, root) as path:
         yield ensemble.Brain(name, path, *ensemble.read_facts(name, path))
+
+
+def check_unseen(brain: "Brain", data: Dataset, root: Path) -> None:
+    """Refuse a network of the brain that may have learned from the test patients.
+
+    Raises:
+        DataError: it has, or began with weights that may. IntegrityError: its manifest is missing or of another one.
+    """
+    path, told = root / brain.name, f"{brain.name}:{MANIFEST}"
+    if path.suffix == ".onnx":
+        path = path.with_suffix(".json")
+        told = str(path)
+        if not path.is_file():
+            what = "does not exist: it tells whom the network of the brain has learned from"
+            raise IntegrityError(told, what, "copy models/unet.json of the network's run there")
+        found: AbstractContextManager[Path] = nullcontext(path)
+    else:
+        found = find(brain.name, root, MANIFEST)
+    with found as about:
+        own = manifest.read(about)
+    if own.weights_sha256 != brain.model.weights_sha256:
+        fix = "keep both files of a run together, models/unet.onnx and models/unet.json, under one name"
+        raise IntegrityError(told, f"is not the manifest of {brain.name}", fix)
+    seen = fingerprints.marks(own.seen, data.images, data.rows("test"))
+    if marks := {*seen, *brain.marks} & {fingerprints.SEEN, fingerprints.UNKNOWN, manifest.TRAINED_ON_ALL}:
+        fix = "name the one of this fold: split.file of tools/brain_dataset.py, train.subset: train, random weights"
+        raise DataError(brain.name, f"may know test patients: {'; '.join(sorted(marks))}", fix)
 
 
 def predict(path: Path, data: Dataset) -> dict[str, np.ndarray]:

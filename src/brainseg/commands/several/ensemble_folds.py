@@ -1,7 +1,7 @@
 """`brainseg ensemble --out-of-fold`: what an ensemble scores, each patient by networks that have not seen it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ import pandas as pd
 
 from brainseg import config, files
 from brainseg.commands.several import ensemble as runs
-from brainseg.data import dataset, fingerprints, inputs, splitting
+from brainseg.data import dataset, inputs, splitting
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, IntegrityError, Problem, guard, raise_all
 from brainseg.evaluation import evaluate
@@ -20,15 +20,15 @@ from brainseg.experiments import cross_validation, fold_scores, revision, showin
 from brainseg.experiments.fold_scores import Fold, FoldScores
 from brainseg.inference.probabilities import Calibration
 from brainseg.io.sequences import FLAIR
-from brainseg.models import manifest
-from brainseg.models.manifest import TRAINED_ON_ALL, VALIDATION_SEEN, ExportedManifest
+from brainseg.models.manifest import VALIDATION_SEEN, ExportedManifest
 
 if TYPE_CHECKING:
     from brainseg.export.ensemble import Brain
 
-PROCESSED, MANIFEST = Path("data/processed"), "models/unet.json"
+PROCESSED = Path("data/processed")
 LESS = ("one_slice", "flair_only", "stripped")  # arrays that are stored beside those of the whole input
 OF_EACH_FOLD = f"write {config.FOLD} where the name has the number of the fold: each fold has a network of its own"
+ONE_RECIPE = "train those of all folds by one recipe, on one output of tools/brain_dataset.py"
 CHOSEN = {"weights_sha256", *Calibration._fields, "threshold", "postprocessing", "empty_rule"}  # not those of a member
 
 
@@ -42,11 +42,12 @@ class Prepared(NamedTuple):
 
 
 class FoldNetworks(NamedTuple):
-    """The runs of a fold. With a network of the brain: its recipe, and the file of what they answer without scalp."""
+    """The runs of a fold. With a network of the brain: its recipe, the file of answers without scalp, marks."""
 
     members: Sequence[str]
     brain: dict[str, Any] | None = None
     answers: Path | None = None
+    marks: Sequence[str] = ()
 
 
 class AveragedFold(NamedTuple):
@@ -113,58 +114,59 @@ def _ask_again(
     networks: Sequence[FoldNetworks], brain: str, scratch: Path, params: config.Evaluate, root: Path
 ) -> list[FoldNetworks]:
     """Write what the networks of each fold answer for images without scalp; for whole ones their runs have it."""
-    named = [brain.replace(config.FOLD, str(number)) for number in range(len(networks))]
+    named, recipes = [brain.replace(config.FOLD, str(number)) for number in range(len(networks))], []
     for each, name in zip(networks, named, strict=True):  # all of them before any work
-        with runs.open_brain(name, root) as outlined, _open_data(each.members, root) as data:
-            _check_unseen(outlined, data, root)
+        with _open_fold(each.members, name, root) as fold:
+            runs.check_unseen(fold.brain, fold.data, root)
+            recipes.append(describe_brain(fold.brain.model))
+    raise_all(
+        [
+            Problem(name, f"is of another recipe, or of other pictures, than {named[0]}", ONE_RECIPE)
+            for name, recipe in zip(named, recipes, strict=True)
+            if recipe != recipes[0]
+        ],
+        DataError,
+    )
     return [
         _answer(each.members, name, scratch / f"{number}.npz", params, root)
         for number, (each, name) in enumerate(zip(networks, named, strict=True))
     ]
 
 
+class OpenFold(NamedTuple):
+    """The files of a fold's networks, the manifest of all together, that of the brain, the slices with their split."""
+
+    parts: Sequence[Path]
+    model: ExportedManifest
+    brain: "Brain"
+    data: Dataset
+
+
 @contextmanager
-def _open_data(members: Sequence[str], root: Path) -> Iterator[Dataset]:
-    """The prepared slices with the split of a fold."""
+def _open_fold(members: Sequence[str], name: str, root: Path) -> Iterator[OpenFold]:
+    from brainseg.export import ensemble
+
     unit = revision.params(revision.reader(members[0], root))["split"]["unit"]
-    with revision.fetched(str(runs.SPLIT), members[0], root) as split:
-        yield dataset.load(root / PROCESSED, split, unit)
-
-
-def _check_unseen(brain: "Brain", data: Dataset, root: Path) -> None:
-    """Refuse a network of the brain that may have learned from the test patients of the fold.
-
-    Raises:
-        DataError: it has, or began with weights that may. IntegrityError: its manifest is missing or of another one.
-    """
-    path = root / brain.name
-    found = nullcontext(path.with_suffix(".json")) if path.suffix == ".onnx" else runs.find(brain.name, root, MANIFEST)
-    with found as about:
-        told = manifest.read(about)
-    if told.weights_sha256 != brain.model.weights_sha256:
-        fix = "keep both files of a run together, models/unet.onnx and models/unet.json, under one name"
-        raise IntegrityError(about, f"is not the manifest of {brain.name}", fix)
-    seen = fingerprints.marks(told.seen, data.images, data.rows("test"))
-    if marks := {*seen, *brain.marks} & {fingerprints.SEEN, fingerprints.UNKNOWN, TRAINED_ON_ALL}:
-        raise DataError(brain.name, f"may know test patients of its fold: {'; '.join(sorted(marks))}", OF_EACH_FOLD)
+    with ExitStack() as stack:
+        parts = [stack.enter_context(runs.find(each, root)) for each in members]
+        models = [ensemble.read_facts(each, part)[0] for each, part in zip(members, parts, strict=True)]
+        brain = stack.enter_context(runs.open_brain(name, root))
+        split = stack.enter_context(revision.fetched(str(runs.SPLIT), members[0], root))
+        model = ensemble.describe(members, models, (), brain)
+        yield OpenFold(parts, model, brain, dataset.load(root / PROCESSED, split, unit))
 
 
 def _answer(members: Sequence[str], name: str, out: Path, params: config.Evaluate, root: Path) -> FoldNetworks:
     from brainseg.export import ensemble, metadata
 
-    with ExitStack() as stack:
-        parts = [stack.enter_context(runs.find(each, root)) for each in members]
-        models = [ensemble.read_facts(each, part)[0] for each, part in zip(members, parts, strict=True)]
-        brain = stack.enter_context(runs.open_brain(name, root))
-        data = stack.enter_context(_open_data(members, root))
-        model = ensemble.describe(members, models, (), brain)
-        path, again = out.with_suffix(".onnx"), ensemble.merge(parts, brain.path, whole=False)
-        metadata.write_model(path, again, metadata.describe_unscored(model, mirror=params.tta))
-        found = runs.predict(path, data)
+    with _open_fold(members, name, root) as fold:
+        path, again = out.with_suffix(".onnx"), ensemble.merge(fold.parts, fold.brain.path, whole=False)
+        metadata.write_model(path, again, metadata.describe_unscored(fold.model, mirror=params.tta))
+        found = runs.predict(path, fold.data)
         arrays: dict[str, Any] = {key: found[key] for key in ("model", *LESS) if key in found and key != "one_slice"}
         with files.name_full_disk(out):
-            np.savez(out, row=data.rows("val", "test"), **arrays)
-    return FoldNetworks(members, describe_brain(brain.model), out)
+            np.savez(out, row=fold.data.rows("val", "test"), **arrays)
+    return FoldNetworks(members, describe_brain(fold.brain.model), out, fold.model.protocol.marks)
 
 
 def describe_brain(model: ExportedManifest) -> dict[str, Any]:
@@ -200,10 +202,11 @@ def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScor
     first, recipes = fold.readers[0], [fold_scores.drop_fold(revision.params(read)) for read in fold.readers]
     given = [Evaluation.model_validate_json(read("metrics/evaluation.json")).protocol for read in fold.readers]
     protocol = given[0].model_dump(exclude_unset=True, exclude=CHOSEN)
-    marks = dict.fromkeys(mark for each in given for mark in each.marks)  # of any member
-    protocol["marks"] = [mark for mark in marks if mark != VALIDATION_SEEN]  # validation patients are not scored here
+    members, brain, _, others = fold.networks
+    marks = dict.fromkeys([*(mark for each in given for mark in each.marks), *others])  # of any network
+    # Validation patients are not scored here.
+    protocol["marks"] = [mark for mark in marks if not mark.endswith(VALIDATION_SEEN)]
     result = evaluate.evaluate(fold.cases, fold.masks, fold.arrays, params, protocol)
-    members, brain, _ = fold.networks
     told = {"members": list(members), "params": recipes} | ({"brain": brain} if brain else {})
     joined = {"ensemble": told} if len(recipes) > 1 or brain else {}
     return FoldScores(
@@ -218,7 +221,7 @@ def _score(number: int, fold: AveragedFold, params: config.Evaluate) -> FoldScor
     )
 
 
-def _load(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _read_answers(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What ``_answer`` wrote."""
     with np.load(path) as found:
         arrays = {name: found[name] for name in found.files}
@@ -230,7 +233,7 @@ def _average(networks: FoldNetworks, root: Path) -> tuple[np.ndarray, dict[str, 
     names = list(networks.members)
     found = [_read_probabilities(name, root) for name in names]
     if networks.answers is not None:  # already a mean over the members
-        found += [_load(networks.answers)] * len(names)
+        found += [_read_answers(networks.answers)] * len(names)
         names += [f"{name} without scalp" for name in names]
     for name, (rows, _) in zip(names, found, strict=True):
         if not np.array_equal(rows, found[0][0]):

@@ -127,12 +127,14 @@ def check(
 
 
 def list_problems(
-    name: str, model: ExportedManifest, recipe: Mapping[str, Any], released: Sequence[ExportedManifest], numbers: Path
-) -> list[Problem]:
+    name: str, model: ExportedManifest, recipe: Mapping[str, Any], released: Sequence[ExportedManifest], numbers: Path,
+    of_another: str = "name the cross-validation of this recipe",
+) -> list[Problem]:  # fmt: skip
     """Why a network is not that of a recipe, trained on all patients.
 
     Args:
         name: what errors call it. recipe: of the numbers. released: the networks that are released together.
+        of_another: what to do if it is of another recipe.
     """
     problems = []
     if TRAINED_ON_ALL not in model.protocol.marks:
@@ -148,7 +150,7 @@ def list_problems(
         problems.append(Problem(name, other, fix))
     if differs := find_differences(model, recipe):
         what = f"is of another recipe than {numbers}: {', '.join(differs)}"
-        problems.append(Problem(name, what, "name the cross-validation of this recipe"))
+        problems.append(Problem(name, what, of_another))
     return problems
 
 
@@ -165,7 +167,8 @@ def check_brain(brain: "Brain | None", summary: CrossValidationSummary, numbers:
         raise DataError(numbers, "is of networks that are also asked without scalp", "name it: --without-scalp RUN")
     if recipe is None:
         raise DataError(numbers, "is of networks that are not asked without scalp", "leave out --without-scalp")
-    problems = list_problems(brain.name, brain.model, recipe, [], numbers)
+    fix = "train it by the recipe of those of the folds: brainseg repro brain -S train.subset=all ..."
+    problems = list_problems(brain.name, brain.model, recipe, [], numbers, fix)
     if any(brain.model.data.get(name) != digest for name, digest in recipe["data"].items()):
         what = f"learned other images or masks than the networks of the brain of {numbers}"
         problems.append(Problem(brain.name, what, "train it on the same output of tools/brain_dataset.py"))

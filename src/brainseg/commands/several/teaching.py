@@ -49,9 +49,9 @@ def run(names: Sequence[str], out: Path, root: Path = Path()) -> str:
         IntegrityError: a file is damaged, or the networks are of other data than the workspace.
     """
     problems = [
-        Problem(name, f"is no cross-validation, but {names[0]} is", OF_ALL)
+        Problem(name, "is no cross-validation, but others are", OF_ALL)
         for name in names
-        if names[0].startswith(FOLDS) and not name.startswith(FOLDS)
+        if any(each.startswith(FOLDS) for each in names) and not name.startswith(FOLDS)
     ]
     problems += [Problem(name, "is one fold", OF_ALL) for name in names if cross_validation.NAMES.fullmatch(name)]
     raise_all(problems, DataError)
