@@ -111,6 +111,8 @@ FOLDS = {
         "mixed_folds",
         "half_folds",
         "ensemble_folds",
+        "taught_folds",
+        "twice_folds",
     ),
 }
 

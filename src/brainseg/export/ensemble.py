@@ -39,7 +39,7 @@ def merge(paths: Sequence[Path], brain: Path | None = None, *, whole: bool = Tru
     graphs = [
         compose.add_prefix_graph(part.graph, f"part{number}_", rename_inputs=False) for number, part in enumerate(parts)
     ]
-    nodes = [node for graph in graphs for node in graph.node]
+    nodes = [node for graph in (graphs if whole else graphs[-1:]) for node in graph.node]
     values = [each for graph in graphs for each in graph.initializer]
     answers = [graph.output[0].name for graph in graphs]
     if brain:
