@@ -15,12 +15,13 @@ import pandas as pd
 import typer
 
 from brainseg import config, errors
+from brainseg.commands.several import ensemble_folds
 from brainseg.data import dataset, splitting
 from brainseg.errors import DataError
 from brainseg.evaluation import calibration, evaluate, scoring
 from brainseg.evaluation.scoring import Cohort
 from brainseg.experiments import revision, showing
-from brainseg.inference.postprocessing import Rule
+from brainseg.inference import postprocessing
 from brainseg.inference.probabilities import Calibration
 
 PROCESSED = Path("data/processed")
@@ -60,16 +61,16 @@ def read(name: str, slices: pd.DataFrame, masks: np.ndarray) -> Fold:
 
 def score(folds: list[Fold], views: list[str], params: config.Evaluate) -> np.ndarray:
     """The volume Dice of each patient of each fold."""
-    means = [np.rint(np.mean([arrays[view] for view in views], axis=0)).astype(np.uint8) for _, _, arrays in folds]
+    means = [ensemble_folds.average([arrays[view] for view in views]) for _, _, arrays in folds]
     evidence = [
         evaluate.gather(cases, masks, mean, params) for (cases, masks, _), mean in zip(folds, means, strict=True)
     ]
     found = []
     for fold, (cases, masks, _) in enumerate(folds):
         fitted = evaluate.fit_rule([each for other, each in enumerate(evidence) if other != fold], params)
-        chosen = Calibration(*(getattr(fitted, each) for each in Calibration._fields))
-        calibrated = calibration.apply({"model": means[fold]}, chosen)["model"]
-        rule = Rule(*(getattr(fitted, each) for each in Rule._fields))
+        told = fitted.model_dump()
+        calibrated = calibration.apply({"model": means[fold]}, Calibration.read(told))["model"]
+        rule = postprocessing.read_rule(told)
         rows = scoring.per_slice(Cohort(cases, masks), calibrated, rule, params.surface_tolerance, "px", "val")
         found.append(scoring.per_patient(rows)["dice"].to_numpy())
     return np.concatenate(found)

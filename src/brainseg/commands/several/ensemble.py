@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from brainseg.experiments import revision
 from brainseg.inference.outlining import Outliner
 from brainseg.io.sequences import FLAIR
 from brainseg.models import manifest
+from brainseg.models.manifest import ExportedManifest
 
 if TYPE_CHECKING:
     from brainseg.export.ensemble import Brain
@@ -27,6 +28,8 @@ FILE = "ensemble.onnx"
 PROCESSED, SPLIT, EXPORTED = Path("data/processed"), Path("data/splits/split.csv"), "models/unet.onnx"
 MANIFEST = "models/unet.json"
 TIMED = 32  # slices
+# Marks of a network that may have learned from the test patients of its fold.
+MAY_KNOW_TEST = {manifest.TRAINED_ON_ALL, fingerprints.SEEN, fingerprints.UNKNOWN}
 TWICE = ", whole and without scalp"  # of networks that are asked so
 
 
@@ -77,13 +80,22 @@ def count_networks(names: Sequence[str]) -> str:
     return f"{len(names)} network{'s' * (len(names) > 1)}"
 
 
+def read_recipe(model: ExportedManifest) -> dict[str, dict[str, Any]]:
+    """The blocks of params.yaml that an exported model carries."""
+    blocks = {**dict(model.training.parameters), "network": model.network, "preprocess": model.preprocess}
+    return {name: block.model_dump() for name, block in blocks.items()}
+
+
 @contextmanager
 def find(name: str, root: Path, exported: str = EXPORTED) -> Iterator[Path]:
-    """The exported model of a run, or a file, or that of a folder."""
+    """The exported model of a run, or a file, or that of a folder; ``exported``: another file of it, beside a file."""
     place = root / name
     if place.is_dir():
         place /= Path(exported).name
-    if place.suffix == ".onnx" or place.is_file():
+    if place.suffix == ".onnx":
+        yield place.with_suffix(Path(exported).suffix)
+        return
+    if place.is_file():
         yield place
         return
     with revision.fetched(exported, name, root) as path:
@@ -111,23 +123,16 @@ def check_unseen(brain: "Brain", data: Dataset, root: Path) -> None:
     Raises:
         DataError: it has, or began with weights that may. IntegrityError: its manifest is missing or of another one.
     """
-    path, told = root / brain.name, f"{brain.name}:{MANIFEST}"
-    if path.suffix == ".onnx":
-        path = path.with_suffix(".json")
-        told = str(path)
-        if not path.is_file():
+    with find(brain.name, root, MANIFEST) as about:
+        if not about.is_file():
             what = "does not exist: it tells whom the network of the brain has learned from"
-            raise IntegrityError(told, what, "copy models/unet.json of the network's run there")
-        found: AbstractContextManager[Path] = nullcontext(path)
-    else:
-        found = find(brain.name, root, MANIFEST)
-    with found as about:
+            raise IntegrityError(about, what, "copy models/unet.json of the network's run there")
         own = manifest.read(about)
     if own.weights_sha256 != brain.model.weights_sha256:
         fix = "keep both files of a run together, models/unet.onnx and models/unet.json, under one name"
-        raise IntegrityError(told, f"is not the manifest of {brain.name}", fix)
+        raise IntegrityError(about, f"is not the manifest of {brain.name}", fix)
     seen = fingerprints.marks(own.seen, data.images, data.rows("test"))
-    if marks := {*seen, *brain.marks} & {fingerprints.SEEN, fingerprints.UNKNOWN, manifest.TRAINED_ON_ALL}:
+    if marks := {*seen, *brain.marks} & MAY_KNOW_TEST:
         fix = "name the one of this fold: split.file of tools/brain_dataset.py, train.subset: train, random weights"
         raise DataError(brain.name, f"may know test patients: {'; '.join(sorted(marks))}", fix)
 

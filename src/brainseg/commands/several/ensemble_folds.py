@@ -171,10 +171,8 @@ def _answer(members: Sequence[str], name: str, out: Path, params: config.Evaluat
 
 def describe_brain(model: ExportedManifest) -> dict[str, Any]:
     """The recipe of a network that outlines the brain, as far as an exported model knows it, and its data."""
-    training = model.training.parameters
-    blocks = {"train": training.train, "augmentation": training.augmentation, "network": model.network}
-    told = {name: block.model_dump() for name, block in (blocks | {"preprocess": model.preprocess}).items()}
-    return told | {"data": {name: digest for name, digest in model.data.items() if name != "split_sha256"}}
+    data = {name: digest for name, digest in model.data.items() if name != "split_sha256"}
+    return {**runs.read_recipe(model), "data": data}
 
 
 def _read_fold(networks: FoldNetworks, data: Prepared, root: Path) -> AveragedFold:

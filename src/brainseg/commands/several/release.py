@@ -183,12 +183,7 @@ def list_recipes(summary: CrossValidationSummary) -> list[Mapping[str, Any]]:
 
 def find_differences(model: ExportedManifest, recipe: Mapping[str, Any]) -> list[str]:
     """The parameters in which a model differs from a recipe, with both values."""
-    own = {
-        "train": model.training.parameters.train.model_dump(),
-        "augmentation": model.training.parameters.augmentation.model_dump(),
-        "network": model.network.model_dump(),
-        "preprocess": model.preprocess.model_dump(),
-    }
+    own = runs.read_recipe(model)
     told = config.merge(config.list_defaults(*RECIPE), {block: recipe[block] for block in RECIPE})
     return [
         f"{block}.{key} {value}, there {told[block].get(key)}"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from brainseg import config, files
 from brainseg.commands.several import ensemble as runs
-from brainseg.data import dataset, fingerprints, splitting
+from brainseg.data import dataset, splitting
 from brainseg.data.dataset import Dataset
 from brainseg.errors import DataError, Problem, raise_all
 from brainseg.experiments import cross_validation, revision
@@ -23,8 +23,6 @@ from brainseg.models import manifest
 from brainseg.models.manifest import ExportedManifest
 from brainseg.training import soft_masks
 
-# Marks of a fold's teacher that may have learned from the test patients.
-TOLD_TOO_MUCH = {manifest.TRAINED_ON_ALL, fingerprints.SEEN, fingerprints.UNKNOWN}
 AT_LEAST = "train_and_val"  # who is answered: whom a learner may be trained on
 FOLDS = "cv-"  # begins the name of a cross-validation
 OF_FOLDS = "name cross-validations of networks that have not seen their test patients"
@@ -106,7 +104,7 @@ def find_subset(names: Sequence[str], models: Sequence[ExportedManifest]) -> str
             Problem(name, f"would tell of the test patients: {mark}", OF_FOLDS)
             for name, model in zip(names, models, strict=True)
             for mark in model.protocol.marks
-            if mark in TOLD_TOO_MUCH
+            if mark in runs.MAY_KNOW_TEST
         ]
     else:
         problems = [
@@ -125,7 +123,8 @@ def answer(outliner: Outliner, data: Dataset, subset: str, title: str) -> np.nda
         subset: on whom the networks were trained. The validation patients are answered at any rate.
     """
     found = np.zeros(data.masks.shape, np.uint8)
-    patients = data.split_by_patient(data.rows(*(dataset.SUBSETS if subset == "all" else dataset.TRAINED_ON[AT_LEAST])))
+    answered = dataset.TRAINED_ON[subset if subset == "all" else AT_LEAST]
+    patients = data.split_by_patient(data.rows(*answered))
     for rows in tqdm(patients, desc=title, unit="patient", leave=False, disable=None):
         found[rows] = outliner.on_grid(data.images[rows], name=f"patient {data.slices['patient'].iloc[rows[0]]}")
     return found
